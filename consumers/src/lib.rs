@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+
+pub mod core;
+pub mod group;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod key_queues;
+mod poller;
+pub mod record;
+pub mod seams;
+mod shard;
+pub mod sim;
+pub mod start;
+pub mod stats;
+pub mod watermark;
+
+pub use group::{Group, Options};
+pub use record::{Offset, Part, Record};
+pub use seams::{
+    DeadLetters, FrontierError, Frontier, Frontiers, Handler, Held, KeyHash, Letter, NotTaken, Outcome, Polled, Reason, Saved, Source,
+    SourceError, Turn, Waker,
+};
+pub use start::Resume;
+pub use stats::Stats;

@@ -1,0 +1,416 @@
+//! The loop of the poll thread. See [`crate::group`] for the picture.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::core::{Core, Offer};
+use crate::group::{shard_of, Options};
+use crate::key_queues::Item;
+use crate::record::{Part, Record};
+use crate::seams::{Frontier, Frontiers, Handler, KeyHash, Polled, Saved, Source, SourceError};
+use crate::shard::{FromShard, ToShard};
+use crate::start::{self, Alarm, Start};
+use crate::stats::Stats;
+
+/// Records taken in one turn: enough to fill every shard, few enough that completions are looked at often.
+const POLL_MAX: usize = 1024;
+/// Longest wait inside one poll: bounds how late a stop, a save or a completion is seen.
+const POLL_WAIT: Duration = Duration::from_millis(20);
+/// Without credits for this long, everything is paused and the log is polled all the same, for its callbacks.
+const STALL_MAX: Duration = Duration::from_secs(1);
+/// How long placing waits for a new start to be durable, and a revoke for its frontier.
+const SAVE_MAX: Duration = Duration::from_secs(5);
+/// Placing that failed is tried again after this long.
+const PLACE_RETRY: Duration = Duration::from_millis(500);
+
+pub(crate) struct Poller<S, H, F> {
+    source: S,
+    core: Core,
+    handler: Arc<H>,
+    frontiers: Arc<F>,
+    options: Options,
+    shards: Vec<flume::Sender<ToShard>>,
+    batches: Vec<Vec<(KeyHash, Item)>>,
+    done: flume::Receiver<FromShard>,
+    saved_tx: flume::Sender<Saved>,
+    saved_rx: flume::Receiver<Saved>,
+    stats: Arc<Stats>,
+    stop: Arc<AtomicBool>,
+    /// Assigned and not placed yet: the log or the frontiers did not answer. Tried again at the given time.
+    unplaced: Vec<Part>,
+    place_at: Instant,
+    saved_at: Instant,
+    polled_at: Instant,
+    stalled_since: Option<Instant>,
+    stall_paused: bool,
+    halted_until: Option<Instant>,
+    news: Vec<Polled>,
+}
+
+impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the group that owns all of these")]
+    pub(crate) fn new(
+        source: S,
+        core: Core,
+        handler: Arc<H>,
+        frontiers: Arc<F>,
+        options: Options,
+        shards: Vec<flume::Sender<ToShard>>,
+        done: flume::Receiver<FromShard>,
+        stats: Arc<Stats>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        // One answer per save and partition set; saves are not repeated before their answer, so a handful is plenty.
+        let (saved_tx, saved_rx) = flume::bounded(1024);
+        let now = Instant::now();
+        let batches = shards.iter().map(|_| Vec::new()).collect();
+        Self {
+            source,
+            core,
+            handler,
+            frontiers,
+            options,
+            shards,
+            batches,
+            done,
+            saved_tx,
+            saved_rx,
+            stats,
+            stop,
+            unplaced: Vec::new(),
+            place_at: now,
+            saved_at: now,
+            polled_at: now,
+            stalled_since: None,
+            stall_paused: false,
+            halted_until: None,
+            news: Vec::new(),
+        }
+    }
+
+    pub(crate) fn run(mut self) -> Result<(), SourceError> {
+        while !self.stop.load(Ordering::Acquire) {
+            self.completions();
+            self.pauses();
+            self.place_again();
+            self.upkeep();
+            self.poll()?;
+            self.take_news();
+        }
+        let parts = self.core.parts();
+        self.give_up(&parts, self.options.stop_max, false);
+        Ok(())
+    }
+
+    /// Completions and durable frontiers that have arrived.
+    fn completions(&mut self) {
+        while let Ok(message) = self.done.try_recv() {
+            self.completed(message);
+        }
+        while let Ok(saved) = self.saved_rx.try_recv() {
+            self.durable(&saved);
+        }
+    }
+
+    fn completed(&mut self, message: FromShard) {
+        match message {
+            FromShard::Completed(tickets) => {
+                self.stats.completed.add(tickets.len() as u64);
+                tickets.iter().for_each(|ticket| self.core.complete(ticket));
+            }
+            FromShard::Abandoned(tickets) => {
+                self.stats.abandoned.add(tickets.len() as u64);
+                tickets.iter().for_each(|ticket| self.core.abandon(ticket));
+            }
+            FromShard::Halted(reason) => {
+                self.stats.light_named("handler".into(), format!("{}: {}", reason.code, reason.message));
+                self.halted_until = Some(Instant::now() + Duration::from_secs(2));
+            }
+        }
+    }
+
+    fn durable(&mut self, saved: &Saved) {
+        let ours = self.core.saved(saved);
+        if !ours.is_empty() {
+            self.source.saved(&ours);
+        }
+    }
+
+    fn pauses(&mut self) {
+        let (pause, resume) = self.core.pauses();
+        for (parts, paused) in [(pause, true), (resume, false)] {
+            if !parts.is_empty()
+                && let Err(error) = self.source.pause(&parts, paused)
+            {
+                tracing::warn!(%error, ?parts, paused, "a partition was not paused or resumed");
+            }
+        }
+    }
+
+    /// Once a second: frontiers that moved, and what the outside may see.
+    fn upkeep(&mut self) {
+        let now = Instant::now();
+        if now < self.saved_at + self.options.save_interval {
+            return;
+        }
+        self.saved_at = now;
+        self.save();
+        let (records, bytes) = self.core.held();
+        self.stats.held_records.set(records);
+        self.stats.held_bytes.set(bytes);
+        self.stats.violations.add(std::mem::take(&mut self.core.violations));
+        self.stats.publish(self.core.status());
+        self.stats.poll_gap_ms.set(0);
+    }
+
+    fn save(&mut self) {
+        let moved = self.core.unsaved();
+        if !moved.is_empty() {
+            self.frontiers.save(&self.source.cluster(), moved, self.saved_tx.clone());
+        }
+    }
+
+    /// Halted by a handler: nothing is taken in until it had time to recover.
+    fn halted(&mut self) -> bool {
+        let halted = self.halted_until.is_some_and(|until| Instant::now() < until);
+        if !halted && self.halted_until.take().is_some() {
+            self.stats.unlight("handler");
+        }
+        halted
+    }
+
+    fn poll(&mut self) -> Result<(), SourceError> {
+        let room = if self.halted() { 0 } else { self.core.room() };
+        if room == 0 {
+            let since = *self.stalled_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < STALL_MAX {
+                if let Ok(message) = self.done.recv_timeout(POLL_WAIT) {
+                    self.completed(message);
+                }
+                return Ok(());
+            }
+            self.stall(true);
+        } else if room as u64 > self.options.records_max * 3 / 10 || !self.stall_paused {
+            self.stalled_since = None;
+            self.stall(false);
+        }
+        let max = if self.stall_paused { 0 } else { room.min(POLL_MAX) };
+        let gap = u64::try_from(self.polled_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.stats.poll_gap_ms.set(self.stats.poll_gap_ms.value().max(gap));
+        self.polled_at = Instant::now();
+        match self.source.poll(max, POLL_WAIT, &mut self.news) {
+            Ok(()) => Ok(()),
+            Err(SourceError::Passing(error)) => {
+                self.stats.source_errors.up();
+                tracing::warn!(error, "the source had an error and is polled again");
+                Ok(())
+            }
+            Err(fatal) => Err(fatal),
+        }
+    }
+
+    fn stall(&mut self, paused: bool) {
+        if self.stall_paused == paused {
+            return;
+        }
+        let parts: Vec<Part> = self.core.status().into_iter().filter(|s| !s.paused).map(|s| s.part).collect();
+        match self.source.pause(&parts, paused) {
+            Ok(()) => self.stall_paused = paused,
+            Err(error) => tracing::warn!(%error, paused, "the source was not paused or resumed"),
+        }
+    }
+
+    fn take_news(&mut self) {
+        let mut news = std::mem::take(&mut self.news);
+        for polled in news.drain(..) {
+            match polled {
+                Polled::Record(record) => self.record(record),
+                Polled::Assigned(parts) => self.place(parts),
+                Polled::Revoking(parts) => self.give_up(&parts, self.options.drain_max, true),
+                Polled::Lost(parts) => self.lost(&parts),
+                Polled::End(part, end) => self.core.end(&part, end),
+                Polled::Damaged(part, offset) => {
+                    tracing::error!(%part, offset, "the log is damaged here: this partition stands still until an operator skips it");
+                    self.stats.light(&part, format!("damaged at offset {offset}"));
+                    self.core.damaged(&part);
+                }
+                Polled::OutOfRange(part, _) => self.place(vec![part]),
+            }
+        }
+        self.news = news;
+        self.send();
+    }
+
+    fn record(&mut self, record: Record) {
+        // A record without a key carries no order promise: it is spread by where it stands.
+        let key = self.handler.key(&record).unwrap_or_else(|| KeyHash(record.fingerprint() ^ record.offset));
+        match self.core.offer(&record, key) {
+            Offer::Ignore | Offer::Verified => {}
+            Offer::Mismatch => self.changed(&record.part),
+            Offer::Take(ticket) => self.take(key, Item { record, ticket: Some(ticket), attempts: 0 }),
+            Offer::Unverified(ticket) => {
+                tracing::info!(part = %record.part, "the record below the frontier is gone, which is no reason to worry");
+                self.take(key, Item { record, ticket: Some(ticket), attempts: 0 });
+            }
+        }
+    }
+
+    fn take(&mut self, key: KeyHash, item: Item) {
+        let shard = shard_of(key, self.shards.len());
+        self.batches[shard].push((key, item));
+    }
+
+    fn send(&mut self) {
+        for (shard, batch) in self.batches.iter_mut().enumerate() {
+            if !batch.is_empty() {
+                self.stats.taken.add(batch.len() as u64);
+                // Never full: the channel has room for every credit. Disconnected only when the runtime is gone.
+                let _gone = self.shards[shard].send(ToShard::Batch(std::mem::take(batch)));
+            }
+        }
+    }
+
+    /// Places partitions; those whose place cannot be found out now are tried again.
+    fn place(&mut self, parts: Vec<Part>) {
+        if parts.is_empty() {
+            return;
+        }
+        match self.starts(&parts) {
+            Ok(starts) => self.place_at(parts, starts),
+            Err(error) => {
+                tracing::warn!(error, ?parts, "partitions cannot be placed yet");
+                self.unplaced.extend(parts);
+                self.place_at = Instant::now() + PLACE_RETRY;
+            }
+        }
+    }
+
+    fn place_again(&mut self) {
+        if !self.unplaced.is_empty() && Instant::now() >= self.place_at {
+            let parts = std::mem::take(&mut self.unplaced);
+            self.place(parts);
+        }
+    }
+
+    fn starts(&mut self, parts: &[Part]) -> Result<Vec<Start>, String> {
+        let cluster = self.source.cluster();
+        let saved = self.frontiers.load(&cluster, parts).map_err(|error| error.to_string())?;
+        let mut starts = Vec::with_capacity(parts.len());
+        for (part, saved) in parts.iter().zip(saved) {
+            let known = self.frontiers.knows_topic(&cluster, &part.topic).map_err(|error| error.to_string())?;
+            let held = self.source.held(part, now_ms() - self.options.retention_ms).map_err(|error| error.to_string())?;
+            starts.push(start::start(saved, held, known, self.options.resume));
+        }
+        Ok(starts)
+    }
+
+    fn place_at(&mut self, parts: Vec<Part>, starts: Vec<Start>) {
+        let fresh: Vec<(Part, Frontier)> =
+            parts.iter().zip(&starts).filter(|(_, start)| start.fresh).map(|(part, start)| (part.clone(), start.frontier)).collect();
+        if !fresh.is_empty() && !self.save_and_wait(fresh) {
+            tracing::warn!(?parts, "the start offsets are not durable yet");
+            self.unplaced.extend(parts);
+            self.place_at = Instant::now() + PLACE_RETRY;
+            return;
+        }
+        let mut at = Vec::with_capacity(parts.len());
+        for (part, start) in parts.iter().zip(&starts) {
+            self.alarm(part, start);
+            self.core.place(part, start.frontier, start.probe);
+            at.push((part.clone(), start.offset()));
+        }
+        if let Err(error) = self.source.place(&at) {
+            tracing::warn!(%error, "the log did not take the start offsets");
+            self.core.fence(&parts);
+            self.unplaced.extend(parts);
+            self.place_at = Instant::now() + PLACE_RETRY;
+        }
+        // A group that is out of credits must not deliver the newcomers either.
+        if self.stall_paused {
+            let _told_again = self.source.pause(&at.into_iter().map(|(part, _)| part).collect::<Vec<_>>(), true);
+        }
+    }
+
+    /// True when these frontiers became durable in time. Answers for others are taken as they come.
+    fn save_and_wait(&mut self, at: Vec<(Part, Frontier)>) -> bool {
+        let (tx, rx) = flume::bounded(1);
+        self.frontiers.save(&self.source.cluster(), at, tx);
+        rx.recv_timeout(SAVE_MAX).is_ok()
+    }
+
+    fn alarm(&self, part: &Part, start: &Start) {
+        let Some(alarm) = start.alarm else { return };
+        let what = match alarm {
+            Alarm::Passed { missing } => format!("retention passed us: {missing} offsets were never read"),
+            Alarm::Shrunk { beyond } => format!("the log ends {beyond} offsets before our frontier: made anew?"),
+            Alarm::Changed => String::from("the record below our frontier is another one: made anew?"),
+        };
+        tracing::error!(%part, next = start.frontier.next, what, "going on from the earliest record");
+        self.stats.light(part, what);
+    }
+
+    /// The topic is another one under the same name: fence what was taken, begin at its first record.
+    fn changed(&mut self, part: &Part) {
+        let parts = [part.clone()];
+        let ended = self.core.fence(&parts);
+        self.tell_shards(ended);
+        match self.source.held(part, now_ms()) {
+            Ok(held) => self.place_at(parts.to_vec(), vec![start::start_anew(held)]),
+            Err(error) => {
+                tracing::warn!(%error, %part, "the log does not say where it begins");
+                self.unplaced.push(part.clone());
+            }
+        }
+    }
+
+    fn tell_shards(&mut self, ended: Vec<(u32, u32)>) {
+        self.send();
+        for shard in &self.shards {
+            let _gone = shard.send(ToShard::Fence(ended.clone()));
+        }
+    }
+
+    fn lost(&mut self, parts: &[Part]) {
+        tracing::warn!(?parts, "partitions were lost: somebody else has them");
+        self.forget(parts);
+    }
+
+    fn forget(&mut self, parts: &[Part]) {
+        self.unplaced.retain(|part| !parts.contains(part));
+        let ended = self.core.fence(parts);
+        self.tell_shards(ended);
+        if let Err(error) = self.source.release(parts) {
+            tracing::warn!(%error, ?parts, "partitions were not released");
+        }
+    }
+
+    /// Drain, save, tell the log, fence, release. What is not finished in time is repeated by the next owner, never lost.
+    fn give_up(&mut self, parts: &[Part], drain_max: Duration, release: bool) {
+        self.send();
+        self.core.drain(parts);
+        let until = Instant::now() + drain_max;
+        while !self.core.drained(parts) && Instant::now() < until {
+            if let Ok(message) = self.done.recv_timeout(POLL_WAIT) {
+                self.completed(message);
+            }
+        }
+        if !self.core.drained(parts) {
+            self.stats.drain_timeouts.up();
+        }
+        let until = Instant::now() + SAVE_MAX.min(drain_max);
+        while !self.core.settled(parts) && Instant::now() < until {
+            self.save();
+            if let Ok(saved) = self.saved_rx.recv_timeout(POLL_WAIT) {
+                self.durable(&saved);
+            }
+        }
+        if release {
+            self.forget(parts);
+        }
+    }
+}
+
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

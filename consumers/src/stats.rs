@@ -1,0 +1,98 @@
+//! What a group tells about itself: counters, the state of its partitions, and its red lights.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::core::Status;
+use crate::record::Part;
+
+/// A number that only grows, or the newest value of a gauge.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub fn up(&self) {
+        self.add(1);
+    }
+
+    /// `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The newest value.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters and lights of one group. `taken = completed + abandoned + held` at any quiet moment.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Records handed to shards.
+    pub taken: Count,
+    /// Records that became terminal.
+    pub completed: Count,
+    /// Records dropped unhandled because their partition went away.
+    pub abandoned: Count,
+    /// Records that went to the dead letters.
+    pub rejected: Count,
+    /// Turns that asked for a later try, panics included.
+    pub retried: Count,
+    /// Panics caught.
+    pub panics: Count,
+    /// Dead letters that were not taken at first.
+    pub burials_failed: Count,
+    /// Passing errors of the source.
+    pub source_errors: Count,
+    /// Partitions revoked while something of them was still running.
+    pub drain_timeouts: Count,
+    /// Sentinel: commit order or key order was broken. Always 0.
+    pub violations: Count,
+    /// Longest time between two polls in the last second. Milliseconds.
+    pub poll_gap_ms: Count,
+    /// Records held.
+    pub held_records: Count,
+    /// Bytes held.
+    pub held_bytes: Count,
+    status: Mutex<Vec<Status>>,
+    lights: Mutex<BTreeMap<String, String>>,
+}
+
+impl Stats {
+    /// The placed partitions, as of the last second.
+    #[must_use]
+    pub fn status(&self) -> Vec<Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn publish(&self, status: Vec<Status>) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// What is red: where, and a sentence.
+    #[must_use]
+    pub fn lights(&self) -> BTreeMap<String, String> {
+        self.lights.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn light(&self, part: &Part, what: String) {
+        self.light_named(part.to_string(), what);
+    }
+
+    pub(crate) fn light_named(&self, place: String, what: String) {
+        self.lights.lock().unwrap_or_else(PoisonError::into_inner).insert(place, what);
+    }
+
+    pub(crate) fn unlight(&self, place: &str) {
+        self.lights.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
+    }
+}

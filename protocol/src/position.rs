@@ -1,0 +1,108 @@
+//! Where a reader stands in a mailbox.
+//!
+//! A position is (epoch, seq) and, on the wire, one opaque string. Seqs only grow and have holes, so nobody may count with them: a
+//! client keeps the string, hands it back, and compares it with the `after` of the next notice.
+//!
+//! The string also carries sixteen check bits of the notice it names. They cost four characters and let a server see that a position
+//! comes from another history (a ledger that was restored from an old copy gives the same numbers to other notices). Refused: a MAC
+//! over the position; it would hide mistakes in nothing and a forged position harms only the mailbox of the one who forged it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest text of a position: two hexadecimal numbers, the check bits and two dots.
+pub const POSITION_TEXT_MAX: usize = 8 + 1 + 16 + 1 + 4;
+
+/// A place in one mailbox: everything up to and including `seq` is behind the reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Position {
+    /// Changes only when history cannot be vouched for.
+    pub epoch: u32,
+    /// Number of the last notice behind the reader; 0 stands before the first.
+    pub seq: u64,
+    /// Check bits of that notice's id; 0 at `seq` 0.
+    pub check: u16,
+}
+
+impl Position {
+    /// The place before the first notice of an epoch.
+    #[must_use]
+    pub fn start(epoch: u32) -> Self {
+        Self { epoch, seq: 0, check: 0 }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{:x}.{:04x}", self.epoch, self.seq, self.check)
+    }
+}
+
+/// The text is no position that this server could have given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a position: hand back the string exactly as it was given out")]
+pub struct BadPosition;
+
+impl FromStr for Position {
+    type Err = BadPosition;
+    fn from_str(text: &str) -> Result<Self, BadPosition> {
+        if text.len() > POSITION_TEXT_MAX {
+            return Err(BadPosition);
+        }
+        let mut parts = text.split('.');
+        let (Some(epoch), Some(seq), Some(check), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            return Err(BadPosition);
+        };
+        let position = Self {
+            epoch: u32::from_str_radix(epoch, 16).map_err(|_| BadPosition)?,
+            seq: u64::from_str_radix(seq, 16).map_err(|_| BadPosition)?,
+            check: u16::from_str_radix(check, 16).map_err(|_| BadPosition)?,
+        };
+        // One text per position: no leading zeros, signs or upper case, so that clients may compare the strings.
+        if position.to_string() == text { Ok(position) } else { Err(BadPosition) }
+    }
+}
+
+impl TryFrom<String> for Position {
+    type Error = BadPosition;
+    fn try_from(text: String) -> Result<Self, BadPosition> {
+        text.parse()
+    }
+}
+
+impl From<Position> for String {
+    fn from(position: Position) -> Self {
+        position.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_position_reads_back(epoch: u32, seq: u64, check: u16) {
+            let position = Position { epoch, seq, check };
+            prop_assert_eq!(position.to_string().parse(), Ok(position));
+        }
+
+        #[test]
+        fn any_text_is_refused_or_canonical(text in "[0-9a-fA-F.+-]{0,40}") {
+            if let Ok(position) = text.parse::<Position>() {
+                prop_assert_eq!(position.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn absurd_positions_are_refused() {
+        for text in ["", "1", "-1.1.0000", "1.1.1", "01.1.0000", "1.1.0000.1", "1.A.0000", "99999999999999999999999999999999"] {
+            assert_eq!(text.parse::<Position>(), Err(BadPosition), "{text}");
+        }
+    }
+}
