@@ -1,0 +1,230 @@
+//! The handler: a turn of one key's records becomes one durable write.
+//!
+//! Decode, `apply`, hand all effects over, wait until they are durable, answer one outcome per record. What cannot be understood is
+//! rejected alone: what stood before it in the turn is written first.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use foldhash::quality::RandomState;
+use orderbell_consumers::stats::Count;
+use orderbell_consumers::{Handler, KeyHash, Outcome, Part, Reason, Record, Turn};
+use orderbell_protocol::notice::{Encoded, Notice};
+use orderbell_protocol::{Event, UnixMs};
+
+use super::life::{Effects, Order};
+use super::mapping::Mapping;
+use crate::ledger::{Ledger, NewNotice, OrderKey, TurnEffects};
+
+/// Topic of records that Orderbell puts into its own queues: time to look whether an order may be forgotten.
+pub const SWEEP_TOPIC: &str = "orderbell.sweep";
+/// A turn whose state could not be read is tried again after this long.
+const READ_RETRY: Duration = Duration::from_millis(500);
+
+/// What ingest counts.
+#[derive(Debug, Default)]
+pub struct IngestStats {
+    /// Events by type and verdict.
+    pub events: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    /// Notices made, by kind.
+    pub notices: Mutex<BTreeMap<&'static str, u64>>,
+    /// Records rejected, by reason.
+    pub rejected: Mutex<BTreeMap<&'static str, u64>>,
+    /// Notices owed and too old to ring.
+    pub too_old: Count,
+    /// Orders forgotten after their retention.
+    pub forgotten: Count,
+}
+
+fn count<K: Ord>(map: &Mutex<BTreeMap<K, u64>>, key: K) {
+    *map.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(0) += 1;
+}
+
+/// Handles the records of order topics.
+pub struct OrderHandler {
+    ledger: Arc<Ledger>,
+    mapping: Mapping,
+    retention_ms: i64,
+    seed: RandomState,
+    stats: Arc<IngestStats>,
+}
+
+/// The states that a turn works on: usually one, more only when keys collide.
+type Held = Vec<(OrderKey, Option<Order>)>;
+
+impl OrderHandler {
+    /// A handler that writes to `ledger` and holds orders for `retention_ms` after their last event.
+    #[must_use]
+    pub fn new(ledger: Arc<Ledger>, mapping: Mapping, retention_ms: i64) -> Self {
+        Self { ledger, mapping, retention_ms, seed: RandomState::default(), stats: Arc::default() }
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<IngestStats> {
+        &self.stats
+    }
+
+    /// The key of an order: the same for all topics, and for what Orderbell puts into its queues itself.
+    #[must_use]
+    pub fn key_of(&self, order: &str) -> KeyHash {
+        use std::hash::BuildHasher;
+        KeyHash(self.seed.hash_one(order))
+    }
+
+    /// The record that makes an order's key look at its retention; `due` is the moment it was noted for.
+    #[must_use]
+    pub fn sweep_record(due: UnixMs, order: &OrderKey) -> Record {
+        let shadow = if order.shadow { b'1' } else { b'0' };
+        Record {
+            part: Part::new(SWEEP_TOPIC, 0),
+            offset: 0,
+            timestamp_ms: due.0,
+            key: Some(Bytes::copy_from_slice(order.id.as_str().as_bytes())),
+            value: Some(Bytes::copy_from_slice(&[shadow])),
+            headers: Vec::new(),
+        }
+    }
+
+    fn state(&self, held: &mut Held, order: &OrderKey) -> Result<Option<Order>, String> {
+        if let Some((_, state)) = held.iter().find(|(known, _)| known == order) {
+            return Ok(state.clone());
+        }
+        let row = self.ledger.order(order).map_err(|error| error.to_string())?;
+        let state = row.map(|row| serde_json::from_slice(&row)).transpose().map_err(|error| error.to_string())?;
+        held.push((order.clone(), state.clone()));
+        Ok(state)
+    }
+
+    /// One record's part of the turn. `Err` ends the turn before this record.
+    fn record(&self, record: &Record, held: &mut Held, effects: &mut TurnEffects, now: UnixMs) -> Result<(), Outcome> {
+        if &*record.part.topic == SWEEP_TOPIC {
+            return self.sweep(record, held, effects, now);
+        }
+        let event = match self.mapping.decode(record, now) {
+            Ok(event) => event,
+            Err(reason) if reason.code == "tombstone" => {
+                count(&self.stats.rejected, reason.code);
+                return Ok(());
+            }
+            Err(reason) => return Err(self.reject(record, reason)),
+        };
+        let order = OrderKey { shadow: event.shadow, id: event.order.clone() };
+        let state = self.state(held, &order).map_err(|error| {
+            tracing::error!(error, "an order's state cannot be read");
+            Outcome::Retry(READ_RETRY)
+        })?;
+        match Order::apply(state.as_ref(), &event, now, self.retention_ms) {
+            Ok((next, what)) => {
+                self.note(&event, &what);
+                self.keep(&order, state.is_none(), next, what, held, effects);
+                Ok(())
+            }
+            Err(reason) => Err(self.reject(record, reason)),
+        }
+    }
+
+    fn reject(&self, record: &Record, reason: Reason) -> Outcome {
+        count(&self.stats.rejected, reason.code);
+        if matches!(reason.code, "key-mismatch" | "store-mismatch" | "customer-mismatch") {
+            tracing::error!(target: "security", part = %record.part, offset = record.offset, reason = reason.code, "an event was refused");
+        }
+        Outcome::Reject(reason)
+    }
+
+    fn note(&self, event: &Event, what: &Effects) {
+        count(&self.stats.events, (event.kind.name(), what.verdict.word()));
+        what.notices.iter().for_each(|draft| count(&self.stats.notices, draft.kind.word()));
+        self.stats.too_old.add(u64::from(what.too_old));
+    }
+
+    fn keep(&self, key: &OrderKey, new: bool, next: Option<Order>, what: Effects, held: &mut Held, effects: &mut TurnEffects) {
+        let Some(order) = next else { return };
+        for draft in what.notices {
+            let notice = Notice { id: draft.id, kind: draft.kind, order: key.id.clone(), at: draft.at, body: draft.body };
+            let Ok(encoded) = Encoded::of(&notice) else { continue };
+            effects.notices.push(NewNotice {
+                order: key.clone(),
+                id: notice.id,
+                recipient: draft.recipient,
+                notice: encoded,
+                expires_at: draft.expires_at,
+            });
+        }
+        effects.superseded.extend(what.superseded.into_iter().map(|id| (key.clone(), id)));
+        if new {
+            effects.due.push((order.forget_at(self.retention_ms), key.clone()));
+        }
+        if let Some(slot) = held.iter_mut().find(|(known, _)| known == key) {
+            slot.1 = Some(order);
+        }
+        effects.forgotten.retain(|known| known != key);
+    }
+
+    /// Forgets an order whose retention is over, or notes when to look again.
+    fn sweep(&self, record: &Record, held: &mut Held, effects: &mut TurnEffects, now: UnixMs) -> Result<(), Outcome> {
+        let shadow = record.value.as_deref() == Some(b"1");
+        let id = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).and_then(|id| orderbell_protocol::Id::new(id).ok());
+        let Some(id) = id else { return Ok(()) };
+        let key = OrderKey { shadow, id };
+        let state = self.state(held, &key).map_err(|_| Outcome::Retry(READ_RETRY))?;
+        effects.looked.push((UnixMs(record.timestamp_ms), key.clone()));
+        match state.map(|order| order.forget_at(self.retention_ms)) {
+            Some(at) if at > now => effects.due.push((at, key)),
+            Some(_) => {
+                self.stats.forgotten.up();
+                held.retain(|(known, _)| *known != key);
+                effects.forgotten.push(key);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn turn(&self, turn: Turn) -> Vec<Outcome> {
+        let now = now();
+        let mut held = Held::new();
+        let mut effects = TurnEffects::default();
+        let mut outcomes = Vec::with_capacity(turn.records.len());
+        for record in turn.records.iter() {
+            match self.record(record, &mut held, &mut effects, now) {
+                Ok(()) => outcomes.push(Outcome::Done),
+                Err(outcome) => {
+                    outcomes.push(outcome);
+                    break;
+                }
+            }
+        }
+        for (order, state) in held {
+            if let Some(state) = state
+                && let Ok(bytes) = serde_json::to_vec(&state)
+            {
+                effects.states.push((order, bytes));
+            }
+        }
+        if !effects.is_empty() && let Err(error) = self.ledger.commit(effects).await {
+            return vec![Outcome::Halt(Reason { code: "ledger", message: error.to_string() })];
+        }
+        outcomes
+    }
+}
+
+impl Handler for OrderHandler {
+    fn key(&self, record: &Record) -> Option<KeyHash> {
+        if &*record.part.topic == SWEEP_TOPIC {
+            return record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).map(|key| self.key_of(key));
+        }
+        self.mapping.order_of(record).map(|order| self.key_of(&order))
+    }
+
+    async fn handle(self: Arc<Self>, turn: Turn) -> Vec<Outcome> {
+        self.turn(turn).await
+    }
+}
+
+fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,380 @@
+//! The life of an order: one table, one pure function.
+//!
+//! ```text
+//!   Unknown < Created < Paid < Accepted < Ready < PickedUp          Refused, Cancelled, Refunded, Expired end it
+//! ```
+//!
+//! An event moves an order forward along this line or is dropped as duplicate or stale; nothing moves it back. Crossing Paid owes the
+//! store its NewOrder exactly once, however it is reached. A notice whose recipient is not known yet stays owed until an event names it.
+//! To change what an event does, change [`TABLE`]; to change how long a notice rings, change [`lifetime_ms`].
+//!
+//! [`Order::apply`] reads no clock and writes nothing: the same events in the same order give the same state, and a replay gives none of
+//! its effects again.
+
+use std::collections::BTreeMap;
+
+use orderbell_consumers::Reason;
+use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
+use orderbell_protocol::{Event, EventType, Id, NoticeKind, Recipient, Role, UnixMs};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::notices::{self, Draft};
+
+/// How far an order has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Something was heard of it, not how far it is.
+    #[default]
+    Unknown,
+    /// Exists, unpaid.
+    Created,
+    /// Paid.
+    Paid,
+    /// The store took it.
+    Accepted,
+    /// It can be collected.
+    Ready,
+    /// It was.
+    PickedUp,
+}
+
+/// How an order ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// By the store.
+    Refused,
+    /// Called off.
+    Cancelled,
+    /// By giving the money back.
+    Refunded,
+    /// Never paid.
+    Expired,
+}
+
+/// What an event does to the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// Forward to this stage, unless it is there or beyond, or over.
+    Reach(Stage),
+    /// Over, if it has come no further than this stage and is not over.
+    End(End, Stage),
+    /// A fact that changes nothing on the line.
+    Note,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// On this event
+    pub on: EventType,
+    /// the order moves so,
+    pub moves: Move,
+    /// and these are told, each once in an order's life.
+    pub tells: &'static [(Role, NoticeKind)],
+}
+
+use EventType as E;
+use NoticeKind as N;
+use Role::{Customer, Store};
+
+const fn rule(on: E, moves: Move, tells: &'static [(Role, N)]) -> Rule {
+    Rule { on, moves, tells }
+}
+
+/// Every event, what it does and whom it tells. A NewOrder of an order that is over is never told; a store that was not told of an order
+/// is not told of its end.
+pub const TABLE: [Rule; 13] = [
+    rule(E::Created, Move::Reach(Stage::Created), &[]),
+    rule(E::Paid, Move::Reach(Stage::Paid), &[(Store, N::NewOrder)]),
+    rule(E::Accepted, Move::Reach(Stage::Accepted), &[(Store, N::NewOrder), (Store, N::Taken), (Customer, N::PickupCode)]),
+    rule(E::Ready, Move::Reach(Stage::Ready), &[(Store, N::NewOrder), (Customer, N::Ready)]),
+    rule(E::PickedUp, Move::Reach(Stage::PickedUp), &[]),
+    rule(E::Refused, Move::End(End::Refused, Stage::Ready), &[(Store, N::Refused), (Customer, N::Refused)]),
+    rule(E::Cancelled, Move::End(End::Cancelled, Stage::Ready), &[(Store, N::Cancelled), (Customer, N::Cancelled)]),
+    rule(E::Refunded, Move::End(End::Refunded, Stage::Ready), &[(Store, N::Cancelled), (Customer, N::Cancelled)]),
+    rule(E::Expired, Move::End(End::Expired, Stage::Created), &[]),
+    rule(E::LatePayment, Move::Note, &[]),
+    rule(E::Unattended, Move::Note, &[]),
+    rule(E::StoreOnline, Move::Note, &[]),
+    rule(E::StoreOffline, Move::Note, &[]),
+];
+
+/// How long after its fact a notice rings. Past it, state changes and nobody is woken: a meal of this morning is not cooked tonight.
+#[must_use]
+pub fn lifetime_ms(kind: NoticeKind) -> i64 {
+    const HOUR: i64 = 3_600_000;
+    match kind {
+        N::NewOrder | N::Taken => 2 * HOUR,
+        N::PickupCode | N::Ready | N::Refused | N::Cancelled => 12 * HOUR,
+    }
+}
+
+/// Event ids that one order remembers; the line itself makes repeats harmless, the ids make them countable.
+const SEEN_MAX: usize = 32;
+/// Sources whose versions one order remembers.
+const SOURCES_MAX: usize = 8;
+
+/// A notice that waits for its recipient, or for the code that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Owed {
+    to: Role,
+    kind: NoticeKind,
+    at: UnixMs,
+}
+
+/// The state of one order. Stored as JSON: fields may be added, none changes its meaning.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Order {
+    pub(super) stage: Stage,
+    pub(super) end: Option<End>,
+    pub(super) store: Option<Id>,
+    pub(super) customer: Option<Id>,
+    pub(super) device: Option<Id>,
+    pub(super) amount: Option<MinorUnits>,
+    pub(super) currency: Option<String>,
+    pub(super) code: Option<PickupCode>,
+    pub(super) reason: Option<String>,
+    pub(super) details: Option<Box<RawValue>>,
+    pub(super) flags: Vec<Flag>,
+    /// Notices that were made (or were too old to be made): none is made twice.
+    told: Vec<(Role, NoticeKind)>,
+    owed: Vec<Owed>,
+    versions: BTreeMap<String, u64>,
+    seen: Vec<u64>,
+    late_payment: bool,
+    /// When something was last heard of it, by event time.
+    last_at: UnixMs,
+}
+
+/// What an event was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// It moved the order.
+    Moved,
+    /// It changed no state; fields that were missing may have been filled, notices that were owed may have gone out.
+    Stale,
+    /// It was heard before.
+    Duplicate,
+    /// It is about an order that is not held (any more), and older than orders are held.
+    Forgotten,
+    /// A payment for an order that is over: somebody must refund it.
+    LatePayment,
+    /// A fact that changes nothing.
+    Noted,
+}
+
+impl Verdict {
+    /// The word for metric labels.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Moved => "moved",
+            Self::Stale => "stale",
+            Self::Duplicate => "duplicate",
+            Self::Forgotten => "forgotten",
+            Self::LatePayment => "late_payment",
+            Self::Noted => "noted",
+        }
+    }
+}
+
+/// What follows from an event, besides the new state.
+#[derive(Debug)]
+pub struct Effects {
+    /// What the event was.
+    pub verdict: Verdict,
+    /// Notices to append.
+    pub notices: Vec<Draft>,
+    /// Ids of notices that nobody needs to hear any more.
+    pub superseded: Vec<String>,
+    /// Notices that were owed and too old to ring.
+    pub too_old: u32,
+}
+
+fn mismatch(code: &'static str) -> Reason {
+    Reason { code, message: "an order's store and customer never change".into() }
+}
+
+impl Order {
+    /// One event happened to an order (`None`: not held). `retention_ms` is how long orders are held after their last event.
+    ///
+    /// # Errors
+    /// The event names another store or customer than the order has: a security event. The order is as it was.
+    pub fn apply(held: Option<&Self>, event: &Event, now: UnixMs, retention_ms: i64) -> Result<(Option<Self>, Effects), Reason> {
+        let nothing = |verdict| Effects { verdict, notices: Vec::new(), superseded: Vec::new(), too_old: 0 };
+        if event.kind.is_about_a_store() {
+            return Ok((None, nothing(Verdict::Noted)));
+        }
+        if held.is_none() && event.at.plus_ms(retention_ms) < now {
+            return Ok((None, nothing(Verdict::Forgotten)));
+        }
+        let mut order = held.cloned().unwrap_or_default();
+        if order.store.is_some() && event.store.is_some() && order.store != event.store {
+            return Err(mismatch("store-mismatch"));
+        }
+        if order.customer.is_some() && event.customer.is_some() && order.customer != event.customer {
+            return Err(mismatch("customer-mismatch"));
+        }
+        if !order.remember(event) {
+            return Ok((Some(order), nothing(Verdict::Duplicate)));
+        }
+        let behind = order.is_behind(event);
+        order.fill(event);
+        let mut effects = nothing(if behind { Verdict::Stale } else { order.advance(event) });
+        let told_before = order.told.clone();
+        order.discharge(event, now, &mut effects);
+        if effects.verdict == Verdict::Moved && order.is_over() {
+            effects.superseded = told_before.iter().filter_map(|(to, kind)| order.notice_id(event, *to, *kind)).collect();
+        }
+        Ok((Some(order), effects))
+    }
+
+    /// When this order may be forgotten.
+    #[must_use]
+    pub fn forget_at(&self, retention_ms: i64) -> UnixMs {
+        self.last_at.plus_ms(retention_ms)
+    }
+
+    /// Nothing more will be cooked for it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.end.is_some() || self.stage == Stage::PickedUp
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// How it ended early, if it did.
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// False when this event was heard before.
+    fn remember(&mut self, event: &Event) -> bool {
+        let hash = xxhash_rust::xxh3::xxh3_64(format!("{}\0{}", event.source, event.id).as_bytes());
+        if self.seen.contains(&hash) {
+            return false;
+        }
+        if self.seen.len() >= SEEN_MAX {
+            self.seen.remove(0);
+        }
+        self.seen.push(hash);
+        self.last_at = self.last_at.max(event.at);
+        true
+    }
+
+    /// True when the event's own source has told a newer version already.
+    fn is_behind(&mut self, event: &Event) -> bool {
+        let Some(version) = event.version else { return false };
+        if let Some(newest) = self.versions.get_mut(&event.source) {
+            let behind = version <= *newest;
+            *newest = version.max(*newest);
+            return behind;
+        }
+        if self.versions.len() < SOURCES_MAX {
+            self.versions.insert(event.source.clone(), version);
+        }
+        false
+    }
+
+    /// What is missing is filled from any event, in any order.
+    fn fill(&mut self, event: &Event) {
+        fn keep<T: Clone>(mine: &mut Option<T>, theirs: Option<&T>) {
+            if mine.is_none() {
+                *mine = theirs.cloned();
+            }
+        }
+        keep(&mut self.store, event.store.as_ref());
+        keep(&mut self.customer, event.customer.as_ref());
+        keep(&mut self.device, event.device.as_ref().filter(|_| event.kind == E::Accepted));
+        keep(&mut self.amount, event.amount.as_ref());
+        keep(&mut self.currency, event.currency.as_ref());
+        keep(&mut self.code, event.code.as_ref());
+        keep(&mut self.reason, event.reason.as_ref());
+        keep(&mut self.details, event.details.as_ref());
+        for flag in &event.flags {
+            if !self.flags.contains(flag) {
+                self.flags.push(*flag);
+            }
+        }
+    }
+
+    /// Moves along the line and notes who is owed what.
+    fn advance(&mut self, event: &Event) -> Verdict {
+        let Some(rule) = TABLE.iter().find(|rule| rule.on == event.kind) else { return Verdict::Noted };
+        match rule.moves {
+            Move::Note => return Verdict::Noted,
+            Move::Reach(stage) if self.end.is_none() && self.stage < stage => self.stage = stage,
+            Move::Reach(Stage::Paid) if self.end.is_some() && self.stage < Stage::Paid && !self.late_payment => {
+                self.late_payment = true;
+                return Verdict::LatePayment;
+            }
+            Move::End(end, up_to) if self.end.is_none() && self.stage <= up_to => self.end = Some(end),
+            _ => return Verdict::Stale,
+        }
+        let heard = self.told.contains(&(Store, N::NewOrder));
+        if self.is_over() {
+            self.owed.clear();
+        }
+        for (to, kind) in rule.tells {
+            let of_no_use = match (to, kind) {
+                (_, N::NewOrder) => self.is_over(),
+                (Store, N::Refused | N::Cancelled) => !heard,
+                _ => false,
+            };
+            if !of_no_use && !self.told.contains(&(*to, *kind)) && !self.owed.iter().any(|owed| (owed.to, owed.kind) == (*to, *kind)) {
+                self.owed.push(Owed { to: *to, kind: *kind, at: event.at });
+            }
+        }
+        Verdict::Moved
+    }
+
+    /// Makes the notices that are owed and can be made.
+    fn discharge(&mut self, event: &Event, now: UnixMs, effects: &mut Effects) {
+        for owed in std::mem::take(&mut self.owed) {
+            let Some(recipient) = self.recipient(event.shadow, owed.to) else {
+                self.owed.push(owed);
+                continue;
+            };
+            if owed.kind == N::PickupCode && self.code.is_none() {
+                self.owed.push(owed);
+                continue;
+            }
+            self.told.push((owed.to, owed.kind));
+            let expires_at = owed.at.plus_ms(lifetime_ms(owed.kind));
+            if expires_at <= now {
+                effects.too_old += 1;
+                continue;
+            }
+            let cancels = self.notice_id(event, Store, N::NewOrder).filter(|_| owed.to == Store);
+            let body = notices::body(self, owed.to, owed.kind, cancels);
+            let id = notices::id(event.shadow, &event.order, owed.kind, &recipient);
+            effects.notices.push(Draft { id, kind: owed.kind, recipient, at: owed.at, expires_at, body });
+        }
+    }
+
+    fn recipient(&self, shadow: bool, to: Role) -> Option<Recipient> {
+        let id = match to {
+            Store => self.store.clone()?,
+            Customer => self.customer.clone()?,
+        };
+        Some(Recipient { shadow, role: to, id })
+    }
+
+    fn notice_id(&self, event: &Event, to: Role, kind: NoticeKind) -> Option<String> {
+        let recipient = self.recipient(event.shadow, to)?;
+        Some(notices::id(event.shadow, &event.order, kind, &recipient))
+    }
+}
+
+#[cfg(test)]
+#[path = "life_tests.rs"]
+mod tests;

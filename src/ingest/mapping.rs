@@ -1,0 +1,335 @@
+//! From a record's bytes to an [`Event`]: CloudEvents in both modes, and plain JSON through a mapping.
+//!
+//! A mapping says which member of the JSON is what, as RFC 6901 pointers, and which type strings mean what. For CloudEvents it is applied
+//! to `data`, and the envelope gives type, id, source and time. Mandatory are the type and the order id; whatever else is missing or odd
+//! becomes a flag. Only what cannot be understood at all is refused, with a word and a sentence that hold nothing of the content.
+
+use std::collections::BTreeMap;
+
+use orderbell_consumers::{Reason, Record};
+use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
+use orderbell_protocol::{Event, EventType, Id, UnixMs};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::Value;
+
+use super::time::{self, Zone};
+
+/// Longest value that is looked at. An order event has 300 bytes to a few KiB.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Details longer than this are left out of notices (flagged): a mailbox row must fit a page.
+const DETAILS_BYTES_MAX: usize = 8 * 1024;
+/// Longest pickup code, reason or source that is kept, in characters.
+const TEXT_CHARS_MAX: usize = 200;
+
+/// How the number of an amount is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AmountUnit {
+    /// The smallest unit: 1250 is 12.50.
+    #[default]
+    Minor,
+    /// The main unit with two decimals: 12.5 or "12.50". Decimal digits are counted, never a floating-point number.
+    Major,
+}
+
+/// What a Kafka record's key is, besides a way to partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KafkaKey {
+    /// Nothing that is checked.
+    #[default]
+    Any,
+    /// The order's id: a body that names another order is refused as a security event.
+    Order,
+    /// The store's id: likewise.
+    Store,
+}
+
+/// Where the members are. Every field is an RFC 6901 pointer into the JSON (for CloudEvents: into `data`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mapping {
+    /// Type of the event; for CloudEvents the envelope's `type` is taken.
+    pub r#type: String,
+    /// Id of the event; for CloudEvents the envelope's `id`.
+    pub id: String,
+    /// Source of the event; for CloudEvents the envelope's `source`.
+    pub source: String,
+    /// Order id. Mandatory.
+    pub order: String,
+    /// Store id.
+    pub store: String,
+    /// Customer id.
+    pub customer: String,
+    /// Device that spoke.
+    pub device: String,
+    /// Amount.
+    pub amount: String,
+    /// Unit of the amount.
+    pub amount_unit: AmountUnit,
+    /// Currency.
+    pub currency: String,
+    /// Pickup code.
+    pub code: String,
+    /// Reason of a refusal or cancellation.
+    pub reason: String,
+    /// Version of the order in its source.
+    pub version: String,
+    /// Time of the fact: RFC 3339, Unix seconds or milliseconds, or a local time in `time_zone`. For CloudEvents the envelope's `time`
+    /// is taken where there is one.
+    pub time: String,
+    /// Zone of local times, by IANA name.
+    pub time_zone: Zone,
+    /// Mark of load-test traffic: true or false.
+    pub shadow: String,
+    /// What the type strings mean, besides Orderbell's own names.
+    pub types: BTreeMap<String, String>,
+    /// Names of members that stores may see in a `new_order`; everything else stays behind.
+    pub details: Vec<String>,
+    /// What the record's key is.
+    pub kafka_key: KafkaKey,
+}
+
+impl Default for Mapping {
+    fn default() -> Self {
+        let at = |pointer: &str| pointer.to_owned();
+        Self {
+            r#type: at("/type"),
+            id: at("/id"),
+            source: at("/source"),
+            order: at("/order"),
+            store: at("/store"),
+            customer: at("/customer"),
+            device: at("/device"),
+            amount: at("/amount"),
+            amount_unit: AmountUnit::Minor,
+            currency: at("/currency"),
+            code: at("/code"),
+            reason: at("/reason"),
+            version: at("/version"),
+            time: at("/time"),
+            time_zone: Zone::default(),
+            shadow: at("/shadow"),
+            types: BTreeMap::new(),
+            details: ["items", "note", "table", "number", "channel", "due"].map(String::from).to_vec(),
+            kafka_key: KafkaKey::Any,
+        }
+    }
+}
+
+/// A CloudEvents envelope, from headers (binary mode) or from the JSON itself (structured mode).
+#[derive(Debug, Default)]
+struct Envelope {
+    kind: Option<String>,
+    id: Option<String>,
+    source: Option<String>,
+    subject: Option<String>,
+    time: Option<String>,
+    shadow: Option<Value>,
+}
+
+fn reject(code: &'static str, message: impl Into<String>) -> Reason {
+    Reason { code, message: message.into() }
+}
+
+impl Mapping {
+    /// Understands a record.
+    ///
+    /// # Errors
+    /// The reason why it cannot be understood: for the dead letters, or for the one who posted it.
+    pub fn decode(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
+        let Some(value) = record.value.as_ref() else { return Err(reject("tombstone", "the record has no value")) };
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(reject("too-long", format!("the value has more than {VALUE_BYTES_MAX} bytes")));
+        }
+        let json: Value = serde_json::from_slice(value).map_err(|error| {
+            let what = if value.is_empty() { "the value is empty" } else { "the value is not JSON" };
+            reject("not-json", format!("{what} (line {}, column {})", error.line(), error.column()))
+        })?;
+        let (envelope, data) = self.open(record, json)?;
+        self.event(record, &envelope, &data, now)
+    }
+
+    /// Splits a record into envelope and data.
+    fn open(&self, record: &Record, json: Value) -> Result<(Envelope, Value), Reason> {
+        let header = |name: &str| record.header(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        if let Some(version) = header("ce_specversion") {
+            check_specversion(&version)?;
+            let shadow = header("ce_shadow").map(|text| match text.as_str() {
+                "true" => Value::Bool(true),
+                "false" => Value::Bool(false),
+                _ => Value::String(text),
+            });
+            let envelope = Envelope {
+                kind: header("ce_type"),
+                id: header("ce_id"),
+                source: header("ce_source"),
+                subject: header("ce_subject"),
+                time: header("ce_time"),
+                shadow,
+            };
+            return Ok((envelope, json));
+        }
+        let media = header("content-type").unwrap_or_default();
+        if media.starts_with("application/cloudevents-batch") {
+            return Err(reject("batch", "a batch of CloudEvents cannot be one record"));
+        }
+        if !media.starts_with("application/cloudevents") && json.get("specversion").is_none() {
+            return Ok((Envelope::default(), json));
+        }
+        check_specversion(json.get("specversion").and_then(Value::as_str).unwrap_or_default())?;
+        let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
+        let envelope = Envelope {
+            kind: text("type"),
+            id: text("id"),
+            source: text("source"),
+            subject: text("subject"),
+            time: text("time"),
+            shadow: json.get("shadow").cloned(),
+        };
+        Ok((envelope, json.get("data").cloned().unwrap_or(Value::Null)))
+    }
+
+    /// The order a record is about, without understanding the rest: the key of its queue. The same rule as in [`Self::decode`], so that
+    /// two records of one order never run at once.
+    #[must_use]
+    pub fn order_of(&self, record: &Record) -> Option<String> {
+        let value = record.value.as_ref().filter(|value| value.len() <= VALUE_BYTES_MAX)?;
+        let json: Value = serde_json::from_slice(value).ok()?;
+        let (envelope, data) = self.open(record, json).ok()?;
+        self.named(record, &envelope, &data, &self.order).or_else(|| self.named(record, &envelope, &data, &self.store))
+    }
+
+    fn named(&self, record: &Record, envelope: &Envelope, data: &Value, pointer: &str) -> Option<String> {
+        let key = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()).filter(|_| self.kafka_key != KafkaKey::Store);
+        let member = data.pointer(pointer).and_then(scalar);
+        member.or_else(|| envelope.subject.clone()).or_else(|| key.map(str::to_owned))
+    }
+
+    fn event(&self, record: &Record, envelope: &Envelope, data: &Value, now: UnixMs) -> Result<Event, Reason> {
+        let at = |pointer: &str| data.pointer(pointer).filter(|value| !value.is_null());
+        let text = |pointer: &str| at(pointer).and_then(scalar).map(clip);
+        let kind = envelope.kind.clone().or_else(|| text(&self.r#type));
+        let kind = self.kind(&kind.ok_or_else(|| reject("no-type", "the event has no type"))?)?;
+        let order_at = if kind.is_about_a_store() { &self.store } else { &self.order };
+        let key_text = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok());
+        let order = self.named(record, envelope, data, order_at).ok_or_else(|| reject("no-order", "the event names no order"))?;
+        let order = Id::new(&order).map_err(|error| reject("bad-order", format!("the order's id: {error}")))?;
+        let id_of = |pointer: &str| -> Result<Option<Id>, Reason> {
+            let Some(text) = at(pointer).and_then(scalar) else { return Ok(None) };
+            Id::new(&text).map(Some).map_err(|error| reject("bad-id", format!("{pointer}: {error}")))
+        };
+        let (store, customer, device) = (id_of(&self.store)?, id_of(&self.customer)?, id_of(&self.device)?);
+        self.check_key(key_text, &order, store.as_ref())?;
+        let shadow = envelope.shadow.as_ref().or_else(|| at(&self.shadow)).cloned().unwrap_or(Value::Bool(false));
+        let Value::Bool(shadow) = shadow else {
+            return Err(reject("bad-shadow", "the shadow mark is neither true nor false"));
+        };
+        let mut flags = Vec::new();
+        let time = envelope.time.clone().map(Value::String).or_else(|| at(&self.time).cloned());
+        let at_ms = time::fact_time(time.as_ref(), &self.time_zone, record.timestamp_ms, now, &mut flags);
+        let amount = self.amount(at(&self.amount), kind, &mut flags);
+        let details = self.details(data, &mut flags);
+        let id = envelope.id.clone().or_else(|| text(&self.id)).map(clip).unwrap_or_else(|| derived_id(record));
+        Ok(Event {
+            kind,
+            order,
+            id,
+            source: envelope.source.clone().or_else(|| text(&self.source)).map(clip).unwrap_or_default(),
+            at: at_ms,
+            version: at(&self.version).and_then(Value::as_u64),
+            store,
+            customer,
+            device,
+            amount,
+            currency: text(&self.currency),
+            code: text(&self.code).filter(|code| !code.is_empty()).map(PickupCode),
+            reason: text(&self.reason),
+            details,
+            flags,
+            shadow,
+        })
+    }
+
+    fn kind(&self, name: &str) -> Result<EventType, Reason> {
+        let ours = self.types.get(name).map_or(name, String::as_str);
+        EventType::named(ours).ok_or_else(|| reject("unknown-type", "the event's type is not known"))
+    }
+
+    fn check_key(&self, key: Option<&str>, order: &Id, store: Option<&Id>) -> Result<(), Reason> {
+        let same = match (self.kafka_key, key) {
+            (KafkaKey::Any, _) | (_, None) => true,
+            (KafkaKey::Order, Some(key)) => key == order.as_str(),
+            (KafkaKey::Store, Some(key)) => store.is_none_or(|store| key == store.as_str()),
+        };
+        if same { Ok(()) } else { Err(reject("key-mismatch", "the record's key and its body name different ones")) }
+    }
+
+    fn amount(&self, value: Option<&Value>, kind: EventType, flags: &mut Vec<Flag>) -> Option<MinorUnits> {
+        let parsed = value.and_then(|value| minor_units(value, self.amount_unit));
+        let needed = matches!(kind, EventType::Created | EventType::Paid);
+        if parsed.is_none() && (needed || value.is_some()) {
+            flags.push(Flag::Amount);
+        }
+        parsed
+    }
+
+    fn details(&self, data: &Value, flags: &mut Vec<Flag>) -> Option<Box<RawValue>> {
+        let kept: serde_json::Map<String, Value> =
+            self.details.iter().filter_map(|name| Some((name.clone(), data.get(name)?.clone()))).collect();
+        if kept.is_empty() {
+            return None;
+        }
+        let text = Value::Object(kept).to_string();
+        if text.len() > DETAILS_BYTES_MAX {
+            flags.push(Flag::Details);
+            return None;
+        }
+        RawValue::from_string(text).ok()
+    }
+}
+
+fn check_specversion(version: &str) -> Result<(), Reason> {
+    if version.starts_with("1.") { Ok(()) } else { Err(reject("bad-envelope", "only CloudEvents 1.x is understood")) }
+}
+
+fn derived_id(record: &Record) -> String {
+    let value = record.value.as_deref().unwrap_or_default();
+    let hash = xxhash_rust::xxh3::xxh3_128(&[record.part.topic.as_bytes(), b"\0", value].concat());
+    format!("hash:{hash:032x}")
+}
+
+/// Strings and numbers serve as ids; anything else does not.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn clip(text: String) -> String {
+    if text.chars().count() <= TEXT_CHARS_MAX { text } else { text.chars().take(TEXT_CHARS_MAX).collect() }
+}
+
+/// Digits as they are written, so that no amount passes through floating point.
+fn minor_units(value: &Value, unit: AmountUnit) -> Option<MinorUnits> {
+    let text = scalar(value)?;
+    let minor = match unit {
+        AmountUnit::Minor => text.parse::<i64>().ok()?,
+        AmountUnit::Major => {
+            let (whole, cents) = text.split_once('.').unwrap_or((&text, ""));
+            if cents.len() > 2 || !cents.bytes().all(|byte| byte.is_ascii_digit()) || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
+                return None;
+            }
+            let cents = format!("{cents:0<2}");
+            whole.parse::<i64>().ok()?.checked_mul(100)?.checked_add(cents.parse().ok()?)?
+        }
+    };
+    (minor >= 0).then_some(MinorUnits(minor))
+}
+
+#[cfg(test)]
+#[path = "mapping_tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+use super::*;
+use bytes::Bytes;
+use orderbell_consumers::Part;
+use serde_json::json;
+
+const NOW: UnixMs = UnixMs(1_790_000_000_000);
+
+fn record(key: Option<&str>, value: &str, headers: &[(&str, &str)]) -> Record {
+    Record {
+        part: Part::new("orders", 0),
+        offset: 0,
+        timestamp_ms: NOW.0,
+        key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), Some(Bytes::copy_from_slice(value.as_bytes())))).collect(),
+    }
+}
+
+fn code(mapping: &Mapping, record: &Record) -> &'static str {
+    mapping.decode(record, NOW).map_or_else(|reason| reason.code, |_| "understood")
+}
+
+#[test]
+fn the_binary_mode_of_cloudevents_is_understood() {
+    let headers = [
+        ("ce_specversion", "1.0"),
+        ("ce_type", "order.paid"),
+        ("ce_id", "e1"),
+        ("ce_source", "/shop"),
+        ("ce_time", "2026-09-21T10:00:00Z"),
+        ("content-type", "application/json"),
+    ];
+    let body = json!({"order": "o1", "store": 17, "customer": "c1", "amount": 1250, "items": [1], "phone": "123"}).to_string();
+    let event = Mapping::default().decode(&record(Some("o1"), &body, &headers), NOW).unwrap();
+    assert_eq!((event.kind, event.id.as_str(), event.source.as_str()), (EventType::Paid, "e1", "/shop"));
+    assert_eq!((event.order.as_str(), event.store.unwrap().as_str()), ("o1", "17"));
+    assert_eq!((event.amount, event.at, event.flags.len()), (Some(MinorUnits(1250)), UnixMs(1_789_984_800_000), 0));
+    assert_eq!(event.details.unwrap().get(), "{\"items\":[1]}", "what is not allowed stays behind");
+}
+
+#[test]
+fn the_structured_mode_of_cloudevents_is_understood() {
+    let body = json!({"specversion": "1.0", "type": "order.accepted", "id": "e2", "source": "s", "subject": "o2",
+        "time": "2026-09-21T10:00:00Z", "data": {"store": "s1", "code": "A17"}});
+    let event = Mapping::default().decode(&record(None, &body.to_string(), &[]), NOW).unwrap();
+    assert_eq!((event.kind, event.order.as_str()), (EventType::Accepted, "o2"));
+    assert_eq!(event.code, Some(PickupCode("A17".into())));
+}
+
+#[test]
+fn plain_json_is_understood_through_a_mapping() {
+    let mapping: Mapping = toml::from_str(
+        r#"
+        type = "/event"
+        order = "/trade/no"
+        store = "/shop/id"
+        time = "/at"
+        time_zone = "Asia/Shanghai"
+        amount = "/trade/total"
+        amount_unit = "major"
+        types = { PAY_SUCCESS = "order.paid" }
+        "#,
+    )
+    .unwrap();
+    let body = json!({"event": "PAY_SUCCESS", "trade": {"no": 900_123, "total": "12.5"}, "shop": {"id": "s1"}, "at": "2026-09-21 18:00:00"});
+    let event = mapping.decode(&record(None, &body.to_string(), &[]), NOW).unwrap();
+    assert_eq!((event.kind, event.order.as_str(), event.amount), (EventType::Paid, "900123", Some(MinorUnits(1250))));
+    assert_eq!(event.at, UnixMs(1_789_984_800_000));
+    assert!(event.id.starts_with("hash:"), "an event without an id has the hash of topic and value");
+}
+
+#[test]
+fn an_order_that_can_be_rung_is_rung() {
+    let body = json!({"type": "order.paid", "order": "o1", "amount": -5, "time": "soon"}).to_string();
+    let event = Mapping::default().decode(&record(None, &body, &[]), NOW).unwrap();
+    assert_eq!(event.flags, [Flag::Clock, Flag::Amount]);
+    assert_eq!((event.store, event.amount), (None, None));
+}
+
+#[test]
+fn what_cannot_be_understood_says_why() {
+    let mapping = Mapping::default();
+    let plain = |value: &str| code(&mapping, &record(None, value, &[]));
+    assert_eq!(plain(""), "not-json");
+    assert_eq!(plain("{"), "not-json");
+    assert_eq!(plain("\u{0}"), "not-json");
+    assert_eq!(plain("{\"amount\":NaN}"), "not-json");
+    assert_eq!(plain(&"[".repeat(200)), "not-json", "deeper than the parser goes");
+    assert_eq!(plain(&format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX))), "too-long");
+    assert_eq!(plain("{}"), "no-type");
+    assert_eq!(plain("[]"), "no-type");
+    assert_eq!(plain("{\"type\":\"order.eaten\",\"order\":\"1\"}"), "unknown-type");
+    assert_eq!(plain("{\"type\":\"order.paid\"}"), "no-order");
+    assert_eq!(plain("{\"type\":\"order.paid\",\"order\":\"\"}"), "bad-order");
+    assert_eq!(plain("{\"type\":\"order.paid\",\"order\":\"1\",\"store\":\"a\\nb\"}"), "bad-id");
+    assert_eq!(plain("{\"type\":\"order.paid\",\"order\":\"1\",\"shadow\":\"maybe\"}"), "bad-shadow");
+    assert_eq!(plain("{\"specversion\":\"0.3\",\"type\":\"order.paid\",\"subject\":\"1\"}"), "bad-envelope");
+    let batch = record(None, "[]", &[("content-type", "application/cloudevents-batch+json")]);
+    assert_eq!(code(&mapping, &batch), "batch");
+    assert_eq!(code(&mapping, &Record { value: None, ..record(None, "", &[]) }), "tombstone");
+    assert_eq!(code(&mapping, &record(None, "{\"type\":\"order.paid\",\"order\":\"1\"}", &[])), "understood");
+}
+
+#[test]
+fn a_key_that_contradicts_its_body_is_refused() {
+    let body = "{\"type\":\"order.paid\",\"order\":\"o1\",\"store\":\"s1\"}";
+    let with = |kafka_key| Mapping { kafka_key, ..Mapping::default() };
+    assert_eq!(code(&with(KafkaKey::Order), &record(Some("o1"), body, &[])), "understood");
+    assert_eq!(code(&with(KafkaKey::Order), &record(Some("o2"), body, &[])), "key-mismatch");
+    assert_eq!(code(&with(KafkaKey::Store), &record(Some("s2"), body, &[])), "key-mismatch");
+    assert_eq!(code(&with(KafkaKey::Any), &record(Some("s2"), body, &[])), "understood");
+}
+
+#[test]
+fn amounts_never_pass_through_floating_point() {
+    let major = |value: Value| minor_units(&value, AmountUnit::Major).map(|minor| minor.0);
+    assert_eq!(major(json!("12.50")), Some(1250));
+    assert_eq!(major(json!(12.5)), Some(1250));
+    assert_eq!(major(json!("0.07")), Some(7));
+    assert_eq!(major(json!("1.005")), None);
+    assert_eq!(major(json!("-1")), None);
+    assert_eq!(major(json!("99999999999999999999")), None);
+    assert_eq!(minor_units(&json!(12.5), AmountUnit::Minor), None);
+}

@@ -1,0 +1,332 @@
+//! The ledger: everything that must still be true after a kill -9.
+//!
+//! Orders, mailboxes, cursors, frontiers, the embedded stream, dead letters: one fjall database in one directory, written by one
+//! committer, read through durable snapshots. The ledger knows nothing of sockets or Kafka and nothing of what an order's state means:
+//! states are bytes to it.
+//!
+//! One process per directory (a lock file), one format (a newer one is refused), one epoch (drawn when the ledger is made).
+
+mod committer;
+mod disk;
+mod effects;
+mod keys;
+mod mailbox;
+mod stage;
+pub mod stream;
+mod upkeep;
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use orderbell_consumers::{DeadLetters, Frontier, FrontierError, Frontiers, Letter, NotTaken, Part, Saved};
+use orderbell_protocol::session::Standing;
+use orderbell_protocol::{DeviceId, Page, Position, ReadError, Recipient, UnixMs};
+use tokio::sync::oneshot;
+
+use committer::{Committer, Standings, Work};
+use disk::{Disk, Space};
+pub use disk::DiskError;
+pub use effects::{Appended, Incoming, LedgerFailed, NewNotice, TurnEffects};
+pub use keys::OrderKey;
+use mailbox::Mailbox;
+use stream::{Growth, StreamSource};
+use upkeep::Upkeep;
+
+/// The format that this program writes. A higher one on disk is refused.
+const FORMAT: u32 = 1;
+/// Work items that may wait for the committer. A shard waits when it is full: backpressure up to the source.
+const WORK_MAX: usize = 16_384;
+
+/// Who is told that mailboxes have grown. The hub is one; the ledger imports nothing of it.
+pub trait Bell: Send + Sync + 'static {
+    /// These recipients have something new, durably.
+    fn ring(&self, who: &[Recipient]);
+}
+
+/// Why a ledger cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{} is in use by another process: one ledger serves one process", .0.display())]
+    InUse(PathBuf),
+    /// A newer program wrote it.
+    #[error("{} was written by a newer version (format {found}; this program knows {FORMAT})", .dir.display())]
+    Newer {
+        /// The directory.
+        dir: PathBuf,
+        /// The format found.
+        found: u32,
+    },
+    /// The directory cannot be made or read.
+    #[error("{}: {error}", .dir.display())]
+    Io {
+        /// The directory.
+        dir: PathBuf,
+        /// The system's words.
+        error: std::io::Error,
+    },
+    /// The files cannot be read.
+    #[error("{}: {error}", .dir.display())]
+    Disk {
+        /// The directory.
+        dir: PathBuf,
+        /// The database's words.
+        error: DiskError,
+    },
+}
+
+/// An open ledger.
+pub struct Ledger {
+    disk: Arc<Disk>,
+    work: Mutex<Option<flume::Sender<Work>>>,
+    standings: Arc<Standings>,
+    growth: Arc<Growth>,
+    epoch: u32,
+    id: String,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    _lock: File,
+}
+
+struct Known {
+    epoch: u32,
+    id: String,
+    seq: u64,
+    letters: u64,
+}
+
+impl Ledger {
+    /// Opens or makes the ledger in `dir`. `failed` is called once if it can no longer be written: it should end the process.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(
+        dir: &Path,
+        retention_ms: i64,
+        bell: Arc<dyn Bell>,
+        failed: impl Fn(&str) + Send + 'static,
+    ) -> Result<Self, OpenError> {
+        let io = |error| OpenError::Io { dir: dir.to_owned(), error };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        let lock = File::create(dir.join("lock")).map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(dir.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
+        let disk = Arc::new(Disk::open(&dir.join("db")).map_err(broken)?);
+        let known = Self::know(&disk, dir)?;
+        let (tx, rx) = flume::bounded(WORK_MAX);
+        let standings = Arc::new(Standings::default());
+        let growth = Arc::new(Growth::default());
+        let committer = Committer {
+            disk: disk.clone(),
+            rx,
+            bell,
+            standings: standings.clone(),
+            stream: growth.clone(),
+            failed: Box::new(failed),
+            upkeep: Upkeep::new(retention_ms),
+            seq: known.seq,
+            letters: known.letters,
+        };
+        let thread = std::thread::Builder::new().name("committer".into()).spawn(move || committer.run()).map_err(io)?;
+        Ok(Self {
+            disk,
+            work: Mutex::new(Some(tx)),
+            standings,
+            growth,
+            epoch: known.epoch,
+            id: known.id,
+            thread: Mutex::new(Some(thread)),
+            _lock: lock,
+        })
+    }
+
+    /// Reads what the ledger knows of itself, or makes it.
+    fn know(disk: &Disk, dir: &Path) -> Result<Known, OpenError> {
+        let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
+        let view = disk.view();
+        let row = |key: &[u8]| view.row(Space::Meta, key).map_err(broken);
+        let Some(format) = row(keys::FORMAT)? else {
+            let now = committer::now();
+            // Seconds tell epochs apart: a ledger is not made twice within one.
+            let epoch = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX);
+            let seed = (now.0, std::process::id(), dir.to_owned());
+            let id = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(format!("{seed:?}").as_bytes()));
+            let mut batch = disk.batch();
+            batch.put(Space::Meta, keys::FORMAT, &FORMAT.to_be_bytes());
+            batch.put(Space::Meta, keys::EPOCH, &epoch.to_be_bytes());
+            batch.put(Space::Meta, keys::LEDGER_ID, id.as_bytes());
+            batch.commit().map_err(broken)?;
+            return Ok(Known { epoch, id, seq: 0, letters: 0 });
+        };
+        let found = format.try_into().map_or(u32::MAX, u32::from_be_bytes);
+        if found > FORMAT {
+            return Err(OpenError::Newer { dir: dir.to_owned(), found });
+        }
+        let epoch = row(keys::EPOCH)?.and_then(|row| row.try_into().ok()).map_or(0, u32::from_be_bytes);
+        let seq = row(keys::SEQ)?.and_then(|row| row.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let id = row(keys::LEDGER_ID)?.map_or_else(String::new, |row| String::from_utf8_lossy(&row).into_owned());
+        let letter = view.rows(Space::Meta, b"d", &keys::after_prefix(b"d")).next_back().transpose().map_err(broken)?;
+        Ok(Known { epoch, id, seq, letters: letter.map_or(0, |(key, _)| mailbox::seq_of(&key)) })
+    }
+
+    /// Changes only when history cannot be vouched for.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// A name of this ledger, for as long as it lives.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn sender(&self) -> Result<flume::Sender<Work>, LedgerFailed> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(LedgerFailed)
+    }
+
+    /// The state of an order, as it was committed last. Safe without a lock: the order's key is busy until its turn is durable.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn order(&self, order: &OrderKey) -> Result<Option<Vec<u8>>, DiskError> {
+        self.disk.view().row(Space::Orders, &keys::order(order))
+    }
+
+    /// Writes the effects of a turn; answers when they are durable.
+    ///
+    /// # Errors
+    /// [`LedgerFailed`] when the ledger does not write any more.
+    pub async fn commit(&self, effects: TurnEffects) -> Result<(), LedgerFailed> {
+        let (tx, rx) = oneshot::channel();
+        self.sender()?.send_async(Work::Turn(effects, tx)).await.map_err(|_| LedgerFailed)?;
+        rx.await.map_err(|_| LedgerFailed)
+    }
+
+    /// Appends events to the embedded stream; answers when they are durable, one verdict each.
+    ///
+    /// # Errors
+    /// [`LedgerFailed`] when the ledger does not write any more.
+    pub async fn append(&self, events: Vec<Incoming>) -> Result<Vec<Appended>, LedgerFailed> {
+        let (tx, rx) = oneshot::channel();
+        self.sender()?.send_async(Work::Append(events, tx)).await.map_err(|_| LedgerFailed)?;
+        rx.await.map_err(|_| LedgerFailed)
+    }
+
+    /// The one way to read a mailbox. See [`Page`].
+    ///
+    /// # Errors
+    /// [`ReadError`] when `after` is not of this mailbox's history, or older than what is kept.
+    pub fn read(&self, who: &Recipient, after: Position, scan: Position, limit: u16, now: UnixMs) -> Result<Page, ReadError> {
+        let view = self.disk.view();
+        Mailbox::new(&view, who, self.epoch).read(after, scan, limit, now)
+    }
+
+    /// The mailbox's newest position, and where a device stands in it: its own cursor, or the floor when it is new or its cursor is of
+    /// no use any more.
+    ///
+    /// # Errors
+    /// [`ReadError::Ledger`].
+    pub fn standing(&self, who: &Recipient, device: &DeviceId) -> Result<(Standing, Position), ReadError> {
+        let view = self.disk.view();
+        let mailbox = Mailbox::new(&view, who, self.epoch);
+        let floor = mailbox.floor()?;
+        let head = mailbox.head(floor)?;
+        let stored = match self.standings.newest(who, device) {
+            Some(standing) => Some(standing),
+            None => view.row(Space::Meta, &keys::cursor(who, device)).map_err(ReadError::from)?.as_deref().and_then(parse_standing),
+        };
+        let usable = stored.filter(|standing| standing.acked.epoch == self.epoch && standing.acked.seq >= floor.seq);
+        Ok((usable.unwrap_or(Standing { acked: floor, sent_seq: stored.map_or(0, |standing| standing.sent_seq) }), head))
+    }
+
+    /// Notes where a device stands. Written lazily: losing it costs a redelivery.
+    pub fn stand(&self, who: &Recipient, device: &DeviceId, standing: Standing) {
+        self.standings.note(who, device, standing);
+    }
+
+    /// Orders whose retention is to be looked at, oldest first, and the moments they were due.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn due(&self, now: UnixMs, max: usize) -> Result<Vec<(UnixMs, OrderKey)>, DiskError> {
+        let view = self.disk.view();
+        let rows = view.rows(Space::Meta, &keys::due_until(0), &keys::due_until(now.0));
+        let mut orders = Vec::new();
+        for row in rows.take(max) {
+            orders.extend(keys::due_order(&row?.0).map(|(due_ms, order)| (UnixMs(due_ms), order)));
+        }
+        Ok(orders)
+    }
+
+    /// The consumer of the embedded stream.
+    #[must_use]
+    pub fn stream(&self) -> StreamSource {
+        StreamSource::new(self.disk.clone(), self.growth.clone())
+    }
+
+    /// Writes what is waiting and ends the committer. Blocks for one batch.
+    pub fn close(&self) {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn parse_standing(row: &[u8]) -> Option<Standing> {
+    let (acked, sent) = std::str::from_utf8(row).ok()?.split_once(' ')?;
+    Some(Standing { acked: acked.parse().ok()?, sent_seq: u64::from_str_radix(sent, 16).ok()? })
+}
+
+fn parse_frontier(row: &[u8]) -> Option<Frontier> {
+    let number = |at: usize| Some(u64::from_be_bytes(row.get(at..at + 8)?.try_into().ok()?));
+    let last = number(8).zip(number(16));
+    Some(Frontier { next: number(0)?, last })
+}
+
+impl Frontiers for Ledger {
+    fn load(&self, cluster: &str, parts: &[Part]) -> Result<Vec<Option<Frontier>>, FrontierError> {
+        let view = self.disk.view();
+        let row = |part| view.row(Space::Meta, &keys::frontier(cluster, part)).map_err(|error| FrontierError(error.to_string()));
+        parts.iter().map(|part| Ok(row(part)?.as_deref().and_then(parse_frontier))).collect()
+    }
+
+    fn save(&self, cluster: &str, at: Vec<(Part, Frontier)>, durable: flume::Sender<Saved>) {
+        if let Ok(work) = self.sender() {
+            // The poll thread waits for room here when the committer is behind: that is backpressure, bounded by one fsync.
+            let _closed = work.send(Work::Frontiers(cluster.to_owned(), at, durable));
+        }
+    }
+
+    fn knows_topic(&self, cluster: &str, topic: &str) -> Result<bool, FrontierError> {
+        let prefix = keys::frontiers(cluster, topic);
+        let view = self.disk.view();
+        let first = view.rows(Space::Meta, &prefix, &keys::after_prefix(&prefix)).next();
+        Ok(first.transpose().map_err(|error| FrontierError(error.to_string()))?.is_some())
+    }
+}
+
+/// The ledger's own log of dead letters: always there, takes any size.
+impl DeadLetters for Ledger {
+    async fn bury(&self, letter: Letter) -> Result<(), NotTaken> {
+        let failed = |_| NotTaken(LedgerFailed.to_string());
+        let record = &letter.record;
+        let text = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let row = serde_json::json!({
+            "topic": &*record.part.topic, "partition": record.part.number, "offset": record.offset,
+            "timestamp_ms": record.timestamp_ms, "reason": letter.reason.code, "message": letter.reason.message,
+            "attempts": letter.attempts, "key": text(&record.key), "value": text(&record.value),
+            "headers": record.headers.iter().map(|(name, value)| (name, text(value))).collect::<Vec<_>>(),
+        });
+        let (tx, rx) = oneshot::channel();
+        let work = Work::Letter(row.to_string().into_bytes(), tx);
+        self.sender().map_err(failed)?.send_async(work).await.map_err(|_| NotTaken(LedgerFailed.to_string()))?;
+        rx.await.map_err(|_| NotTaken(LedgerFailed.to_string()))
+    }
+}
