@@ -2,5 +2,11 @@
 //!
 //! See ARCHITECTURE.md for the map. `ingest -> ledger <- hub <- net`.
 
+pub mod cli;
+pub mod config;
+pub mod hub;
 pub mod ingest;
 pub mod ledger;
+pub mod net;
+pub mod observe;
+pub mod server;

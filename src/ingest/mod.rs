@@ -3,6 +3,7 @@
 //! [`mapping`] understands a record, [`life`] decides what it means for its order, [`handler`] writes all of a turn in one go. Nothing
 //! here knows a socket, and nothing but `handler` waits.
 
+pub mod door;
 pub mod handler;
 pub mod life;
 pub mod mapping;

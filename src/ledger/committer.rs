@@ -58,7 +58,13 @@ struct StandingsInner {
 impl Standings {
     pub(crate) fn note(&self, who: &Recipient, device: &DeviceId, standing: Standing) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.waiting.insert((who.clone(), device.clone()), standing);
+        // A socket and a poll of one device may both note: the further one counts, within an epoch.
+        let further = |old: Standing| Standing {
+            acked: if old.acked.epoch == standing.acked.epoch && old.acked.seq > standing.acked.seq { old.acked } else { standing.acked },
+            sent_seq: old.sent_seq.max(standing.sent_seq),
+        };
+        let slot = inner.waiting.entry((who.clone(), device.clone())).or_insert(standing);
+        *slot = further(*slot);
     }
 
     /// The newest standing that is not written yet.

@@ -1,0 +1,153 @@
+//! The command line.
+
+mod demo;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::net;
+
+/// Something could not be done.
+const FAILED: u8 = 1;
+/// The configuration is wrong.
+const CONFIG: u8 = 3;
+
+const EXAMPLES: &str = "\
+Examples:
+  orderbell demo                        a small chain in this terminal, with nothing installed
+  orderbell serve                       embedded, on loopback; prints what to try next
+  orderbell serve --config chain.toml   with a [kafka] section: on Kafka
+  orderbell token store 17              a token for a till of store 17
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 70 the ledger could not be written.";
+
+/// Rings a store's bell when an order is paid, and a customer's phone when the pickup code is there.
+#[derive(Parser)]
+#[command(name = "orderbell", version, after_help = EXAMPLES)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the push centre.
+    Serve {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show a small chain at work: real sockets, real polls, seeded orders.
+    Demo {
+        #[command(flatten)]
+        options: demo::DemoOptions,
+    },
+    /// Mint a token with the newest key.
+    Token {
+        /// Who it is for.
+        role: TokenRole,
+        /// The store's, customer's or producer's id.
+        id: String,
+        /// Bind it to one installation.
+        #[arg(long)]
+        device: Option<String>,
+        /// How long it is good for. Seconds.
+        #[arg(long, default_value_t = 86_400)]
+        seconds: u64,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TokenRole {
+    Store,
+    Customer,
+    Producer,
+}
+
+/// Where the configuration and the data are.
+#[derive(clap::Args)]
+struct Place {
+    /// The TOML file; without it, defaults that work on loopback.
+    #[arg(long, env = "ORDERBELL_CONFIG")]
+    config: Option<PathBuf>,
+    /// The ledger's directory, instead of the configured one.
+    #[arg(long, env = "ORDERBELL_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// The public address, instead of the configured one; port 0 takes a free one.
+    #[arg(long, env = "ORDERBELL_LISTEN")]
+    listen: Option<std::net::SocketAddr>,
+    /// The admin address, instead of the configured one.
+    #[arg(long, env = "ORDERBELL_ADMIN")]
+    admin: Option<std::net::SocketAddr>,
+}
+
+impl Place {
+    fn config(&self) -> Result<Config, ExitCode> {
+        let mut config = Config::read(self.config.as_deref()).map_err(|error| {
+            say(&format!("orderbell: {error}"));
+            ExitCode::from(CONFIG)
+        })?;
+        if let Some(dir) = &self.data_dir {
+            config.data_dir.clone_from(dir);
+        }
+        config.listen.public = self.listen.unwrap_or(config.listen.public);
+        config.listen.admin = self.admin.unwrap_or(config.listen.admin);
+        Ok(config)
+    }
+}
+
+/// To the standard error; a closed one is no reason to stop.
+fn say(text: &str) {
+    use std::io::Write;
+    let _closed = writeln!(std::io::stderr(), "{text}");
+}
+
+/// To the standard output; false when nobody reads it any more.
+fn tell(text: &str) -> bool {
+    use std::io::Write;
+    let mut out = std::io::stdout();
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+}
+
+fn logs(default: &str) {
+    let filter = EnvFilter::try_from_env("ORDERBELL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // tungstenite writes whole frames at its finest levels: tokens and codes must not be reachable by any filter.
+    let filter = ["tungstenite=warn", "tokio_tungstenite=warn"].iter().filter_map(|directive| directive.parse().ok()).fold(filter, EnvFilter::add_directive);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).init();
+}
+
+/// Parses the command line and runs it.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Serve { place } => place.config().and_then(|config| serve::run(&config)),
+        Command::Demo { options } => demo::run(&options),
+        Command::Token { role, id, device, seconds, place } => place.config().and_then(|config| token(&config, role, &id, device.as_deref(), seconds)),
+    };
+    done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
+}
+
+fn token(config: &Config, role: TokenRole, id: &str, device: Option<&str>, seconds: u64) -> Result<(), ExitCode> {
+    let failed = |text: String| {
+        say(&format!("orderbell: {text}"));
+        ExitCode::from(FAILED)
+    };
+    let tokens = config.tokens().map_err(|error| failed(error.to_string()))?;
+    let role = match role {
+        TokenRole::Store => "store",
+        TokenRole::Customer => "customer",
+        TokenRole::Producer => "producer",
+    };
+    for id in std::iter::once(id).chain(device) {
+        orderbell_protocol::Id::new(id).map_err(|error| failed(error.to_string()))?;
+    }
+    let token = tokens.mint(role, id, device, net::wall_clock(), seconds).map_err(|_| failed("there is no key to sign with".into()))?;
+    tell(&token);
+    Ok(())
+}

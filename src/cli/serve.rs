@@ -1,0 +1,83 @@
+//! `orderbell serve`.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{signal, SignalKind};
+
+use super::{logs, say, tell, FAILED};
+use crate::config::Config;
+use crate::net::NetLimits;
+use crate::server::Server;
+
+/// The ledger could not be written: the exit code of sysexits' EX_SOFTWARE.
+const LEDGER_FAILED: i32 = 70;
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(config: &Config) -> Result<(), ExitCode> {
+    logs("info");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        say(&format!("orderbell: no runtime: {error}"));
+        ExitCode::from(FAILED)
+    })?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: &Config) -> Result<(), ExitCode> {
+    let failed = |error: &str| {
+        say(&format!("orderbell: {error}"));
+        ExitCode::from(FAILED)
+    };
+    // Both handlers stand before anything starts, so that a signal can never find none.
+    let (mut term, mut int) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(term), Ok(int)) => (term, int),
+        _ => return Err(failed("signals cannot be handled")),
+    };
+    let ledger_failed = |error: &str| {
+        // Nothing that this process could still do is worth more than a clean start from what is durable.
+        say(&format!("orderbell: the ledger cannot be written: {error}. Ending at once; what was answered is durable."));
+        std::process::exit(LEDGER_FAILED);
+    };
+    let server = Server::start(config, NetLimits::default(), ledger_failed).await.map_err(|error| failed(&error.to_string()))?;
+    tracing::info!(public = %server.public(), admin = %server.admin(), data = %config.data_dir.display(), "ready");
+    hint(config, &server);
+    let name = tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    };
+    tracing::info!(signal = name, "draining");
+    let clean = tokio::select! {
+        clean = server.stop() => clean,
+        _ = term.recv() => false,
+        _ = int.recv() => false,
+    };
+    tracing::info!(clean, "stopped");
+    if clean { Ok(()) } else { Err(ExitCode::from(FAILED)) }
+}
+
+/// Lines to copy: the first order within a minute.
+fn hint(config: &Config, server: &Server) {
+    let (public, data) = (server.public(), config.data_dir.display());
+    if config.kafka.is_some() {
+        tell(&format!("Orderbell listens on {public}; live, ready and metrics on {}.", server.admin()));
+        return;
+    }
+    let exe = std::env::args().next().unwrap_or_else(|| "orderbell".into());
+    tell(&format!(
+        "\
+Orderbell listens on {public}; live, ready and metrics on {admin}. Try it:
+
+  # pay an order
+  curl -s http://{public}/v1/events -H \"Authorization: Bearer $({exe} token producer me --data-dir {data})\" \\
+    -H 'Content-Type: application/json' -d '{{\"type\":\"order.paid\",\"id\":\"e1\",\"order\":\"o1\",\"store\":\"17\",\"customer\":\"c1\",\"amount\":1250}}'
+
+  # be the till that polls
+  curl -s http://{public}/v1/notices -H \"Authorization: Bearer $({exe} token store 17 --data-dir {data})\"
+
+  # be the till that listens (websocat, or any WebSocket client with subprotocol orderbell.v1)
+  websocat --protocol orderbell.v1 ws://{public}/v1/ws
+  {{\"type\":\"hello\",\"device\":\"till-1\",\"token\":\"...\"}}        the token of the line above
+  {{\"type\":\"ack\",\"position\":\"...\"}}                          the position of the notice that came
+",
+        admin = server.admin()
+    ));
+}

@@ -1,0 +1,240 @@
+//! The configuration: one TOML file, or none.
+//!
+//! Without a file everything has a default that works on loopback with nothing installed. A mistake is told with file, line and column;
+//! an unknown key is a mistake.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::ingest::Mapping;
+use crate::net::tokens::{Secret, Tokens};
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the ledger lives.
+    pub data_dir: PathBuf,
+    /// How long orders, event ids and the embedded stream are kept after their last event. Hours.
+    pub state_retention_hours: u32,
+    /// Addresses.
+    pub listen: Listen,
+    /// Who signs tokens.
+    pub tokens: TokenConfig,
+    /// Where events come from; without it, from the embedded stream.
+    pub kafka: Option<KafkaConfig>,
+    /// What the members of an event are called.
+    pub mapping: Mapping,
+    /// Longest time that a stop may take. Seconds.
+    pub drain_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("orderbell-data"),
+            state_retention_hours: 72,
+            listen: Listen::default(),
+            tokens: TokenConfig::default(),
+            kafka: None,
+            mapping: Mapping::default(),
+            drain_seconds: 20,
+        }
+    }
+}
+
+/// Addresses to listen on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// Tills, customers and producers.
+    pub public: SocketAddr,
+    /// Live, ready, metrics. Keep it inside.
+    pub admin: SocketAddr,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { public: SocketAddr::from(([127, 0, 0, 1], 8377)), admin: SocketAddr::from(([127, 0, 0, 1], 8378)) }
+    }
+}
+
+/// Who signs tokens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenConfig {
+    /// `iss` of every token.
+    pub issuer: String,
+    /// `aud` of every token.
+    pub audience: String,
+    /// Keys by `kid`, the first signs. Without any, one is made and kept in the data directory.
+    pub keys: Vec<KeyConfig>,
+}
+
+impl Default for TokenConfig {
+    fn default() -> Self {
+        Self { issuer: "orderbell".into(), audience: "orderbell".into(), keys: Vec::new() }
+    }
+}
+
+/// One HS256 key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyConfig {
+    /// The token header's `kid`.
+    pub id: String,
+    /// A file that holds the secret: never on a command line, never in this file.
+    pub secret_file: PathBuf,
+}
+
+/// A Kafka cluster to read from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// `host:port`, several with commas.
+    pub bootstrap: String,
+    /// Topics to read.
+    pub topics: Vec<String>,
+    /// Consumer group.
+    #[serde(default = "default_group")]
+    pub group: String,
+    /// Further properties of librdkafka (TLS, SASL); those that Orderbell's promises rest on are refused.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+}
+
+fn default_group() -> String {
+    "orderbell".into()
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{}: {error}", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// The system's words.
+        error: std::io::Error,
+    },
+    /// A file says something that is not understood; the text names line and column.
+    #[error("{}: {error}", .path.display())]
+    Toml {
+        /// Which.
+        path: PathBuf,
+        /// What and where.
+        error: Box<toml::de::Error>,
+    },
+    /// A value cannot be right.
+    #[error("{0}")]
+    Value(String),
+}
+
+/// Shortest secret that is taken: as long as the hash that it keys.
+const SECRET_BYTES_MIN: usize = 32;
+
+impl Config {
+    /// Reads a file, or takes the defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
+        let toml = |error| ConfigError::Toml { path: path.to_owned(), error: Box::new(error) };
+        let config: Self = toml::from_str(&text).map_err(toml)?;
+        if config.state_retention_hours == 0 {
+            return Err(ConfigError::Value("state_retention_hours is at least 1".into()));
+        }
+        if config.kafka.as_ref().is_some_and(|kafka| kafka.topics.is_empty()) {
+            return Err(ConfigError::Value("kafka.topics names at least one topic".into()));
+        }
+        Ok(config)
+    }
+
+    /// How long orders are held after their last event. Milliseconds.
+    #[must_use]
+    pub fn retention_ms(&self) -> i64 {
+        i64::from(self.state_retention_hours) * 3_600_000
+    }
+
+    /// The keys that tokens are checked with; made on first use when none is configured.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a secret cannot be read, made, or is too short.
+    pub fn tokens(&self) -> Result<Tokens, ConfigError> {
+        let mut keys = Vec::new();
+        for key in &self.tokens.keys {
+            keys.push((key.id.clone(), Secret::new(read_secret(&key.secret_file)?)));
+        }
+        if keys.is_empty() {
+            let path = self.data_dir.join("token-key");
+            if !path.exists() {
+                make_secret(&path).map_err(|error| ConfigError::Io { path: path.clone(), error })?;
+            }
+            keys.push(("local".into(), Secret::new(read_secret(&path)?)));
+        }
+        Ok(Tokens::new(&self.tokens.issuer, &self.tokens.audience, keys))
+    }
+}
+
+fn read_secret(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
+    let secret = text.trim().as_bytes().to_vec();
+    if secret.len() < SECRET_BYTES_MIN {
+        return Err(ConfigError::Value(format!("{}: a secret has at least {SECRET_BYTES_MIN} bytes", path.display())));
+    }
+    Ok(secret)
+}
+
+/// Readable by its owner alone from the first byte on.
+fn make_secret(path: &Path) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut bytes = [0_u8; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| std::io::Error::other("the system gives no random bytes"))?;
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("orderbell.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::read(Some(&path))
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_line_and_column() {
+        let error = read("[listen]\npublik = \"127.0.0.1:1\"\n").unwrap_err().to_string();
+        assert!(error.contains("line 2, column 1") && error.contains("publik") && error.contains("public"), "{error}");
+        let error = read("[mapping]\ntime_zone = \"Asia/Atlantis\"\n").unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("Asia/Atlantis"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_made_once_and_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
+        config.tokens().unwrap();
+        let path = dir.path().join("token-key");
+        let first = std::fs::read(&path).unwrap();
+        config.tokens().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), first);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,197 @@
+//! Who is connected, and the ringing.
+//!
+//! A ring is a wake without data: it says "look into your mailbox", a thousand of them are one. So the hub has no queue, loses nothing
+//! when it forgets, and a reader that is slow costs it nothing.
+
+mod registry;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use orderbell_protocol::{DeviceId, Position, Recipient};
+use tokio::sync::Notify;
+
+use crate::ledger::Bell;
+use registry::Registry;
+
+/// Sessions and waiting polls of one recipient at once. A store has a handful of tills; a hundred is a loop that reconnects.
+pub const SEATS_PER_RECIPIENT_MAX: usize = 64;
+
+/// The place of one reader: what wakes it, and what it is told besides.
+#[derive(Debug)]
+pub struct Seat {
+    id: u64,
+    device: Option<DeviceId>,
+    wake: Notify,
+    replaced: AtomicBool,
+    acked: Mutex<Option<Position>>,
+}
+
+impl Seat {
+    /// Waits for the next ring; one that came before is not lost.
+    pub async fn rung(&self) {
+        self.wake.notified().await;
+    }
+
+    /// True when the same device has taken a newer seat.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    /// What the same device acknowledged on another way, since the last call.
+    #[must_use]
+    pub fn take_acked(&self) -> Option<Position> {
+        self.acked.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A seat that is given up when this is dropped.
+pub struct Seated {
+    hub: Arc<Hub>,
+    who: Recipient,
+    seat: Arc<Seat>,
+}
+
+impl std::ops::Deref for Seated {
+    type Target = Seat;
+    fn deref(&self) -> &Seat {
+        &self.seat
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        self.hub.registry.leave(&self.who, self.seat.id);
+        self.hub.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// No seat is free for this recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Hub {
+    registry: Registry,
+    next_id: AtomicU64,
+    taken: AtomicU64,
+    rings: AtomicU64,
+}
+
+impl Hub {
+    /// Takes a seat for a session of `device`; an older session of the same device is told to go.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn attach(self: &Arc<Self>, who: &Recipient, device: &DeviceId) -> Result<Seated, Full> {
+        self.sit(who, Some(device.clone()))
+    }
+
+    /// Takes a seat for a poll that waits: it is rung like a session and replaces nobody.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn listen(self: &Arc<Self>, who: &Recipient) -> Result<Seated, Full> {
+        self.sit(who, None)
+    }
+
+    fn sit(self: &Arc<Self>, who: &Recipient, device: Option<DeviceId>) -> Result<Seated, Full> {
+        let seat = Arc::new(Seat {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            device,
+            wake: Notify::new(),
+            replaced: AtomicBool::new(false),
+            acked: Mutex::new(None),
+        });
+        let older = self.registry.sit(who, &seat, SEATS_PER_RECIPIENT_MAX)?;
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        for old in older {
+            old.replaced.store(true, Ordering::Release);
+            old.wake.notify_one();
+        }
+        Ok(Seated { hub: self.clone(), who: who.clone(), seat })
+    }
+
+    /// A device acknowledged beside its session: the session need not push that any more.
+    pub fn acked(&self, who: &Recipient, device: &DeviceId, position: Position) {
+        self.registry.each(who, |seat| {
+            if seat.device.as_ref() == Some(device) {
+                *seat.acked.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
+                seat.wake.notify_one();
+            }
+        });
+    }
+
+    /// Seats taken at this moment.
+    #[must_use]
+    pub fn seats(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Rings since the start.
+    #[must_use]
+    pub fn rings(&self) -> u64 {
+        self.rings.load(Ordering::Relaxed)
+    }
+}
+
+impl Bell for Hub {
+    fn ring(&self, who: &[Recipient]) {
+        for recipient in who {
+            self.registry.each(recipient, |seat| {
+                self.rings.fetch_add(1, Ordering::Relaxed);
+                seat.wake.notify_one();
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orderbell_protocol::Id;
+
+    fn id(text: &str) -> Id {
+        Id::new(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_ring_reaches_all_devices_of_one_recipient_and_nobody_else() {
+        let hub = Arc::new(Hub::default());
+        let (here, there) = (Recipient::store(id("1")), Recipient::store(id("10")));
+        let (a, b, c) = (hub.attach(&here, &id("a")), hub.attach(&here, &id("b")), hub.attach(&there, &id("a")));
+        hub.ring(std::slice::from_ref(&here));
+        hub.ring(std::slice::from_ref(&here));
+        a.unwrap().rung().await;
+        b.unwrap().rung().await;
+        assert_eq!(hub.rings(), 4);
+        let c = c.unwrap();
+        let quiet = tokio::time::timeout(std::time::Duration::from_millis(20), c.rung()).await;
+        assert!(quiet.is_err(), "another store was rung");
+    }
+
+    #[tokio::test]
+    async fn an_old_session_that_leaves_does_not_take_the_new_one_along() {
+        let hub = Arc::new(Hub::default());
+        let who = Recipient::store(id("1"));
+        let old = hub.attach(&who, &id("a")).unwrap();
+        let new = hub.attach(&who, &id("a")).unwrap();
+        assert!(old.is_replaced() && !new.is_replaced());
+        drop(old);
+        hub.ring(&[who]);
+        new.rung().await;
+        assert_eq!(hub.seats(), 1);
+    }
+
+    #[test]
+    fn seats_are_bounded_and_given_back() {
+        let hub = Arc::new(Hub::default());
+        let who = Recipient::store(id("1"));
+        let seats: Vec<_> = (0..SEATS_PER_RECIPIENT_MAX).map(|_| hub.listen(&who).unwrap()).collect();
+        assert!(hub.listen(&who).is_err());
+        drop(seats);
+        assert!(hub.listen(&who).is_ok() && hub.seats() == 0);
+    }
+}

@@ -1,0 +1,7 @@
+//! The binary: see `orderbell --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    orderbell::cli::main()
+}

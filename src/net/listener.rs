@@ -1,0 +1,93 @@
+//! Accepting connections: bounded in number, in the time a request's head may take, and in its size. Never spins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use orderbell_protocol::problem::PROBLEM_JSON;
+use orderbell_protocol::Problem;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Headers of a request.
+const HEADERS_MAX: usize = 64;
+/// After a failed accept (no files left, most likely) nobody is accepted for this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Serves `routes` until `drain` is cancelled. Connections are tasks of `tasks`.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    tasks: TaskTracker,
+    drain: CancellationToken,
+    connections_max: usize,
+    head_timeout: Duration,
+) {
+    let places = Arc::new(Semaphore::new(connections_max));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            tasks.spawn(turn_away(stream));
+            continue;
+        };
+        let (routes, drain) = (routes.clone(), drain.clone());
+        tasks.spawn(async move {
+            connection(stream, routes, drain, head_timeout).await;
+            drop(place);
+        });
+    }
+}
+
+async fn turn_away(mut stream: TcpStream) {
+    let body = Problem::unavailable("too many connections", 5_000).to_json();
+    let head = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 5";
+    let text = format!("{head}\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let told = async {
+        stream.write_all(text.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    let _told = tokio::time::timeout(Duration::from_secs(1), told).await;
+}
+
+async fn connection(stream: TcpStream, routes: Router, drain: CancellationToken, head_timeout: Duration) {
+    // Notices are small and must not wait for the next packet.
+    let _best_effort = stream.set_nodelay(true);
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        .with_upgrades();
+    tokio::pin!(served);
+    let ended: Result<(), hyper::Error> = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = drain.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended badly");
+    }
+}
+

@@ -1,0 +1,175 @@
+//! Sockets and HTTP. Knows tokens, mailboxes and the hub; knows nothing of Kafka.
+
+mod admin;
+mod connection;
+mod events;
+mod listener;
+mod poll;
+mod reply;
+pub mod tokens;
+mod upgrade;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::routing::{get, post};
+use axum::Router;
+use orderbell_protocol::session;
+use orderbell_protocol::{Problem, UnixMs};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use admin::{routes as admin_routes, Health};
+pub use listener::serve;
+
+use crate::hub::Hub;
+use crate::ledger::{Incoming, Ledger};
+use crate::observe::NetStats;
+use tokens::Tokens;
+
+/// Understands the body of `POST /v1/events`: the id of each event, and the event ready to be appended.
+pub type Door = Arc<dyn Fn(&str, &[u8]) -> Result<Vec<(String, Incoming)>, Problem> + Send + Sync>;
+
+/// Bounds of the public listener.
+#[derive(Clone, Copy, Debug)]
+pub struct NetLimits {
+    /// Sessions' own bounds.
+    pub session: session::Limits,
+    /// Open WebSockets. Below the file limit of a process, with room for the ledger's files.
+    pub sockets_max: usize,
+    /// Open HTTP connections that are no WebSockets.
+    pub http_max: usize,
+    /// A request's head must be there within this time.
+    pub head_timeout: Duration,
+    /// Longest time that a poll waits. Below the 60 s after which many proxies cut a silent request.
+    pub wait_max: Duration,
+    /// What a poll answers with at most.
+    pub poll_max: u16,
+    /// When a client without a socket should ask again.
+    pub poll_interval: Duration,
+    /// Over how long the clients' leaving is spread in a drain.
+    pub drain_spread: Duration,
+    /// Clients of a drained server come back within this time, each at a moment of its own.
+    pub retry_spread: Duration,
+}
+
+impl Default for NetLimits {
+    fn default() -> Self {
+        Self {
+            session: session::Limits {
+                hello_timeout: Duration::from_secs(5),
+                window: 64,
+                page: 32,
+                heartbeat: Duration::from_secs(25),
+                silence_timeout: Duration::from_secs(70),
+                redeliver_after: Duration::from_secs(10),
+                attempts_max: 4,
+                frames_per_second: 200,
+            },
+            sockets_max: 15_000,
+            http_max: 2_000,
+            head_timeout: Duration::from_secs(5),
+            wait_max: Duration::from_secs(50),
+            poll_max: 100,
+            poll_interval: Duration::from_secs(60),
+            drain_spread: Duration::from_secs(2),
+            retry_spread: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What every request and connection shares.
+pub struct Net {
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) tokens: Tokens,
+    pub(crate) limits: NetLimits,
+    pub(crate) door: Option<Door>,
+    pub(crate) stats: Arc<NetStats>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) drain: CancellationToken,
+    pub(crate) sockets: Arc<Semaphore>,
+    draining: AtomicBool,
+    began: Instant,
+}
+
+impl Net {
+    /// The shared part. `door` is missing where events cannot be posted.
+    #[must_use]
+    pub fn new(ledger: Arc<Ledger>, hub: Arc<Hub>, tokens: Tokens, limits: NetLimits, door: Option<Door>) -> Arc<Self> {
+        Arc::new(Self {
+            ledger,
+            hub,
+            tokens,
+            limits,
+            door,
+            stats: Arc::default(),
+            tasks: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            sockets: Arc::new(Semaphore::new(limits.sockets_max)),
+            draining: AtomicBool::new(false),
+            began: Instant::now(),
+        })
+    }
+
+    /// Time since the start: what sessions count with.
+    pub(crate) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<NetStats> {
+        &self.stats
+    }
+
+    /// Who is connected.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// The tasks that a drain waits for.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Cancelled when the drain begins.
+    #[must_use]
+    pub fn draining_token(&self) -> CancellationToken {
+        self.drain.clone()
+    }
+
+    /// True once [`Self::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Accepts nobody any more, sends everybody away at a paced rate, and waits until they are gone, or `at_most`.
+    pub async fn drain(&self, at_most: Duration) -> bool {
+        self.draining.store(true, Ordering::Release);
+        self.drain.cancel();
+        self.tasks.close();
+        tokio::time::timeout(at_most, self.tasks.wait()).await.is_ok()
+    }
+
+    /// The public routes.
+    pub fn routes(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route("/v1/ws", get(upgrade::upgrade))
+            .route("/v1/notices", get(poll::poll))
+            .route("/v1/events", post(events::append))
+            .fallback(reply::not_found)
+            .method_not_allowed_fallback(reply::wrong_method)
+            .with_state(self.clone())
+    }
+}
+
+pub(crate) fn wall_clock() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,63 @@
+//! Answers in problem+json, and who is asking.
+
+use axum::body::Body;
+use axum::http::{header, HeaderMap, HeaderValue, Response, StatusCode};
+use axum::response::IntoResponse;
+use orderbell_protocol::problem::PROBLEM_JSON;
+use orderbell_protocol::Problem;
+
+use super::tokens::{Principal, Tokens};
+
+/// A problem as an HTTP answer.
+pub(crate) struct Refusal(pub(crate) Problem);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response<Body> {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut answer = Response::new(Body::from(self.0.to_json()));
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(ms) = self.0.retry_after_ms {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
+        }
+        answer
+    }
+}
+
+/// JSON that nobody may keep.
+pub(crate) fn json(text: String) -> Response<Body> {
+    let mut answer = Response::new(Body::from(text));
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+pub(crate) async fn not_found() -> Refusal {
+    Refusal(Problem::not_found())
+}
+
+pub(crate) async fn wrong_method() -> Refusal {
+    Refusal(Problem::new(405, "method-not-allowed", "This address takes another method"))
+}
+
+/// Who is asking, by the bearer token.
+pub(crate) fn principal(headers: &HeaderMap, tokens: &Tokens) -> Result<Principal, Refusal> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    let token = bearer.ok_or_else(Problem::unauthorized)?;
+    Ok(tokens.check(token).map_err(|_| Problem::unauthorized())?)
+}

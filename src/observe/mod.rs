@@ -1,0 +1,142 @@
+//! What can be seen from outside: counters of the network side, and the exposition of everything in Prometheus' text format.
+//!
+//! No store, device or order is ever a label: ten thousand of them would be ten thousand series.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
+
+use orderbell_consumers::Stats;
+use orderbell_protocol::Close;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+
+use crate::hub::Hub;
+use crate::ingest::IngestStats;
+
+/// Counters of the network side. `sockets_opened = closed + open` at any quiet moment.
+#[derive(Debug, Default)]
+pub struct NetStats {
+    /// WebSockets that were opened.
+    pub sockets_opened: Counter,
+    /// Connections that found no place.
+    pub refused: Counter,
+    /// Notices read for sockets.
+    pub pushed: Counter,
+    /// Polls.
+    pub polls: Counter,
+    /// Notices told to polls.
+    pub polled: Counter,
+    /// Events that were posted.
+    pub events_posted: Counter,
+    closes: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl NetStats {
+    pub(crate) fn closed(&self, close: Option<Close>) {
+        let word = close.map_or("client", Close::word);
+        *self.closes.lock().unwrap_or_else(PoisonError::into_inner).entry(word).or_insert(0) += 1;
+    }
+}
+
+/// Everything that is shown on `/metrics`.
+pub struct Metrics {
+    registry: Registry,
+    net: Arc<NetStats>,
+    ingest: Arc<IngestStats>,
+    group: Arc<Stats>,
+    hub: Arc<Hub>,
+}
+
+impl Metrics {
+    /// Collects the parts.
+    #[must_use]
+    pub fn new(net: Arc<NetStats>, ingest: Arc<IngestStats>, group: Arc<Stats>, hub: Arc<Hub>) -> Self {
+        let mut registry = Registry::with_prefix("orderbell");
+        registry.register("sockets_opened", "WebSockets that were opened", net.sockets_opened.clone());
+        registry.register("connections_refused", "Connections that found no place", net.refused.clone());
+        registry.register("notices_pushed", "Notices read for sockets", net.pushed.clone());
+        registry.register("polls", "Polls", net.polls.clone());
+        registry.register("notices_polled", "Notices told to polls", net.polled.clone());
+        registry.register("events_posted", "Events that were posted", net.events_posted.clone());
+        Self { registry, net, ingest, group, hub }
+    }
+
+    /// The text that a scraper reads.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            return text;
+        }
+        let rest = text.trim_end().trim_end_matches("# EOF").len();
+        text.truncate(rest);
+        self.labelled(&mut text);
+        self.group(&mut text);
+        text.push_str("# EOF\n");
+        text
+    }
+
+    fn labelled(&self, text: &mut String) {
+        let lock = |map: &Mutex<BTreeMap<&'static str, u64>>| map.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        family(text, "sockets_closed", "counter", "WebSockets that ended, by close word", "why", &lock(&self.net.closes));
+        family(text, "notices_made", "counter", "Notices made, by kind", "kind", &lock(&self.ingest.notices));
+        family(text, "records_rejected", "counter", "Records that could not be understood", "reason", &lock(&self.ingest.rejected));
+        header(text, "events", "counter", "Events, by type and what became of them");
+        for ((kind, verdict), count) in &*self.ingest.events.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _infallible = writeln!(text, "orderbell_events_total{{type=\"{kind}\",verdict=\"{verdict}\"}} {count}");
+        }
+        single(text, "notices_too_old", "counter", "Notices owed and too old to ring", self.ingest.too_old.value());
+        single(text, "orders_forgotten", "counter", "Orders forgotten after their retention", self.ingest.forgotten.value());
+        single(text, "seats", "gauge", "Sessions and waiting polls", self.hub.seats());
+        single(text, "rings", "counter", "Wakes of sessions and polls", self.hub.rings());
+    }
+
+    fn group(&self, text: &mut String) {
+        let group = &self.group;
+        for (name, help, count) in [
+            ("records_taken", "Records handed to shards", &group.taken),
+            ("records_completed", "Records that became terminal", &group.completed),
+            ("records_abandoned", "Records dropped with their partition", &group.abandoned),
+            ("records_buried", "Records sent to the dead letters", &group.rejected),
+            ("turns_retried", "Turns that asked for a later try", &group.retried),
+            ("handler_panics", "Panics caught", &group.panics),
+            ("burials_failed", "Dead letters not taken at first", &group.burials_failed),
+            ("source_errors", "Passing errors of the source", &group.source_errors),
+            ("sentinel_violations", "Broken commit or key order: must be 0", &group.violations),
+        ] {
+            single(text, name, "counter", help, count.value());
+        }
+        single(text, "records_held", "gauge", "Records held", group.held_records.value());
+        single(text, "bytes_held", "gauge", "Bytes held", group.held_bytes.value());
+        header(text, "partition_lag", "gauge", "Records read and not durably finished");
+        for status in group.status() {
+            let lag = status.high.saturating_sub(status.durable);
+            let _infallible = writeln!(
+                text,
+                "orderbell_partition_lag{{topic=\"{}\",partition=\"{}\"}} {lag}",
+                status.part.topic, status.part.number
+            );
+        }
+        single(text, "red_lights", "gauge", "Things that need a person", group.lights().len() as u64);
+    }
+}
+
+fn header(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _infallible = write!(text, "# HELP orderbell_{name} {help}.\n# TYPE orderbell_{name} {kind}\n");
+}
+
+fn single(text: &mut String, name: &str, kind: &str, help: &str, value: u64) {
+    header(text, name, kind, help);
+    let total = if kind == "counter" { "_total" } else { "" };
+    let _infallible = writeln!(text, "orderbell_{name}{total} {value}");
+}
+
+fn family(text: &mut String, name: &str, kind: &str, help: &str, label: &str, values: &BTreeMap<&'static str, u64>) {
+    header(text, name, kind, help);
+    for (value, count) in values {
+        let _infallible = writeln!(text, "orderbell_{name}_total{{{label}=\"{value}\"}} {count}");
+    }
+}

@@ -1,0 +1,216 @@
+//! The assembly: which part gets which, and the order in which they start and stop.
+//!
+//! Start: ledger, hub, group (source, shards, committer already runs), listeners, then ready. Stop: not ready, clients leave, the group
+//! drains and saves its frontiers, the ledger closes. Nothing here has a rule of its own.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use orderbell_consumers::{Group, Options, Stats};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, ConfigError};
+use crate::hub::Hub;
+use crate::ingest::{door, OrderHandler};
+use crate::ledger::{Ledger, OpenError};
+use crate::net::{self, Door, Health, Net, NetLimits};
+use crate::observe::Metrics;
+
+/// Orders whose retention is looked at in one go, and how often.
+const SWEEP_MAX: usize = 512;
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Connections of the admin listener.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] OpenError),
+    /// An address.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// The system's words.
+        error: std::io::Error,
+    },
+    /// Kafka.
+    #[error("Kafka: {0}")]
+    Kafka(String),
+}
+
+/// A running server.
+pub struct Server {
+    net: Arc<Net>,
+    ledger: Arc<Ledger>,
+    group: Mutex<Option<Group>>,
+    group_stats: Arc<Stats>,
+    health: Arc<State>,
+    admin_tasks: TaskTracker,
+    stopped: CancellationToken,
+    drain_max: Duration,
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+struct State {
+    ready: AtomicBool,
+    group: Arc<Stats>,
+    metrics: Metrics,
+}
+
+impl Health for State {
+    fn lights(&self) -> BTreeMap<String, String> {
+        self.group.lights()
+    }
+
+    fn ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.text()
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+impl Server {
+    /// Starts everything; ready when this returns. `failed` is called once if the ledger cannot be written any more.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing stays half started.
+    pub async fn start(config: &Config, limits: NetLimits, failed: impl Fn(&str) + Send + 'static) -> Result<Arc<Self>, StartError> {
+        let (public_listener, public) = listen(config.listen.public).await?;
+        let (admin_listener, admin) = listen(config.listen.admin).await?;
+        let hub = Arc::new(Hub::default());
+        let ledger = Arc::new(Ledger::open(&config.data_dir, config.retention_ms(), hub.clone(), failed)?);
+        let tokens = config.tokens()?;
+        let handler = Arc::new(OrderHandler::new(ledger.clone(), config.mapping.clone(), config.retention_ms()));
+        let group = group(config, &ledger, &handler)?;
+        let group_stats = group.stats().clone();
+        let door = config.kafka.is_none().then(|| door_of(config));
+        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, door);
+        let metrics = Metrics::new(net.stats().clone(), handler.stats().clone(), group_stats.clone(), hub);
+        let health = Arc::new(State { ready: AtomicBool::new(true), group: group_stats.clone(), metrics });
+        let server = Arc::new(Self {
+            net: net.clone(),
+            ledger,
+            group: Mutex::new(Some(group)),
+            group_stats,
+            health: health.clone(),
+            admin_tasks: TaskTracker::new(),
+            stopped: CancellationToken::new(),
+            drain_max: Duration::from_secs(config.drain_seconds),
+            public,
+            admin,
+        });
+        let tasks = net.tasks().clone();
+        let (routes, drain) = (net.routes(), net.draining_token());
+        tasks.spawn(net::serve(public_listener, routes, tasks.clone(), drain.clone(), limits.http_max, limits.head_timeout));
+        let (admin_tasks, stopped) = (server.admin_tasks.clone(), server.stopped.clone());
+        let routes = net::admin_routes(health);
+        admin_tasks.spawn(net::serve(admin_listener, routes, admin_tasks.clone(), stopped, ADMIN_CONNECTIONS_MAX, limits.head_timeout));
+        tasks.spawn(sweep(server.clone(), handler, drain));
+        Ok(server)
+    }
+
+    /// Where tills and customers connect.
+    #[must_use]
+    pub fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Where live, ready and metrics are.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// What the group counts.
+    #[must_use]
+    pub fn group_stats(&self) -> &Arc<Stats> {
+        &self.group_stats
+    }
+
+    /// Stops in order; true when everybody left in time and every frontier was saved.
+    pub async fn stop(&self) -> bool {
+        self.health.ready.store(false, Ordering::Release);
+        let left = self.net.drain(self.drain_max).await;
+        let group = self.group.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ledger = self.ledger.clone();
+        let saved = tokio::task::spawn_blocking(move || {
+            let ended = group.is_none_or(|group| group.stop().inspect_err(|error| tracing::error!(%error, "the source had ended")).is_ok());
+            ledger.close();
+            ended
+        });
+        let saved = saved.await.unwrap_or(false);
+        self.stopped.cancel();
+        self.admin_tasks.close();
+        let _in_time = tokio::time::timeout(Duration::from_secs(1), self.admin_tasks.wait()).await;
+        left && saved
+    }
+}
+
+fn door_of(config: &Config) -> Door {
+    let mapping = config.mapping.clone();
+    Arc::new(move |media, body| door::open(&mapping, media, body, net::wall_clock()))
+}
+
+fn group(config: &Config, ledger: &Arc<Ledger>, handler: &Arc<OrderHandler>) -> Result<Group, StartError> {
+    let options = Options { retention_ms: config.retention_ms(), ..Options::default() };
+    match &config.kafka {
+        None => Ok(Group::start(ledger.stream(), handler.clone(), ledger.clone(), ledger.clone(), &options)),
+        Some(kafka) => kafka_group(kafka, ledger, handler, &options),
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+fn kafka_group(_: &crate::config::KafkaConfig, _: &Arc<Ledger>, _: &Arc<OrderHandler>, _: &Options) -> Result<Group, StartError> {
+    Err(StartError::Kafka("this binary was built without the feature `kafka`".into()))
+}
+
+/// Puts due looks at retention into the orders' own queues.
+async fn sweep(server: Arc<Server>, handler: Arc<OrderHandler>, drain: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = drain.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+        let due = match server.ledger.due(net::wall_clock(), SWEEP_MAX) {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::error!(%error, "orders that are due cannot be read");
+                continue;
+            }
+        };
+        let group = server.group.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(group) = group.as_ref() else { return };
+        for (at, order) in due {
+            let key = handler.key_of(order.id.as_str());
+            // A queue that is full is offered again: the row stays until the look was taken.
+            let _full = group.inject(key, OrderHandler::sweep_record(at, &order));
+        }
+    }
+}
+
+#[cfg(feature = "kafka")]
+fn kafka_group(_: &crate::config::KafkaConfig, _: &Arc<Ledger>, _: &Arc<OrderHandler>, _: &Options) -> Result<Group, StartError> {
+    Err(StartError::Kafka("not yet".into()))
+}
