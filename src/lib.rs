@@ -3,6 +3,7 @@
 //! See ARCHITECTURE.md for the map. `ingest -> ledger <- hub <- net`.
 
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod hub;
 pub mod ingest;

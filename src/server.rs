@@ -211,6 +211,24 @@ async fn sweep(server: Arc<Server>, handler: Arc<OrderHandler>, drain: Cancellat
 }
 
 #[cfg(feature = "kafka")]
-fn kafka_group(_: &crate::config::KafkaConfig, _: &Arc<Ledger>, _: &Arc<OrderHandler>, _: &Options) -> Result<Group, StartError> {
-    Err(StartError::Kafka("not yet".into()))
+fn kafka_group(
+    kafka: &crate::config::KafkaConfig,
+    ledger: &Arc<Ledger>,
+    handler: &Arc<OrderHandler>,
+    options: &Options,
+) -> Result<Group, StartError> {
+    use orderbell_consumers::kafka::{KafkaLetters, KafkaOptions, KafkaSource};
+    let joining = KafkaOptions {
+        bootstrap: kafka.bootstrap.clone(),
+        group: kafka.group.clone(),
+        // The ledger's own name: a restart on the same directory takes over at once.
+        instance: Some(ledger.id().to_owned()),
+        topics: kafka.topics.clone(),
+        properties: kafka.properties.clone(),
+    };
+    joining.check().map_err(|error| StartError::Kafka(error.to_string()))?;
+    let failed = |error: orderbell_consumers::SourceError| StartError::Kafka(error.to_string());
+    let letters = Arc::new(KafkaLetters::new(&joining, ledger.clone()).map_err(failed)?);
+    let source = KafkaSource::join(&joining).map_err(failed)?;
+    Ok(Group::start(source, handler.clone(), ledger.clone(), letters, options))
 }

@@ -117,9 +117,10 @@ fn tell(text: &str) -> bool {
 
 fn logs(default: &str) {
     let filter = EnvFilter::try_from_env("ORDERBELL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // tungstenite writes whole frames at its finest levels: tokens and codes must not be reachable by any filter.
-    let filter = ["tungstenite=warn", "tokio_tungstenite=warn"].iter().filter_map(|directive| directive.parse().ok()).fold(filter, EnvFilter::add_directive);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).init();
+    let filter = ["tungstenite=warn", "tokio_tungstenite=warn", "fjall=warn", "lsm_tree=warn"].iter().filter_map(|directive| directive.parse().ok()).fold(filter, EnvFilter::add_directive);
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).log_internal_errors(false).init();
 }
 
 /// Parses the command line and runs it.

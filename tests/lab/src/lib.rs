@@ -1,1 +1,147 @@
-//! lab
+//! What the tests share: a process that is started, read from, and ended in every way there is.
+
+pub mod broker;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Generous: a machine may be busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a process has written so far.
+#[derive(Clone, Default)]
+pub struct Output(Arc<(Mutex<String>, Condvar)>);
+
+impl Output {
+    fn follow(&self, from: impl Read + Send + 'static) {
+        let output = self.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                let (text, more) = &*output.0;
+                let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&line);
+                text.push('\n');
+                more.notify_all();
+            }
+        });
+    }
+
+    /// Everything written so far.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for a line that `matches`.
+    ///
+    /// # Panics
+    /// When none comes in time.
+    #[must_use]
+    pub fn wait_for<T>(&self, what: &str, matches: impl Fn(&str) -> Option<T>) -> T {
+        let until = Instant::now() + PATIENCE;
+        let (text, more) = &*self.0;
+        let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(found) = text.lines().find_map(&matches) {
+                return found;
+            }
+            let rest = until.saturating_duration_since(Instant::now());
+            assert!(!rest.is_zero(), "no line with {what} came; there is:\n{text}");
+            text = more.wait_timeout(text, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// A process of a test. Killed when dropped.
+pub struct Process {
+    child: Child,
+    /// Its standard output.
+    pub out: Output,
+    /// Its standard error.
+    pub err: Output,
+}
+
+impl Process {
+    /// Starts a program.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(program);
+        command.args(args).envs(env.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program can be started");
+        let (out, err) = (Output::default(), Output::default());
+        out.follow(child.stdout.take().expect("its output is piped"));
+        err.follow(child.stderr.take().expect("its output is piped"));
+        Self { child, out, err }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name: `TERM`, `KILL`, `STOP`, `CONT`.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status();
+        assert!(sent.expect("kill exists").success(), "the process is gone");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn ends(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the process can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < until, "the process does not end; it said:\n{}", self.err.text());
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends it without a warning, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _gone_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+
+    /// Resident memory in KiB.
+    #[must_use]
+    pub fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Small numbers that differ from run to run of a program but not from run to run of a seed: `SplitMix64`.
+#[derive(Clone, Debug)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// The next number below `below`.
+    pub fn below(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % below.max(1)
+    }
+}

@@ -1,0 +1,315 @@
+//! A consumer group of Kafka as a [`Source`].
+//!
+//! The rebalance callback only writes down what is asked; the poll thread's loop drains, saves, places and releases at its own pace,
+//! while kept partitions deliver nothing. Only when the consumer is being dropped does the callback act at once.
+//!
+//! No `TopicPartitionList` outlives the call it is made for: one that is alive when the consumer drops hangs the drop for ever.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
+
+use super::KafkaOptions;
+use crate::record::{Header, Offset, Part, Record};
+use crate::seams::{Held, Polled, Source, SourceError};
+
+/// Longest wait for an answer about offsets.
+const ASK_MAX: Duration = Duration::from_secs(5);
+/// After an error that names no partition: how long the innocent ones have to show that they go on.
+const SUSPECT_AFTER: Duration = Duration::from_secs(2);
+
+enum Asked {
+    Assign(Vec<Part>),
+    Revoke(Vec<Part>),
+    Lost(Vec<Part>),
+}
+
+#[derive(Default)]
+struct Context {
+    asked: Mutex<VecDeque<Asked>>,
+    closing: AtomicBool,
+}
+
+impl ClientContext for Context {}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let assign = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        // Empty lists are normal in the cooperative protocol and need nothing but their answer.
+        if list.count() == 0 || self.closing.load(Ordering::Acquire) {
+            let answered = if assign { consumer.incremental_assign(list) } else { consumer.incremental_unassign(list) };
+            if let Err(error) = answered {
+                tracing::warn!(%error, "a rebalance was not answered");
+            }
+            return;
+        }
+        let parts = list.elements().iter().map(|at| part_of(at.topic(), at.partition())).collect();
+        let asked = match (assign, consumer.assignment_lost()) {
+            (true, _) => Asked::Assign(parts),
+            (false, true) => Asked::Lost(parts),
+            (false, false) => Asked::Revoke(parts),
+        };
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push_back(asked);
+    }
+}
+
+fn part_of(topic: &str, number: i32) -> Part {
+    Part::new(topic, u32::try_from(number).unwrap_or(0))
+}
+
+fn number(part: &Part) -> i32 {
+    i32::try_from(part.number).unwrap_or(i32::MAX)
+}
+
+fn raw(offset: Offset) -> KafkaOffset {
+    KafkaOffset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
+}
+
+fn offset(raw: i64) -> Offset {
+    Offset::try_from(raw).unwrap_or(0)
+}
+
+fn passing(error: impl std::fmt::Display) -> SourceError {
+    SourceError::Passing(error.to_string())
+}
+
+struct Place {
+    next: Offset,
+    paused: bool,
+    damaged: bool,
+    heard: Instant,
+}
+
+/// See the module.
+pub struct KafkaSource {
+    consumer: BaseConsumer<Context>,
+    cluster: String,
+    places: BTreeMap<Part, Place>,
+    /// An error named no partition; looked into at this time.
+    suspected: Option<Instant>,
+    since: Instant,
+}
+
+impl KafkaSource {
+    /// Joins the group. Works without the cluster being there: it is waited for.
+    ///
+    /// # Errors
+    /// A property that librdkafka does not take, in its words.
+    pub fn join(options: &KafkaOptions) -> Result<Self, SourceError> {
+        let fatal = |error: KafkaError| SourceError::Fatal(error.to_string());
+        let consumer: BaseConsumer<Context> = options.consumer().create_with_context(Context::default()).map_err(fatal)?;
+        let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(fatal)?;
+        let now = Instant::now();
+        Ok(Self { consumer, cluster: String::new(), places: BTreeMap::new(), suspected: None, since: now })
+    }
+
+    /// What the callback wrote down. An assignment waits until the cluster's name is known: frontiers are kept under it.
+    fn take_asked(&mut self, out: &mut Vec<Polled>) {
+        loop {
+            let context = self.consumer.context();
+            let first = context.asked.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(asked) = first else { return };
+            if let Asked::Assign(parts) = asked {
+                if self.cluster.is_empty() {
+                    let Some(cluster) = self.consumer.client().fetch_cluster_id(ASK_MAX) else {
+                        let mut waiting = context.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                        waiting.push_front(Asked::Assign(parts));
+                        return;
+                    };
+                    self.cluster = cluster;
+                }
+                out.push(Polled::Assigned(parts));
+                continue;
+            }
+            out.push(match asked {
+                Asked::Revoke(parts) => Polled::Revoking(parts),
+                Asked::Lost(parts) | Asked::Assign(parts) => Polled::Lost(parts),
+            });
+        }
+    }
+
+    fn error(&mut self, error: &KafkaError) -> Result<(), SourceError> {
+        let KafkaError::MessageConsumption(code) = error else {
+            return Err(match error {
+                KafkaError::MessageConsumptionFatal(_) => SourceError::Fatal(error.to_string()),
+                _ => passing(error),
+            });
+        };
+        match code {
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::BadMessage => {
+                tracing::warn!(%error, "some partition cannot be read on; finding out which");
+                self.suspected.get_or_insert_with(Instant::now);
+                Ok(())
+            }
+            _ => Err(passing(error)),
+        }
+    }
+
+    /// Errors of damaged or missing records name no partition. The one that stands still, while there is something to read, is the one.
+    fn look_into(&mut self, out: &mut Vec<Polled>) {
+        let Some(since) = self.suspected.filter(|since| since.elapsed() >= SUSPECT_AFTER) else { return };
+        self.suspected = None;
+        for (part, place) in &mut self.places {
+            if place.damaged || place.paused || place.heard > since {
+                continue;
+            }
+            let Ok((low, high)) = self.consumer.fetch_watermarks(&part.topic, number(part), ASK_MAX) else {
+                self.suspected = Some(Instant::now());
+                continue;
+            };
+            let held = Held { start: offset(low), end: offset(high), by_time: offset(low), committed: None };
+            if place.next < held.start || place.next > held.end {
+                out.push(Polled::OutOfRange(part.clone(), held));
+            } else if place.next < held.end {
+                place.damaged = true;
+                out.push(Polled::Damaged(part.clone(), place.next));
+            }
+        }
+    }
+
+    fn list(parts: &[Part]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(parts.len());
+        parts.iter().for_each(|part| drop(list.add_partition(&part.topic, number(part))));
+        list
+    }
+}
+
+/// Payloads are copied out at once: a borrowed message pins the whole fetch it came with.
+fn record(message: &BorrowedMessage<'_>, part: Part) -> Record {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        let copied = |at| {
+            let header = headers.get(at);
+            (header.key.to_owned(), header.value.map(Bytes::copy_from_slice)) as Header
+        };
+        (0..headers.count()).map(copied).collect()
+    });
+    Record {
+        part,
+        offset: offset(message.offset()),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key().map(Bytes::copy_from_slice),
+        value: message.payload().map(Bytes::copy_from_slice),
+        headers,
+    }
+}
+
+impl Source for KafkaSource {
+    fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError> {
+        self.take_asked(out);
+        self.look_into(out);
+        if !out.is_empty() {
+            return Ok(());
+        }
+        let mut last: Option<Part> = None;
+        let mut wait = if max == 0 { Duration::ZERO } else { wait };
+        for _ in 0..max.max(1) {
+            let (record, failed) = match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    let same = |part: &&Part| &*part.topic == message.topic() && number(part) == message.partition();
+                    let part = last.as_ref().filter(same).cloned();
+                    let part = part.unwrap_or_else(|| part_of(message.topic(), message.partition()));
+                    (Some(record(&message, part)), None)
+                }
+                Some(Err(error)) => (None, Some(error)),
+            };
+            wait = Duration::ZERO;
+            if let Some(error) = failed {
+                self.error(&error)?;
+            }
+            if let Some(record) = record {
+                if let Some(place) = self.places.get_mut(&record.part) {
+                    place.next = record.offset + 1;
+                    place.heard = Instant::now();
+                }
+                last = Some(record.part.clone());
+                out.push(Polled::Record(record));
+            }
+        }
+        self.take_asked(out);
+        Ok(())
+    }
+
+    fn held(&mut self, part: &Part, since_ms: i64) -> Result<Held, SourceError> {
+        let (low, high) = self.consumer.fetch_watermarks(&part.topic, number(part), ASK_MAX).map_err(passing)?;
+        let ask = |at: KafkaOffset| -> Result<TopicPartitionList, SourceError> {
+            let mut list = TopicPartitionList::with_capacity(1);
+            list.add_partition_offset(&part.topic, number(part), at).map_err(passing)?;
+            Ok(list)
+        };
+        let answer = |list: &TopicPartitionList| match list.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset) {
+            Some(KafkaOffset::Offset(at)) => Some(offset(at)),
+            _ => None,
+        };
+        let times = self.consumer.offsets_for_times(ask(KafkaOffset::Offset(since_ms.max(0)))?, ASK_MAX).map_err(passing)?;
+        // On an idle topic the answer is "the end": the high watermark, which was read first.
+        let by_time = answer(&times).unwrap_or_else(|| offset(high));
+        let committed = self.consumer.committed_offsets(ask(KafkaOffset::Invalid)?, ASK_MAX).map_err(passing)?;
+        Ok(Held { start: offset(low), end: offset(high), by_time, committed: answer(&committed) })
+    }
+
+    fn place(&mut self, at: &[(Part, Offset)]) -> Result<(), SourceError> {
+        let again: Vec<Part> = at.iter().map(|(part, _)| part.clone()).filter(|part| self.places.contains_key(part)).collect();
+        if !again.is_empty() {
+            self.consumer.incremental_unassign(&Self::list(&again)).map_err(passing)?;
+        }
+        let mut list = TopicPartitionList::with_capacity(at.len());
+        for (part, next) in at {
+            list.add_partition_offset(&part.topic, number(part), raw(*next)).map_err(passing)?;
+        }
+        self.consumer.incremental_assign(&list).map_err(passing)?;
+        for (part, next) in at {
+            self.places.insert(part.clone(), Place { next: *next, paused: false, damaged: false, heard: self.since });
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, parts: &[Part]) -> Result<(), SourceError> {
+        self.places.retain(|part, _| !parts.contains(part));
+        self.consumer.incremental_unassign(&Self::list(parts)).map_err(passing)
+    }
+
+    fn pause(&mut self, parts: &[Part], paused: bool) -> Result<(), SourceError> {
+        let list = Self::list(parts);
+        if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) }.map_err(passing)?;
+        for part in parts {
+            if let Some(place) = self.places.get_mut(part) {
+                place.paused = paused;
+                place.heard = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    fn saved(&mut self, at: &[(Part, Offset)]) {
+        let mut list = TopicPartitionList::with_capacity(at.len());
+        for (part, next) in at.iter().filter(|(part, _)| self.places.contains_key(part)) {
+            let _named_twice = list.add_partition_offset(&part.topic, number(part), raw(*next));
+        }
+        // Refused for a partition that was taken away meanwhile: the fence. Its price is a repeat, which changes nothing.
+        if let Err(error) = self.consumer.store_offsets(&list) {
+            tracing::info!(%error, "frontiers were not stored with the group");
+        }
+    }
+
+    fn cluster(&self) -> String {
+        self.cluster.clone()
+    }
+}
+
+impl Drop for KafkaSource {
+    /// Runs on the poll thread, which owns the source: dropping the consumer polls its callbacks and may take the session timeout when
+    /// the brokers are away.
+    fn drop(&mut self) {
+        self.consumer.context().closing.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,236 @@
+//! The actors of the scenarios: a server, the chain that produces events, tills and customers.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use orderbell::client::{Answer, Heard, Http, Socket};
+use orderbell::config::{Config, TokenConfig};
+use orderbell_lab::{Process, PATIENCE};
+use orderbell_protocol::frame::{NoticeFrame, PollAnswer};
+use orderbell_protocol::{NoticeKind, Position, ServerFrame, UnixMs};
+use serde_json::{json, Value};
+use tempfile::TempDir;
+
+pub(crate) fn now() -> UnixMs {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    UnixMs(i64::try_from(since.as_millis()).unwrap())
+}
+
+/// In time, or the test fails with the reason.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
+}
+
+/// Looks again until it holds.
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    soon(what, async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// A server process on a data directory of its own.
+pub(crate) struct Bell {
+    pub(crate) process: Process,
+    pub(crate) dir: PathBuf,
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) http: Http,
+    _temp: TempDir,
+    args: Vec<String>,
+    #[cfg(feature = "real-kafka")]
+    pub(crate) topic: Option<crate::kafka::Topic>,
+}
+
+static EVENTS: AtomicU64 = AtomicU64::new(0);
+
+impl Bell {
+    /// Embedded, in a fresh directory.
+    pub(crate) fn embedded() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("data");
+        Self::with(temp, dir, Vec::new())
+    }
+
+    pub(crate) fn with(temp: TempDir, dir: PathBuf, args: Vec<String>) -> Self {
+        let (process, public, admin) = Self::serve(&dir, &args);
+        Self {
+            process,
+            dir,
+            public,
+            admin,
+            http: Http::new(public),
+            _temp: temp,
+            args,
+            #[cfg(feature = "real-kafka")]
+            topic: None,
+        }
+    }
+
+    fn serve(dir: &Path, args: &[String]) -> (Process, SocketAddr, SocketAddr) {
+        let data = dir.to_str().unwrap();
+        let mut all = vec!["serve", "--data-dir", data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        all.extend(args.iter().map(String::as_str));
+        let process = Process::start(Path::new(env!("CARGO_BIN_EXE_orderbell")), &all, &[("ORDERBELL_LOG", "info")]);
+        let (public, admin) = process.out.wait_for("its addresses", |line| {
+            let (public, rest) = line.strip_prefix("Orderbell listens on ")?.split_once(';')?;
+            let admin = rest.rsplit_once(' ')?.1.trim_end_matches(|c: char| !c.is_ascii_digit());
+            let admin = rest.split("metrics on ").nth(1).map_or(admin, |text| text.split(['.', ' ']).next().map_or(admin, |_| text));
+            let admin = admin.trim_end_matches(". Try it:").trim_end_matches('.');
+            Some((public.parse().ok()?, admin.parse().ok()?))
+        });
+        (process, public, admin)
+    }
+
+    /// Starts again on the same directory, after it ended or was killed.
+    pub(crate) fn restart(&mut self) {
+        self.process.kill();
+        (self.process, self.public, self.admin) = Self::serve(&self.dir, &self.args);
+        self.http = Http::new(self.public);
+    }
+
+    pub(crate) fn token(&self, role: &str, id: &str) -> String {
+        let config = Config { data_dir: self.dir.clone(), tokens: TokenConfig::default(), ..Config::default() };
+        config.tokens().unwrap().mint(role, id, None, now(), 3600).unwrap()
+    }
+
+    /// These things happen: in the embedded stream, or on Kafka.
+    pub(crate) async fn happens(&self, events: &[Value]) {
+        #[cfg(feature = "real-kafka")]
+        if let Some(topic) = &self.topic {
+            return topic.produces(events).await;
+        }
+        for batch in events.chunks(1000) {
+            self.posts(batch).await;
+        }
+    }
+
+    /// Posts events; all must be taken.
+    pub(crate) async fn posts(&self, events: &[Value]) -> Value {
+        let answer = self.post(&Value::from(events.to_vec())).await;
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        answer.json()
+    }
+
+    pub(crate) async fn post(&self, body: &Value) -> Answer {
+        let token = self.token("producer", "chain");
+        self.http.send("POST", "/v1/events", &token, "application/json", body.to_string()).await.unwrap()
+    }
+
+    /// One thing happens to an order.
+    pub(crate) async fn event(&self, kind: &str, order: &str, more: Value) {
+        self.happens(&[event(kind, order, more)]).await;
+    }
+
+    pub(crate) async fn pays(&self, order: &str, store: &str) {
+        self.event("order.paid", order, json!({"store": store, "customer": format!("of-{order}"), "amount": 1250})).await;
+    }
+
+    pub(crate) async fn till(&self, store: &str, device: &str) -> Till {
+        self.till_from(store, device, None).await
+    }
+
+    pub(crate) async fn till_from(&self, store: &str, device: &str, position: Option<Position>) -> Till {
+        Till::connect(self.public, &self.token("store", store), device, position).await
+    }
+
+    pub(crate) async fn phone(&self, customer: &str) -> Till {
+        Till::connect(self.public, &self.token("customer", customer), "phone", None).await
+    }
+
+    pub(crate) async fn polls(&self, store: &str, device: &str, after: Option<Position>, wait_s: u64) -> PollAnswer {
+        let token = self.token("store", store);
+        soon("a poll's answer", self.http.poll(&token, device, after, Duration::from_secs(wait_s))).await.unwrap()
+    }
+
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let text = Http::new(self.admin).ask("/metrics", "").await.unwrap().body;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+}
+
+/// An event with an id of its own.
+pub(crate) fn event(kind: &str, order: &str, more: Value) -> Value {
+    let id = format!("e{}", EVENTS.fetch_add(1, Ordering::Relaxed));
+    let mut event = json!({"type": kind, "order": order, "id": id, "time": now().0});
+    let members = event.as_object_mut().unwrap();
+    members.extend(more.as_object().unwrap().clone());
+    event
+}
+
+/// A till or a phone with a socket. Checks on its own what every client checks: the chain of positions.
+pub(crate) struct Till {
+    pub(crate) socket: Socket,
+    pub(crate) position: Position,
+    pub(crate) known: HashSet<String>,
+}
+
+impl Till {
+    pub(crate) async fn connect(server: SocketAddr, token: &str, device: &str, position: Option<Position>) -> Self {
+        let mut socket = Socket::hello(server, token, device, position).await.unwrap();
+        let heard = soon("a welcome", socket.next()).await.unwrap();
+        let Heard::Frame(ServerFrame::Welcome { position, .. }) = heard else { panic!("instead of a welcome: {heard:?}") };
+        Self { socket, position, known: HashSet::new() }
+    }
+
+    /// The next notice, in its place in the chain; repeats of what is known must be marked.
+    pub(crate) async fn notice(&mut self) -> NoticeFrame {
+        loop {
+            match soon("a notice", self.socket.next()).await.unwrap() {
+                Heard::Notice(notice) if self.known.contains(&notice.notice.id) => {
+                    assert!(notice.attempt > 1, "a repeat without a mark: {notice:?}");
+                    self.position = notice.position;
+                }
+                Heard::Notice(notice) => {
+                    assert_eq!(notice.after, self.position, "the chain is broken at {notice:?}");
+                    self.position = notice.position;
+                    self.known.insert(notice.notice.id.clone());
+                    return notice;
+                }
+                Heard::Frame(ServerFrame::Beat { .. }) => {}
+                other => panic!("instead of a notice: {other:?}"),
+            }
+        }
+    }
+
+    /// Hears this kind of notice of this order, and acknowledges it.
+    pub(crate) async fn hears(&mut self, kind: NoticeKind, order: &str) -> NoticeFrame {
+        let notice = self.notice().await;
+        assert_eq!((notice.notice.kind, notice.notice.order.as_str()), (kind, order));
+        self.acks(&notice).await;
+        notice
+    }
+
+    pub(crate) async fn acks(&mut self, notice: &NoticeFrame) {
+        self.socket.ack(notice.position).await.unwrap();
+    }
+
+    /// How the socket ends.
+    pub(crate) async fn closed(&mut self) -> Option<(u16, String)> {
+        loop {
+            if let Heard::Closed(why) = soon("the end of the socket", self.socket.next()).await.unwrap() {
+                return why;
+            }
+        }
+    }
+}
+
+#[cfg(feature = "real-kafka")]
+impl Bell {
+    /// Produces while the broker is away, brings it back, and waits until it has everything.
+    pub(crate) async fn happens_later(&self, events: &[Value], back: impl FnOnce()) {
+        let produced = self.happens(events);
+        tokio::pin!(produced);
+        // One turn of the producer's hand before the broker is there again.
+        let early = tokio::time::timeout(Duration::from_millis(500), produced.as_mut()).await;
+        assert!(early.is_err(), "a dead broker took records");
+        tokio::task::block_in_place(back);
+        soon("the producer is done", produced).await;
+    }
+}

@@ -1,0 +1,1 @@
+//! kill -9: what was answered is there, under the same name and number.

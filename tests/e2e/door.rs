@@ -1,0 +1,74 @@
+//! What comes in by HTTP and cannot be taken.
+
+use orderbell::client::Http;
+use serde_json::{json, Value};
+
+use crate::chain::{event, Bell};
+
+fn code(answer: &orderbell::client::Answer) -> (u16, Value) {
+    assert_eq!(answer.headers["content-type"], "application/problem+json", "{}", String::from_utf8_lossy(&answer.body));
+    (answer.status, answer.json()["code"].clone())
+}
+
+#[tokio::test]
+async fn every_wrong_request_has_its_own_answer() {
+    let bell = Bell::embedded();
+    let (store, producer) = (bell.token("store", "1"), bell.token("producer", "p"));
+    let ask = |path: &'static str, token: &str| {
+        let (http, token) = (bell.http.clone(), token.to_owned());
+        async move { code(&http.ask(path, &token).await.unwrap()) }
+    };
+    assert_eq!(ask("/nowhere", &store).await, (404, json!("not-found")));
+    assert_eq!(ask("/v1/notices", "garbage").await, (401, json!("unauthorized")));
+    assert_eq!(ask("/v1/notices", &producer).await, (404, json!("not-found")));
+    assert_eq!(ask("/v1/notices?after=-1", &store).await, (422, json!("invalid-field")));
+    assert_eq!(ask("/v1/notices?wait=long", &store).await, (422, json!("invalid-field")));
+    assert_eq!(ask("/v1/notices?after=1.7.0000", &store).await, (409, json!("epoch-changed")));
+    assert_eq!(ask("/v1/events", &producer).await, (405, json!("method-not-allowed")));
+    assert_eq!(ask("/v1/ws", &store).await, (426, json!("upgrade-required")));
+    let post = |token: &str, media: &'static str, body: String| {
+        let (http, token) = (bell.http.clone(), token.to_owned());
+        async move { code(&http.send("POST", "/v1/events", &token, media, body).await.unwrap()) }
+    };
+    assert_eq!(post(&store, "application/json", "{}".into()).await, (403, json!("forbidden")));
+    assert_eq!(post(&producer, "text/xml", "<a/>".into()).await, (415, json!("unsupported-media-type")));
+    assert_eq!(post(&producer, "application/json", "{".into()).await, (400, json!("malformed-json")));
+    assert_eq!(post(&producer, "application/json", "[]".into()).await, (422, json!("invalid-field")));
+    assert_eq!(post(&producer, "application/json", "{}".into()).await, (422, json!("invalid-event")));
+    assert_eq!(post(&producer, "application/json", "x".repeat((1 << 20) + 1)).await, (413, json!("too-large")));
+}
+
+#[tokio::test]
+async fn one_wrong_event_in_a_batch_is_pointed_at_and_none_is_taken() {
+    let bell = Bell::embedded();
+    let good = event("order.paid", "o1", json!({"store": "1"}));
+    let answer = bell.post(&json!([good, {"type": "order.eaten", "order": "o2"}])).await;
+    assert_eq!(answer.status, 422);
+    assert_eq!(answer.json()["errors"][0]["pointer"], "/1");
+    assert_eq!(bell.polls("1", "a", None, 0).await.notices.len(), 0);
+}
+
+#[tokio::test]
+async fn a_token_reads_its_own_mailbox_and_no_request_can_name_another() {
+    let bell = Bell::embedded();
+    bell.pays("o1", "1").await;
+    for other in ["01", "10", "1/", "2", "１"] {
+        let answer = bell.http.ask("/v1/notices?store=1&recipient=store:1&wait=0", &bell.token("store", other)).await.unwrap();
+        assert_eq!(answer.json()["notices"], json!([]), "store {other}");
+    }
+    let customer = bell.http.ask("/v1/notices", &bell.token("customer", "1")).await.unwrap();
+    assert_eq!(customer.json()["notices"], json!([]), "a customer of the same id");
+}
+
+#[tokio::test]
+async fn live_ready_and_metrics_are_on_a_listener_of_their_own() {
+    let bell = Bell::embedded();
+    let admin = Http::new(bell.admin);
+    assert_eq!(admin.ask("/live", "").await.unwrap().status, 200);
+    assert_eq!(admin.ask("/ready", "").await.unwrap().json(), json!({"ready": true, "red": {}}));
+    bell.pays("o1", "1").await;
+    bell.polls("1", "a", None, 10).await;
+    assert_eq!(bell.metric("orderbell_notices_made_total{kind=\"new_order\"}").await, 1);
+    assert_eq!(bell.metric("orderbell_sentinel_violations_total").await, 0);
+    assert_eq!(bell.http.ask("/metrics", "").await.unwrap().status, 404, "not on the public one");
+}

@@ -1,0 +1,264 @@
+//! On real Kafka: what only a real broker can show.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use orderbell_lab::broker::Broker;
+use orderbell_protocol::NoticeKind::NewOrder;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{ClientConfig, TopicPartitionList};
+use serde_json::{json, Value};
+
+use crate::chain::{event, until, Bell};
+
+/// The broker that all scenarios share: another's by `KAFKA_BOOTSTRAP`, or one of our own.
+fn bootstrap() -> String {
+    static OURS: OnceLock<String> = OnceLock::new();
+    OURS.get_or_init(|| {
+        std::env::var("KAFKA_BOOTSTRAP").unwrap_or_else(|_| {
+            let dir = tempfile::tempdir().unwrap().keep();
+            let broker = Broker::start(&dir);
+            let bootstrap = broker.bootstrap();
+            // Lives as long as this process; its shell ends it afterwards.
+            std::mem::forget(broker);
+            bootstrap
+        })
+    })
+    .clone()
+}
+
+/// A topic of one scenario.
+pub(crate) struct Topic {
+    pub(crate) name: String,
+    pub(crate) bootstrap: String,
+    producer: FutureProducer,
+}
+
+impl Topic {
+    pub(crate) async fn make(bootstrap: &str, partitions: i32) -> Self {
+        static TOPICS: AtomicU32 = AtomicU32::new(0);
+        let name = format!("orders-{}-{}", std::process::id(), TOPICS.fetch_add(1, Ordering::Relaxed));
+        let config = |more: &[(&str, &str)]| {
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", bootstrap).set("reconnect.backoff.max.ms", "500");
+            for (name, value) in more {
+                config.set(*name, *value);
+            }
+            config
+        };
+        let admin: AdminClient<DefaultClientContext> = config(&[]).create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
+        until("a topic is made", async || {
+            let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+            let made = admin.create_topics([&new], &options).await;
+            made.is_ok_and(|made| {
+                made.iter().all(|one| matches!(one, Ok(_) | Err((_, rdkafka::error::RDKafkaErrorCode::TopicAlreadyExists))))
+            })
+        })
+        .await;
+        let producer = config(&[("enable.idempotence", "true"), ("linger.ms", "1"), ("partitioner", "murmur2_random")]);
+        Self { name, bootstrap: bootstrap.to_owned(), producer: producer.create().unwrap() }
+    }
+
+    /// Produces events keyed by their order; returns when the broker has them all.
+    pub(crate) async fn produces(&self, events: &[Value]) {
+        let sent: Vec<_> = events
+            .iter()
+            .map(|event| {
+                let (key, value) = (event["order"].as_str().unwrap_or_default().to_owned(), event.to_string());
+                let record = FutureRecord::to(&self.name).key(&key).payload(&value);
+                self.producer.send_result(record).map_err(|(error, _)| error).unwrap()
+            })
+            .collect();
+        for delivery in sent {
+            delivery.await.unwrap().map_err(|(error, _)| error).unwrap();
+        }
+    }
+
+    async fn produces_raw(&self, partition: i32, value: Option<&[u8]>) {
+        let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.name).partition(partition);
+        if let Some(value) = value {
+            record = record.payload(value);
+        }
+        self.producer.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error).unwrap();
+    }
+
+    /// All records of `topic`, by a plain consumer: reason header and value.
+    fn letters(&self, topic: &str, partitions: i32, wanted: usize) -> Vec<(String, Vec<u8>)> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap).set("group.id", "reader").set("auto.offset.reset", "earliest");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, partitions - 1);
+        list.set_all_offsets(rdkafka::Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        drop(list);
+        let mut letters = Vec::new();
+        let until = std::time::Instant::now() + orderbell_lab::PATIENCE;
+        while letters.len() < wanted && std::time::Instant::now() < until {
+            let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
+            let headers = message.headers().unwrap();
+            let reason = (0..headers.count()).map(|at| headers.get(at)).find(|header| header.key == "x-dlq-reason");
+            let reason = String::from_utf8_lossy(reason.unwrap().value.unwrap()).into_owned();
+            letters.push((reason, message.payload().unwrap_or_default().to_vec()));
+        }
+        letters
+    }
+
+    /// The group's own offset, summed over partitions.
+    fn committed(&self, partitions: i32) -> i64 {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap).set("group.id", self.name.clone());
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(&self.name, 0, partitions - 1);
+        let committed = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();
+        committed.elements().iter().filter_map(|at| at.offset().to_raw()).filter(|raw| *raw > 0).sum()
+    }
+}
+
+/// A server that reads a topic of its own on the shared broker.
+pub(crate) async fn bell() -> Bell {
+    bell_on(Topic::make(&bootstrap(), 4).await, "")
+}
+
+fn bell_on(topic: Topic, more: &str) -> Bell {
+    let temp = tempfile::tempdir().unwrap();
+    let config = temp.path().join("orderbell.toml");
+    let (name, bootstrap) = (&topic.name, &topic.bootstrap);
+    let text = format!("[kafka]\nbootstrap = \"{bootstrap}\"\ntopics = [\"{name}\"]\ngroup = \"{name}\"\n{more}\n");
+    std::fs::write(&config, text).unwrap();
+    let args = vec!["--config".to_owned(), config.to_str().unwrap().to_owned()];
+    let dir = temp.path().join("data");
+    let mut bell = Bell::with(temp, dir, args);
+    bell.topic = Some(topic);
+    bell
+}
+
+#[tokio::test]
+async fn poison_records_of_each_kind_stop_nobody() {
+    let bell = bell().await;
+    let topic = bell.topic.as_ref().unwrap();
+    let long = format!("{{\"type\":\"order.paid\",\"note\":\"{}\"}}", "x".repeat(70_000));
+    let poison: [(&[u8], &str); 7] = [
+        (b"", "not-json"),
+        (b"{", "not-json"),
+        (b"\xff\xfe", "not-json"),
+        (b"{}", "no-type"),
+        (b"{\"type\":\"order.eaten\",\"order\":\"1\"}", "unknown-type"),
+        (b"{\"type\":\"order.paid\"}", "no-order"),
+        (long.as_bytes(), "too-long"),
+    ];
+    for (value, _) in poison {
+        topic.produces_raw(0, Some(value)).await;
+    }
+    topic.produces_raw(0, None).await;
+    let mut till = bell.till("1", "a").await;
+    bell.pays("o1", "1").await;
+    till.hears(NewOrder, "o1").await;
+    let letters = topic.letters(&format!("{}.dlq", topic.name), 4, poison.len());
+    let count = |letters: Vec<String>| letters.into_iter().fold(BTreeMap::new(), |mut map, reason| {
+        *map.entry(reason).or_insert(0) += 1;
+        map
+    });
+    let wanted = count(poison.iter().map(|(_, reason)| (*reason).to_owned()).collect());
+    assert_eq!(count(letters.iter().map(|(reason, _)| reason.clone()).collect()), wanted);
+    assert!(letters.iter().any(|(_, value)| value == long.as_bytes()), "the original bytes");
+}
+
+#[tokio::test]
+async fn kcat_rings_the_till() {
+    let bell = bell().await;
+    let topic = bell.topic.as_ref().unwrap();
+    let mut till = bell.till("1", "a").await;
+    let headers = ["ce_specversion=1.0", "ce_type=order.paid", "ce_id=k1", "ce_source=kcat"];
+    let mut kcat = std::process::Command::new("kcat");
+    kcat.args(["-P", "-b", &topic.bootstrap, "-t", &topic.name, "-k", "o1"]).stdin(std::process::Stdio::piped());
+    headers.iter().for_each(|header| {
+        kcat.args(["-H", header]);
+    });
+    let mut child = kcat.spawn().expect("kcat is installed");
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), json!({"store": "1", "amount": 900}).to_string().as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    let notice = till.hears(NewOrder, "o1").await;
+    assert_eq!(notice.notice.body["amount"], 900);
+}
+
+#[tokio::test]
+async fn the_groups_offset_follows_the_frontier() {
+    let mut bell = bell().await;
+    let events: Vec<_> = (0..200).map(|n| event("order.paid", &format!("o{n}"), json!({"store": "1"}))).collect();
+    bell.happens(&events).await;
+    let topic = bell.topic.take().unwrap();
+    until("the group's offset", async || topic.committed(4) == 200).await;
+    bell.topic = Some(topic);
+    bell.process.signal("TERM");
+    assert!(bell.process.ends().success(), "{}", bell.process.err.text());
+    bell.restart();
+    let mut till = bell.till("1", "a").await;
+    for _ in 0..200 {
+        let notice = till.notice().await;
+        till.acks(&notice).await;
+    }
+    bell.pays("after", "1").await;
+    till.hears(NewOrder, "after").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_restarts_under_load_loses_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(temp.path());
+    let bell = bell_on(Topic::make(&broker.bootstrap(), 4).await, "");
+    let mut till = bell.till("1", "a").await;
+    let orders = |from: usize| (from..from + 300).map(|n| event("order.paid", &format!("o{n}"), json!({"store": "1"}))).collect::<Vec<_>>();
+    bell.happens(&orders(0)).await;
+    broker.end("KILL");
+    bell.happens_later(&orders(300), || broker.resume()).await;
+    let mut heard = std::collections::BTreeSet::new();
+    while heard.len() < 600 {
+        let notice = till.notice().await;
+        till.acks(&notice).await;
+        assert!(heard.insert(notice.notice.order), "twice");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_batch_halts_one_partition_only() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(temp.path());
+    let topic = Topic::make(&broker.bootstrap(), 2).await;
+    let paid = |n: u32| event("order.paid", &format!("o{n}"), json!({"store": "1"})).to_string();
+    for (n, partition) in [(0, 0), (1, 1), (2, 0), (3, 1)] {
+        topic.produces_raw(partition, Some(paid(n).as_bytes())).await;
+    }
+    broker.end("TERM");
+    // One bit of the second batch of partition 0: its check sum no longer fits, as after a disk went bad.
+    let segment = broker.partition_dir(&topic.name, 0).join("00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let last = bytes.len() - 10;
+    bytes[last] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    broker.resume();
+    let bell = bell_on(topic, "");
+    let mut till = bell.till("1", "a").await;
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        let notice = till.notice().await;
+        till.acks(&notice).await;
+        heard.push(notice.notice.order);
+    }
+    heard.sort();
+    assert_eq!(heard, ["o0", "o1", "o3"]);
+    let admin = orderbell::client::Http::new(bell.admin);
+    let red = format!("{}/0", bell.topic.as_ref().unwrap().name);
+    until("the red light", async || admin.ask("/ready", "").await.unwrap().json()["red"][&red] == "damaged at offset 1").await;
+    // The other partition goes on.
+    bell.topic.as_ref().unwrap().produces_raw(1, Some(paid(4).as_bytes())).await;
+    till.hears(NewOrder, "o4").await;
+}

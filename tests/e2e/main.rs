@@ -1,0 +1,9 @@
+//! The whole, from outside: the real binary, real sockets, real signals. Each scenario reads as a script.
+
+mod chain;
+mod crash;
+mod door;
+#[cfg(feature = "real-kafka")]
+mod kafka;
+mod ring;
+mod sockets;
