@@ -46,6 +46,8 @@ pub(crate) struct Poller<S, H, F> {
     stall_paused: bool,
     halted_until: Option<Instant>,
     news: Vec<Polled>,
+    /// Placed while this turn's news were looked at: what else the turn holds of them was read from the old place.
+    placed: Vec<Part>,
 }
 
 impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
@@ -86,6 +88,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             stall_paused: false,
             halted_until: None,
             news: Vec::new(),
+            placed: Vec::new(),
         }
     }
 
@@ -223,8 +226,10 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
 
     fn take_news(&mut self) {
         let mut news = std::mem::take(&mut self.news);
+        self.placed.clear();
         for polled in news.drain(..) {
             match polled {
+                Polled::Record(record) if self.placed.contains(&record.part) => {}
                 Polled::Record(record) => self.record(record),
                 Polled::Assigned(parts) => self.place(parts),
                 Polled::Revoking(parts) => self.give_up(&parts, self.options.drain_max, true),
@@ -319,6 +324,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             self.alarm(part, start);
             self.core.place(part, start.frontier, start.probe);
             at.push((part.clone(), start.offset()));
+            self.placed.push(part.clone());
         }
         if let Err(error) = self.source.place(&at) {
             tracing::warn!(%error, "the log did not take the start offsets");

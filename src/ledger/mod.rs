@@ -330,3 +330,6 @@ impl DeadLetters for Ledger {
         rx.await.map_err(|_| NotTaken(LedgerFailed.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,254 @@
-//! kill -9: what was answered is there, under the same name and number.
+//! kill -9 and held fsyncs: what was answered is there, under the same name and number; what is not durable is heard by nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use orderbell::client::{Heard, Http, Socket};
+use orderbell_lab::{Dice, Process};
+use orderbell_protocol::frame::NoticeFrame;
+use orderbell_protocol::Position;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::chain::{event, soon, until, Bell};
+
+const KILLS: u32 = 20;
+/// An fsync that is held is held for this long.
+const HOLD: Duration = Duration::from_secs(3);
+
+/// What one client has seen of a mailbox over all its connections: a notice keeps its position, a position its notice.
+#[derive(Default)]
+struct Seen {
+    places: BTreeMap<String, Position>,
+    ids: BTreeMap<u64, String>,
+    orders: BTreeSet<String>,
+    epochs: BTreeSet<u32>,
+}
+
+impl Seen {
+    fn sees(&mut self, notice: &NoticeFrame) {
+        let (id, position) = (notice.notice.id.clone(), notice.position);
+        let before = self.places.insert(id.clone(), position);
+        assert!(before.is_none_or(|before| before == position), "notice {id} moved from {before:?} to {position}");
+        let other = self.ids.insert(position.seq, id.clone());
+        assert!(other.as_ref().is_none_or(|other| *other == id), "position {position} was {other:?}, now {id}");
+        self.orders.insert(notice.notice.order.clone());
+        self.epochs.insert(position.epoch);
+    }
+}
+
+/// A till that lives through crashes: connects again where it stood, acknowledges, sees everything until `wanted` orders are there.
+async fn till(mut server: watch::Receiver<SocketAddr>, token: String, end: CancellationToken) -> Seen {
+    let (mut seen, mut position) = (Seen::default(), None::<Position>);
+    while !end.is_cancelled() {
+        let address = *server.borrow_and_update();
+        let Ok(mut socket) = Socket::hello(address, &token, "a", position).await else {
+            // Not there at the moment: wait for the next server, or the end.
+            tokio::select! {
+                () = end.cancelled() => break,
+                _ = server.changed() => {}
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+            continue;
+        };
+        loop {
+            let heard = tokio::select! {
+                () = end.cancelled() => return seen,
+                heard = socket.next() => heard,
+            };
+            match heard {
+                Ok(Heard::Notice(notice)) => {
+                    seen.sees(&notice);
+                    position = Some(notice.position);
+                    if socket.ack(notice.position).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(Heard::Frame(_)) => {}
+                Ok(Heard::Closed(why)) => {
+                    assert!(why.as_ref().is_none_or(|(code, _)| *code != 4200), "a kill -9 is no other history: {why:?}");
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+    }
+    seen
+}
+
+/// Posts orders one by one until the end; an answer that does not come is asked for again with the same event.
+async fn producer(server: watch::Receiver<SocketAddr>, token: String, end: CancellationToken) -> BTreeSet<String> {
+    let mut answered = BTreeSet::new();
+    for n in 0.. {
+        let order = format!("o{n}");
+        let paid = event("order.paid", &order, json!({"store": "1"})).to_string();
+        loop {
+            if end.is_cancelled() {
+                return answered;
+            }
+            let http = Http::new(*server.borrow());
+            let posted = tokio::time::timeout(Duration::from_secs(5), http.send("POST", "/v1/events", &token, "application/json", paid.clone()));
+            match posted.await {
+                Ok(Ok(answer)) if answer.status == 200 => break,
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+        answered.insert(order);
+    }
+    answered
+}
+
+/// Kills and restarts at moments drawn from a seed.
+async fn kills(bell: &mut Bell, server: &watch::Sender<SocketAddr>) {
+    let mut dice = Dice(2_026);
+    for _ in 0..KILLS {
+        let moment = Duration::from_millis(20 + dice.below(300));
+        tokio::time::sleep(moment).await;
+        tokio::task::block_in_place(|| bell.restart());
+        server.send_replace(bell.public);
+    }
+}
+
+/// After the last crash: everything that was answered is heard, in one epoch, and a device that knows nothing finds the same.
+async fn settle(bell: &Bell, answered: &BTreeSet<String>, seen: &Seen) {
+    assert!(!answered.is_empty());
+    assert_eq!(seen.epochs.len(), 1, "a kill -9 changes no epoch");
+    assert!(answered.is_subset(&seen.orders), "lost: {:?}", answered.difference(&seen.orders).collect::<Vec<_>>());
+    assert_eq!(seen.orders.len(), seen.places.len(), "an order rang under two names");
+    let mut after = None;
+    let mut found = Seen::default();
+    loop {
+        let page = bell.polls("1", "stranger", after, 0).await;
+        page.notices.iter().for_each(|notice| found.sees(notice));
+        if page.notices.is_empty() {
+            break;
+        }
+        after = Some(page.position);
+    }
+    assert_eq!(found.places, seen.places, "another device finds another mailbox");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_twenty_times_under_load_nothing_answered_is_lost() {
+    let mut bell = Bell::embedded();
+    let (server, _) = watch::channel(bell.public);
+    let (produced, heard) = (CancellationToken::new(), CancellationToken::new());
+    let producing = tokio::spawn(producer(server.subscribe(), bell.token("producer", "p"), produced.clone()));
+    let hearing = tokio::spawn(till(server.subscribe(), bell.token("store", "1"), heard.clone()));
+    kills(&mut bell, &server).await;
+    produced.cancel();
+    let answered = producing.await.unwrap();
+    // Everything has rung when a last order has: it stands behind all of them in the mailbox of its store only if their turns are done.
+    let all = answered.len() as u64;
+    until("the stream is read to its end", async || bell.polls("1", "counter", None, 0).await.head.seq >= all).await;
+    wait_for_head(&bell).await;
+    heard.cancel();
+    settle(&bell, &answered, &hearing.await.unwrap()).await;
+    assert_eq!(bell.metric("orderbell_sentinel_violations_total").await, 0);
+}
+
+/// The till has acknowledged everything there is: its own cursor has come to the head.
+async fn wait_for_head(bell: &Bell) {
+    until("the till stands at the head", async || {
+        let page = bell.polls("1", "a", None, 0).await;
+        page.notices.is_empty() && page.position == page.head
+    })
+    .await;
+}
+
+#[cfg(feature = "real-kafka")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_twenty_times_on_kafka_nothing_the_broker_has_is_lost() {
+    let mut bell = crate::kafka::bell().await;
+    let (server, _) = watch::channel(bell.public);
+    let heard = CancellationToken::new();
+    let hearing = tokio::spawn(till(server.subscribe(), bell.token("store", "1"), heard.clone()));
+    let topic = bell.topic.take().unwrap();
+    let produced = CancellationToken::new();
+    let end = produced.clone();
+    let producing = tokio::spawn(async move {
+        let mut answered = BTreeSet::new();
+        for batch in 0.. {
+            if end.is_cancelled() {
+                break;
+            }
+            let orders: Vec<String> = (0..5).map(|n| format!("o{batch}-{n}")).collect();
+            let events: Vec<_> = orders.iter().map(|order| event("order.paid", order, json!({"store": "1"}))).collect();
+            topic.produces(&events).await;
+            answered.extend(orders);
+        }
+        answered
+    });
+    kills(&mut bell, &server).await;
+    produced.cancel();
+    let answered = producing.await.unwrap();
+    let all = answered.len() as u64;
+    until("the topic is read to its end", async || bell.polls("1", "counter", None, 0).await.head.seq >= all).await;
+    wait_for_head(&bell).await;
+    heard.cancel();
+    settle(&bell, &answered, &hearing.await.unwrap()).await;
+}
+
+/// Holds every fsync of a process for [`HOLD`], as a disk that thinks.
+fn hold_fsyncs(bell: &Bell) -> Process {
+    let pid = bell.process.pid().to_string();
+    let inject = format!("inject=fdatasync,fsync:delay_enter={}", HOLD.as_micros());
+    let args = ["-f", "-p", &pid, "-e", "trace=fdatasync,fsync", "-e", &inject, "-o", "/dev/null"];
+    let strace = Process::start(Path::new("strace"), &args, &[]);
+    strace.err.wait_for("attached", |line| line.contains("attached").then_some(()));
+    strace
+}
+
+#[cfg(feature = "real-kafka")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_an_fsync_is_held_nothing_is_heard_and_nothing_answered() {
+    let bell = Arc::new(Bell::embedded());
+    let mut till = bell.till("1", "a").await;
+    bell.pays("before", "1").await;
+    let first = till.notice().await;
+    till.acks(&first).await;
+    let mut strace = tokio::task::block_in_place(|| hold_fsyncs(&bell));
+    let began = Instant::now();
+    let posting = {
+        let bell = bell.clone();
+        tokio::spawn(async move {
+            bell.pays("held", "1").await;
+            began.elapsed()
+        })
+    };
+    // A poll meanwhile reads only what is durable.
+    let page = bell.polls("1", "looker", Some(first.position), 0).await;
+    assert!(page.notices.is_empty() && page.head == first.position);
+    let notice = soon("the order", till.notice()).await;
+    let rung = began.elapsed();
+    let logged = posting.await.unwrap();
+    assert_eq!(notice.notice.order, "held");
+    assert!(logged >= HOLD, "answered after {logged:?}, before its fsync returned");
+    // Two batches, one after the other: the event, then its notice.
+    assert!(rung >= HOLD * 2, "rung after {rung:?}, before its fsync returned");
+    strace.kill();
+}
+
+#[cfg(feature = "real-kafka")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_an_fsync_is_held_no_offset_is_stored() {
+    let bell = crate::kafka::bell().await;
+    let mut till = bell.till("1", "a").await;
+    let mut strace = tokio::task::block_in_place(|| hold_fsyncs(&bell));
+    let began = Instant::now();
+    bell.pays("held", "1").await;
+    let topic = bell.topic.as_ref().unwrap();
+    while topic.committed(4) == 0 {
+        assert!(began.elapsed() < orderbell_lab::PATIENCE, "the offset is never stored");
+    }
+    let stored = began.elapsed();
+    let notice = soon("the order", till.notice()).await;
+    assert_eq!(notice.notice.order, "held");
+    // The notice's batch, and a later one with the frontier.
+    assert!(stored >= HOLD, "stored after {stored:?}");
+    strace.kill();
+}

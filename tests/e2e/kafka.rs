@@ -112,7 +112,7 @@ impl Topic {
     }
 
     /// The group's own offset, summed over partitions.
-    fn committed(&self, partitions: i32) -> i64 {
+    pub(crate) fn committed(&self, partitions: i32) -> i64 {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap).set("group.id", self.name.clone());
         let consumer: BaseConsumer = config.create().unwrap();

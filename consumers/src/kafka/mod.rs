@@ -4,6 +4,7 @@
 //! position, how partitions are handed over, what a producer may reorder. Everything else (TLS, SASL, addresses) passes through.
 
 mod letters;
+mod offsets;
 mod source;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use rdkafka::ClientConfig;
 
 pub use letters::KafkaLetters;
+pub use offsets::GroupOffsets;
 pub use source::KafkaSource;
 
 /// Where the cluster is and as whom to read it.

@@ -39,7 +39,6 @@ impl Output {
     ///
     /// # Panics
     /// When none comes in time.
-    #[must_use]
     pub fn wait_for<T>(&self, what: &str, matches: impl Fn(&str) -> Option<T>) -> T {
         let until = Instant::now() + PATIENCE;
         let (text, more) = &*self.0;

@@ -1,0 +1,191 @@
+//! The ledger on a real disk against a naive mailbox.
+
+use super::*;
+use orderbell_protocol::notice::Encoded;
+use orderbell_protocol::Id;
+use proptest::prelude::*;
+
+struct Silence;
+
+impl Bell for Silence {
+    fn ring(&self, _who: &[Recipient]) {}
+}
+
+const NOW: UnixMs = UnixMs(1_790_000_000_000);
+
+fn open(dir: &Path) -> Ledger {
+    Ledger::open(dir, 1000, Arc::new(Silence), |error| panic!("{error}")).unwrap()
+}
+
+fn order(text: &str) -> OrderKey {
+    OrderKey { shadow: false, id: Id::new(text).unwrap() }
+}
+
+fn notice(who: &Recipient, name: &str, expires_at: UnixMs) -> NewNotice {
+    let notice = Encoded::from_stored(format!("{{\"name\":\"{name}\"}}").as_bytes()).unwrap();
+    NewNotice { order: order(name), id: name.into(), recipient: who.clone(), notice, expires_at }
+}
+
+/// Everything a reader without a position is given, page by page, the chain checked.
+fn read_all(ledger: &Ledger, who: &Recipient, from: Position, limit: u16) -> Result<Vec<String>, ReadError> {
+    let (mut chain, mut scan, mut names) = (from, from, Vec::new());
+    loop {
+        let page = ledger.read(who, chain, scan, limit, NOW)?;
+        assert!(page.notices.len() <= usize::from(limit));
+        for delivery in &page.notices {
+            assert_eq!(delivery.after, chain, "the chain is broken");
+            assert!(delivery.position.seq > chain.seq, "seqs only grow");
+            chain = delivery.position;
+            names.push(delivery.notice.as_str().split('"').nth(3).unwrap().to_owned());
+        }
+        scan = page.next;
+        if !page.more() {
+            return Ok(names);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append { old: bool },
+    Supersede(usize),
+    Forget(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => any::<bool>().prop_map(|old| Step::Append { old }),
+        2 => (0..40_usize).prop_map(Step::Supersede),
+        2 => (0..40_usize).prop_map(Step::Forget),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+/// What became of a notice, in the naive mailbox.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Rings,
+    Silent,
+    Gone,
+}
+
+#[test]
+fn a_mailbox_is_what_a_list_would_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let case = std::cell::Cell::new(0);
+    proptest!(ProptestConfig::with_cases(48), |(steps in steps(), limit in 1_u16..9)| {
+        case.set(case.get() + 1);
+        let case = case.get();
+        let who = Recipient::store(Id::new(&format!("s{case}")).unwrap());
+        let mut model: Vec<(String, Fate, Position)> = Vec::new();
+        for (at, step) in steps.iter().enumerate() {
+            let mut effects = TurnEffects::default();
+            match step {
+                Step::Append { old } => {
+                    let name = format!("n{case}-{at}");
+                    let expires_at = NOW.plus_ms(if *old { -1 } else { 1 });
+                    effects.notices.push(notice(&who, &name, expires_at));
+                    // The same id again in the same turn is the same notice.
+                    effects.notices.push(notice(&who, &name, expires_at));
+                    let fate = if *old { Fate::Silent } else { Fate::Rings };
+                    model.push((name, fate, Position::start(0)));
+                }
+                Step::Supersede(nth) => {
+                    let Some((name, fate, _)) = model.get_mut(*nth) else { continue };
+                    effects.superseded.push((order(name), name.clone()));
+                    *fate = if *fate == Fate::Gone { Fate::Gone } else { Fate::Silent };
+                }
+                Step::Forget(nth) => {
+                    let Some((name, fate, _)) = model.get_mut(*nth) else { continue };
+                    effects.forgotten.push(order(name));
+                    *fate = Fate::Gone;
+                }
+            }
+            let appended = !effects.notices.is_empty();
+            runtime.block_on(ledger.commit(effects)).unwrap();
+            if appended {
+                let (_, head) = ledger.standing(&who, &Id::new("d").unwrap()).unwrap();
+                model.last_mut().unwrap().2 = head;
+            }
+        }
+        let (standing, head) = ledger.standing(&who, &Id::new("d").unwrap()).unwrap();
+        let rings = |from: usize| model[from..].iter().filter(|(_, fate, _)| *fate == Fate::Rings).map(|(name, _, _)| name.clone()).collect::<Vec<_>>();
+        prop_assert_eq!(read_all(&ledger, &who, standing.acked, limit), Ok(rings(0)));
+        // From every position that was given out: what follows it, or "too old" where it is below the floor.
+        let floor = model.iter().take_while(|(_, fate, _)| *fate == Fate::Gone).count();
+        for (at, (_, _, position)) in model.iter().enumerate() {
+            let wanted = if at + 1 < floor { Err(ReadError::Gone) } else { Ok(rings(at + 1)) };
+            prop_assert_eq!(read_all(&ledger, &who, *position, limit), wanted, "from notice {} of {:?}", at, &steps);
+            let other = Position { check: position.check ^ 1, ..*position };
+            prop_assert!(read_all(&ledger, &who, other, limit).is_err(), "check bits are compared");
+            let elsewhere = Position { epoch: position.epoch + 1, ..*position };
+            prop_assert_eq!(read_all(&ledger, &who, elsewhere, limit), Err(ReadError::Epoch));
+        }
+        let beyond = Position { seq: head.seq + 1_000_000, ..head };
+        prop_assert_eq!(read_all(&ledger, &who, beyond, limit), Err(ReadError::Epoch));
+    });
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (who, device) = (Recipient::customer(Id::new("c").unwrap()), Id::new("d").unwrap());
+    let ledger = open(dir.path());
+    let (id, epoch) = (ledger.id().to_owned(), ledger.epoch());
+    let effects = TurnEffects { notices: vec![notice(&who, "n", NOW.plus_ms(1))], ..TurnEffects::default() };
+    runtime.block_on(ledger.commit(effects)).unwrap();
+    let (_, head) = ledger.standing(&who, &device).unwrap();
+    ledger.stand(&who, &device, Standing { acked: head, sent_seq: head.seq });
+    ledger.close();
+    drop(ledger);
+    let ledger = open(dir.path());
+    assert_eq!((ledger.id(), ledger.epoch()), (id.as_str(), epoch));
+    assert_eq!(ledger.standing(&who, &device).unwrap(), (Standing { acked: head, sent_seq: head.seq }, head));
+    let again = TurnEffects { notices: vec![notice(&who, "n", NOW.plus_ms(1)), notice(&who, "m", NOW.plus_ms(1))], ..TurnEffects::default() };
+    runtime.block_on(ledger.commit(again)).unwrap();
+    assert_eq!(read_all(&ledger, &who, head, 9), Ok(vec!["m".to_owned()]), "the same id is the same notice after a restart, too");
+}
+
+#[test]
+fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let second = Ledger::open(dir.path(), 1000, Arc::new(Silence), |_| {});
+    assert!(matches!(second, Err(OpenError::InUse(_))));
+    ledger.close();
+    drop(ledger);
+    let disk = Disk::open(&dir.path().join("db")).unwrap();
+    let mut batch = disk.batch();
+    batch.put(Space::Meta, keys::FORMAT, &(FORMAT + 1).to_be_bytes());
+    batch.commit().unwrap();
+    drop(disk);
+    let newer = Ledger::open(dir.path(), 1000, Arc::new(Silence), |_| {});
+    assert!(matches!(newer, Err(OpenError::Newer { found: 2, .. })), "{:?}", newer.err());
+}
+
+#[test]
+fn the_stream_never_uses_an_offset_twice_and_knows_its_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let event = |id: u128, body: u64| Incoming {
+        key: bytes::Bytes::from_static(b"one key"),
+        id_hash: id,
+        body_hash: body,
+        value: bytes::Bytes::from_static(b"{}"),
+        content_type: "application/json",
+    };
+    let ledger = open(dir.path());
+    let append = |ledger: &Ledger, events| runtime.block_on(ledger.append(events)).unwrap();
+    use Appended::{Conflict, Duplicate, Logged};
+    assert_eq!(append(&ledger, vec![event(1, 1), event(1, 1), event(1, 2), event(2, 1)]), [Logged, Duplicate, Conflict, Logged]);
+    ledger.close();
+    drop(ledger);
+    let ledger = open(dir.path());
+    assert_eq!(append(&ledger, vec![event(1, 1), event(3, 1)]), [Duplicate, Logged]);
+    let view = ledger.disk.view();
+    let ends: u64 = (0..stream::PARTITIONS).map(|part| stream::end(&view, part).unwrap()).sum();
+    assert_eq!(ends, 3);
+}
