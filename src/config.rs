@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use orderbell_protocol::session;
 use serde::Deserialize;
 
 use crate::ingest::Mapping;
 use crate::net::tokens::{Secret, Tokens};
+use crate::net::NetLimits;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -24,6 +27,8 @@ pub struct Config {
     pub listen: Listen,
     /// Who signs tokens.
     pub tokens: TokenConfig,
+    /// How clients with a socket are treated.
+    pub sessions: Sessions,
     /// Where events come from; without it, from the embedded stream.
     pub kafka: Option<KafkaConfig>,
     /// What the members of an event are called.
@@ -39,6 +44,7 @@ impl Default for Config {
             state_retention_hours: 72,
             listen: Listen::default(),
             tokens: TokenConfig::default(),
+            sessions: Sessions::default(),
             kafka: None,
             mapping: Mapping::default(),
             drain_seconds: 20,
@@ -59,6 +65,37 @@ pub struct Listen {
 impl Default for Listen {
     fn default() -> Self {
         Self { public: SocketAddr::from(([127, 0, 0, 1], 8377)), admin: SocketAddr::from(([127, 0, 0, 1], 8378)) }
+    }
+}
+
+/// How clients with a socket are treated. Milliseconds where a unit is due.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sessions {
+    /// Sockets at once: below the process's file limit, with room for the ledger's files.
+    pub sockets_max: usize,
+    /// Un-acknowledged notices of one client at once.
+    pub window: u16,
+    /// A sign of life at least this often: below the idle time after which proxies and phones cut a silent socket.
+    pub heartbeat_ms: u64,
+    /// A client that was silent for this long is gone.
+    pub silence_ms: u64,
+    /// Un-acknowledged notices are sent again after this long.
+    pub redeliver_after_ms: u64,
+    /// A client that acknowledged nothing after so many tries is deaf.
+    pub attempts_max: u32,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            sockets_max: 15_000,
+            window: 64,
+            heartbeat_ms: 25_000,
+            silence_ms: 70_000,
+            redeliver_after_ms: 10_000,
+            attempts_max: 4,
+        }
     }
 }
 
@@ -150,10 +187,31 @@ impl Config {
         if config.state_retention_hours == 0 {
             return Err(ConfigError::Value("state_retention_hours is at least 1".into()));
         }
+        let sessions = &config.sessions;
+        if sessions.window == 0 || sessions.attempts_max == 0 || sessions.silence_ms <= sessions.heartbeat_ms {
+            return Err(ConfigError::Value("sessions: window and attempts_max are at least 1, silence_ms is above heartbeat_ms".into()));
+        }
         if config.kafka.as_ref().is_some_and(|kafka| kafka.topics.is_empty()) {
             return Err(ConfigError::Value("kafka.topics names at least one topic".into()));
         }
         Ok(config)
+    }
+
+    /// The bounds of the public listener.
+    #[must_use]
+    pub fn limits(&self) -> NetLimits {
+        let base = NetLimits::default();
+        let ms = Duration::from_millis;
+        let session = session::Limits {
+            window: self.sessions.window,
+            page: base.session.page.min(self.sessions.window),
+            heartbeat: ms(self.sessions.heartbeat_ms),
+            silence_timeout: ms(self.sessions.silence_ms),
+            redeliver_after: ms(self.sessions.redeliver_after_ms),
+            attempts_max: self.sessions.attempts_max,
+            ..base.session
+        };
+        NetLimits { session, sockets_max: self.sessions.sockets_max, ..base }
     }
 
     /// How long orders are held after their last event. Milliseconds.

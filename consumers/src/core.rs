@@ -228,7 +228,7 @@ impl Core {
             self.violations += 1;
         }
         // Resume well below the mark, or every completion would pause and resume.
-        if placed.watermark.span() < span * 7 / 10 {
+        if placed.watermark.span() <= span * 7 / 10 {
             placed.span_full = false;
         }
     }

@@ -40,6 +40,18 @@ struct Slot {
     started: Option<Ticket>,
 }
 
+impl Slot {
+    /// What was not handled goes back to the front; it counts as not started.
+    fn give_back(&mut self, rest: Vec<Item>) {
+        if let Some(first) = rest.first() {
+            self.started = first.ticket;
+        }
+        for item in rest.into_iter().rev() {
+            self.queue.push_front(item);
+        }
+    }
+}
+
 /// All queues of one shard.
 #[derive(Debug)]
 pub struct KeyQueues {
@@ -118,9 +130,7 @@ impl KeyQueues {
     /// The turn is over; `rest` was not handled and goes back to the front, in its order.
     pub fn finish(&mut self, key: KeyHash, rest: Vec<Item>) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
-        for item in rest.into_iter().rev() {
-            slot.queue.push_front(item);
-        }
+        slot.give_back(rest);
         if slot.queue.is_empty() {
             self.slots.remove(&key);
         } else {
@@ -132,9 +142,7 @@ impl KeyQueues {
     /// The turn is over and its key rests until `until`; `rest` goes back to the front, in its order.
     pub fn park(&mut self, key: KeyHash, rest: Vec<Item>, until: Duration) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
-        for item in rest.into_iter().rev() {
-            slot.queue.push_front(item);
-        }
+        slot.give_back(rest);
         slot.state = State::Parked(until);
         self.parked.push(Reverse((until, key)));
     }
@@ -149,6 +157,9 @@ impl KeyQueues {
             dropped.extend(out);
         }
         self.slots.retain(|_, slot| slot.state == State::Running || !slot.queue.is_empty());
+        // A key that comes back must not stand in line twice, or it gets two turns for each one of the others.
+        let slots = &self.slots;
+        self.ready.retain(|key| slots.contains_key(key));
         dropped
     }
 

@@ -6,7 +6,6 @@ use tokio::signal::unix::{signal, SignalKind};
 
 use super::{logs, say, tell, FAILED};
 use crate::config::Config;
-use crate::net::NetLimits;
 use crate::server::Server;
 
 /// The ledger could not be written: the exit code of sysexits' EX_SOFTWARE.
@@ -37,7 +36,7 @@ async fn serve(config: &Config) -> Result<(), ExitCode> {
         say(&format!("orderbell: the ledger cannot be written: {error}. Ending at once; what was answered is durable."));
         std::process::exit(LEDGER_FAILED);
     };
-    let server = Server::start(config, NetLimits::default(), ledger_failed).await.map_err(|error| failed(&error.to_string()))?;
+    let server = Server::start(config, config.limits(), ledger_failed).await.map_err(|error| failed(&error.to_string()))?;
     tracing::info!(public = %server.public(), admin = %server.admin(), data = %config.data_dir.display(), "ready");
     hint(config, &server);
     let name = tokio::select! {

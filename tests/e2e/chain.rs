@@ -57,6 +57,15 @@ impl Bell {
         Self::with(temp, dir, Vec::new())
     }
 
+    /// Embedded, with a configuration file.
+    pub(crate) fn configured(text: &str) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, config) = (temp.path().join("data"), temp.path().join("orderbell.toml"));
+        std::fs::write(&config, text).unwrap();
+        let args = vec!["--config".to_owned(), config.to_str().unwrap().to_owned()];
+        Self::with(temp, dir, args)
+    }
+
     pub(crate) fn with(temp: TempDir, dir: PathBuf, args: Vec<String>) -> Self {
         let (process, public, admin) = Self::serve(&dir, &args);
         Self {

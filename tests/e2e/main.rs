@@ -5,5 +5,7 @@ mod crash;
 mod door;
 #[cfg(feature = "real-kafka")]
 mod kafka;
+#[cfg(feature = "real-kafka")]
+mod members;
 mod ring;
 mod sockets;

@@ -1,9 +1,6 @@
 //! Sockets that behave badly, and servers that stop.
 
-use std::time::Duration;
-
 use orderbell::client::{Heard, Socket};
-use orderbell_lab::PATIENCE;
 use orderbell_protocol::{NoticeKind::NewOrder, Position, ServerFrame};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -12,7 +9,7 @@ use crate::chain::{event, soon, Bell};
 
 #[tokio::test]
 async fn un_acked_notices_come_again_marked_and_a_deaf_client_is_found() {
-    let bell = Bell::embedded();
+    let bell = Bell::configured("[sessions]\nredeliver_after_ms = 400\n");
     let mut till = bell.till("1", "deaf").await;
     bell.pays("o1", "1").await;
     let first = till.notice().await;
@@ -168,5 +165,4 @@ async fn sigterm_under_load_sends_everybody_away_and_loses_nothing() {
         let notice = till.notice().await;
         till.acks(&notice).await;
     }
-    assert!(PATIENCE > Duration::ZERO);
 }

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Plants one fault after another and sees a test catch it. A patch says in its first lines which package and which test:
+#
+#   # package: orderbell-consumers
+#   # test: --test group            (arguments for cargo test)
+#
+# A mutant that does not build, or that no test catches, fails the run.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+tree=$root/.cache/mutants
+rm -rf "$tree"; mkdir -p "$tree"
+git ls-files -z --cached --others --exclude-standard | tar --null -cf - -T - | tar -xf - -C "$tree"
+export CARGO_TARGET_DIR=$root/target/mutants ORDERBELL_KAFKA_LIBS=$root/.cache/kafka/libs
+cd "$tree"
+caught=0 survived=0
+for patch in "$root"/tests/mutants/*.patch; do
+  name=$(basename "$patch" .patch)
+  package=$(sed -n 's/^# package: //p' "$patch" | head -n 1)
+  test=$(sed -n 's/^# test: //p' "$patch" | head -n 1)
+  patch --quiet -p1 < "$patch"
+  # shellcheck disable=SC2086 # the arguments are words
+  if ! cargo test --quiet --package "$package" $test --no-run > "$tree/build.txt" 2>&1; then
+    cat "$tree/build.txt"; echo "mutant $name does not build"; survived=$((survived + 1))
+  elif timeout 300 cargo test --quiet --package "$package" $test > "$tree/test.txt" 2>&1; then
+    echo "mutant $name SURVIVED"; survived=$((survived + 1))
+  else
+    echo "mutant $name caught by $(grep -m 1 -oE '^    [a-z_:]+$' "$tree/test.txt" | tr -d ' ' || echo 'a test that hung')"; caught=$((caught + 1))
+  fi
+  patch --quiet -R -p1 < "$patch"
+done
+echo "mutants: $caught passed, $survived failed"
+[ "$survived" = 0 ]

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# The test command: installs what the tests need (Debian packages, Kafka's jars), then runs everything.
+#
+#   tests/run.sh                      everything
+#   KAFKA_BOOTSTRAP=host:port tests/run.sh    the shared scenarios on another Kafka
+#
+# Plain `cargo test` needs none of this: it is hermetic.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+
+say() { printf '\n== %s\n' "$*"; }
+
+need() { # command, Debian package
+  command -v "$1" >/dev/null 2>&1 || missing+=("$2")
+}
+missing=()
+need cc build-essential
+need kcat kcat
+need strace strace
+need java default-jre-headless
+need mvn maven
+need git git
+if [ ${#missing[@]} -gt 0 ]; then
+  say "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+  $sudo apt-get update -qq
+  $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+jars=$root/.cache/kafka/libs
+if [ ! -f "$jars/.complete" ]; then
+  say "fetching Kafka's jars"
+  rm -rf "$jars"; mkdir -p "$jars"
+  (cd tests/kafka && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DoutputDirectory="$jars" -DincludeScope=runtime)
+  touch "$jars/.complete"
+fi
+
+say "format"
+cargo fmt --all --check
+say "tests: unit, property, scenarios, crashes, real Kafka"
+# The consumers' example is a process of one of the scenarios.
+cargo build --quiet --package orderbell-consumers --examples
+cargo test --workspace --features orderbell/real-kafka
+say "lints"
+cargo clippy --workspace --all-targets --features orderbell/real-kafka -- -D warnings
+say "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+say "the demo rings"
+cargo run --quiet -- demo --seconds 6 > target/demo.txt
+grep -q 'new order' target/demo.txt && grep -q 'pickup code' target/demo.txt && grep -q '\[poll\]' target/demo.txt
+tail -n 1 target/demo.txt
+say "mutants"
+tests/mutants/run.sh
+say "all is well"
