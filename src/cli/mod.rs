@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bench;
 mod demo;
 mod serve;
 
@@ -45,6 +46,11 @@ enum Command {
     Demo {
         #[command(flatten)]
         options: demo::DemoOptions,
+    },
+    /// Measure on this machine: bounded loads on loopback.
+    Bench {
+        #[command(subcommand)]
+        bench: bench::Bench,
     },
     /// Mint a token with the newest key.
     Token {
@@ -129,6 +135,7 @@ pub fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Serve { place } => place.config().and_then(|config| serve::run(&config)),
         Command::Demo { options } => demo::run(&options),
+        Command::Bench { bench } => bench::run(&bench),
         Command::Token { role, id, device, seconds, place } => place.config().and_then(|config| token(&config, role, &id, device.as_deref(), seconds)),
     };
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)

@@ -3,6 +3,7 @@
 mod chain;
 mod crash;
 mod door;
+mod handshake;
 #[cfg(feature = "real-kafka")]
 mod kafka;
 #[cfg(feature = "real-kafka")]

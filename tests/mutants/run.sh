@@ -11,7 +11,10 @@ root=$PWD
 tree=$root/.cache/mutants
 rm -rf "$tree"; mkdir -p "$tree"
 git ls-files -z --cached --others --exclude-standard | tar --null -cf - -T - | tar -xf - -C "$tree"
+# What is built of other people's crates serves here, too; what is built of mutants stays apart.
 export CARGO_TARGET_DIR=$root/target/mutants ORDERBELL_KAFKA_LIBS=$root/.cache/kafka/libs
+rm -rf "$CARGO_TARGET_DIR"; mkdir -p "$CARGO_TARGET_DIR"
+[ ! -d "$root/target/debug" ] || cp -al "$root/target/debug" "$CARGO_TARGET_DIR/debug"
 cd "$tree"
 caught=0 survived=0
 for patch in "$root"/tests/mutants/*.patch; do

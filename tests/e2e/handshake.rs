@@ -1,0 +1,89 @@
+//! Handshakes that are not what they should be: each gets an HTTP answer, none is dropped without a word.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::chain::{soon, Bell};
+
+const GOOD: &str = "GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: orderbell.v1\r\n\r\n";
+
+/// Sends bytes and reads the answer's head and, if it is short, its body.
+async fn answer(server: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = vec![0; 4096];
+    let mut read = 0;
+    loop {
+        let more = soon("an answer", stream.read(&mut bytes[read..])).await.unwrap_or(0);
+        read += more;
+        let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
+        if more == 0 || text.contains("\r\n\r\n") {
+            return text;
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_wrong_handshake_is_answered() {
+    let bell = Bell::embedded();
+    let cases = [
+        (GOOD.to_owned(), "101"),
+        (GOOD.replace("Version: 13", "Version: 12"), "426"),
+        (GOOD.replace("Upgrade: websocket\r\n", ""), "426"),
+        (GOOD.replace("orderbell.v1", "mqtt"), "400"),
+        (GOOD.replace("Sec-WebSocket-Protocol: orderbell.v1\r\n", ""), "400"),
+        (GOOD.replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), "400"),
+        (GOOD.replace("GET", "POST"), "405"),
+        (GOOD.replace("HTTP/1.1", "HTTP/1.0"), "505"),
+        (GOOD.replace("Host: x", "Host: x\r\nOrigin: https://evil.example\r\nCookie: a=b"), "403"),
+        (GOOD.replace("Host: x", &format!("Host: x\r\nX-Long: {}", "x".repeat(20_000))), "431"),
+        (GOOD.replace("Host: x", &"X-Many: x\r\n".repeat(100)), "431"),
+        ("not http at all\r\n\r\n".to_owned(), "400"),
+    ];
+    for (request, status) in cases {
+        let answered = answer(bell.public, &request).await;
+        assert!(answered.starts_with(&format!("HTTP/1.1 {status}")) || answered.starts_with(&format!("HTTP/1.0 {status}")),
+            "{status} for {}...: {answered}", &request[..request.len().min(120)]);
+    }
+    let compressed = GOOD.replace("Host: x", "Host: x\r\nSec-WebSocket-Extensions: permessage-deflate");
+    let answered = answer(bell.public, &compressed).await.to_lowercase();
+    assert!(answered.contains("sec-websocket-protocol: orderbell.v1") && !answered.contains("permessage-deflate"), "{answered}");
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut() {
+    let bell = Bell::embedded();
+    let mut stream = TcpStream::connect(bell.public).await.unwrap();
+    stream.write_all(b"GET /v1/ws HTTP/1.1\r\nHost:").await.unwrap();
+    let mut rest = Vec::new();
+    soon("the end of the connection", stream.read_to_end(&mut rest)).await.unwrap();
+}
+
+#[tokio::test]
+async fn frames_that_break_the_rfc_get_their_close_code() {
+    // Masked with a key of zeros: the payload stands as it is.
+    let cases: [(&[u8], u16); 6] = [
+        (&[0x81, 0x02, b'h', b'i'], 1002),                                 // not masked
+        (&[0xc1, 0x80, 0, 0, 0, 0], 1002),                                 // a reserved bit
+        (&[0x83, 0x80, 0, 0, 0, 0], 1002),                                 // a reserved opcode
+        (&[0x80, 0x80, 0, 0, 0, 0], 1002),                                 // a continuation of nothing
+        (&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe], 1007),                     // no UTF-8
+        (&[0x81, 0xff, 0, 0, 0, 0, 0x01, 0, 0, 0, 0, 0, 0, 0], 1009),      // a header that announces 16 MiB
+    ];
+    let bell = Bell::embedded();
+    for (frame, code) in cases {
+        let mut stream = TcpStream::connect(bell.public).await.unwrap();
+        stream.write_all(GOOD.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(soon("the handshake's answer", stream.read_u8()).await.unwrap());
+        }
+        stream.write_all(frame).await.unwrap();
+        let mut close = [0; 4];
+        soon("a close frame", stream.read_exact(&mut close)).await.unwrap();
+        assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, code), "{frame:x?}");
+    }
+}
