@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use orderbell_consumers::{Offset, Part};
 use orderbell_protocol::session;
 use serde::Deserialize;
 
 use crate::ingest::Mapping;
-use crate::net::tokens::{Secret, Tokens};
 use crate::net::NetLimits;
+use crate::net::tokens::{Secret, Tokens};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Config {
     pub mapping: Mapping,
     /// Longest time that a stop may take. Seconds.
     pub drain_seconds: u64,
+    /// What an operator gives up at this start; from the command line only.
+    #[serde(skip)]
+    pub skips: Vec<(Part, Offset)>,
 }
 
 impl Default for Config {
@@ -48,6 +52,7 @@ impl Default for Config {
             kafka: None,
             mapping: Mapping::default(),
             drain_seconds: 20,
+            skips: Vec::new(),
         }
     }
 }
@@ -189,7 +194,9 @@ impl Config {
         }
         let sessions = &config.sessions;
         if sessions.window == 0 || sessions.attempts_max == 0 || sessions.silence_ms <= sessions.heartbeat_ms {
-            return Err(ConfigError::Value("sessions: window and attempts_max are at least 1, silence_ms is above heartbeat_ms".into()));
+            return Err(ConfigError::Value(
+                "sessions: window and attempts_max are at least 1, silence_ms is above heartbeat_ms".into(),
+            ));
         }
         if config.kafka.as_ref().is_some_and(|kafka| kafka.topics.is_empty()) {
             return Err(ConfigError::Value("kafka.topics names at least one topic".into()));

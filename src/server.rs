@@ -16,13 +16,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ConfigError};
 use crate::hub::Hub;
-use crate::ingest::{door, OrderHandler};
+use crate::ingest::{OrderHandler, door};
 use crate::ledger::{Ledger, OpenError};
 use crate::net::{self, Door, Health, Net, NetLimits};
 use crate::observe::Metrics;
 
 /// Orders whose retention is looked at in one go, and how often.
-const SWEEP_MAX: usize = 512;
+const SWEEP_MAX: usize = 2_048;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Connections of the admin listener.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -95,7 +95,11 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]; nothing stays half started.
-    pub async fn start(config: &Config, limits: NetLimits, failed: impl Fn(&str) + Send + 'static) -> Result<Arc<Self>, StartError> {
+    pub async fn start(
+        config: &Config,
+        limits: NetLimits,
+        failed: impl Fn(&str) + Send + 'static,
+    ) -> Result<Arc<Self>, StartError> {
         let (public_listener, public) = listen(config.listen.public).await?;
         let (admin_listener, admin) = listen(config.listen.admin).await?;
         let hub = Arc::new(Hub::default());
@@ -122,10 +126,24 @@ impl Server {
         });
         let tasks = net.tasks().clone();
         let (routes, drain) = (net.routes(), net.draining_token());
-        tasks.spawn(net::serve(public_listener, routes, tasks.clone(), drain.clone(), limits.http_max, limits.head_timeout));
+        tasks.spawn(net::serve(
+            public_listener,
+            routes,
+            tasks.clone(),
+            drain.clone(),
+            limits.http_max,
+            limits.head_timeout,
+        ));
         let (admin_tasks, stopped) = (server.admin_tasks.clone(), server.stopped.clone());
         let routes = net::admin_routes(health);
-        admin_tasks.spawn(net::serve(admin_listener, routes, admin_tasks.clone(), stopped, ADMIN_CONNECTIONS_MAX, limits.head_timeout));
+        admin_tasks.spawn(net::serve(
+            admin_listener,
+            routes,
+            admin_tasks.clone(),
+            stopped,
+            ADMIN_CONNECTIONS_MAX,
+            limits.head_timeout,
+        ));
         tasks.spawn(sweep(server.clone(), handler, drain));
         Ok(server)
     }
@@ -155,7 +173,9 @@ impl Server {
         let group = self.group.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ledger = self.ledger.clone();
         let saved = tokio::task::spawn_blocking(move || {
-            let ended = group.is_none_or(|group| group.stop().inspect_err(|error| tracing::error!(%error, "the source had ended")).is_ok());
+            let ended = group.is_none_or(|group| {
+                group.stop().inspect_err(|error| tracing::error!(%error, "the source had ended")).is_ok()
+            });
             ledger.close();
             ended
         });
@@ -173,7 +193,7 @@ fn door_of(config: &Config) -> Door {
 }
 
 fn group(config: &Config, ledger: &Arc<Ledger>, handler: &Arc<OrderHandler>) -> Result<Group, StartError> {
-    let options = Options { retention_ms: config.retention_ms(), ..Options::default() };
+    let options = Options { retention_ms: config.retention_ms(), skips: config.skips.clone(), ..Options::default() };
     match &config.kafka {
         None => Ok(Group::start(ledger.stream(), handler.clone(), ledger.clone(), ledger.clone(), &options)),
         Some(kafka) => kafka_group(kafka, ledger, handler, &options),
@@ -181,7 +201,12 @@ fn group(config: &Config, ledger: &Arc<Ledger>, handler: &Arc<OrderHandler>) -> 
 }
 
 #[cfg(not(feature = "kafka"))]
-fn kafka_group(_: &crate::config::KafkaConfig, _: &Arc<Ledger>, _: &Arc<OrderHandler>, _: &Options) -> Result<Group, StartError> {
+fn kafka_group(
+    _: &crate::config::KafkaConfig,
+    _: &Arc<Ledger>,
+    _: &Arc<OrderHandler>,
+    _: &Options,
+) -> Result<Group, StartError> {
     Err(StartError::Kafka("this binary was built without the feature `kafka`".into()))
 }
 

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orderbell_consumers::kafka::{KafkaOptions, KafkaSource};
-use orderbell_consumers::{sim, Group, Handler, KeyHash, Options, Outcome, Record, Turn};
+use orderbell_consumers::{Group, Handler, KeyHash, Options, Outcome, Record, Turn, sim};
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use rdkafka::ClientConfig;
 
 /// Bytes of a record's value: those of a small order event.
 const VALUE_BYTES: usize = 200;

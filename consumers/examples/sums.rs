@@ -1,19 +1,20 @@
 //! Sums of sensor readings, by several processes of one Kafka group: nothing in here knows of orders.
 //!
-//! Shows all that a user of this crate writes: a handler (a key, and what to do with a turn), a place for letters that are too large for
-//! a topic, options, a start and a stop. There is no durable state, so the group's own offset is the position: [`GroupOffsets`] with
-//! [`Resume::Committed`].
+//! Shows all that a user of this crate writes: a handler (a key, and what to do with a turn), a place for letters that
+//! are too large for a topic, options, a start and a stop. There is no durable state, so the group's own offset is the
+//! position: [`GroupOffsets`] with [`Resume::Committed`].
 //!
 //! ```text
 //! sums --bootstrap 127.0.0.1:9092 --group sums --topic readings --out here.txt
 //! ```
 //!
-//! A record is a number, its key the sensor. The work is one line `partition offset key value` at the end of `--out`, written before the
-//! record is called done; a turn's lines go out in one write, so that a killed process leaves at most one torn line, the last. With
-//! `--work-ms`, a turn first waits up to that long, each sensor its own time: sensors then finish out of order, as with real work.
+//! A record is a number, its key the sensor. The work is one line `partition offset key value` at the end of `--out`,
+//! written before the record is called done; a turn's lines go out in one write, so that a killed process leaves at
+//! most one torn line, the last. With `--work-ms`, a turn first waits up to that long, each sensor its own time:
+//! sensors then finish out of order, as with real work.
 //!
-//! A repeated record does not count twice: the sum of a sensor remembers how far it got. It only speaks of what this process handled;
-//! after a hand-over the next owner begins at nothing. That is the price of keeping sums in memory.
+//! A repeated record does not count twice: the sum of a sensor remembers how far it got. It only speaks of what this
+//! process handled; after a hand-over the next owner begins at nothing. That is the price of keeping sums in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
@@ -28,7 +29,7 @@ use orderbell_consumers::kafka::{GroupOffsets, KafkaLetters, KafkaOptions, Kafka
 use orderbell_consumers::{
     DeadLetters, Group, Handler, KeyHash, Letter, NotTaken, Offset, Options, Outcome, Reason, Record, Resume, Turn,
 };
-use tokio::signal::unix::{signal, SignalKind};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// A sensor: the sum so far, and the next offset that is not in it.
 #[derive(Default)]
@@ -86,7 +87,8 @@ impl Handler for Sums {
         }
         let mut outcomes = vec![Outcome::Done; readings.len()];
         if readings.len() < turn.records.len() {
-            outcomes.push(Outcome::Reject(Reason { code: "not-a-number", message: "a reading is a whole number".into() }));
+            outcomes
+                .push(Outcome::Reject(Reason { code: "not-a-number", message: "a reading is a whole number".into() }));
         }
         outcomes
     }
@@ -128,7 +130,7 @@ fn kafka(arguments: &BTreeMap<String, String>) -> Result<KafkaOptions, Box<dyn E
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
     let arguments = arguments()?;
     let options = kafka(&arguments)?;
     let out = OpenOptions::new().append(true).create(true).open(arguments.get("out").ok_or("--out is needed")?)?;

@@ -337,7 +337,8 @@ impl Core {
     pub fn settled(&self, parts: &[Part]) -> bool {
         parts.iter().all(|part| {
             let placed = self.index.get(part).and_then(|slot| self.slots[*slot as usize].placed.as_ref());
-            placed.is_none_or(|placed| placed.asked.is_none() && placed.watermark.frontier().next <= placed.durable.next)
+            placed
+                .is_none_or(|placed| placed.asked.is_none() && placed.watermark.frontier().next <= placed.durable.next)
         })
     }
 

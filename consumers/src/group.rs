@@ -17,15 +17,15 @@
 //! Refused: a task per partition (a slow key would hold up its neighbours), and committing from the handlers (a frontier is a fact about
 //! a whole prefix).
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::core::{Core, Limits};
 use crate::key_queues::Item;
 use crate::poller::Poller;
-use crate::record::Record;
+use crate::record::{Offset, Part, Record};
 use crate::seams::{DeadLetters, Frontiers, Handler, KeyHash, Source, SourceError, Waker};
 use crate::shard::{Shard, ShardLimits, ToShard};
 use crate::start::Resume;
@@ -58,6 +58,9 @@ pub struct Options {
     pub retention_ms: i64,
     /// Who keeps the position.
     pub resume: Resume,
+    /// An operator's word: nothing below this offset of this partition is read any more, whatever stands there. The way on for a
+    /// partition whose bytes are damaged.
+    pub skips: Vec<(Part, Offset)>,
 }
 
 impl Default for Options {
@@ -76,6 +79,7 @@ impl Default for Options {
             stop_max: Duration::from_secs(10),
             retention_ms: 3 * 24 * 3600 * 1000,
             resume: Resume::Frontiers,
+            skips: Vec::new(),
         }
     }
 }
@@ -163,7 +167,8 @@ impl Group {
         let shard = &self.shards[shard_of(key, self.shards.len())];
         let batch = vec![(key, Item { record, ticket: None, attempts: 0 })];
         shard.try_send(ToShard::Batch(batch)).map_err(|error| {
-            let (flume::TrySendError::Full(ToShard::Batch(mut batch)) | flume::TrySendError::Disconnected(ToShard::Batch(mut batch))) = error
+            let (flume::TrySendError::Full(ToShard::Batch(mut batch))
+            | flume::TrySendError::Disconnected(ToShard::Batch(mut batch))) = error
             else {
                 unreachable!("what was sent comes back")
             };

@@ -100,7 +100,8 @@ impl KeyQueues {
             let turn: Vec<Item> = slot.queue.drain(..take).collect();
             for ticket in turn.iter().filter_map(|item| item.ticket) {
                 let before = slot.started.replace(ticket);
-                let broken = before.is_some_and(|old| old.slot == ticket.slot && old.epoch == ticket.epoch && old.nth > ticket.nth);
+                let broken = before
+                    .is_some_and(|old| old.slot == ticket.slot && old.epoch == ticket.epoch && old.nth > ticket.nth);
                 self.violations += u64::from(broken);
             }
             return Some((key, turn));

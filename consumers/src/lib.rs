@@ -17,8 +17,8 @@ pub mod watermark;
 pub use group::{Group, Options};
 pub use record::{Offset, Part, Record};
 pub use seams::{
-    DeadLetters, FrontierError, Frontier, Frontiers, Handler, Held, KeyHash, Letter, NotTaken, Outcome, Polled, Reason, Saved, Source,
-    SourceError, Turn, Waker,
+    DeadLetters, Frontier, FrontierError, Frontiers, Handler, Held, KeyHash, Letter, NotTaken, Outcome, Polled, Reason,
+    Saved, Source, SourceError, Turn, Waker,
 };
 pub use start::Resume;
 pub use stats::Stats;

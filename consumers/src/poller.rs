@@ -1,11 +1,11 @@
 //! The loop of the poll thread. See [`crate::group`] for the picture.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::core::{Core, Offer};
-use crate::group::{shard_of, Options};
+use crate::group::{Options, shard_of};
 use crate::key_queues::Item;
 use crate::record::{Part, Record};
 use crate::seams::{Frontier, Frontiers, Handler, KeyHash, Polled, Saved, Source, SourceError};
@@ -103,6 +103,8 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         }
         let parts = self.core.parts();
         self.give_up(&parts, self.options.stop_max, false);
+        // What the last second saw: no upkeep follows.
+        self.stats.violations.add(std::mem::take(&mut self.core.violations));
         Ok(())
     }
 
@@ -304,15 +306,28 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         let mut starts = Vec::with_capacity(parts.len());
         for (part, saved) in parts.iter().zip(saved) {
             let known = self.frontiers.knows_topic(&cluster, &part.topic).map_err(|error| error.to_string())?;
-            let held = self.source.held(part, now_ms() - self.options.retention_ms).map_err(|error| error.to_string())?;
-            starts.push(start::start(saved, held, known, self.options.resume));
+            let held =
+                self.source.held(part, now_ms() - self.options.retention_ms).map_err(|error| error.to_string())?;
+            let start = start::start(saved, held, known, self.options.resume);
+            let skip = self.options.skips.iter().find(|(named, _)| named == part);
+            starts.push(match skip {
+                Some((_, at)) if start.frontier.next < *at => {
+                    tracing::warn!(%part, from = start.frontier.next, to = at, "skipping, as an operator said");
+                    start::skip(start, (*at).min(held.end))
+                }
+                _ => start,
+            });
         }
         Ok(starts)
     }
 
     fn place_at(&mut self, parts: Vec<Part>, starts: Vec<Start>) {
-        let fresh: Vec<(Part, Frontier)> =
-            parts.iter().zip(&starts).filter(|(_, start)| start.fresh).map(|(part, start)| (part.clone(), start.frontier)).collect();
+        let fresh: Vec<(Part, Frontier)> = parts
+            .iter()
+            .zip(&starts)
+            .filter(|(_, start)| start.fresh)
+            .map(|(part, start)| (part.clone(), start.frontier))
+            .collect();
         if !fresh.is_empty() && !self.save_and_wait(fresh) {
             tracing::warn!(?parts, "the start offsets are not durable yet");
             self.unplaced.extend(parts);

@@ -83,6 +83,12 @@ pub fn start(saved: Option<Frontier>, held: Held, topic_known: bool, resume: Res
     Start { frontier, probe, fresh: false, alarm: None }
 }
 
+/// An operator's word to begin no earlier than `at`: what stands between is given up, and the new position is saved first.
+#[must_use]
+pub fn skip(start: Start, at: Offset) -> Start {
+    if start.frontier.next >= at { start } else { fresh(at, start.alarm) }
+}
+
 /// After [`crate::core::Offer::Mismatch`]: from the earliest record there is.
 #[must_use]
 pub fn start_anew(held: Held) -> Start {
@@ -125,6 +131,13 @@ mod tests {
     fn a_frontier_outside_the_log_is_an_alarm_with_the_size_of_the_gap() {
         assert_eq!(start(frontier(60), HELD, true, Resume::Frontiers), fresh(100, Some(Alarm::Passed { missing: 40 })));
         assert_eq!(start(frontier(230), HELD, true, Resume::Frontiers), fresh(100, Some(Alarm::Shrunk { beyond: 30 })));
+    }
+
+    #[test]
+    fn a_skip_moves_forward_and_never_back() {
+        let begun = start(frontier(150), HELD, true, Resume::Frontiers);
+        assert_eq!(skip(begun, 160), fresh(160, None));
+        assert_eq!(skip(begun, 150), begun);
     }
 
     #[test]

@@ -59,7 +59,9 @@ impl Watermark {
 
     /// The record with this number is finished. False when it was finished before or never registered: a caller's error.
     pub fn complete(&mut self, nth: Nth) -> bool {
-        let Some(entry) = nth.checked_sub(self.front).and_then(|at| self.ring.get_mut(at as usize)) else { return false };
+        let Some(entry) = nth.checked_sub(self.front).and_then(|at| self.ring.get_mut(at as usize)) else {
+            return false;
+        };
         let fresh = !std::mem::replace(&mut entry.done, true);
         while self.ring.front().is_some_and(|entry| entry.done) {
             if let Some(entry) = self.ring.pop_front() {

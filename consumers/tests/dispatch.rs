@@ -1,88 +1,30 @@
-//! The dispatch core and the key queues against naive models: invariants I1 to I19 of the design, for any sequence of operations.
+//! The dispatch core and the key queues against naive models: invariants I1 to I19 of the design, for any sequence of
+//! operations.
 //!
-//! A world of two or three small logs is driven step by step, without threads, clocks or sleeps: time is a number that a step moves.
-//! The world does what the poll thread and a shard do between `Core` and `KeyQueues`, and beside them it keeps the simplest model
-//! that can be right: per epoch a map from offset to "done", per log the set of offsets ever finished, per key a list of what waits.
+//! A world of two or three small logs is driven step by step, without threads, clocks or sleeps: time is a number
+//! that a step moves. The world does what the poll thread and a shard do between `Core` and `KeyQueues`, and beside
+//! them it keeps the simplest model that can be right: per epoch a map from offset to "done", per log the set of
+//! offsets ever finished, per key a list of what waits.
 //!
-//! Attacked: a frontier that leads (a record that no restart reads again is lost), order within a key, two turns of one key at once,
-//! credits that leak or come back too early, epochs that reach into each other, lines in which somebody stands twice. Limits are
-//! tiny, so that every bound is met. Every sequence ends undisturbed: what is still open must then finish, with nothing left over.
+//! Attacked: a frontier that leads (a record that no restart reads again is lost), order within a key, two turns of
+//! one key at once, credits that leak or come back too early, epochs that reach into each other, lines in which
+//! somebody stands twice. Limits are tiny, so that every bound is met. Every sequence ends undisturbed: what is still
+//! open must then finish, with nothing left over.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it stands")]
+
+#[path = "dispatch/model.rs"]
+mod model;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
+use model::{How, Lane, POLL_MAX, Read, Step};
 use orderbell_consumers::core::{Core, Epoch, Limits, Offer, Ticket};
 use orderbell_consumers::key_queues::{Item, KeyQueues};
 use orderbell_consumers::seams::Frontier;
 use orderbell_consumers::{KeyHash, Offset, Part, Record};
 use proptest::prelude::*;
-
-/// Most records of one poll.
-const POLL_MAX: usize = 8;
-
-#[derive(Clone, Copy, Debug)]
-enum How {
-    Done,
-    Retry(u64),
-    Reject,
-}
-
-/// One thing that happens. Numbers choose among what is there at that moment, so that any sequence is a valid one.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Poll { lane: usize, max: usize, again: bool },
-    Turn,
-    /// A running turn ends: some are done, then `how`.
-    Answer { which: usize, done: usize, how: How },
-    /// The dead letters took one.
-    Buried { which: usize },
-    Save,
-    Durable,
-    Drain { lane: usize },
-    Fence { lane: usize },
-    Assign { lane: usize, probe: bool },
-    End { lane: usize },
-    Tick(u64),
-    Crash,
-}
-
-/// What one epoch has read: by offset its key, and whether it is done.
-#[derive(Debug)]
-struct Read {
-    lane: usize,
-    records: BTreeMap<Offset, (KeyHash, bool)>,
-    high: Offset,
-    stored: Offset,
-    fenced: bool,
-}
-
-impl Read {
-    /// F(p): the first that is read and not done.
-    fn frontier(&self) -> Offset {
-        self.records.iter().find(|(_, (_, done))| !done).map_or(self.high, |(offset, _)| *offset)
-    }
-
-    fn open(&self) -> usize {
-        self.records.values().filter(|(_, done)| !done).count()
-    }
-}
-
-/// One partition: its log, what is durable of it, and its reader.
-#[derive(Debug)]
-struct Lane {
-    part: Part,
-    log: Vec<(Record, KeyHash)>,
-    end: Offset,
-    store: Frontier,
-    finished: BTreeSet<Offset>,
-    epoch: Option<Epoch>,
-    /// Index of the next record that the source delivers.
-    next: usize,
-    probe: Option<Offset>,
-    draining: bool,
-    paused: bool,
-}
 
 struct World {
     limits: Limits,
@@ -104,7 +46,7 @@ struct World {
 
 impl World {
     fn new(limits: Limits, turn_max: usize, logs: &[Vec<(u64, Option<u8>, usize)>]) -> Self {
-        let lanes = logs.iter().enumerate().map(|(number, log)| lane(number, log)).collect();
+        let lanes = logs.iter().enumerate().map(|(number, log)| model::lane(number, log)).collect();
         Self {
             limits,
             turn_max,
@@ -340,7 +282,7 @@ impl World {
         }
     }
 
-    /// The oldest save becomes durable, also that of an epoch that ended meanwhile: the core must not take it for its own.
+    /// The oldest save becomes durable, also that of an epoch that ended: the core must not take it for its own.
     fn durable(&mut self) {
         let Some(saved) = self.saves.pop_front() else { return };
         for (part, frontier) in &saved {
@@ -464,61 +406,18 @@ impl World {
     }
 }
 
-fn lane(number: usize, rows: &[(u64, Option<u8>, usize)]) -> Lane {
-    let part = Part::new("orders", u32::try_from(number).unwrap());
-    let mut end = 10;
-    let mut log = Vec::new();
-    for (gap, key, len) in rows {
-        let offset = end + gap;
-        let unkeyed = 1_000 * (number as u64 + 1) + offset;
-        let hash = KeyHash(key.map_or(unkeyed, u64::from));
-        let (key, value) = (key.map(|key| Bytes::from(vec![key])), Some(Bytes::from(vec![7; *len])));
-        let (part, timestamp_ms) = (part.clone(), offset.cast_signed());
-        log.push((Record { part, offset, timestamp_ms, key, value, headers: Vec::new() }, hash));
-        end = offset + 1;
-    }
-    let store = Frontier { next: 10, last: None };
-    // Control records at the tail are never delivered.
-    let (end, finished) = (end + number as u64, BTreeSet::new());
-    Lane { part, log, end, store, finished, epoch: None, next: 0, probe: None, draining: false, paused: false }
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let how = prop_oneof![4 => Just(How::Done), 2 => (1_u64..40).prop_map(How::Retry), 1 => Just(How::Reject)];
-    let lane = 0_usize..3;
-    prop_oneof![
-        12 => (lane.clone(), 1..=POLL_MAX, prop::bool::weighted(0.1))
-            .prop_map(|(lane, max, again)| Step::Poll { lane, max, again }),
-        14 => Just(Step::Turn),
-        12 => (0_usize..8, 0_usize..4, how).prop_map(|(which, done, how)| Step::Answer { which, done, how }),
-        3 => (0_usize..4).prop_map(|which| Step::Buried { which }),
-        4 => Just(Step::Save),
-        3 => Just(Step::Durable),
-        1 => lane.clone().prop_map(|lane| Step::Drain { lane }),
-        2 => lane.clone().prop_map(|lane| Step::Fence { lane }),
-        4 => (lane.clone(), any::<bool>()).prop_map(|(lane, probe)| Step::Assign { lane, probe }),
-        3 => lane.prop_map(|lane| Step::End { lane }),
-        4 => (1_u64..30).prop_map(Step::Tick),
-        1 => Just(Step::Crash),
-    ]
-}
-
-fn limits() -> impl Strategy<Value = Limits> {
-    (1_u64..=64, 200_u64..12_000, 1_usize..=64).prop_map(|(records, bytes, span)| Limits { records, bytes, span })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_of_polls_turns_rebalances_and_crashes_keeps_the_invariants(
-        limits in limits(),
+        limits in model::limits(),
         turn_max in 1_usize..=4,
         logs in prop::collection::vec(
             prop::collection::vec((0_u64..3, prop::option::weighted(0.9, 0_u8..4), 0_usize..40), 0..30),
             2..=3,
         ),
-        steps in prop::collection::vec(step(), 0..140),
+        steps in prop::collection::vec(model::step(), 0..140),
     ) {
         let mut world = World::new(limits, turn_max, &logs);
         (0..world.lanes.len()).for_each(|lane| world.step(Step::Assign { lane, probe: false }));

@@ -2,13 +2,15 @@
 //!
 //! Attacked here: a key that never ends, panics, dead letters that are not taken, partitions that go and come back, a topic made anew.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it stands")]
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use orderbell_consumers::{sim, Frontier, Group, Handler, KeyHash, Options, Outcome, Part, Reason, Record, Turn};
+use orderbell_consumers::{Frontier, Group, Handler, KeyHash, Options, Outcome, Part, Reason, Record, Turn, sim};
 
 /// Generous: a machine may be busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,7 +66,8 @@ struct Run {
 
 fn run(kept: Arc<sim::Memory>, log: sim::Log) -> Run {
     let handler = Arc::new(Obedient::default());
-    let options = Options { save_interval: Duration::from_millis(20), records_max: 4096, span_max: 2048, ..Options::default() };
+    let options =
+        Options { save_interval: Duration::from_millis(20), records_max: 4096, span_max: 2048, ..Options::default() };
     let group = Group::start(log.source(), handler.clone(), kept.clone(), kept.clone(), &options);
     Run { log, handler, kept, group }
 }
@@ -127,6 +130,23 @@ async fn a_partition_with_a_full_span_is_paused_alone() {
     until("the other goes on", || run.frontier(1) == 3000).await;
     run.let_go();
     until("the paused one goes on afterwards", || run.frontier(0) == 5001).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_holds_more_than_a_quarter_of_the_credits_pauses_its_partition() {
+    let run = fresh(2);
+    // Below the span (2,048), above a quarter of the credits (4,096 / 4).
+    for _ in 0..1_500 {
+        run.log.append(0, "greedy", "hang");
+    }
+    let paused = || run.group.stats().status().iter().any(|status| status.part.number == 0 && status.paused);
+    until("its partition is paused", paused).await;
+    for n in 0..3_000 {
+        run.log.append(1, &format!("k{n}"), "ok");
+    }
+    until("the other goes on", || run.frontier(1) == 3000).await;
+    run.let_go();
+    until("the paused one goes on afterwards", || run.frontier(0) == 1500).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

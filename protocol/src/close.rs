@@ -97,7 +97,9 @@ impl Close {
     #[must_use]
     pub fn reason(self) -> String {
         match self {
-            Self::Restart { retry_ms } | Self::Overloaded { retry_ms } => format!("{};retry_ms={retry_ms}", self.word()),
+            Self::Restart { retry_ms } | Self::Overloaded { retry_ms } => {
+                format!("{};retry_ms={retry_ms}", self.word())
+            }
             Self::BadMessage(why) | Self::Resync(why) => format!("{};{why}", self.word()),
             _ => self.word().to_owned(),
         }

@@ -9,8 +9,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::recipient::Id;
 use crate::UnixMs;
+use crate::recipient::Id;
 
 /// What happened. The first eight come from order systems; the others are made by Orderbell and read back as facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,9 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::UnixMs;
 use crate::page::Delivery;
 use crate::position::Position;
-use crate::UnixMs;
 
 /// The WebSocket subprotocol that both sides name.
 pub const SUBPROTOCOL: &str = "orderbell.v1";
@@ -127,7 +127,8 @@ fn splice(open: &str, delivery: &Delivery, attempt: u32) -> String {
 /// The JSON of a poll answer: `notices` as in frames (without `type`), the position to ask with next, and when to ask.
 #[must_use]
 pub fn encode_poll(notices: &[(Delivery, u32)], position: Position, head: Position, next_poll_ms: u64) -> String {
-    let mut text = String::with_capacity(160 + notices.iter().map(|(d, _)| d.notice.as_str().len() + 120).sum::<usize>());
+    let mut text =
+        String::with_capacity(160 + notices.iter().map(|(d, _)| d.notice.as_str().len() + 120).sum::<usize>());
     text.push_str("{\"notices\":[");
     for (at, (delivery, attempt)) in notices.iter().enumerate() {
         if at > 0 {
@@ -184,9 +185,9 @@ pub struct PollAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::NoticeKind;
     use crate::notice::{Encoded, Notice};
     use crate::recipient::Id;
-    use crate::NoticeKind;
     use serde_json::value::RawValue;
 
     fn delivery() -> Delivery {

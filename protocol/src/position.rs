@@ -53,7 +53,8 @@ impl FromStr for Position {
             return Err(BadPosition);
         }
         let mut parts = text.split('.');
-        let (Some(epoch), Some(seq), Some(check), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some(epoch), Some(seq), Some(check), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(BadPosition);
         };
         let position = Self {
@@ -101,7 +102,9 @@ mod tests {
 
     #[test]
     fn absurd_positions_are_refused() {
-        for text in ["", "1", "-1.1.0000", "1.1.1", "01.1.0000", "1.1.0000.1", "1.A.0000", "99999999999999999999999999999999"] {
+        for text in
+            ["", "1", "-1.1.0000", "1.1.1", "01.1.0000", "1.1.0000.1", "1.A.0000", "99999999999999999999999999999999"]
+        {
             assert_eq!(text.parse::<Position>(), Err(BadPosition), "{text}");
         }
     }

@@ -19,14 +19,11 @@ pub struct FieldError {
 /// The body of an error answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// A stable name of the kind of error, as a URI reference.
-    #[serde(rename = "type")]
-    pub kind: String,
     /// The kind in words.
     pub title: &'static str,
     /// The HTTP status, repeated.
     pub status: u16,
-    /// The same name as in `type`, without the path.
+    /// A stable name of the kind of error; `type` is this name as a URI reference.
     pub code: &'static str,
     /// What happened this time.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -43,8 +40,7 @@ impl Problem {
     /// A problem of the kind `code`.
     #[must_use]
     pub fn new(status: u16, code: &'static str, title: &'static str) -> Self {
-        let kind = format!("/problems/{code}");
-        Self { kind, title, status, code, detail: String::new(), retry_after_ms: None, errors: Vec::new() }
+        Self { title, status, code, detail: String::new(), retry_after_ms: None, errors: Vec::new() }
     }
 
     /// Adds what happened this time.
@@ -90,7 +86,8 @@ impl Problem {
     /// 410: the position is older than what is kept.
     #[must_use]
     pub fn continuity_lost() -> Self {
-        Self::new(410, "continuity-lost", "The position is older than what is kept").detail("start again without a position")
+        Self::new(410, "continuity-lost", "The position is older than what is kept")
+            .detail("start again without a position")
     }
 
     /// 503: this server cannot do it now.
@@ -102,6 +99,15 @@ impl Problem {
     /// The JSON of the body.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|_| String::from("{}"))
+        let told = Told { kind: format!("/problems/{}", self.code), problem: self };
+        serde_json::to_string(&told).unwrap_or_else(|_| String::from("{}"))
     }
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(flatten)]
+    problem: &'a Problem,
 }

@@ -16,12 +16,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::UnixMs;
 use crate::close::Close;
-use crate::frame::{self, ClientFrame, ServerFrame, CLIENT_FRAME_BYTES_MAX, TOKEN_BYTES_MAX};
-use crate::page::{Page, ReadError};
+use crate::frame::{self, CLIENT_FRAME_BYTES_MAX, ClientFrame, ServerFrame, TOKEN_BYTES_MAX};
+use crate::page::{Delivery, Page, ReadError};
 use crate::position::Position;
 use crate::recipient::Id;
-use crate::UnixMs;
 
 /// The bounds of a session. Every value has its reason in the configuration's defaults.
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +152,8 @@ struct Live {
     scan: Position,
     head: Position,
     in_flight: VecDeque<Position>,
+    /// All that was sent behind `acked`, in every round: an ack may be late, and its notice superseded meanwhile.
+    sent: VecDeque<Position>,
     /// Repeats are marked up to here.
     sent_seq: u64,
     /// Repeats of an earlier connection end here.
@@ -164,6 +166,8 @@ struct Live {
     reading: bool,
     /// Rung while reading: look once more.
     again: bool,
+    /// Gone back while reading: the page that comes was read from a place that is left.
+    stale: bool,
 }
 
 impl Session {
@@ -273,7 +277,15 @@ impl Session {
         out.push(Output::Admit { token, device, position });
     }
 
-    fn admitted(&mut self, recipient: String, device: &Id, standing: Standing, head: Position, now: Duration, out: &mut Vec<Output>) {
+    fn admitted(
+        &mut self,
+        recipient: String,
+        device: &Id,
+        standing: Standing,
+        head: Position,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
         let State::Authenticating = self.state else { return };
         self.last_heard = now;
         let acked = standing.acked;
@@ -296,6 +308,7 @@ impl Session {
             scan: acked,
             head,
             in_flight: VecDeque::new(),
+            sent: VecDeque::new(),
             sent_seq: standing.sent_seq,
             prior_seq: standing.sent_seq,
             rounds: 0,
@@ -303,6 +316,7 @@ impl Session {
             beat_at,
             reading: false,
             again: false,
+            stale: false,
         });
         self.rung(out);
     }
@@ -335,6 +349,9 @@ impl Session {
             Err(ReadError::Gone) => return self.close(Close::Resync("continuity-lost"), out),
             Err(ReadError::Ledger(_)) => return self.close(Close::Internal, out),
         };
+        if std::mem::take(&mut live.stale) {
+            return live.ask(&limits, out);
+        }
         live.deliver(&page, &limits, now, out);
         if page.more() || std::mem::take(&mut live.again) {
             live.ask(&limits, out);
@@ -350,13 +367,12 @@ impl Session {
         if position.seq <= live.acked.seq {
             return;
         }
-        let Some(at) = live.in_flight.iter().position(|sent| *sent == position) else {
+        if !live.sent.contains(&position) {
             return self.close(Close::BadMessage("ack of a notice that was not sent"), out);
-        };
-        live.in_flight.drain(..=at);
+        }
         // An acknowledgement that moves on is bounded by what was sent, and a client that catches up sends many: it costs nothing.
         self.bucket.0 += 1000;
-        live.progress(position, &limits, now, out);
+        live.pass(position, &limits, now, out);
     }
 
     fn acked_elsewhere(&mut self, position: Position, now: Duration, out: &mut Vec<Output>) {
@@ -365,15 +381,7 @@ impl Session {
         if position.epoch != live.acked.epoch || position.seq <= live.acked.seq {
             return;
         }
-        while live.in_flight.front().is_some_and(|sent| sent.seq <= position.seq) {
-            live.in_flight.pop_front();
-        }
-        // What was polled need not be pushed: the chain goes on from there.
-        if live.chain.seq < position.seq {
-            live.chain = position;
-            live.scan = position;
-        }
-        live.progress(position, &limits, now, out);
+        live.pass(position, &limits, now, out);
     }
 
     fn time(&mut self, now: Duration, wall: UnixMs, out: &mut Vec<Output>) {
@@ -430,8 +438,18 @@ impl Live {
                 return;
             }
             let seq = delivery.position.seq;
-            let attempt = if seq > self.sent_seq { 1 } else { 1 + self.rounds + u32::from(seq <= self.prior_seq) };
-            out.push(Output::Send(frame::encode_notice(delivery, attempt)));
+            // Acknowledged in part while going back, the rest begins at no round again, and is a repeat all the same.
+            let again = (1 + self.rounds + u32::from(seq <= self.prior_seq)).max(2);
+            let attempt = if seq > self.sent_seq { 1 } else { again };
+            let newest = self.sent.back().copied().unwrap_or(self.acked);
+            if seq > newest.seq {
+                // New to this connection: it follows the newest that was sent, also where that one is superseded by now.
+                let delivery = Delivery { after: newest, ..delivery.clone() };
+                out.push(Output::Send(frame::encode_notice(&delivery, attempt)));
+                self.sent.push_back(delivery.position);
+            } else {
+                out.push(Output::Send(frame::encode_notice(delivery, attempt)));
+            }
             self.chain = delivery.position;
             self.in_flight.push_back(delivery.position);
             self.sent_seq = self.sent_seq.max(seq);
@@ -447,7 +465,15 @@ impl Live {
     }
 
     /// Acknowledged up to `position`: the client lives, the window opens.
-    fn progress(&mut self, position: Position, limits: &Limits, now: Duration, out: &mut Vec<Output>) {
+    fn pass(&mut self, position: Position, limits: &Limits, now: Duration, out: &mut Vec<Output>) {
+        let in_flight = self.in_flight.partition_point(|sent| sent.seq <= position.seq);
+        self.in_flight.drain(..in_flight);
+        self.sent.retain(|sent| sent.seq > position.seq);
+        // What was polled, or is sent again and acknowledged late, need not be pushed: the chain goes on from there.
+        if self.chain.seq < position.seq {
+            self.chain = position;
+            self.scan = position;
+        }
         self.acked = position;
         self.rounds = u32::from(!self.in_flight.is_empty());
         self.redeliver_at = now + limits.redeliver_after;
@@ -465,7 +491,7 @@ impl Live {
         self.chain = self.acked;
         self.scan = self.acked;
         if self.reading {
-            self.again = true;
+            self.stale = true;
         } else {
             self.ask(limits, out);
         }

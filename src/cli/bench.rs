@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 
-use super::{say, tell, FAILED};
+use super::{FAILED, say, tell};
 use crate::client::{Heard, Http, Socket};
 use crate::config::Config;
 use crate::net::wall_clock;
@@ -90,7 +90,8 @@ impl Bell {
     }
 
     fn memory_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("status")).unwrap_or_default();
+        let status = std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("status"))
+            .unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
     }

@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use orderbell_protocol::frame::NoticeFrame;
 use orderbell_protocol::{NoticeKind, Position};
-use serde_json::{json, Value};
-use tokio::signal::unix::{signal, SignalKind};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{logs, say, tell, FAILED};
+use super::{FAILED, logs, say, tell};
 use crate::client::{Heard, Http, Socket};
 use crate::config::{Config, Listen};
 use crate::net::tokens::Tokens;
-use crate::net::{wall_clock, NetLimits};
+use crate::net::{NetLimits, wall_clock};
 use crate::server::Server;
 
 /// How long a store takes to accept, and then to cook: short, so that the demo is lively. Milliseconds.
@@ -143,7 +143,9 @@ impl Stage {
                 told.codes += 1;
                 format!("order {order}: pickup code {} [{how}{again}]", body["code"].as_str().unwrap_or("?"))
             }
-            NoticeKind::Ready => format!("order {order} is ready, code {} [{how}{again}]", body["code"].as_str().unwrap_or("?")),
+            NoticeKind::Ready => {
+                format!("order {order} is ready, code {} [{how}{again}]", body["code"].as_str().unwrap_or("?"))
+            }
             NoticeKind::Cancelled => format!("order {order} was cancelled [{how}{again}]"),
             NoticeKind::Taken | NoticeKind::Refused => return,
         };
@@ -152,7 +154,14 @@ impl Stage {
     }
 
     /// A client with a socket, until the end or until `away` has passed.
-    async fn socket(&self, who: &str, token: &str, device: &str, position: &mut Option<Position>, away: Option<Duration>) {
+    async fn socket(
+        &self,
+        who: &str,
+        token: &str,
+        device: &str,
+        position: &mut Option<Position>,
+        away: Option<Duration>,
+    ) {
         // What waited while a till was away says nothing about how fast a push is.
         let how = if device == "till" && away.is_some() { "push after being away" } else { "push" };
         let Ok(mut socket) = Socket::hello(self.server.public(), token, device, *position).await else { return };
@@ -212,10 +221,19 @@ impl Stage {
     }
 
     /// One order's life, and the phone that waits for its code.
-    async fn order(self: Arc<Self>, number: u64, store: u64, amount: u64, accept_ms: u64, cook_ms: u64, cancelled: bool) {
+    async fn order(
+        self: Arc<Self>,
+        number: u64,
+        store: u64,
+        amount: u64,
+        accept_ms: u64,
+        cook_ms: u64,
+        cancelled: bool,
+    ) {
         let (order, store, customer) = (format!("{number:04}"), format!("S{store}"), format!("c{number}"));
         let event = |kind: &str, more: Value| {
-            let mut event = json!({"type": kind, "order": order, "id": format!("{kind}-{order}"), "time": wall_clock().0});
+            let mut event =
+                json!({"type": kind, "order": order, "id": format!("{kind}-{order}"), "time": wall_clock().0});
             if let (Some(event), Some(more)) = (event.as_object_mut(), more.as_object()) {
                 event.extend(more.clone());
             }
@@ -227,7 +245,9 @@ impl Stage {
         let phone = self.clone();
         let token = self.token("customer", &customer);
         let life = Duration::from_millis(accept_ms + cook_ms + 3_000);
-        self.tasks.spawn(async move { phone.socket(&format!("phone {customer}"), &token, "phone", &mut None, Some(life)).await });
+        self.tasks.spawn(async move {
+            phone.socket(&format!("phone {customer}"), &token, "phone", &mut None, Some(life)).await
+        });
         if !self.rest(accept_ms).await {
             return;
         }
@@ -282,7 +302,8 @@ async fn play(options: &DemoOptions) -> Result<(), String> {
     let mut term = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = Config { data_dir: dir.path().to_owned(), listen: Listen { public: any, admin: any }, ..Config::default() };
+    let config =
+        Config { data_dir: dir.path().to_owned(), listen: Listen { public: any, admin: any }, ..Config::default() };
     let failed = |error: &str| {
         say(&format!("orderbell: the ledger cannot be written: {error}"));
         std::process::exit(70);

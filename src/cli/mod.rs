@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use orderbell_consumers::{Offset, Part};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
@@ -41,6 +42,9 @@ enum Command {
     Serve {
         #[command(flatten)]
         place: Place,
+        /// Give up what stands below this offset of a partition, for instance a damaged batch: TOPIC/PARTITION@OFFSET.
+        #[arg(long, value_parser = parse_skip)]
+        skip: Vec<(Part, Offset)>,
     },
     /// Show a small chain at work: real sockets, real polls, seeded orders.
     Demo {
@@ -108,6 +112,14 @@ impl Place {
     }
 }
 
+fn parse_skip(text: &str) -> Result<(Part, Offset), String> {
+    let parsed = text.rsplit_once('@').and_then(|(part, offset)| {
+        let (topic, number) = part.rsplit_once('/')?;
+        Some((Part::new(topic, number.parse().ok()?), offset.parse().ok()?))
+    });
+    parsed.ok_or_else(|| String::from("a skip is TOPIC/PARTITION@OFFSET"))
+}
+
 /// To the standard error; a closed one is no reason to stop.
 fn say(text: &str) {
     use std::io::Write;
@@ -125,18 +137,31 @@ fn logs(default: &str) {
     let filter = EnvFilter::try_from_env("ORDERBELL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // tungstenite writes whole frames at its finest levels: tokens and codes must not be reachable by any filter.
-    let filter = ["tungstenite=warn", "tokio_tungstenite=warn", "fjall=warn", "lsm_tree=warn"].iter().filter_map(|directive| directive.parse().ok()).fold(filter, EnvFilter::add_directive);
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).log_internal_errors(false).init();
+    let filter = ["tungstenite=warn", "tokio_tungstenite=warn", "fjall=warn", "lsm_tree=warn"]
+        .iter()
+        .filter_map(|directive| directive.parse().ok())
+        .fold(filter, EnvFilter::add_directive);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(ansi)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .init();
 }
 
 /// Parses the command line and runs it.
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Args::parse().command {
-        Command::Serve { place } => place.config().and_then(|config| serve::run(&config)),
+        Command::Serve { place, skip } => place.config().and_then(|mut config| {
+            config.skips = skip;
+            serve::run(&config)
+        }),
         Command::Demo { options } => demo::run(&options),
         Command::Bench { bench } => bench::run(&bench),
-        Command::Token { role, id, device, seconds, place } => place.config().and_then(|config| token(&config, role, &id, device.as_deref(), seconds)),
+        Command::Token { role, id, device, seconds, place } => {
+            place.config().and_then(|config| token(&config, role, &id, device.as_deref(), seconds))
+        }
     };
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
 }
@@ -155,7 +180,9 @@ fn token(config: &Config, role: TokenRole, id: &str, device: Option<&str>, secon
     for id in std::iter::once(id).chain(device) {
         orderbell_protocol::Id::new(id).map_err(|error| failed(error.to_string()))?;
     }
-    let token = tokens.mint(role, id, device, net::wall_clock(), seconds).map_err(|_| failed("there is no key to sign with".into()))?;
+    let token = tokens
+        .mint(role, id, device, net::wall_clock(), seconds)
+        .map_err(|_| failed("there is no key to sign with".into()))?;
     tell(&token);
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use tokio::signal::unix::{signal, SignalKind};
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::{logs, say, tell, FAILED};
+use super::{FAILED, logs, say, tell};
 use crate::config::Config;
 use crate::server::Server;
 
@@ -27,16 +27,18 @@ async fn serve(config: &Config) -> Result<(), ExitCode> {
         ExitCode::from(FAILED)
     };
     // Both handlers stand before anything starts, so that a signal can never find none.
-    let (mut term, mut int) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(term), Ok(int)) => (term, int),
-        _ => return Err(failed("signals cannot be handled")),
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return Err(failed("signals cannot be handled"));
     };
     let ledger_failed = |error: &str| {
         // Nothing that this process could still do is worth more than a clean start from what is durable.
-        say(&format!("orderbell: the ledger cannot be written: {error}. Ending at once; what was answered is durable."));
+        say(&format!(
+            "orderbell: the ledger cannot be written: {error}. Ending at once; what was answered is durable."
+        ));
         std::process::exit(LEDGER_FAILED);
     };
-    let server = Server::start(config, config.limits(), ledger_failed).await.map_err(|error| failed(&error.to_string()))?;
+    let server =
+        Server::start(config, config.limits(), ledger_failed).await.map_err(|error| failed(&error.to_string()))?;
     tracing::info!(public = %server.public(), admin = %server.admin(), data = %config.data_dir.display(), "ready");
     hint(config, &server);
     let name = tokio::select! {

@@ -7,17 +7,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
-use hyper::header::{HeaderMap, AUTHORIZATION, CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL};
 use hyper::Request;
-use hyper_util::client::legacy::{connect::HttpConnector, Client};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use orderbell_protocol::frame::{NoticeFrame, PollAnswer};
-use orderbell_protocol::{ClientFrame, Position, ServerFrame, SUBPROTOCOL};
+use orderbell_protocol::{ClientFrame, Position, SUBPROTOCOL, ServerFrame};
 use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
-use tokio_tungstenite::WebSocketStream;
 
 /// Connecting, or one request, takes at most this long beside the wait that was asked for.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
@@ -68,7 +68,14 @@ impl Http {
     ///
     /// # Errors
     /// When no answer comes.
-    pub async fn send(&self, method: &str, path: &str, token: &str, media: &str, body: impl Into<Bytes>) -> Result<Answer, ClientError> {
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        media: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, ClientError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.server))
@@ -97,7 +104,13 @@ impl Http {
     ///
     /// # Errors
     /// When no answer comes, or another than 200.
-    pub async fn poll(&self, token: &str, device: &str, after: Option<Position>, wait: Duration) -> Result<PollAnswer, ClientError> {
+    pub async fn poll(
+        &self,
+        token: &str,
+        device: &str,
+        after: Option<Position>,
+        wait: Duration,
+    ) -> Result<PollAnswer, ClientError> {
         let after = after.map_or_else(String::new, |after| format!("&after={after}"));
         let answer = self.ask(&format!("/v1/notices?device={device}&wait={}{after}", wait.as_secs()), token).await?;
         if answer.status != 200 {
@@ -145,7 +158,12 @@ impl Socket {
     ///
     /// # Errors
     /// When the server is not there or refuses the handshake.
-    pub async fn hello(server: SocketAddr, token: &str, device: &str, position: Option<Position>) -> Result<Self, ClientError> {
+    pub async fn hello(
+        server: SocketAddr,
+        token: &str,
+        device: &str,
+        position: Option<Position>,
+    ) -> Result<Self, ClientError> {
         let mut socket = Self::open(server).await?;
         let position = position.map(|position| position.to_string());
         let hello = ClientFrame::Hello { token: token.into(), device: Some(device.into()), position };
@@ -189,10 +207,15 @@ impl Socket {
                 }
                 Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).map(Heard::Frame).map_err(failed),
                 Some(Ok(Message::Close(frame))) => {
-                    return Ok(Heard::Closed(frame.map(|frame| (u16::from(frame.code), frame.reason.as_str().to_owned()))));
+                    return Ok(Heard::Closed(
+                        frame.map(|frame| (u16::from(frame.code), frame.reason.as_str().to_owned())),
+                    ));
                 }
                 Some(Ok(_)) => {}
-                None | Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed | WsError::Io(_) | WsError::Protocol(_))) => {
+                None
+                | Some(Err(
+                    WsError::ConnectionClosed | WsError::AlreadyClosed | WsError::Io(_) | WsError::Protocol(_),
+                )) => {
                     return Ok(Heard::Closed(None));
                 }
                 Some(Err(error)) => return Err(failed(error)),

@@ -24,10 +24,17 @@ pub fn open(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result<
     let content_type = match media {
         PLAIN | "" => PLAIN,
         STRUCTURED | BATCH => STRUCTURED,
-        _ => return Err(Problem::new(415, "unsupported-media-type", "Events come as JSON").detail(format!("{PLAIN}, {STRUCTURED} or {BATCH}"))),
+        _ => {
+            return Err(Problem::new(415, "unsupported-media-type", "Events come as JSON")
+                .detail(format!("{PLAIN}, {STRUCTURED} or {BATCH}")));
+        }
     };
     let json: Value = serde_json::from_slice(body).map_err(|error| {
-        Problem::new(400, "malformed-json", "The body is not JSON").detail(format!("line {}, column {}", error.line(), error.column()))
+        Problem::new(400, "malformed-json", "The body is not JSON").detail(format!(
+            "line {}, column {}",
+            error.line(),
+            error.column()
+        ))
     })?;
     let (events, many) = match json {
         Value::Array(events) => (events, true),
@@ -50,7 +57,12 @@ pub fn open(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result<
     if problem.errors.is_empty() { Ok(taken) } else { Err(problem) }
 }
 
-fn incoming(mapping: &Mapping, event: Value, content_type: &'static str, now: UnixMs) -> Result<(String, Incoming), orderbell_consumers::Reason> {
+fn incoming(
+    mapping: &Mapping,
+    event: Value,
+    content_type: &'static str,
+    now: UnixMs,
+) -> Result<(String, Incoming), orderbell_consumers::Reason> {
     // Written anew, members sorted: two requests that say the same are the same, whatever their white space.
     let value = Bytes::from(event.to_string());
     let record = Record {

@@ -140,10 +140,19 @@ impl OrderHandler {
         self.stats.too_old.add(u64::from(what.too_old));
     }
 
-    fn keep(&self, key: &OrderKey, new: bool, next: Option<Order>, what: Effects, held: &mut Held, effects: &mut TurnEffects) {
+    fn keep(
+        &self,
+        key: &OrderKey,
+        new: bool,
+        next: Option<Order>,
+        what: Effects,
+        held: &mut Held,
+        effects: &mut TurnEffects,
+    ) {
         let Some(order) = next else { return };
         for draft in what.notices {
-            let notice = Notice { id: draft.id, kind: draft.kind, order: key.id.clone(), at: draft.at, body: draft.body };
+            let notice =
+                Notice { id: draft.id, kind: draft.kind, order: key.id.clone(), at: draft.at, body: draft.body };
             let Ok(encoded) = Encoded::of(&notice) else { continue };
             effects.notices.push(NewNotice {
                 order: key.clone(),
@@ -166,7 +175,11 @@ impl OrderHandler {
     /// Forgets an order whose retention is over, or notes when to look again.
     fn sweep(&self, record: &Record, held: &mut Held, effects: &mut TurnEffects, now: UnixMs) -> Result<(), Outcome> {
         let shadow = record.value.as_deref() == Some(b"1");
-        let id = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).and_then(|id| orderbell_protocol::Id::new(id).ok());
+        let id = record
+            .key
+            .as_deref()
+            .and_then(|key| std::str::from_utf8(key).ok())
+            .and_then(|id| orderbell_protocol::Id::new(id).ok());
         let Some(id) = id else { return Ok(()) };
         let key = OrderKey { shadow, id };
         let state = self.state(held, &key).map_err(|_| Outcome::Retry(READ_RETRY))?;
@@ -204,7 +217,9 @@ impl OrderHandler {
                 effects.states.push((order, bytes));
             }
         }
-        if !effects.is_empty() && let Err(error) = self.ledger.commit(effects).await {
+        if !effects.is_empty()
+            && let Err(error) = self.ledger.commit(effects).await
+        {
             return vec![Outcome::Halt(Reason { code: "ledger", message: error.to_string() })];
         }
         outcomes

@@ -34,7 +34,9 @@ async fn an_order_is_forgotten_after_its_retention_and_not_before() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, handler) = handler(dir.path(), RETENTION_MS);
     let (old, young) = (now().plus_ms(-RETENTION_MS + 40), now());
-    let paid = |order: &str, at: UnixMs| record(&serde_json::json!({"type": "order.paid", "order": order, "store": "1", "time": at.0}));
+    let paid = |order: &str, at: UnixMs| {
+        record(&serde_json::json!({"type": "order.paid", "order": order, "store": "1", "time": at.0}))
+    };
     let done = handler.turn(turn(vec![paid("old", old), paid("young", young)])).await;
     assert_eq!(done, [Outcome::Done, Outcome::Done]);
     let key = |id: &str| OrderKey { shadow: false, id: Id::new(id).unwrap() };
@@ -63,9 +65,14 @@ async fn an_order_is_forgotten_after_its_retention_and_not_before() {
 async fn what_stood_before_a_bad_record_is_written_and_what_follows_waits() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, handler) = handler(dir.path(), 3_600_000);
-    let paid = |order: &str, store: &str| record(&serde_json::json!({"type": "order.paid", "order": order, "store": store, "id": store}));
+    let paid = |order: &str, store: &str| {
+        record(&serde_json::json!({"type": "order.paid", "order": order, "store": store, "id": store}))
+    };
     let done = handler.turn(turn(vec![paid("o", "1"), paid("o", "2"), paid("o", "1")])).await;
-    assert!(matches!(&done[..], [Outcome::Done, Outcome::Reject(reason)] if reason.code == "store-mismatch"), "{done:?}");
+    assert!(
+        matches!(&done[..], [Outcome::Done, Outcome::Reject(reason)] if reason.code == "store-mismatch"),
+        "{done:?}"
+    );
     assert!(ledger.order(&OrderKey { shadow: false, id: Id::new("o").unwrap() }).unwrap().is_some());
 }
 
@@ -73,7 +80,8 @@ async fn what_stood_before_a_bad_record_is_written_and_what_follows_waits() {
 async fn load_test_traffic_and_real_traffic_never_meet() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, handler) = handler(dir.path(), 3_600_000);
-    let paid = |shadow: bool| record(&serde_json::json!({"type": "order.paid", "order": "o", "store": "1", "shadow": shadow}));
+    let paid =
+        |shadow: bool| record(&serde_json::json!({"type": "order.paid", "order": "o", "store": "1", "shadow": shadow}));
     assert_eq!(handler.turn(turn(vec![paid(true)])).await, [Outcome::Done]);
     let real = Recipient::store(Id::new("1").unwrap());
     let shadow = Recipient { shadow: true, ..real.clone() };

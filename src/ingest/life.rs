@@ -89,7 +89,11 @@ const fn rule(on: E, moves: Move, tells: &'static [(Role, N)]) -> Rule {
 pub const TABLE: [Rule; 13] = [
     rule(E::Created, Move::Reach(Stage::Created), &[]),
     rule(E::Paid, Move::Reach(Stage::Paid), &[(Store, N::NewOrder)]),
-    rule(E::Accepted, Move::Reach(Stage::Accepted), &[(Store, N::NewOrder), (Store, N::Taken), (Customer, N::PickupCode)]),
+    rule(
+        E::Accepted,
+        Move::Reach(Stage::Accepted),
+        &[(Store, N::NewOrder), (Store, N::Taken), (Customer, N::PickupCode)],
+    ),
     rule(E::Ready, Move::Reach(Stage::Ready), &[(Store, N::NewOrder), (Customer, N::Ready)]),
     rule(E::PickedUp, Move::Reach(Stage::PickedUp), &[]),
     rule(E::Refused, Move::End(End::Refused, Stage::Ready), &[(Store, N::Refused), (Customer, N::Refused)]),
@@ -204,7 +208,12 @@ impl Order {
     ///
     /// # Errors
     /// The event names another store or customer than the order has: a security event. The order is as it was.
-    pub fn apply(held: Option<&Self>, event: &Event, now: UnixMs, retention_ms: i64) -> Result<(Option<Self>, Effects), Reason> {
+    pub fn apply(
+        held: Option<&Self>,
+        event: &Event,
+        now: UnixMs,
+        retention_ms: i64,
+    ) -> Result<(Option<Self>, Effects), Reason> {
         let nothing = |verdict| Effects { verdict, notices: Vec::new(), superseded: Vec::new(), too_old: 0 };
         if event.kind.is_about_a_store() {
             return Ok((None, nothing(Verdict::Noted)));
@@ -228,7 +237,8 @@ impl Order {
         let told_before = order.told.clone();
         order.discharge(event, now, &mut effects);
         if effects.verdict == Verdict::Moved && order.is_over() {
-            effects.superseded = told_before.iter().filter_map(|(to, kind)| order.notice_id(event, *to, *kind)).collect();
+            effects.superseded =
+                told_before.iter().filter_map(|(to, kind)| order.notice_id(event, *to, *kind)).collect();
         }
         Ok((Some(order), effects))
     }
@@ -330,7 +340,10 @@ impl Order {
                 (Store, N::Refused | N::Cancelled) => !heard,
                 _ => false,
             };
-            if !of_no_use && !self.told.contains(&(*to, *kind)) && !self.owed.iter().any(|owed| (owed.to, owed.kind) == (*to, *kind)) {
+            if !of_no_use
+                && !self.told.contains(&(*to, *kind))
+                && !self.owed.iter().any(|owed| (owed.to, owed.kind) == (*to, *kind))
+            {
                 self.owed.push(Owed { to: *to, kind: *kind, at: event.at });
             }
         }

@@ -52,10 +52,7 @@ impl Story {
 #[test]
 fn the_usual_life_tells_everybody_once() {
     let story = Story::of(&[E::Created, E::Paid, E::Accepted, E::Ready, E::PickedUp]);
-    assert_eq!(
-        story.told,
-        [(Store, N::NewOrder), (Store, N::Taken), (Customer, N::PickupCode), (Customer, N::Ready)]
-    );
+    assert_eq!(story.told, [(Store, N::NewOrder), (Store, N::Taken), (Customer, N::PickupCode), (Customer, N::Ready)]);
     assert_eq!(story.superseded.len(), 4, "what is over needs no ringing");
 }
 
@@ -129,7 +126,11 @@ fn an_event_older_than_orders_are_held_is_dropped() {
 
 #[test]
 fn versions_are_compared_within_one_source_only() {
-    let versioned = |kind, id: &str, source: &str, version| Event { source: source.into(), version: Some(version), ..event(kind, id) };
+    let versioned = |kind, id: &str, source: &str, version| Event {
+        source: source.into(),
+        version: Some(version),
+        ..event(kind, id)
+    };
     let story = Story::default()
         .hears(&versioned(E::Paid, "1", "shop", 5))
         .hears(&versioned(E::Cancelled, "2", "shop", 4))
@@ -142,7 +143,10 @@ fn another_store_or_customer_is_refused() {
     let paid = Story::of(&[E::Paid]).order;
     let apply = |event| Order::apply(paid.as_ref(), &event, NOW, RETENTION).map(|_| ()).map_err(|reason| reason.code);
     assert_eq!(apply(Event { store: Some(Id::new("s2").unwrap()), ..event(E::Accepted, "9") }), Err("store-mismatch"));
-    assert_eq!(apply(Event { customer: Some(Id::new("c2").unwrap()), ..event(E::Accepted, "9") }), Err("customer-mismatch"));
+    assert_eq!(
+        apply(Event { customer: Some(Id::new("c2").unwrap()), ..event(E::Accepted, "9") }),
+        Err("customer-mismatch")
+    );
 }
 
 #[test]
@@ -170,7 +174,17 @@ fn a_state_reads_back_from_its_json() {
 }
 
 fn any_kind() -> impl Strategy<Value = E> {
-    proptest::sample::select(vec![E::Created, E::Paid, E::Accepted, E::Refused, E::Ready, E::PickedUp, E::Cancelled, E::Refunded, E::Expired])
+    proptest::sample::select(vec![
+        E::Created,
+        E::Paid,
+        E::Accepted,
+        E::Refused,
+        E::Ready,
+        E::PickedUp,
+        E::Cancelled,
+        E::Refunded,
+        E::Expired,
+    ])
 }
 
 proptest! {

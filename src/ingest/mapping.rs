@@ -10,8 +10,8 @@ use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
 use orderbell_protocol::{Event, EventType, Id, UnixMs};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::time::{self, Zone};
 
@@ -202,7 +202,11 @@ impl Mapping {
     }
 
     fn named(&self, record: &Record, envelope: &Envelope, data: &Value, pointer: &str) -> Option<String> {
-        let key = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok()).filter(|_| self.kafka_key != KafkaKey::Store);
+        let key = record
+            .key
+            .as_ref()
+            .and_then(|key| std::str::from_utf8(key).ok())
+            .filter(|_| self.kafka_key != KafkaKey::Store);
         let member = data.pointer(pointer).and_then(scalar);
         member.or_else(|| envelope.subject.clone()).or_else(|| key.map(str::to_owned))
     }
@@ -214,7 +218,9 @@ impl Mapping {
         let kind = self.kind(&kind.ok_or_else(|| reject("no-type", "the event has no type"))?)?;
         let order_at = if kind.is_about_a_store() { &self.store } else { &self.order };
         let key_text = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok());
-        let order = self.named(record, envelope, data, order_at).ok_or_else(|| reject("no-order", "the event names no order"))?;
+        let order = self
+            .named(record, envelope, data, order_at)
+            .ok_or_else(|| reject("no-order", "the event names no order"))?;
         let order = Id::new(&order).map_err(|error| reject("bad-order", format!("the order's id: {error}")))?;
         let id_of = |pointer: &str| -> Result<Option<Id>, Reason> {
             let Some(text) = at(pointer).and_then(scalar) else { return Ok(None) };
@@ -320,7 +326,10 @@ fn minor_units(value: &Value, unit: AmountUnit) -> Option<MinorUnits> {
         AmountUnit::Minor => text.parse::<i64>().ok()?,
         AmountUnit::Major => {
             let (whole, cents) = text.split_once('.').unwrap_or((&text, ""));
-            if cents.len() > 2 || !cents.bytes().all(|byte| byte.is_ascii_digit()) || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
+            if cents.len() > 2
+                || !cents.bytes().all(|byte| byte.is_ascii_digit())
+                || !whole.bytes().all(|byte| byte.is_ascii_digit())
+            {
                 return None;
             }
             let cents = format!("{cents:0<2}");

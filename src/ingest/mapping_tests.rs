@@ -12,7 +12,10 @@ fn record(key: Option<&str>, value: &str, headers: &[(&str, &str)]) -> Record {
         timestamp_ms: NOW.0,
         key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
-        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), Some(Bytes::copy_from_slice(value.as_bytes())))).collect(),
+        headers: headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), Some(Bytes::copy_from_slice(value.as_bytes()))))
+            .collect(),
     }
 }
 
@@ -30,7 +33,8 @@ fn the_binary_mode_of_cloudevents_is_understood() {
         ("ce_time", "2026-09-21T10:00:00Z"),
         ("content-type", "application/json"),
     ];
-    let body = json!({"order": "o1", "store": 17, "customer": "c1", "amount": 1250, "items": [1], "phone": "123"}).to_string();
+    let body =
+        json!({"order": "o1", "store": 17, "customer": "c1", "amount": 1250, "items": [1], "phone": "123"}).to_string();
     let event = Mapping::default().decode(&record(Some("o1"), &body, &headers), NOW).unwrap();
     assert_eq!((event.kind, event.id.as_str(), event.source.as_str()), (EventType::Paid, "e1", "/shop"));
     assert_eq!((event.order.as_str(), event.store.unwrap().as_str()), ("o1", "17"));

@@ -3,11 +3,11 @@
 //! A time that is missing or absurd is replaced by the log's time stamp, or by the time of arrival, and flagged: an order with a broken
 //! clock is still an order.
 
+use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use jiff::Timestamp;
-use orderbell_protocol::event::Flag;
 use orderbell_protocol::UnixMs;
+use orderbell_protocol::event::Flag;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -91,7 +91,9 @@ mod tests {
 
     #[test]
     fn an_absurd_time_is_flagged_and_replaced() {
-        for value in [json!("yesterday"), json!(0), json!("1970-01-01T00:00:00Z"), json!("2099-01-01T00:00:00Z"), json!({})] {
+        for value in
+            [json!("yesterday"), json!(0), json!("1970-01-01T00:00:00Z"), json!("2099-01-01T00:00:00Z"), json!({})]
+        {
             assert_eq!(told(value, "UTC"), (NOW.0, true));
         }
         let mut flags = Vec::new();

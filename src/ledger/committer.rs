@@ -20,11 +20,11 @@ use orderbell_protocol::session::Standing;
 use orderbell_protocol::{DeviceId, Recipient, UnixMs};
 use tokio::sync::oneshot;
 
+use super::Bell;
 use super::disk::{Disk, DiskError};
 use super::effects::{Appended, Incoming, TurnEffects};
 use super::stage::{Done, Stage};
 use super::upkeep::Upkeep;
-use super::Bell;
 
 /// Work items folded into one batch: bounds how long an fsync's callers wait for each other.
 const WORK_PER_BATCH_MAX: usize = 4096;
@@ -60,7 +60,11 @@ impl Standings {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A socket and a poll of one device may both note: the further one counts, within an epoch.
         let further = |old: Standing| Standing {
-            acked: if old.acked.epoch == standing.acked.epoch && old.acked.seq > standing.acked.seq { old.acked } else { standing.acked },
+            acked: if old.acked.epoch == standing.acked.epoch && old.acked.seq > standing.acked.seq {
+                old.acked
+            } else {
+                standing.acked
+            },
             sent_seq: old.sent_seq.max(standing.sent_seq),
         };
         let slot = inner.waiting.entry((who.clone(), device.clone())).or_insert(standing);

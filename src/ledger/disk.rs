@@ -51,9 +51,7 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn open(dir: &Path) -> Result<Self, DiskError> {
         let db = Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).open()?;
-        let space = |name| {
-            db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))
-        };
+        let space = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
         let spaces = [space("orders")?, space("mail")?, space("stream")?, space("meta")?];
         Ok(Self { db, spaces })
     }
@@ -87,7 +85,12 @@ impl View<'_> {
     }
 
     /// Rows with `from <= key < to`, in order.
-    pub(crate) fn rows(&self, space: Space, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = Result<Row, DiskError>> + use<> {
+    pub(crate) fn rows(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl DoubleEndedIterator<Item = Result<Row, DiskError>> + use<> {
         self.snapshot.range(self.disk.space(space), from..to).map(|guard| {
             let (key, value) = guard.into_inner()?;
             Ok((key.to_vec(), value.to_vec()))

@@ -26,8 +26,8 @@ use orderbell_protocol::{DeviceId, Page, Position, ReadError, Recipient, UnixMs}
 use tokio::sync::oneshot;
 
 use committer::{Committer, Standings, Work};
-use disk::{Disk, Space};
 pub use disk::DiskError;
+use disk::{Disk, Space};
 pub use effects::{Appended, Incoming, LedgerFailed, NewNotice, TurnEffects};
 pub use keys::OrderKey;
 use mailbox::Mailbox;
@@ -222,7 +222,14 @@ impl Ledger {
     ///
     /// # Errors
     /// [`ReadError`] when `after` is not of this mailbox's history, or older than what is kept.
-    pub fn read(&self, who: &Recipient, after: Position, scan: Position, limit: u16, now: UnixMs) -> Result<Page, ReadError> {
+    pub fn read(
+        &self,
+        who: &Recipient,
+        after: Position,
+        scan: Position,
+        limit: u16,
+        now: UnixMs,
+    ) -> Result<Page, ReadError> {
         let view = self.disk.view();
         Mailbox::new(&view, who, self.epoch).read(after, scan, limit, now)
     }
@@ -239,10 +246,17 @@ impl Ledger {
         let head = mailbox.head(floor)?;
         let stored = match self.standings.newest(who, device) {
             Some(standing) => Some(standing),
-            None => view.row(Space::Meta, &keys::cursor(who, device)).map_err(ReadError::from)?.as_deref().and_then(parse_standing),
+            None => view
+                .row(Space::Meta, &keys::cursor(who, device))
+                .map_err(ReadError::from)?
+                .as_deref()
+                .and_then(parse_standing),
         };
         let usable = stored.filter(|standing| standing.acked.epoch == self.epoch && standing.acked.seq >= floor.seq);
-        Ok((usable.unwrap_or(Standing { acked: floor, sent_seq: stored.map_or(0, |standing| standing.sent_seq) }), head))
+        Ok((
+            usable.unwrap_or(Standing { acked: floor, sent_seq: stored.map_or(0, |standing| standing.sent_seq) }),
+            head,
+        ))
     }
 
     /// Notes where a device stands. Written lazily: losing it costs a redelivery.
@@ -293,7 +307,9 @@ fn parse_frontier(row: &[u8]) -> Option<Frontier> {
 impl Frontiers for Ledger {
     fn load(&self, cluster: &str, parts: &[Part]) -> Result<Vec<Option<Frontier>>, FrontierError> {
         let view = self.disk.view();
-        let row = |part| view.row(Space::Meta, &keys::frontier(cluster, part)).map_err(|error| FrontierError(error.to_string()));
+        let row = |part| {
+            view.row(Space::Meta, &keys::frontier(cluster, part)).map_err(|error| FrontierError(error.to_string()))
+        };
         parts.iter().map(|part| Ok(row(part)?.as_deref().and_then(parse_frontier))).collect()
     }
 
@@ -317,7 +333,8 @@ impl DeadLetters for Ledger {
     async fn bury(&self, letter: Letter) -> Result<(), NotTaken> {
         let failed = |_| NotTaken(LedgerFailed.to_string());
         let record = &letter.record;
-        let text = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let text =
+            |bytes: &Option<bytes::Bytes>| bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         let row = serde_json::json!({
             "topic": &*record.part.topic, "partition": record.part.number, "offset": record.offset,
             "timestamp_ms": record.timestamp_ms, "reason": letter.reason.code, "message": letter.reason.message,

@@ -121,7 +121,8 @@ impl<'a> Stage<'a> {
     fn forget(&mut self, order: &OrderKey) -> Result<(), DiskError> {
         self.remove(Space::Orders, &keys::order(order));
         let prefix = keys::notices_of(order);
-        let index: Vec<_> = self.view.rows(Space::Orders, &prefix, &keys::after_prefix(&prefix)).collect::<Result<_, _>>()?;
+        let index: Vec<_> =
+            self.view.rows(Space::Orders, &prefix, &keys::after_prefix(&prefix)).collect::<Result<_, _>>()?;
         for (index, key) in index {
             self.remove(Space::Orders, &index);
             self.trim(&key)?;
@@ -154,7 +155,9 @@ impl<'a> Stage<'a> {
         let id = keys::event_id(event.id_hash);
         let known = match self.ids.get(&event.id_hash) {
             Some(body) => Some(*body),
-            None => self.view.row(Space::Meta, &id)?.and_then(|row| row.first_chunk::<8>().copied()).map(u64::from_be_bytes),
+            None => {
+                self.view.row(Space::Meta, &id)?.and_then(|row| row.first_chunk::<8>().copied()).map(u64::from_be_bytes)
+            }
         };
         if let Some(body) = known {
             return Ok(if body == event.body_hash { Appended::Duplicate } else { Appended::Conflict });

@@ -1,8 +1,8 @@
 //! The ledger on a real disk against a naive mailbox.
 
 use super::*;
-use orderbell_protocol::notice::Encoded;
 use orderbell_protocol::Id;
+use orderbell_protocol::notice::Encoded;
 use proptest::prelude::*;
 
 struct Silence;
@@ -144,9 +144,16 @@ fn what_was_committed_is_there_after_a_reopening() {
     let ledger = open(dir.path());
     assert_eq!((ledger.id(), ledger.epoch()), (id.as_str(), epoch));
     assert_eq!(ledger.standing(&who, &device).unwrap(), (Standing { acked: head, sent_seq: head.seq }, head));
-    let again = TurnEffects { notices: vec![notice(&who, "n", NOW.plus_ms(1)), notice(&who, "m", NOW.plus_ms(1))], ..TurnEffects::default() };
+    let again = TurnEffects {
+        notices: vec![notice(&who, "n", NOW.plus_ms(1)), notice(&who, "m", NOW.plus_ms(1))],
+        ..TurnEffects::default()
+    };
     runtime.block_on(ledger.commit(again)).unwrap();
-    assert_eq!(read_all(&ledger, &who, head, 9), Ok(vec!["m".to_owned()]), "the same id is the same notice after a restart, too");
+    assert_eq!(
+        read_all(&ledger, &who, head, 9),
+        Ok(vec!["m".to_owned()]),
+        "the same id is the same notice after a restart, too"
+    );
 }
 
 #[test]
@@ -180,7 +187,10 @@ fn the_stream_never_uses_an_offset_twice_and_knows_its_ids() {
     let ledger = open(dir.path());
     let append = |ledger: &Ledger, events| runtime.block_on(ledger.append(events)).unwrap();
     use Appended::{Conflict, Duplicate, Logged};
-    assert_eq!(append(&ledger, vec![event(1, 1), event(1, 1), event(1, 2), event(2, 1)]), [Logged, Duplicate, Conflict, Logged]);
+    assert_eq!(
+        append(&ledger, vec![event(1, 1), event(1, 1), event(1, 2), event(2, 1)]),
+        [Logged, Duplicate, Conflict, Logged]
+    );
     ledger.close();
     drop(ledger);
     let ledger = open(dir.path());

@@ -22,14 +22,14 @@ use orderbell_protocol::frame::CLIENT_FRAME_BYTES_MAX;
 use orderbell_protocol::session::{Input, Output, Session, Standing};
 use orderbell_protocol::{Close, DeviceId, Position, ReadError, Recipient};
 use tokio::time::Instant;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::WebSocketStream;
 
 use super::tokens::Principal;
-use super::{wall_clock, Net};
+use super::{Net, wall_clock};
 use crate::hub::Seated;
 
 /// Clients send little: a small buffer, since every connection has one (crates' notes: 128 KiB by default is 56 times the need).
@@ -172,7 +172,9 @@ impl Connection {
 
     /// Carries out what the session wants, as far as the socket takes it. `Err` ends the connection.
     fn carry_out(&mut self) -> Result<(), Option<Close>> {
-        if !self.flushing && let Some((after, scan, limit)) = self.read_due.take() {
+        if !self.flushing
+            && let Some((after, scan, limit)) = self.read_due.take()
+        {
             self.read(after, scan, limit);
         }
         while let Some(output) = self.outputs.pop_front() {
@@ -224,7 +226,12 @@ impl Connection {
         }
     }
 
-    fn admitted(&mut self, token: &str, device: Option<DeviceId>, position: Option<Position>) -> Result<(Standing, Position), Close> {
+    fn admitted(
+        &mut self,
+        token: &str,
+        device: Option<DeviceId>,
+        position: Option<Position>,
+    ) -> Result<(Standing, Position), Close> {
         let Ok(Principal::Reader { who, device: bound, expires }) = self.net.tokens.check(token) else {
             return Err(Close::Unauthorized);
         };

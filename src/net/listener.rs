@@ -7,8 +7,8 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use orderbell_protocol::problem::PROBLEM_JSON;
 use orderbell_protocol::Problem;
+use orderbell_protocol::problem::PROBLEM_JSON;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -90,4 +90,3 @@ async fn connection(stream: TcpStream, routes: Router, drain: CancellationToken,
         tracing::debug!(%error, "an HTTP connection ended badly");
     }
 }
-

@@ -9,19 +9,19 @@ mod reply;
 pub mod tokens;
 mod upgrade;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::routing::{get, post};
 use axum::Router;
+use axum::routing::{get, post};
 use orderbell_protocol::session;
 use orderbell_protocol::{Problem, UnixMs};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use admin::{routes as admin_routes, Health};
+pub use admin::{Health, routes as admin_routes};
 pub use listener::serve;
 
 use crate::hub::Hub;

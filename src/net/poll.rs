@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::reply::{self, Refusal};
 use super::tokens::Principal;
-use super::{wall_clock, Net};
+use super::{Net, wall_clock};
 
 /// The device of a poll that names none.
 const DEVICE_DEFAULT: &str = "default";
@@ -84,7 +84,8 @@ async fn read(net: &Arc<Net>, who: &Recipient, after: Position, wait: Duration) 
         return Ok(page);
     }
     // The seat is taken before the next look: what comes in between rings it.
-    let full = |_| Refusal(Problem::new(429, "conn-limit", "Too many requests of this recipient wait").retry_after_ms(60_000));
+    let full =
+        |_| Refusal(Problem::new(429, "conn-limit", "Too many requests of this recipient wait").retry_after_ms(60_000));
     let seat = net.hub.listen(who).map_err(full)?;
     let until = tokio::time::Instant::now() + wait;
     loop {
@@ -110,7 +111,8 @@ fn answer(net: &Net, who: &Recipient, device: &DeviceId, after: Position, standi
     let sent = page.notices.last().map_or(0, |delivery| delivery.position.seq);
     net.ledger.stand(who, device, Standing { acked, sent_seq: standing.sent_seq.max(sent) });
     let repeat = |seq: u64| if seq <= standing.sent_seq { 2 } else { 1 };
-    let notices: Vec<_> = page.notices.iter().map(|delivery| (delivery.clone(), repeat(delivery.position.seq))).collect();
+    let notices: Vec<_> =
+        page.notices.iter().map(|delivery| (delivery.clone(), repeat(delivery.position.seq))).collect();
     net.stats.polled.inc_by(notices.len() as u64);
     // Rows behind the last notice that ring nobody are behind this reader, too: unless more is waiting, it may stand at their end.
     let position = page.notices.last().map_or(page.next, |delivery| delivery.position);

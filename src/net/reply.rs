@@ -1,10 +1,10 @@
 //! Answers in problem+json, and who is asking.
 
 use axum::body::Body;
-use axum::http::{header, HeaderMap, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use orderbell_protocol::problem::PROBLEM_JSON;
 use orderbell_protocol::Problem;
+use orderbell_protocol::problem::PROBLEM_JSON;
 
 use super::tokens::{Principal, Tokens};
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use jsonwebtoken::{decode, decode_header, encode, Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use orderbell_protocol::frame::TOKEN_BYTES_MAX;
 use orderbell_protocol::{DeviceId, Id, Recipient, Role, UnixMs};
 use serde::{Deserialize, Serialize};
@@ -108,7 +108,8 @@ impl Tokens {
         }
         let header = decode_header(token).map_err(|_| Refused)?;
         let key = self.keys.get(&header.kid.ok_or(Refused)?).ok_or(Refused)?;
-        let claims = decode::<Claims>(token, &DecodingKey::from_secret(&key.0), &self.validation).map_err(|_| Refused)?.claims;
+        let claims =
+            decode::<Claims>(token, &DecodingKey::from_secret(&key.0), &self.validation).map_err(|_| Refused)?.claims;
         let id = Id::new(&claims.sub).map_err(|_| Refused)?;
         let role = match claims.role.as_str() {
             "store" => Role::Store,
@@ -117,7 +118,8 @@ impl Tokens {
             _ => return Err(Refused),
         };
         let device = claims.device.map(|device| Id::new(&device)).transpose().map_err(|_| Refused)?;
-        let expires = UnixMs(i64::try_from(claims.exp.saturating_add(LEEWAY_S)).unwrap_or(i64::MAX).saturating_mul(1000));
+        let expires =
+            UnixMs(i64::try_from(claims.exp.saturating_add(LEEWAY_S)).unwrap_or(i64::MAX).saturating_mul(1000));
         Ok(Principal::Reader { who: Recipient { shadow: claims.shadow, role, id }, device, expires })
     }
 
@@ -125,7 +127,14 @@ impl Tokens {
     ///
     /// # Errors
     /// When there is no key to sign with.
-    pub fn mint(&self, role: &str, id: &str, device: Option<&str>, now: UnixMs, seconds: u64) -> Result<String, Refused> {
+    pub fn mint(
+        &self,
+        role: &str,
+        id: &str,
+        device: Option<&str>,
+        now: UnixMs,
+        seconds: u64,
+    ) -> Result<String, Refused> {
         let key = self.keys.get(&self.newest).ok_or(Refused)?;
         let iat = u64::try_from(now.0 / 1000).unwrap_or(0);
         let claims = Claims {

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{header, HeaderMap, HeaderValue, Response, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use orderbell_protocol::{Problem, SUBPROTOCOL};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
+use super::Net;
 use super::connection;
 use super::reply::Refusal;
-use super::Net;
 
 fn has(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());

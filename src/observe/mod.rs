@@ -80,16 +80,37 @@ impl Metrics {
     }
 
     fn labelled(&self, text: &mut String) {
-        let lock = |map: &Mutex<BTreeMap<&'static str, u64>>| map.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        family(text, "sockets_closed", "counter", "WebSockets that ended, by close word", "why", &lock(&self.net.closes));
+        let lock =
+            |map: &Mutex<BTreeMap<&'static str, u64>>| map.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        family(
+            text,
+            "sockets_closed",
+            "counter",
+            "WebSockets that ended, by close word",
+            "why",
+            &lock(&self.net.closes),
+        );
         family(text, "notices_made", "counter", "Notices made, by kind", "kind", &lock(&self.ingest.notices));
-        family(text, "records_rejected", "counter", "Records that could not be understood", "reason", &lock(&self.ingest.rejected));
+        family(
+            text,
+            "records_rejected",
+            "counter",
+            "Records that could not be understood",
+            "reason",
+            &lock(&self.ingest.rejected),
+        );
         header(text, "events", "counter", "Events, by type and what became of them");
         for ((kind, verdict), count) in &*self.ingest.events.lock().unwrap_or_else(PoisonError::into_inner) {
             let _infallible = writeln!(text, "orderbell_events_total{{type=\"{kind}\",verdict=\"{verdict}\"}} {count}");
         }
         single(text, "notices_too_old", "counter", "Notices owed and too old to ring", self.ingest.too_old.value());
-        single(text, "orders_forgotten", "counter", "Orders forgotten after their retention", self.ingest.forgotten.value());
+        single(
+            text,
+            "orders_forgotten",
+            "counter",
+            "Orders forgotten after their retention",
+            self.ingest.forgotten.value(),
+        );
         single(text, "seats", "gauge", "Sessions and waiting polls", self.hub.seats());
         single(text, "rings", "counter", "Wakes of sessions and polls", self.hub.rings());
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use orderbell::client::{Answer, Heard, Http, Socket};
 use orderbell::config::{Config, TokenConfig};
-use orderbell_lab::{Process, PATIENCE};
+use orderbell_lab::{PATIENCE, Process};
 use orderbell_protocol::frame::{NoticeFrame, PollAnswer};
 use orderbell_protocol::{NoticeKind, Position, ServerFrame, UnixMs};
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) fn now() -> UnixMs {
@@ -42,7 +42,7 @@ pub(crate) struct Bell {
     pub(crate) admin: SocketAddr,
     pub(crate) http: Http,
     _temp: TempDir,
-    args: Vec<String>,
+    pub(crate) args: Vec<String>,
     #[cfg(feature = "real-kafka")]
     pub(crate) topic: Option<crate::kafka::Topic>,
 }
@@ -89,7 +89,10 @@ impl Bell {
         let (public, admin) = process.out.wait_for("its addresses", |line| {
             let (public, rest) = line.strip_prefix("Orderbell listens on ")?.split_once(';')?;
             let admin = rest.rsplit_once(' ')?.1.trim_end_matches(|c: char| !c.is_ascii_digit());
-            let admin = rest.split("metrics on ").nth(1).map_or(admin, |text| text.split(['.', ' ']).next().map_or(admin, |_| text));
+            let admin = rest
+                .split("metrics on ")
+                .nth(1)
+                .map_or(admin, |text| text.split(['.', ' ']).next().map_or(admin, |_| text));
             let admin = admin.trim_end_matches(". Try it:").trim_end_matches('.');
             Some((public.parse().ok()?, admin.parse().ok()?))
         });
@@ -137,7 +140,8 @@ impl Bell {
     }
 
     pub(crate) async fn pays(&self, order: &str, store: &str) {
-        self.event("order.paid", order, json!({"store": store, "customer": format!("of-{order}"), "amount": 1250})).await;
+        self.event("order.paid", order, json!({"store": store, "customer": format!("of-{order}"), "amount": 1250}))
+            .await;
     }
 
     pub(crate) async fn till(&self, store: &str, device: &str) -> Till {
@@ -184,7 +188,9 @@ impl Till {
     pub(crate) async fn connect(server: SocketAddr, token: &str, device: &str, position: Option<Position>) -> Self {
         let mut socket = Socket::hello(server, token, device, position).await.unwrap();
         let heard = soon("a welcome", socket.next()).await.unwrap();
-        let Heard::Frame(ServerFrame::Welcome { position, .. }) = heard else { panic!("instead of a welcome: {heard:?}") };
+        let Heard::Frame(ServerFrame::Welcome { position, .. }) = heard else {
+            panic!("instead of a welcome: {heard:?}")
+        };
         Self { socket, position, known: HashSet::new() }
     }
 

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use orderbell::client::{Heard, Http, Socket};
 use orderbell_lab::{Dice, Process};
-use orderbell_protocol::frame::NoticeFrame;
 use orderbell_protocol::Position;
+use orderbell_protocol::frame::NoticeFrame;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::chain::{event, soon, until, Bell};
+use crate::chain::{Bell, event, soon, until};
 
 const KILLS: u32 = 20;
 /// An fsync that is held is held for this long.
@@ -70,7 +70,10 @@ async fn till(mut server: watch::Receiver<SocketAddr>, token: String, end: Cance
                 }
                 Ok(Heard::Frame(_)) => {}
                 Ok(Heard::Closed(why)) => {
-                    assert!(why.as_ref().is_none_or(|(code, _)| *code != 4200), "a kill -9 is no other history: {why:?}");
+                    assert!(
+                        why.as_ref().is_none_or(|(code, _)| *code != 4200),
+                        "a kill -9 is no other history: {why:?}"
+                    );
                     break;
                 }
                 Err(_) => break,
@@ -91,7 +94,10 @@ async fn producer(server: watch::Receiver<SocketAddr>, token: String, end: Cance
                 return answered;
             }
             let http = Http::new(*server.borrow());
-            let posted = tokio::time::timeout(Duration::from_secs(5), http.send("POST", "/v1/events", &token, "application/json", paid.clone()));
+            let posted = tokio::time::timeout(
+                Duration::from_secs(5),
+                http.send("POST", "/v1/events", &token, "application/json", paid.clone()),
+            );
             match posted.await {
                 Ok(Ok(answer)) if answer.status == 200 => break,
                 _ => tokio::time::sleep(Duration::from_millis(10)).await,

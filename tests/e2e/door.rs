@@ -1,9 +1,9 @@
 //! What comes in by HTTP and cannot be taken.
 
 use orderbell::client::Http;
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 
-use crate::chain::{event, Bell};
+use crate::chain::{Bell, event};
 
 fn code(answer: &orderbell::client::Answer) -> (u16, Value) {
     assert_eq!(answer.headers["content-type"], "application/problem+json", "{}", String::from_utf8_lossy(&answer.body));
@@ -53,7 +53,8 @@ async fn a_token_reads_its_own_mailbox_and_no_request_can_name_another() {
     let bell = Bell::embedded();
     bell.pays("o1", "1").await;
     for other in ["01", "10", "1/", "2", "１"] {
-        let answer = bell.http.ask("/v1/notices?store=1&recipient=store:1&wait=0", &bell.token("store", other)).await.unwrap();
+        let answer =
+            bell.http.ask("/v1/notices?store=1&recipient=store:1&wait=0", &bell.token("store", other)).await.unwrap();
         assert_eq!(answer.json()["notices"], json!([]), "store {other}");
     }
     let customer = bell.http.ask("/v1/notices", &bell.token("customer", "1")).await.unwrap();

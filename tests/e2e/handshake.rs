@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::chain::{soon, Bell};
+use crate::chain::{Bell, soon};
 
 const GOOD: &str = "GET /v1/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: orderbell.v1\r\n\r\n";
@@ -45,12 +45,18 @@ async fn every_wrong_handshake_is_answered() {
     ];
     for (request, status) in cases {
         let answered = answer(bell.public, &request).await;
-        assert!(answered.starts_with(&format!("HTTP/1.1 {status}")) || answered.starts_with(&format!("HTTP/1.0 {status}")),
-            "{status} for {}...: {answered}", &request[..request.len().min(120)]);
+        assert!(
+            answered.starts_with(&format!("HTTP/1.1 {status}")) || answered.starts_with(&format!("HTTP/1.0 {status}")),
+            "{status} for {}...: {answered}",
+            &request[..request.len().min(120)]
+        );
     }
     let compressed = GOOD.replace("Host: x", "Host: x\r\nSec-WebSocket-Extensions: permessage-deflate");
     let answered = answer(bell.public, &compressed).await.to_lowercase();
-    assert!(answered.contains("sec-websocket-protocol: orderbell.v1") && !answered.contains("permessage-deflate"), "{answered}");
+    assert!(
+        answered.contains("sec-websocket-protocol: orderbell.v1") && !answered.contains("permessage-deflate"),
+        "{answered}"
+    );
 }
 
 #[tokio::test]
@@ -66,12 +72,12 @@ async fn a_head_that_never_ends_is_cut() {
 async fn frames_that_break_the_rfc_get_their_close_code() {
     // Masked with a key of zeros: the payload stands as it is.
     let cases: [(&[u8], u16); 6] = [
-        (&[0x81, 0x02, b'h', b'i'], 1002),                                 // not masked
-        (&[0xc1, 0x80, 0, 0, 0, 0], 1002),                                 // a reserved bit
-        (&[0x83, 0x80, 0, 0, 0, 0], 1002),                                 // a reserved opcode
-        (&[0x80, 0x80, 0, 0, 0, 0], 1002),                                 // a continuation of nothing
-        (&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe], 1007),                     // no UTF-8
-        (&[0x81, 0xff, 0, 0, 0, 0, 0x01, 0, 0, 0, 0, 0, 0, 0], 1009),      // a header that announces 16 MiB
+        (&[0x81, 0x02, b'h', b'i'], 1002),                            // not masked
+        (&[0xc1, 0x80, 0, 0, 0, 0], 1002),                            // a reserved bit
+        (&[0x83, 0x80, 0, 0, 0, 0], 1002),                            // a reserved opcode
+        (&[0x80, 0x80, 0, 0, 0, 0], 1002),                            // a continuation of nothing
+        (&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe], 1007),                // no UTF-8
+        (&[0x81, 0xff, 0, 0, 0, 0, 0x01, 0, 0, 0, 0, 0, 0, 0], 1009), // a header that announces 16 MiB
     ];
     let bell = Bell::embedded();
     for (frame, code) in cases {

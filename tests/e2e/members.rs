@@ -10,13 +10,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use orderbell_lab::broker::Broker;
-use orderbell_lab::{Dice, Process, PATIENCE};
+use orderbell_lab::{Dice, PATIENCE, Process};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, TopicPartitionList};
@@ -196,7 +196,12 @@ impl<'a> Watch<'a> {
                 return;
             }
             let (lines, handled) = (self.members.iter().map(|member| member.lines.len()), self.count());
-            assert!(Instant::now() < until, "in vain: {what}; {handled} of {:?}; {}", lines.collect::<Vec<_>>(), self.says());
+            assert!(
+                Instant::now() < until,
+                "in vain: {what}; {handled} of {:?}; {}",
+                lines.collect::<Vec<_>>(),
+                self.says()
+            );
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
@@ -218,7 +223,8 @@ impl<'a> Watch<'a> {
     }
 
     fn says(&self) -> String {
-        let said = self.members.iter().enumerate().map(|(at, member)| format!("member {at}:\n{}", member.process.err.text()));
+        let said =
+            self.members.iter().enumerate().map(|(at, member)| format!("member {at}:\n{}", member.process.err.text()));
         said.collect()
     }
 }
@@ -255,7 +261,8 @@ fn keeps_order(watch: &Watch, member: usize, returns: u32) {
             *returned += 1;
             assert!(*returned <= returns, "member {member} went back from {} to {line:?}", offsets[*before]);
         } else {
-            let left_out = offsets[*before + 1..number].iter().find(|offset| !others.contains(&(line.partition, **offset)));
+            let left_out =
+                offsets[*before + 1..number].iter().find(|offset| !others.contains(&(line.partition, **offset)));
             assert_eq!(left_out, None, "member {member} left this offset out before {line:?}");
         }
         *before = number;
@@ -292,7 +299,11 @@ async fn processes_that_are_killed_and_paused_lose_nothing_for_their_group() {
     let produced = load.ends();
     watch.until("every record is handled", |watch| watch.count() as u64 == produced);
     let values: HashSet<u64> = watch.handled.iter().flatten().map(|(_, (_, value))| *value).collect();
-    assert_eq!((values.len() as u64, watch.prefix.iter().sum::<u64>()), (produced, produced), "each reading, and no gaps");
+    assert_eq!(
+        (values.len() as u64, watch.prefix.iter().sum::<u64>()),
+        (produced, produced),
+        "each reading, and no gaps"
+    );
     watch.until("the group's offsets are at the end", |watch| watch.committed == watch.prefix);
     for member in [first, third] {
         let process = &mut watch.members[member].process;

@@ -3,7 +3,7 @@
 use orderbell_protocol::NoticeKind::{Cancelled, NewOrder, PickupCode, Ready, Taken};
 use serde_json::json;
 
-use crate::chain::{event, now, until, Bell};
+use crate::chain::{Bell, event, now, until};
 
 /// Every scenario runs on the embedded stream and on a real Kafka.
 macro_rules! scenarios {
@@ -72,7 +72,8 @@ async fn a_client_that_was_away_for_a_thousand_notices_resumes_in_order(bell: Be
     till.hears(NewOrder, "before").await;
     let position = till.position;
     drop(till);
-    let events: Vec<_> = (0..1000).map(|n| event("order.paid", &format!("o{n}"), json!({"store": "1", "amount": n}))).collect();
+    let events: Vec<_> =
+        (0..1000).map(|n| event("order.paid", &format!("o{n}"), json!({"store": "1", "amount": n}))).collect();
     bell.happens(&events).await;
     let mut till = bell.till_from("1", "a", Some(position)).await;
     assert_eq!(till.position, position);
@@ -147,7 +148,10 @@ async fn posting_an_event_again_is_told_and_another_one_under_its_id_refused() {
     let paid = event("order.paid", "o1", json!({"store": "1", "amount": 5}));
     let first = bell.posts(std::slice::from_ref(&paid)).await;
     let second = bell.posts(std::slice::from_ref(&paid)).await;
-    assert_eq!((&first["events"][0]["status"], &second["events"][0]["status"]), (&json!("logged"), &json!("duplicate")));
+    assert_eq!(
+        (&first["events"][0]["status"], &second["events"][0]["status"]),
+        (&json!("logged"), &json!("duplicate"))
+    );
     let mut other = paid.clone();
     other["amount"] = json!(6);
     assert_eq!(bell.post(&other).await.status, 409);
@@ -156,11 +160,13 @@ async fn posting_an_event_again_is_told_and_another_one_under_its_id_refused() {
 async fn yesterdays_orders_ring_nobody(bell: Bell) {
     let mut till = bell.till("1", "a").await;
     let yesterday = now().plus_ms(-20 * 3_600_000).0;
-    let old: Vec<_> = (0..50).map(|n| event("order.paid", &format!("old{n}"), json!({"store": "1", "time": yesterday}))).collect();
+    let old: Vec<_> =
+        (0..50).map(|n| event("order.paid", &format!("old{n}"), json!({"store": "1", "time": yesterday}))).collect();
     bell.happens(&old).await;
     bell.pays("today", "1").await;
     till.hears(NewOrder, "today").await;
-    until("all of yesterday's orders counted", async || bell.metric("orderbell_notices_too_old_total").await == 50).await;
+    until("all of yesterday's orders counted", async || bell.metric("orderbell_notices_too_old_total").await == 50)
+        .await;
 }
 
 async fn a_poll_beside_the_socket_moves_the_same_cursor(bell: Bell) {

@@ -5,7 +5,7 @@ use orderbell_protocol::{NoticeKind::NewOrder, Position, ServerFrame};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::chain::{event, soon, Bell};
+use crate::chain::{Bell, event, soon};
 
 #[tokio::test]
 async fn un_acked_notices_come_again_marked_and_a_deaf_client_is_found() {
@@ -46,7 +46,8 @@ async fn the_same_device_replaces_its_older_connection() {
 async fn frames_that_cannot_be_understood_are_answered_with_their_code() {
     let bell = Bell::embedded();
     let token = bell.token("store", "1");
-    let hello = |token: &str, more: &str| format!("{{\"type\":\"hello\",\"device\":\"d\",\"token\":\"{token}\"{more}}}");
+    let hello =
+        |token: &str, more: &str| format!("{{\"type\":\"hello\",\"device\":\"d\",\"token\":\"{token}\"{more}}}");
     let cases: [(Vec<Message>, u16); 10] = [
         (vec![Message::text("{")], 4001),
         (vec![Message::text("{\"type\":\"shout\"}")], 4001),
@@ -91,11 +92,15 @@ async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody() {
     const WAITING: usize = 100_000;
     let bell = Bell::embedded();
     let mut stalled = Socket::hello(bell.public, &bell.token("store", "1"), "stalled", None).await.unwrap();
-    let Heard::Frame(ServerFrame::Welcome { position, .. }) = soon("a welcome", stalled.next()).await.unwrap() else { panic!("no welcome") };
+    let Heard::Frame(ServerFrame::Welcome { position, .. }) = soon("a welcome", stalled.next()).await.unwrap() else {
+        panic!("no welcome")
+    };
     let mut quick = bell.till("2", "quick").await;
     let before = bell.process.memory_kib();
     for batch in 0..WAITING / 1000 {
-        let paid = |n| event("order.paid", &format!("o{batch}-{n}"), json!({"store": "1", "amount": n, "note": "x".repeat(100)}));
+        let paid = |n| {
+            event("order.paid", &format!("o{batch}-{n}"), json!({"store": "1", "amount": n, "note": "x".repeat(100)}))
+        };
         let events: Vec<_> = (0..1000).map(paid).collect();
         bell.posts(&events).await;
         if batch % 10 == 0 {

@@ -67,7 +67,11 @@ impl<L: DeadLetters> KafkaLetters<L> {
         let partitions = i32::try_from(partitions.max(1)).unwrap_or(1);
         // -1: the cluster's own default of replicas.
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
-        let made = self.admin.create_topics([&new], &AdminOptions::new().operation_timeout(Some(ASK_MAX))).await.map_err(not_taken)?;
+        let made = self
+            .admin
+            .create_topics([&new], &AdminOptions::new().operation_timeout(Some(ASK_MAX)))
+            .await
+            .map_err(not_taken)?;
         for result in made {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -123,7 +127,9 @@ impl<L: DeadLetters> DeadLetters for KafkaLetters<L> {
         }
         match self.producer.send(out, SEND_MAX).await {
             Ok(_) => Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => self.large.bury(letter).await,
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                self.large.bury(letter).await
+            }
             Err((error, _)) => Err(not_taken(error)),
         }
     }

@@ -55,7 +55,8 @@ const CONSUMER_DEFAULTS: [(&str, &str); 9] = [
     ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 
-const PRODUCER: [(&str, &str); 3] = [("enable.idempotence", "true"), ("acks", "all"), ("partitioner", "murmur2_random")];
+const PRODUCER: [(&str, &str); 3] =
+    [("enable.idempotence", "true"), ("acks", "all"), ("partitioner", "murmur2_random")];
 
 const PRODUCER_DEFAULTS: [(&str, &str); 3] =
     [("linger.ms", "1"), ("message.timeout.ms", "60000"), ("reconnect.backoff.max.ms", "1000")];
@@ -82,7 +83,10 @@ impl KafkaOptions {
             }
             let named = ["group.id", "group.instance.id", "bootstrap.servers"].contains(&name.as_str());
             if named || PRODUCER.iter().any(|(ours, _)| ours == name) {
-                return Err(Reserved { name: name.clone(), reason: "it has a place of its own, or a promise rests on it" });
+                return Err(Reserved {
+                    name: name.clone(),
+                    reason: "it has a place of its own, or a promise rests on it",
+                });
             }
         }
         Ok(())
@@ -93,7 +97,9 @@ impl KafkaOptions {
         config.set("bootstrap.servers", &self.bootstrap).set("group.id", &self.group);
         let theirs = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         // Later ones win: our defaults, then theirs, then what promises rest on.
-        for (name, value) in CONSUMER_DEFAULTS.into_iter().chain(theirs).chain(CONSUMER.map(|(name, value, _)| (name, value))) {
+        for (name, value) in
+            CONSUMER_DEFAULTS.into_iter().chain(theirs).chain(CONSUMER.map(|(name, value, _)| (name, value)))
+        {
             config.set(name, value);
         }
         if let Some(instance) = &self.instance {
@@ -104,8 +110,14 @@ impl KafkaOptions {
 
     fn producer(&self) -> ClientConfig {
         // What only a consumer understands must not reach a producer.
-        const CONSUMER_ONLY: [&str; 6] =
-            ["session.timeout.ms", "heartbeat.interval.ms", "max.poll.interval.ms", "fetch.", "queued.", "isolation.level"];
+        const CONSUMER_ONLY: [&str; 6] = [
+            "session.timeout.ms",
+            "heartbeat.interval.ms",
+            "max.poll.interval.ms",
+            "fetch.",
+            "queued.",
+            "isolation.level",
+        ];
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap);
         let theirs = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));

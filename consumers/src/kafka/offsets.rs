@@ -1,13 +1,15 @@
 //! Frontiers for handlers that keep no durable state: the group's own offset on Kafka is all there is.
 //!
-//! Where a handler has a state on disk, its frontier belongs beside it: both are durable together, or neither is. A handler without one
-//! (it calls another system, it counts in memory) has no such place, and what it did is done when it says so. Then the position may live
-//! with the log: nothing has to be made durable first, so a save is answered at once, and the source stores the offset with the group.
+//! Where a handler has a state on disk, its frontier belongs beside it: both are durable together, or neither is. A
+//! handler without one (it calls another system, it counts in memory) has no such place, and what it did is done when
+//! it says so. Then the position may live with the log: nothing has to be made durable first, so a save is answered at
+//! once, and the source stores the offset with the group.
 //!
-//! To be used with [`Resume::Committed`](crate::Resume::Committed); with the other one, every start would be a first start.
+//! To be used with [`Resume::Committed`](crate::Resume::Committed); with the other one, every start would be a first
+//! start.
 //!
-//! The offset reaches Kafka up to `auto.commit.interval.ms` after the save. Until the first one does, a partition is begun by time, as on
-//! a first start.
+//! The offset reaches Kafka up to `auto.commit.interval.ms` after the save. Until the first one does, a partition is
+//! begun by time, as on a first start.
 
 use crate::record::Part;
 use crate::seams::{Frontier, FrontierError, Frontiers, Saved};

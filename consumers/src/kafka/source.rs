@@ -105,7 +105,8 @@ impl KafkaSource {
     /// A property that librdkafka does not take, in its words.
     pub fn join(options: &KafkaOptions) -> Result<Self, SourceError> {
         let fatal = |error: KafkaError| SourceError::Fatal(error.to_string());
-        let consumer: BaseConsumer<Context> = options.consumer().create_with_context(Context::default()).map_err(fatal)?;
+        let consumer: BaseConsumer<Context> =
+            options.consumer().create_with_context(Context::default()).map_err(fatal)?;
         let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(fatal)?;
         let now = Instant::now();
@@ -178,7 +179,9 @@ impl KafkaSource {
 
     fn list(parts: &[Part]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(parts.len());
-        parts.iter().for_each(|part| drop(list.add_partition(&part.topic, number(part))));
+        for part in parts {
+            list.add_partition(&part.topic, number(part));
+        }
         list
     }
 }
@@ -246,11 +249,16 @@ impl Source for KafkaSource {
             list.add_partition_offset(&part.topic, number(part), at).map_err(passing)?;
             Ok(list)
         };
-        let answer = |list: &TopicPartitionList| match list.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset) {
+        let answer = |list: &TopicPartitionList| match list
+            .elements()
+            .first()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::offset)
+        {
             Some(KafkaOffset::Offset(at)) => Some(offset(at)),
             _ => None,
         };
-        let times = self.consumer.offsets_for_times(ask(KafkaOffset::Offset(since_ms.max(0)))?, ASK_MAX).map_err(passing)?;
+        let times =
+            self.consumer.offsets_for_times(ask(KafkaOffset::Offset(since_ms.max(0)))?, ASK_MAX).map_err(passing)?;
         // On an idle topic the answer is "the end": the high watermark, which was read first.
         let by_time = answer(&times).unwrap_or_else(|| offset(high));
         let committed = self.consumer.committed_offsets(ask(KafkaOffset::Invalid)?, ASK_MAX).map_err(passing)?;
@@ -258,7 +266,8 @@ impl Source for KafkaSource {
     }
 
     fn place(&mut self, at: &[(Part, Offset)]) -> Result<(), SourceError> {
-        let again: Vec<Part> = at.iter().map(|(part, _)| part.clone()).filter(|part| self.places.contains_key(part)).collect();
+        let again: Vec<Part> =
+            at.iter().map(|(part, _)| part.clone()).filter(|part| self.places.contains_key(part)).collect();
         if !again.is_empty() {
             self.consumer.incremental_unassign(&Self::list(&again)).map_err(passing)?;
         }
@@ -274,6 +283,12 @@ impl Source for KafkaSource {
     }
 
     fn release(&mut self, parts: &[Part]) -> Result<(), SourceError> {
+        // What was assigned and never placed must be taken before it can be given back, or the rebalance waits for ever.
+        let strangers: Vec<(Part, Offset)> =
+            parts.iter().filter(|part| !self.places.contains_key(part)).map(|part| (part.clone(), 0)).collect();
+        if !strangers.is_empty() {
+            self.place(&strangers)?;
+        }
         self.places.retain(|part, _| !parts.contains(part));
         self.consumer.incremental_unassign(&Self::list(parts)).map_err(passing)
     }

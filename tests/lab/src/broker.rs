@@ -54,7 +54,16 @@ impl Broker {
         let log4j = "Configuration:\n  Appenders:\n    Console:\n      name: out\n  Loggers:\n    Root:\n      level: warn\n      AppenderRef:\n        ref: out\n";
         std::fs::write(dir.join("log4j2.yaml"), log4j).expect("the directory can be written");
         let formatted = Command::new("java")
-            .args(["-cp", &jars(), "kafka.tools.StorageTool", "format", "-t", "b3JkZXJiZWxsLXRlc3QtMQ", "--standalone", "-c"])
+            .args([
+                "-cp",
+                &jars(),
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                "b3JkZXJiZWxsLXRlc3QtMQ",
+                "--standalone",
+                "-c",
+            ])
             .arg(dir.join("server.properties"))
             .output()
             .expect("java is installed");
@@ -71,7 +80,8 @@ impl Broker {
     pub fn resume(&mut self) {
         let script = "java -Xmx512m -XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile=\"$1/log4j2.yaml\" -cp \"$2\" kafka.Kafka \
                       \"$1/server.properties\" >> \"$1/broker.log\" 2>&1 & pid=$!; read line; kill -\"${line:-KILL}\" $pid; wait $pid";
-        let shell = Command::new("sh").args(["-c", script, "broker"]).arg(&self.dir).arg(jars()).stdin(Stdio::piped()).spawn();
+        let shell =
+            Command::new("sh").args(["-c", script, "broker"]).arg(&self.dir).arg(jars()).stdin(Stdio::piped()).spawn();
         self.shell = Some(shell.expect("a shell can be started"));
         let until = Instant::now() + PATIENCE;
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
