@@ -5,6 +5,7 @@ pub mod group;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod key_queues;
+pub mod options;
 mod poller;
 pub mod record;
 pub mod seams;
@@ -14,7 +15,8 @@ pub mod start;
 pub mod stats;
 pub mod watermark;
 
-pub use group::{Group, Options};
+pub use group::Group;
+pub use options::Options;
 pub use record::{Offset, Part, Record};
 pub use seams::{
     DeadLetters, Frontier, FrontierError, Frontiers, Handler, Held, KeyHash, Letter, NotTaken, Outcome, Polled, Reason,

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::core::{Core, Offer};
-use crate::group::{Options, shard_of};
 use crate::key_queues::Item;
+use crate::options::Options;
 use crate::record::{Part, Record};
 use crate::seams::{Frontier, Frontiers, Handler, KeyHash, Polled, Saved, Source, SourceError};
-use crate::shard::{FromShard, ToShard};
+use crate::shard::{FromShard, ToShard, shard_of};
 use crate::start::{self, Alarm, Start};
 use crate::stats::Stats;
 

@@ -292,3 +292,9 @@ impl<H: Handler, D: DeadLetters> Shard<H, D> {
 fn is_fenced(fenced: &[Epoch], ticket: &Ticket) -> bool {
     fenced.get(ticket.slot as usize).is_some_and(|epoch| ticket.epoch <= *epoch)
 }
+
+/// Spreads keys over shards.
+pub(crate) fn shard_of(key: KeyHash, shards: usize) -> usize {
+    // The upper half: the lower bits choose buckets in the shards' own maps.
+    (key.0 >> 32) as usize & (shards - 1)
+}

@@ -162,9 +162,10 @@ impl<'a> Mailbox<'a> {
         let floor = self.floor()?;
         let head = self.head(floor)?;
         self.vouch(after, floor, head)?;
-        let mut page = Page { notices: Vec::new(), next: after, head };
+        let begin = if scan.seq > after.seq { scan } else { after };
+        let mut page = Page { notices: Vec::new(), next: begin, head };
         let mut bytes = 0;
-        let from = keys::mail(&self.prefix, after.seq.max(scan.seq) + 1);
+        let from = keys::mail(&self.prefix, begin.seq + 1);
         let end = keys::mail(&self.prefix, u64::MAX);
         let mut chain = after;
         for row in self.view.rows(Space::Mail, &from, &end).take(ROWS_PER_READ_MAX) {

@@ -6,6 +6,7 @@
 mod chain;
 mod crash;
 mod door;
+mod examples;
 mod handshake;
 #[cfg(feature = "real-kafka")]
 mod kafka;
