@@ -346,7 +346,12 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             self.core.fence(&parts);
             self.unplaced.extend(parts);
             self.place_at = Instant::now() + PLACE_RETRY;
+            return;
         }
+        // Durable frontiers all of them: the log's own position may follow at once, also where nothing new ever comes.
+        let durable: Vec<_> =
+            parts.iter().zip(&starts).map(|(part, start)| (part.clone(), start.frontier.next)).collect();
+        self.source.saved(&durable);
         // A group that is out of credits must not deliver the newcomers either.
         if self.stall_paused {
             let _told_again = self.source.pause(&at.into_iter().map(|(part, _)| part).collect::<Vec<_>>(), true);

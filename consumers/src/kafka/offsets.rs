@@ -8,8 +8,8 @@
 //! To be used with [`Resume::Committed`](crate::Resume::Committed); with the other one, every start would be a first
 //! start.
 //!
-//! The offset reaches Kafka up to `auto.commit.interval.ms` after the save. Until the first one does, a partition is
-//! begun by time, as on a first start.
+//! The offset reaches Kafka up to `auto.commit.interval.ms` after the save, or after the partition was placed. Until the
+//! first one does, a partition is begun by time, as on a first start.
 
 use crate::record::Part;
 use crate::seams::{Frontier, FrontierError, Frontiers, Saved};
