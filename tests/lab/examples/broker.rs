@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! tests/run.sh            # once: fetches Kafka's jars
-//! cargo run -p orderbell-lab --bin broker
+//! cargo run -p orderbell-lab --example broker
 //! ```
 
 use std::path::PathBuf;
