@@ -176,6 +176,8 @@ pub enum ConfigError {
     Value(String),
 }
 
+/// Above the 12 hours for which the longest-lived notice rings.
+const RETENTION_HOURS_MIN: u32 = 24;
 /// Shortest secret that is taken: as long as the hash that it keys.
 const SECRET_BYTES_MIN: usize = 32;
 
@@ -189,8 +191,9 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
         let toml = |error| ConfigError::Toml { path: path.to_owned(), error: Box::new(error) };
         let config: Self = toml::from_str(&text).map_err(toml)?;
-        if config.state_retention_hours == 0 {
-            return Err(ConfigError::Value("state_retention_hours is at least 1".into()));
+        // Longer than any notice rings, or a sweep would take what still has to be heard.
+        if config.state_retention_hours < RETENTION_HOURS_MIN {
+            return Err(ConfigError::Value(format!("state_retention_hours is at least {RETENTION_HOURS_MIN}")));
         }
         let sessions = &config.sessions;
         if sessions.window == 0 || sessions.attempts_max == 0 || sessions.silence_ms <= sessions.heartbeat_ms {

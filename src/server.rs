@@ -3,13 +3,14 @@
 //! Start: ledger, hub, group (source, shards, committer already runs), listeners, then ready. Stop: not ready, clients leave, the group
 //! drains and saves its frontiers, the ledger closes. Nothing here has a rule of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orderbell_consumers::{Group, Options, Stats};
+use orderbell_protocol::UnixMs;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, ConfigError};
 use crate::hub::Hub;
 use crate::ingest::{OrderHandler, door};
-use crate::ledger::{Ledger, OpenError};
+use crate::ledger::{Ledger, OpenError, OrderKey};
 use crate::net::{self, Door, Health, Net, NetLimits};
 use crate::observe::Metrics;
 
@@ -98,7 +99,7 @@ impl Server {
     pub async fn start(
         config: &Config,
         limits: NetLimits,
-        failed: impl Fn(&str) + Send + 'static,
+        failed: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Arc<Self>, StartError> {
         let (public_listener, public) = listen(config.listen.public).await?;
         let (admin_listener, admin) = listen(config.listen.admin).await?;
@@ -179,7 +180,7 @@ impl Server {
             ledger.close();
             ended
         });
-        let saved = saved.await.unwrap_or(false);
+        let saved = tokio::time::timeout(self.drain_max, saved).await.is_ok_and(|ended| ended.unwrap_or(false));
         self.stopped.cancel();
         self.admin_tasks.close();
         let _in_time = tokio::time::timeout(Duration::from_secs(1), self.admin_tasks.wait()).await;
@@ -212,6 +213,7 @@ fn kafka_group(
 
 /// Puts due looks at retention into the orders' own queues.
 async fn sweep(server: Arc<Server>, handler: Arc<OrderHandler>, drain: CancellationToken) {
+    let mut waiting: HashSet<(UnixMs, OrderKey)> = HashSet::new();
     loop {
         tokio::select! {
             biased;
@@ -227,10 +229,17 @@ async fn sweep(server: Arc<Server>, handler: Arc<OrderHandler>, drain: Cancellat
         };
         let group = server.group.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(group) = group.as_ref() else { return };
+        // What was put into its queue before and is not looked at yet is there still: once is enough.
+        waiting.retain(|look| due.contains(look));
         for (at, order) in due {
+            if !waiting.insert((at, order.clone())) {
+                continue;
+            }
             let key = handler.key_of(order.id.as_str());
             // A queue that is full is offered again: the row stays until the look was taken.
-            let _full = group.inject(key, OrderHandler::sweep_record(at, &order));
+            if group.inject(key, OrderHandler::sweep_record(at, &order)).is_err() {
+                waiting.remove(&(at, order));
+            }
         }
     }
 }

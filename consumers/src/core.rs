@@ -108,7 +108,8 @@ pub struct Core {
     limits: Limits,
     slots: Vec<Slot>,
     index: HashMap<Part, u32>,
-    keys: HashMap<KeyHash, u64, foldhash::fast::RandomState>,
+    /// Records and bytes held by each key.
+    keys: HashMap<KeyHash, (u64, u64), foldhash::fast::RandomState>,
     records: u64,
     bytes: u64,
     epochs: Epoch,
@@ -195,9 +196,9 @@ impl Core {
         placed.span_full = placed.watermark.span() >= limits.span;
         self.records += 1;
         self.bytes += bytes;
-        let held = self.keys.entry(key).or_insert(0);
-        *held += 1;
-        if *held > limits.records / 4 {
+        let held = self.keys.entry(key).or_default();
+        *held = (held.0 + 1, held.1 + bytes);
+        if held.0 > limits.records / 4 || held.1 > limits.bytes / 4 {
             placed.hot = Some(key);
         }
         if unverified { Offer::Unverified(ticket) } else { Offer::Take(ticket) }
@@ -207,8 +208,8 @@ impl Core {
         self.records = self.records.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(ticket.bytes);
         if let Some(held) = self.keys.get_mut(&ticket.key) {
-            *held -= 1;
-            if *held == 0 {
+            *held = (held.0.saturating_sub(1), held.1.saturating_sub(ticket.bytes));
+            if held.0 == 0 {
                 self.keys.remove(&ticket.key);
             }
         }
@@ -268,10 +269,11 @@ impl Core {
     /// Partitions to pause and to resume, since the last call.
     pub fn pauses(&mut self) -> (Vec<Part>, Vec<Part>) {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
-        let cool = self.limits.records / 8;
+        let cool = (self.limits.records / 8, self.limits.bytes / 8);
         for slot in &mut self.slots {
             let Some(placed) = slot.placed.as_mut() else { continue };
-            if placed.hot.is_some_and(|key| self.keys.get(&key).is_none_or(|held| *held <= cool)) {
+            if placed.hot.is_some_and(|key| self.keys.get(&key).is_none_or(|held| held.0 <= cool.0 && held.1 <= cool.1))
+            {
                 placed.hot = None;
             }
             let want = placed.span_full || placed.hot.is_some() || placed.damaged;

@@ -103,6 +103,11 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         }
         let parts = self.core.parts();
         self.give_up(&parts, self.options.stop_max, false);
+        // What was assigned and never placed is given back, or the source would wait for its answer.
+        let unplaced = std::mem::take(&mut self.unplaced);
+        if !unplaced.is_empty() {
+            self.forget(&unplaced);
+        }
         // What the last second saw: no upkeep follows.
         self.stats.violations.add(std::mem::take(&mut self.core.violations));
         Ok(())
@@ -145,7 +150,9 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
     fn pauses(&mut self) {
         let (pause, resume) = self.core.pauses();
         for (parts, paused) in [(pause, true), (resume, false)] {
+            // While everything is paused for want of credits, nothing is resumed alone; the end of the stall resumes all.
             if !parts.is_empty()
+                && (paused || !self.stall_paused)
                 && let Err(error) = self.source.pause(&parts, paused)
             {
                 tracing::warn!(%error, ?parts, paused, "a partition was not paused or resumed");
@@ -204,7 +211,14 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         let gap = u64::try_from(self.polled_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.stats.poll_gap_ms.set(self.stats.poll_gap_ms.value().max(gap));
         self.polled_at = Instant::now();
-        match self.source.poll(max, POLL_WAIT, &mut self.news) {
+        let polled = self.source.poll(max, POLL_WAIT, &mut self.news);
+        if max == 0
+            && let Ok(message) = self.done.recv_timeout(POLL_WAIT)
+        {
+            // Nothing is asked of the source: it answers at once, so the wait is here.
+            self.completed(message);
+        }
+        match polled {
             Ok(()) => Ok(()),
             Err(SourceError::Passing(error)) => {
                 self.stats.source_errors.up();
@@ -283,13 +297,22 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         if parts.is_empty() {
             return;
         }
-        match self.starts(&parts) {
-            Ok(starts) => self.place_at(parts, starts),
-            Err(error) => {
-                tracing::warn!(error, ?parts, "partitions cannot be placed yet");
-                self.unplaced.extend(parts);
-                self.place_at = Instant::now() + PLACE_RETRY;
+        let (mut ready, mut starts) = (Vec::new(), Vec::new());
+        for (part, start) in self.starts(parts) {
+            match start {
+                Ok(start) => {
+                    ready.push(part);
+                    starts.push(start);
+                }
+                Err(error) => {
+                    tracing::warn!(error, %part, "a partition cannot be placed yet");
+                    self.unplaced.push(part);
+                    self.place_at = Instant::now() + PLACE_RETRY;
+                }
             }
+        }
+        if !ready.is_empty() {
+            self.place_at(ready, starts);
         }
     }
 
@@ -300,25 +323,43 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         }
     }
 
-    fn starts(&mut self, parts: &[Part]) -> Result<Vec<Start>, String> {
-        let cluster = self.source.cluster();
-        let saved = self.frontiers.load(&cluster, parts).map_err(|error| error.to_string())?;
-        let mut starts = Vec::with_capacity(parts.len());
-        for (part, saved) in parts.iter().zip(saved) {
-            let known = self.frontiers.knows_topic(&cluster, &part.topic).map_err(|error| error.to_string())?;
-            let held =
-                self.source.held(part, now_ms() - self.options.retention_ms).map_err(|error| error.to_string())?;
-            let start = start::start(saved, held, known, self.options.resume);
-            let skip = self.options.skips.iter().find(|(named, _)| named == part);
-            starts.push(match skip {
-                Some((_, at)) if start.frontier.next < *at => {
-                    tracing::warn!(%part, from = start.frontier.next, to = at, "skipping, as an operator said");
-                    start::skip(start, (*at).min(held.end))
-                }
-                _ => start,
-            });
+    /// Each partition's start. The first starts of a topic are saved in one batch, so a topic without any frontier begins whole or not yet;
+    /// otherwise one that cannot be asked holds up no other.
+    fn starts(&mut self, parts: Vec<Part>) -> Vec<(Part, Result<Start, String>)> {
+        let mut starts: Vec<(Part, Result<(Start, bool), String>)> = Vec::with_capacity(parts.len());
+        for part in parts {
+            let start = self.start(&part);
+            starts.push((part, start));
         }
-        Ok(starts)
+        let waits = |topic: &str| {
+            let of = starts.iter().filter(|(part, _)| &*part.topic == topic);
+            of.clone().any(|(_, start)| start.is_err()) && of.clone().any(|(_, start)| matches!(start, Ok((_, false))))
+        };
+        let held_back: Vec<bool> = starts.iter().map(|(part, _)| waits(&part.topic)).collect();
+        let mut told = Vec::with_capacity(starts.len());
+        for ((part, start), back) in starts.into_iter().zip(held_back) {
+            let wait = || String::from("another partition of its topic cannot be asked yet");
+            told.push((part, if back { Err(wait()) } else { start.map(|(start, _)| start) }));
+        }
+        told
+    }
+
+    /// Where a partition begins, and whether its topic has frontiers already.
+    fn start(&mut self, part: &Part) -> Result<(Start, bool), String> {
+        let cluster = self.source.cluster();
+        let saved = self.frontiers.load(&cluster, std::slice::from_ref(part)).map_err(|error| error.to_string())?;
+        let known = self.frontiers.knows_topic(&cluster, &part.topic).map_err(|error| error.to_string())?;
+        let since = now_ms() - self.options.retention_ms;
+        let held = self.source.held(part, since).map_err(|error| error.to_string())?;
+        let start = start::start(saved.into_iter().next().flatten(), held, known, self.options.resume);
+        let skip = self.options.skips.iter().find(|(named, _)| named == part);
+        Ok(match skip {
+            Some((_, at)) if start.frontier.next < *at => {
+                tracing::warn!(%part, from = start.frontier.next, to = at, "skipping, as an operator said");
+                (start::skip(start, (*at).min(held.end)), known)
+            }
+            _ => (start, known),
+        })
     }
 
     fn place_at(&mut self, parts: Vec<Part>, starts: Vec<Start>) {

@@ -52,7 +52,11 @@ async fn serve(config: &Config) -> Result<(), ExitCode> {
         _ = int.recv() => false,
     };
     tracing::info!(clean, "stopped");
-    if clean { Ok(()) } else { Err(ExitCode::from(FAILED)) }
+    if !clean {
+        // Something hangs: waiting for it would only make the restart late. What was answered is durable.
+        std::process::exit(i32::from(FAILED));
+    }
+    Ok(())
 }
 
 /// Lines to copy: the first order within a minute.

@@ -118,7 +118,11 @@ impl Hub {
     pub fn acked(&self, who: &Recipient, device: &DeviceId, position: Position) {
         self.registry.each(who, |seat| {
             if seat.device.as_ref() == Some(device) {
-                *seat.acked.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
+                let mut acked = seat.acked.lock().unwrap_or_else(PoisonError::into_inner);
+                if acked.is_none_or(|before| before.epoch != position.epoch || before.seq < position.seq) {
+                    *acked = Some(position);
+                }
+                drop(acked);
                 seat.wake.notify_one();
             }
         });

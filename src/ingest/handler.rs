@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use foldhash::quality::RandomState;
@@ -16,12 +16,10 @@ use orderbell_protocol::{Event, UnixMs};
 
 use super::life::{Effects, Order};
 use super::mapping::Mapping;
-use crate::ledger::{Ledger, NewNotice, OrderKey, TurnEffects};
+use crate::ledger::{DiskError, Ledger, NewNotice, OrderKey, TurnEffects};
 
 /// Topic of records that Orderbell puts into its own queues: time to look whether an order may be forgotten.
 pub const SWEEP_TOPIC: &str = "orderbell.sweep";
-/// A turn whose state could not be read is tried again after this long.
-const READ_RETRY: Duration = Duration::from_millis(500);
 
 /// What ingest counts.
 #[derive(Debug, Default)]
@@ -88,12 +86,25 @@ impl OrderHandler {
         }
     }
 
-    fn state(&self, held: &mut Held, order: &OrderKey) -> Result<Option<Order>, String> {
+    /// `Err` is what becomes of the record: a ledger that cannot be read is nobody's fault but the ledger's.
+    fn state(&self, held: &mut Held, order: &OrderKey) -> Result<Option<Order>, Outcome> {
         if let Some((_, state)) = held.iter().find(|(known, _)| known == order) {
             return Ok(state.clone());
         }
-        let row = self.ledger.order(order).map_err(|error| error.to_string())?;
-        let state = row.map(|row| serde_json::from_slice(&row)).transpose().map_err(|error| error.to_string())?;
+        let halt = |error: DiskError| Outcome::Halt(Reason { code: "ledger", message: error.to_string() });
+        let row = self.ledger.order(order).map_err(halt)?;
+        let state = row.map(|row| serde_json::from_slice(&row)).transpose().map_err(|error: serde_json::Error| {
+            // Not the library's own words: they may quote what is stored.
+            tracing::error!(
+                line = error.line(),
+                column = error.column(),
+                "an order's stored state cannot be understood"
+            );
+            Outcome::Reject(Reason {
+                code: "bad-state",
+                message: "the order's stored state cannot be understood".into(),
+            })
+        })?;
         held.push((order.clone(), state.clone()));
         Ok(state)
     }
@@ -112,10 +123,7 @@ impl OrderHandler {
             Err(reason) => return Err(self.reject(record, reason)),
         };
         let order = OrderKey { shadow: event.shadow, id: event.order.clone() };
-        let state = self.state(held, &order).map_err(|error| {
-            tracing::error!(error, "an order's state cannot be read");
-            Outcome::Retry(READ_RETRY)
-        })?;
+        let state = self.state(held, &order)?;
         match Order::apply(state.as_ref(), &event, now, self.retention_ms) {
             Ok((next, what)) => {
                 self.note(&event, &what);
@@ -163,7 +171,8 @@ impl OrderHandler {
             });
         }
         effects.superseded.extend(what.superseded.into_iter().map(|id| (key.clone(), id)));
-        if new {
+        // A sweep of the same turn took its look; the order that lives on is looked at again.
+        if new || effects.forgotten.contains(key) {
             effects.due.push((order.forget_at(self.retention_ms), key.clone()));
         }
         if let Some(slot) = held.iter_mut().find(|(known, _)| known == key) {
@@ -182,7 +191,10 @@ impl OrderHandler {
             .and_then(|id| orderbell_protocol::Id::new(id).ok());
         let Some(id) = id else { return Ok(()) };
         let key = OrderKey { shadow, id };
-        let state = self.state(held, &key).map_err(|_| Outcome::Retry(READ_RETRY))?;
+        let state = match self.state(held, &key) {
+            Err(Outcome::Reject(_)) => return Ok(()),
+            state => state?,
+        };
         effects.looked.push((UnixMs(record.timestamp_ms), key.clone()));
         match state.map(|order| order.forget_at(self.retention_ms)) {
             Some(at) if at > now => effects.due.push((at, key)),

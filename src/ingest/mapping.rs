@@ -198,17 +198,24 @@ impl Mapping {
         let value = record.value.as_ref().filter(|value| value.len() <= VALUE_BYTES_MAX)?;
         let json: Value = serde_json::from_slice(value).ok()?;
         let (envelope, data) = self.open(record, json).ok()?;
-        self.named(record, &envelope, &data, &self.order).or_else(|| self.named(record, &envelope, &data, &self.store))
+        let named = |pointer| self.named(record, &envelope, &data, pointer);
+        named(&self.order).ok()?.or_else(|| named(&self.store).ok()?)
     }
 
-    fn named(&self, record: &Record, envelope: &Envelope, data: &Value, pointer: &str) -> Option<String> {
+    fn named(
+        &self,
+        record: &Record,
+        envelope: &Envelope,
+        data: &Value,
+        pointer: &str,
+    ) -> Result<Option<String>, Reason> {
         let key = record
             .key
             .as_ref()
             .and_then(|key| std::str::from_utf8(key).ok())
             .filter(|_| self.kafka_key != KafkaKey::Store);
-        let member = data.pointer(pointer).and_then(scalar);
-        member.or_else(|| envelope.subject.clone()).or_else(|| key.map(str::to_owned))
+        let member = data.pointer(pointer).map_or(Ok(None), id_text)?;
+        Ok(member.or_else(|| envelope.subject.clone()).or_else(|| key.map(str::to_owned)))
     }
 
     fn event(&self, record: &Record, envelope: &Envelope, data: &Value, now: UnixMs) -> Result<Event, Reason> {
@@ -219,11 +226,11 @@ impl Mapping {
         let order_at = if kind.is_about_a_store() { &self.store } else { &self.order };
         let key_text = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok());
         let order = self
-            .named(record, envelope, data, order_at)
+            .named(record, envelope, data, order_at)?
             .ok_or_else(|| reject("no-order", "the event names no order"))?;
         let order = Id::new(&order).map_err(|error| reject("bad-order", format!("the order's id: {error}")))?;
         let id_of = |pointer: &str| -> Result<Option<Id>, Reason> {
-            let Some(text) = at(pointer).and_then(scalar) else { return Ok(None) };
+            let Some(text) = at(pointer).map_or(Ok(None), id_text)? else { return Ok(None) };
             Id::new(&text).map(Some).map_err(|error| reject("bad-id", format!("{pointer}: {error}")))
         };
         let (store, customer, device) = (id_of(&self.store)?, id_of(&self.customer)?, id_of(&self.device)?);
@@ -306,7 +313,18 @@ fn derived_id(record: &Record) -> String {
     format!("hash:{hash:032x}")
 }
 
-/// Strings and numbers serve as ids; anything else does not.
+/// Strings and whole numbers serve as ids. A number that is too large for 64 bits has lost its digits on the way in: two orders could
+/// become one, so it is refused instead.
+fn id_text(value: &Value) -> Result<Option<String>, Reason> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.clone())),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
+        _ => Err(reject("bad-id", "an id is a string or a whole number of at most 64 bits")),
+    }
+}
+
+/// Strings and numbers as they are written.
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

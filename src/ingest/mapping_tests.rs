@@ -106,6 +106,18 @@ fn what_cannot_be_understood_says_why() {
 }
 
 #[test]
+fn a_number_that_lost_its_digits_is_no_id() {
+    let mapping = Mapping::default();
+    let plain =
+        |order: &str| code(&mapping, &record(None, &format!("{{\"type\":\"order.paid\",\"order\":{order}}}"), &[]));
+    assert_eq!(plain("18446744073709551615"), "understood");
+    assert_eq!(plain("123456789012345678901234"), "bad-id");
+    assert_eq!(plain("1.5"), "bad-id");
+    assert_eq!(plain("[1]"), "bad-id");
+    assert_eq!(plain("\"123456789012345678901234\""), "understood");
+}
+
+#[test]
 fn a_key_that_contradicts_its_body_is_refused() {
     let body = "{\"type\":\"order.paid\",\"order\":\"o1\",\"store\":\"s1\"}";
     let with = |kafka_key| Mapping { kafka_key, ..Mapping::default() };

@@ -95,7 +95,7 @@ pub(crate) struct Committer {
     pub(crate) bell: Arc<dyn Bell>,
     pub(crate) standings: Arc<Standings>,
     pub(crate) stream: Arc<super::stream::Growth>,
-    pub(crate) failed: Box<dyn Fn(&str) + Send>,
+    pub(crate) failed: Arc<dyn Fn(&str) + Send + Sync>,
     pub(crate) upkeep: Upkeep,
     pub(crate) seq: u64,
     pub(crate) letters: u64,

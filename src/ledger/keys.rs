@@ -134,5 +134,3 @@ pub(crate) const EPOCH: &[u8] = b"!epoch";
 pub(crate) const LEDGER_ID: &[u8] = b"!id";
 /// The newest seq that was given out, over all mailboxes.
 pub(crate) const SEQ: &[u8] = b"!seq";
-/// Highest floor of mailboxes that are empty and whose floor row is gone.
-pub(crate) const EMPTIED: &[u8] = b"!emptied";

@@ -135,7 +135,7 @@ impl<'a> Mailbox<'a> {
     }
 
     /// Is `position` one that this mailbox gave out, and is everything behind it still here?
-    fn vouch(&self, position: Position, floor: Position, head: Position) -> Result<(), ReadError> {
+    pub(crate) fn vouch(&self, position: Position, floor: Position, head: Position) -> Result<(), ReadError> {
         if position.epoch != self.epoch {
             return Err(ReadError::Epoch);
         }
@@ -146,11 +146,7 @@ impl<'a> Mailbox<'a> {
             return Err(if position.seq == floor.seq { ReadError::Epoch } else { ReadError::Gone });
         }
         if position.seq > head.seq {
-            // An emptied mailbox has no rows and no floor to compare with; the ledger remembers how far such mailboxes went.
-            let emptied = self.view.row(Space::Meta, keys::EMPTIED)?;
-            let emptied = emptied.as_deref().and_then(|row| row.try_into().ok()).map_or(0, u64::from_be_bytes);
-            let gone = head.seq == 0 && position.seq <= emptied;
-            return Err(if gone { ReadError::Gone } else { ReadError::Epoch });
+            return Err(ReadError::Epoch);
         }
         let row = self.view.row(Space::Mail, &keys::mail(&self.prefix, position.seq))?;
         let row = row.as_deref().and_then(MailRow::decode).ok_or(ReadError::Epoch)?;

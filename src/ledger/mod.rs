@@ -105,7 +105,7 @@ impl Ledger {
         dir: &Path,
         retention_ms: i64,
         bell: Arc<dyn Bell>,
-        failed: impl Fn(&str) + Send + 'static,
+        failed: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io { dir: dir.to_owned(), error };
         std::fs::create_dir_all(dir).map_err(io)?;
@@ -121,18 +121,28 @@ impl Ledger {
         let (tx, rx) = flume::bounded(WORK_MAX);
         let standings = Arc::new(Standings::default());
         let growth = Arc::new(Growth::default());
+        let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
         let committer = Committer {
             disk: disk.clone(),
             rx,
             bell,
             standings: standings.clone(),
             stream: growth.clone(),
-            failed: Box::new(failed),
+            failed: failed.clone(),
             upkeep: Upkeep::new(retention_ms),
             seq: known.seq,
             letters: known.letters,
         };
-        let thread = std::thread::Builder::new().name("committer".into()).spawn(move || committer.run()).map_err(io)?;
+        let thread = std::thread::Builder::new()
+            .name("committer".into())
+            .spawn(move || {
+                // A panic is a bug of ours; a process that takes in and never writes would be worse than one that ends.
+                let run = std::panic::AssertUnwindSafe(|| committer.run());
+                if std::panic::catch_unwind(run).is_err() {
+                    failed("the committer panicked");
+                }
+            })
+            .map_err(io)?;
         Ok(Self {
             disk,
             work: Mutex::new(Some(tx)),
@@ -252,7 +262,8 @@ impl Ledger {
                 .as_deref()
                 .and_then(parse_standing),
         };
-        let usable = stored.filter(|standing| standing.acked.epoch == self.epoch && standing.acked.seq >= floor.seq);
+        // A cursor of the server's own must never lock its device out: one that cannot be vouched for is as good as none.
+        let usable = stored.filter(|standing| mailbox.vouch(standing.acked, floor, head).is_ok());
         Ok((
             usable.unwrap_or(Standing { acked: floor, sent_seq: stored.map_or(0, |standing| standing.sent_seq) }),
             head,

@@ -27,6 +27,8 @@ pub(crate) struct Stage<'a> {
     ends: HashMap<u32, u64>,
     /// Mail rows of this batch, by notice index key.
     rows: HashMap<Vec<u8>, (Vec<u8>, MailRow)>,
+    /// Floors of this batch: the durable view does not see them, and a floor never goes back.
+    floors: HashMap<Vec<u8>, u64>,
     /// Event ids of this batch.
     ids: HashMap<u128, u64>,
     /// Who gets something new.
@@ -44,6 +46,7 @@ impl<'a> Stage<'a> {
             seq,
             ends: HashMap::new(),
             rows: HashMap::new(),
+            floors: HashMap::new(),
             ids: HashMap::new(),
             rung: HashSet::new(),
             grown: false,
@@ -145,7 +148,10 @@ impl<'a> Stage<'a> {
         if !reached && let Some(row) = self.view.row(Space::Mail, key)?.as_deref().and_then(MailRow::decode) {
             self.put(Space::Mail, key, &row.stub().encode());
         }
-        if let Some((seq, check)) = floor {
+        if let Some((seq, check)) = floor
+            && self.floors.get(mailbox).is_none_or(|before| seq > *before)
+        {
+            self.floors.insert(mailbox.to_vec(), seq);
             self.put(Space::Meta, &keys::floor(mailbox), &mailbox::encode_floor(seq, check));
         }
         Ok(())

@@ -107,6 +107,7 @@ pub struct StreamSource {
     growth: Arc<Growth>,
     at: BTreeMap<u32, Place>,
     assigned: bool,
+    first: u32,
 }
 
 struct Place {
@@ -121,18 +122,23 @@ fn passing(error: DiskError) -> SourceError {
 
 impl StreamSource {
     pub(crate) fn new(disk: Arc<Disk>, growth: Arc<Growth>) -> Self {
-        Self { disk, growth, at: BTreeMap::new(), assigned: false }
+        Self { disk, growth, at: BTreeMap::new(), assigned: false, first: 0 }
     }
 
     fn deliver(&mut self, max: usize, out: &mut Vec<Polled>) -> Result<(), DiskError> {
         let view = self.disk.view();
         let mut left = max;
-        for (number, place) in &mut self.at {
+        // Another partition goes first each time: under a backlog none waits for the end of another.
+        self.first = (self.first + 1) % PARTITIONS;
+        let first = self.first;
+        let order = (0..PARTITIONS).map(|nth| (first + nth) % PARTITIONS);
+        for number in order {
+            let Some(place) = self.at.get_mut(&number) else { continue };
             if place.paused || left == 0 {
                 continue;
             }
-            let end = end(&view, *number)?;
-            let (from, to) = (keys::stream(*number, place.next), keys::stream(*number, end));
+            let end = end(&view, number)?;
+            let (from, to) = (keys::stream(number, place.next), keys::stream(number, end));
             if from >= to {
                 continue;
             }

@@ -17,8 +17,10 @@ fn open(dir: &Path) -> Ledger {
     Ledger::open(dir, 1000, Arc::new(Silence), |error| panic!("{error}")).unwrap()
 }
 
-fn order(text: &str) -> OrderKey {
-    OrderKey { shadow: false, id: Id::new(text).unwrap() }
+/// A notice's name begins with its order's: three notices in a row belong to one order, as in life.
+fn order(name: &str) -> OrderKey {
+    let order = name.split('_').next().unwrap();
+    OrderKey { shadow: false, id: Id::new(order).unwrap() }
 }
 
 fn notice(who: &Recipient, name: &str, expires_at: UnixMs) -> NewNotice {
@@ -84,7 +86,7 @@ fn a_mailbox_is_what_a_list_would_be() {
             let mut effects = TurnEffects::default();
             match step {
                 Step::Append { old } => {
-                    let name = format!("n{case}-{at}");
+                    let name = format!("o{case}-{}_n{at}", at / 3);
                     let expires_at = NOW.plus_ms(if *old { -1 } else { 1 });
                     effects.notices.push(notice(&who, &name, expires_at));
                     // The same id again in the same turn is the same notice.
@@ -98,9 +100,10 @@ fn a_mailbox_is_what_a_list_would_be() {
                     *fate = if *fate == Fate::Gone { Fate::Gone } else { Fate::Silent };
                 }
                 Step::Forget(nth) => {
-                    let Some((name, fate, _)) = model.get_mut(*nth) else { continue };
-                    effects.forgotten.push(order(name));
-                    *fate = Fate::Gone;
+                    let Some((name, _, _)) = model.get(*nth).cloned() else { continue };
+                    effects.forgotten.push(order(&name));
+                    let of_the_order = model.iter_mut().filter(|(other, _, _)| order(other) == order(&name));
+                    of_the_order.for_each(|(_, fate, _)| *fate = Fate::Gone);
                 }
             }
             let appended = !effects.notices.is_empty();
@@ -116,8 +119,16 @@ fn a_mailbox_is_what_a_list_would_be() {
         // From every position that was given out: what follows it, or "too old" where it is below the floor.
         let floor = model.iter().take_while(|(_, fate, _)| *fate == Fate::Gone).count();
         for (at, (_, _, position)) in model.iter().enumerate() {
-            let wanted = if at + 1 < floor { Err(ReadError::Gone) } else { Ok(rings(at + 1)) };
-            prop_assert_eq!(read_all(&ledger, &who, *position, limit), wanted, "from notice {} of {:?}", at, &steps);
+            let read = read_all(&ledger, &who, *position, limit);
+            // Below the floor it is too old; the floor may lag behind what is gone, and then what follows is still known.
+            let too_old = at < floor && read == Err(ReadError::Gone);
+            prop_assert!(too_old || read == Ok(rings(at + 1)), "from notice {} of {:?}: {:?}", at, &steps, read);
+            // The server's own cursor of a device never locks it out, wherever it stood.
+            let device = Id::new(&format!("at-{at}")).unwrap();
+            ledger.stand(&who, &device, Standing { acked: *position, sent_seq: position.seq });
+            let (standing, _) = ledger.standing(&who, &device).unwrap();
+            let read = read_all(&ledger, &who, standing.acked, limit);
+            prop_assert!(read.is_ok_and(|names| names.ends_with(&rings(at + 1))), "locked out at {} of {:?}", at, &steps);
             let other = Position { check: position.check ^ 1, ..*position };
             prop_assert!(read_all(&ledger, &who, other, limit).is_err(), "check bits are compared");
             let elsewhere = Position { epoch: position.epoch + 1, ..*position };

@@ -66,6 +66,8 @@ pub(crate) async fn poll(
     };
     net.stats.polls.inc();
     let page = read(&net, &who, after, Duration::from_secs(asked.wait.unwrap_or(0)).min(net.limits.wait_max)).await?;
+    // A long-poll may have waited: meanwhile the same device may have gone on over its socket.
+    let (standing, _) = net.ledger.standing(&who, &device)?;
     Ok(reply::json(answer(&net, &who, &device, after, standing, &page)))
 }
 

@@ -82,6 +82,22 @@ impl<L: DeadLetters> KafkaLetters<L> {
         Ok(())
     }
 
+    async fn send(&self, topic: &str, letter: &Letter, same_partition: bool) -> Result<(), KafkaError> {
+        let record = &letter.record;
+        let mut out: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(topic).timestamp(record.timestamp_ms).headers(self.headers(letter));
+        if same_partition {
+            out = out.partition(i32::try_from(record.part.number).unwrap_or(0));
+        }
+        if let Some(key) = &record.key {
+            out = out.key(key);
+        }
+        if let Some(value) = &record.value {
+            out = out.payload(value);
+        }
+        self.producer.send(out, SEND_MAX).await.map(|_| ()).map_err(|(error, _)| error)
+    }
+
     fn headers(&self, letter: &Letter) -> OwnedHeaders {
         let record = &letter.record;
         // On a second trip the first origin stays: appended headers would grow past the record's limit.
@@ -115,22 +131,14 @@ impl<L: DeadLetters> DeadLetters for KafkaLetters<L> {
         let source = letter.record.part.topic.to_string();
         let topic = format!("{source}.dlq");
         self.ensure(&source, &topic).await?;
-        let mut out: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&topic)
-            .partition(i32::try_from(letter.record.part.number).unwrap_or(0))
-            .timestamp(letter.record.timestamp_ms)
-            .headers(self.headers(&letter));
-        if let Some(key) = &letter.record.key {
-            out = out.key(key);
-        }
-        if let Some(value) = &letter.record.value {
-            out = out.payload(value);
-        }
-        match self.producer.send(out, SEND_MAX).await {
-            Ok(_) => Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                self.large.bury(letter).await
+        match self.send(&topic, &letter, true).await {
+            Ok(()) => Ok(()),
+            Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => self.large.bury(letter).await,
+            // The topic has fewer partitions than its source has by now: any of them will do, the origin is in the headers.
+            Err(KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition)) => {
+                self.send(&topic, &letter, false).await.map_err(not_taken)
             }
-            Err((error, _)) => Err(not_taken(error)),
+            Err(error) => Err(not_taken(error)),
         }
     }
 }

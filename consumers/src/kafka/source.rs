@@ -93,9 +93,12 @@ pub struct KafkaSource {
     consumer: BaseConsumer<Context>,
     cluster: String,
     places: BTreeMap<Part, Place>,
-    /// An error named no partition; looked into at this time.
+    /// An error named no partition, at this time.
     suspected: Option<Instant>,
-    since: Instant,
+    /// Those that stood still since, to be tried one after another.
+    suspects: VecDeque<Part>,
+    /// The one that is being tried, since when, and whether the error came back.
+    trial: Option<(Part, Instant, bool)>,
 }
 
 impl KafkaSource {
@@ -109,8 +112,14 @@ impl KafkaSource {
             options.consumer().create_with_context(Context::default()).map_err(fatal)?;
         let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(fatal)?;
-        let now = Instant::now();
-        Ok(Self { consumer, cluster: String::new(), places: BTreeMap::new(), suspected: None, since: now })
+        Ok(Self {
+            consumer,
+            cluster: String::new(),
+            places: BTreeMap::new(),
+            suspected: None,
+            suspects: VecDeque::new(),
+            trial: None,
+        })
     }
 
     /// What the callback wrote down. An assignment waits until the cluster's name is known: frontiers are kept under it.
@@ -148,14 +157,18 @@ impl KafkaSource {
         match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::BadMessage => {
                 tracing::warn!(%error, "some partition cannot be read on; finding out which");
-                self.suspected.get_or_insert_with(Instant::now);
+                match &mut self.trial {
+                    Some((_, _, again)) => *again = true,
+                    None => drop(self.suspected.get_or_insert_with(Instant::now)),
+                }
                 Ok(())
             }
             _ => Err(passing(error)),
         }
     }
 
-    /// Errors of damaged or missing records name no partition. The one that stands still, while there is something to read, is the one.
+    /// Errors of damaged or missing records name no partition. Those that stand still, while there is something to read, are placed anew
+    /// where they stand, one after another: the one at which the error comes back is the one. The others were merely quiet.
     fn look_into(&mut self, out: &mut Vec<Polled>) {
         let Some(since) = self.suspected.filter(|since| since.elapsed() >= SUSPECT_AFTER) else { return };
         self.suspected = None;
@@ -171,8 +184,30 @@ impl KafkaSource {
             if place.next < held.start || place.next > held.end {
                 out.push(Polled::OutOfRange(part.clone(), held));
             } else if place.next < held.end {
+                self.suspects.push_back(part.clone());
+            }
+        }
+    }
+
+    fn try_suspects(&mut self, out: &mut Vec<Polled>) {
+        if let Some((part, since, again)) = self.trial.take() {
+            let Some(place) = self.places.get_mut(&part) else { return };
+            if again {
                 place.damaged = true;
-                out.push(Polled::Damaged(part.clone(), place.next));
+                out.push(Polled::Damaged(part, place.next));
+            } else if place.heard <= since && since.elapsed() < SUSPECT_AFTER {
+                self.trial = Some((part, since, false));
+            }
+            return;
+        }
+        let Some(part) = self.suspects.pop_front() else { return };
+        let Some(place) = self.places.get(&part).filter(|place| !place.damaged && !place.paused) else { return };
+        let next = place.next;
+        match self.place(&[(part.clone(), next)]) {
+            Ok(()) => self.trial = Some((part, Instant::now(), false)),
+            Err(error) => {
+                tracing::warn!(%error, %part, "a partition could not be tried");
+                self.suspects.push_back(part);
             }
         }
     }
@@ -209,6 +244,7 @@ impl Source for KafkaSource {
     fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError> {
         self.take_asked(out);
         self.look_into(out);
+        self.try_suspects(out);
         if !out.is_empty() {
             return Ok(());
         }
@@ -270,6 +306,8 @@ impl Source for KafkaSource {
             at.iter().map(|(part, _)| part.clone()).filter(|part| self.places.contains_key(part)).collect();
         if !again.is_empty() {
             self.consumer.incremental_unassign(&Self::list(&again)).map_err(passing)?;
+            // Should the rest fail: it is not assigned any more, and must not be taken back twice.
+            self.places.retain(|part, _| !again.contains(part));
         }
         let mut list = TopicPartitionList::with_capacity(at.len());
         for (part, next) in at {
@@ -277,7 +315,8 @@ impl Source for KafkaSource {
         }
         self.consumer.incremental_assign(&list).map_err(passing)?;
         for (part, next) in at {
-            self.places.insert(part.clone(), Place { next: *next, paused: false, damaged: false, heard: self.since });
+            self.places
+                .insert(part.clone(), Place { next: *next, paused: false, damaged: false, heard: Instant::now() });
         }
         Ok(())
     }
@@ -325,6 +364,22 @@ impl Drop for KafkaSource {
     /// Runs on the poll thread, which owns the source: dropping the consumer polls its callbacks and may take the session timeout when
     /// the brokers are away.
     fn drop(&mut self) {
-        self.consumer.context().closing.store(true, Ordering::Release);
+        let context = self.consumer.context();
+        context.closing.store(true, Ordering::Release);
+        // What was asked and never answered would keep the consumer from closing.
+        let asked = std::mem::take(&mut *context.asked.lock().unwrap_or_else(PoisonError::into_inner));
+        for asked in asked {
+            let (parts, assign) = match asked {
+                Asked::Assign(parts) => (parts, true),
+                Asked::Revoke(parts) | Asked::Lost(parts) => (parts, false),
+            };
+            let list = Self::list(&parts);
+            if assign && let Err(error) = self.consumer.incremental_assign(&list) {
+                tracing::warn!(%error, "an assignment was not answered");
+            }
+            if let Err(error) = self.consumer.incremental_unassign(&list) {
+                tracing::warn!(%error, "a revocation was not answered");
+            }
+        }
     }
 }
