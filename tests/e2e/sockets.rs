@@ -96,7 +96,6 @@ async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody() {
         panic!("no welcome")
     };
     let mut quick = bell.till("2", "quick").await;
-    let before = bell.process.memory_kib();
     for batch in 0..WAITING / 1000 {
         let paid = |n| {
             event("order.paid", &format!("o{batch}-{n}"), json!({"store": "1", "amount": n, "note": "x".repeat(100)}))
@@ -109,9 +108,10 @@ async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody() {
             quick.hears(NewOrder, &order).await;
         }
     }
-    let grown = bell.process.memory_kib().saturating_sub(before);
-    // The ledger's own memory (memtables, caches, the journal's buffers) is in it, and bounded; 100,000 notices held would be on top.
-    assert!(grown < 500_000, "{grown} KiB for a reader that does not read");
+    // For a reader that does not acknowledge, no more than a window is ever taken out of its mailbox, sent again a few times: what waits,
+    // waits on disk. (10 are the quick one's.)
+    let pushed = bell.metric("orderbell_notices_pushed_total").await;
+    assert!(pushed <= 10 + 64 * 4, "{pushed} notices were read for a reader that does not read");
     // It wakes up and reads everything, in order.
     let mut chain = position;
     let mut heard = 0;
@@ -123,7 +123,8 @@ async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody() {
                 chain = notice.position;
                 heard += 1;
                 if heard % 16 == 0 || heard == WAITING {
-                    stalled.ack(chain).await.unwrap();
+                    // On a slow machine it was given up as deaf meanwhile: then the next look says so, and it comes back.
+                    let _closed = stalled.ack(chain).await;
                 }
             }
             Heard::Frame(_) => {}

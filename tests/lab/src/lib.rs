@@ -114,14 +114,6 @@ impl Process {
         let _gone_already = self.child.kill();
         let _reaped = self.child.wait();
     }
-
-    /// Resident memory in KiB.
-    #[must_use]
-    pub fn memory_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
-    }
 }
 
 impl Drop for Process {
