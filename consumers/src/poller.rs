@@ -1,5 +1,6 @@
 //! The loop of the poll thread. See [`crate::group`] for the picture.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -326,22 +327,24 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
     /// Each partition's start. The first starts of a topic are saved in one batch, so a topic without any frontier begins whole or not yet;
     /// otherwise one that cannot be asked holds up no other.
     fn starts(&mut self, parts: Vec<Part>) -> Vec<(Part, Result<Start, String>)> {
-        let mut starts: Vec<(Part, Result<(Start, bool), String>)> = Vec::with_capacity(parts.len());
+        let mut starts = Vec::with_capacity(parts.len());
+        let mut begins_whole = BTreeSet::new();
+        let mut unasked = BTreeSet::new();
         for part in parts {
             let start = self.start(&part);
-            starts.push((part, start));
+            match &start {
+                Ok((_, topic_known)) if !topic_known => drop(begins_whole.insert(part.topic.clone())),
+                Ok(_) => {}
+                Err(_) => drop(unasked.insert(part.topic.clone())),
+            }
+            starts.push((part, start.map(|(start, _)| start)));
         }
-        let waits = |topic: &str| {
-            let of = starts.iter().filter(|(part, _)| &*part.topic == topic);
-            of.clone().any(|(_, start)| start.is_err()) && of.clone().any(|(_, start)| matches!(start, Ok((_, false))))
-        };
-        let held_back: Vec<bool> = starts.iter().map(|(part, _)| waits(&part.topic)).collect();
-        let mut told = Vec::with_capacity(starts.len());
-        for ((part, start), back) in starts.into_iter().zip(held_back) {
-            let wait = || String::from("another partition of its topic cannot be asked yet");
-            told.push((part, if back { Err(wait()) } else { start.map(|(start, _)| start) }));
+        for (part, start) in &mut starts {
+            if begins_whole.contains(&part.topic) && unasked.contains(&part.topic) && start.is_ok() {
+                *start = Err(String::from("another partition of its topic cannot be asked yet"));
+            }
         }
-        told
+        starts
     }
 
     /// Where a partition begins, and whether its topic has frontiers already.
