@@ -210,3 +210,25 @@ fn the_stream_never_uses_an_offset_twice_and_knows_its_ids() {
     let ends: u64 = (0..stream::PARTITIONS).map(|part| stream::end(&view, part).unwrap()).sum();
     assert_eq!(ends, 3);
 }
+
+#[test]
+fn a_floor_never_goes_back_when_orders_with_several_notices_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (who, device) = (Recipient::customer(Id::new("c").unwrap()), Id::new("d").unwrap());
+    let commit = |effects| runtime.block_on(ledger.commit(effects)).unwrap();
+    let mut positions = Vec::new();
+    for name in ["a_1", "a_2", "b_1", "b_2", "b_3"] {
+        commit(TurnEffects { notices: vec![notice(&who, name, NOW.plus_ms(1))], ..TurnEffects::default() });
+        positions.push(ledger.standing(&who, &device).unwrap().1);
+    }
+    for name in ["a_1", "b_1"] {
+        commit(TurnEffects { forgotten: vec![order(name)], ..TurnEffects::default() });
+    }
+    commit(TurnEffects { notices: vec![notice(&who, "c_1", NOW.plus_ms(1))], ..TurnEffects::default() });
+    for position in positions {
+        let read = read_all(&ledger, &who, position, 9);
+        assert!(read == Ok(vec!["c_1".to_owned()]) || read == Err(ReadError::Gone), "from {position}: {read:?}");
+    }
+}
