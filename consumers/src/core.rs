@@ -81,6 +81,8 @@ struct Placed {
 struct Slot {
     part: Part,
     placed: Option<Placed>,
+    /// Saves that were asked for and are not answered, those of ended epochs too.
+    saving: u32,
 }
 
 /// A partition as the outside sees it.
@@ -160,7 +162,7 @@ impl Core {
             return *slot;
         }
         let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        self.slots.push(Slot { part: part.clone(), placed: None });
+        self.slots.push(Slot { part: part.clone(), placed: None, saving: 0 });
         self.index.insert(part.clone(), slot);
         slot
     }
@@ -293,6 +295,7 @@ impl Core {
             let frontier = placed.watermark.frontier();
             if placed.asked.is_none() && frontier.next > placed.durable.next && placed.probe.is_none() {
                 placed.asked = Some(frontier);
+                slot.saving += 1;
                 moved.push((slot.part.clone(), frontier));
             }
         }
@@ -303,7 +306,9 @@ impl Core {
     pub fn saved(&mut self, at: &[(Part, Frontier)]) -> Vec<(Part, Offset)> {
         let mut ours = Vec::new();
         for (part, frontier) in at {
-            let Some(placed) = self.placed(part) else { continue };
+            let Some(slot) = self.index.get(part).map(|slot| &mut self.slots[*slot as usize]) else { continue };
+            slot.saving = slot.saving.saturating_sub(1);
+            let Some(placed) = slot.placed.as_mut() else { continue };
             if placed.asked != Some(*frontier) {
                 continue;
             }
@@ -314,6 +319,13 @@ impl Core {
             ours.push((part.clone(), frontier.next));
         }
         ours
+    }
+
+    /// True while a save of this partition is not answered. It must not be placed again before: its place would be read without that
+    /// save, and a save of an ended epoch could then write over one of the new.
+    #[must_use]
+    pub fn is_saving(&self, part: &Part) -> bool {
+        self.index.get(part).is_some_and(|slot| self.slots[*slot as usize].saving > 0)
     }
 
     /// Takes nothing more of these partitions; what is in flight goes on.

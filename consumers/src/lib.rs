@@ -6,6 +6,7 @@ pub mod group;
 pub mod kafka;
 pub mod key_queues;
 pub mod options;
+pub mod pace;
 mod poller;
 pub mod record;
 pub mod seams;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::core::{Core, Offer};
 use crate::key_queues::Item;
 use crate::options::Options;
+use crate::pace::{Next, Pace};
 use crate::record::{Part, Record};
 use crate::seams::{Frontier, Frontiers, Handler, KeyHash, Polled, Saved, Source, SourceError};
 use crate::shard::{FromShard, ToShard, shard_of};
@@ -18,8 +19,6 @@ use crate::stats::Stats;
 const POLL_MAX: usize = 1024;
 /// Longest wait inside one poll: bounds how late a stop, a save or a completion is seen.
 const POLL_WAIT: Duration = Duration::from_millis(20);
-/// Without credits for this long, everything is paused and the log is polled all the same, for its callbacks.
-const STALL_MAX: Duration = Duration::from_secs(1);
 /// How long placing waits for a new start to be durable, and a revoke for its frontier.
 const SAVE_MAX: Duration = Duration::from_secs(5);
 /// Placing that failed is tried again after this long.
@@ -43,8 +42,8 @@ pub(crate) struct Poller<S, H, F> {
     place_at: Instant,
     saved_at: Instant,
     polled_at: Instant,
-    stalled_since: Option<Instant>,
-    stall_paused: bool,
+    pace: Pace,
+    began: Instant,
     halted_until: Option<Instant>,
     news: Vec<Polled>,
     /// Placed while this turn's news were looked at: what else the turn holds of them was read from the old place.
@@ -68,6 +67,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         let (saved_tx, saved_rx) = flume::bounded(1024);
         let now = Instant::now();
         let batches = shards.iter().map(|_| Vec::new()).collect();
+        let pace = Pace::new(POLL_MAX, options.records_max);
         Self {
             source,
             core,
@@ -85,8 +85,8 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             place_at: now,
             saved_at: now,
             polled_at: now,
-            stalled_since: None,
-            stall_paused: false,
+            pace,
+            began: now,
             halted_until: None,
             news: Vec::new(),
             placed: Vec::new(),
@@ -153,7 +153,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         for (parts, paused) in [(pause, true), (resume, false)] {
             // While everything is paused for want of credits, nothing is resumed alone; the end of the stall resumes all.
             if !parts.is_empty()
-                && (paused || !self.stall_paused)
+                && (paused || !self.pace.is_paused())
                 && let Err(error) = self.source.pause(&parts, paused)
             {
                 tracing::warn!(%error, ?parts, paused, "a partition was not paused or resumed");
@@ -195,20 +195,14 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
 
     fn poll(&mut self) -> Result<(), SourceError> {
         let room = if self.halted() { 0 } else { self.core.room() };
-        if room == 0 {
-            let since = *self.stalled_since.get_or_insert_with(Instant::now);
-            if since.elapsed() < STALL_MAX {
-                if let Ok(message) = self.done.recv_timeout(POLL_WAIT) {
-                    self.completed(message);
-                }
-                return Ok(());
+        let pause = self.pace.wants_pause(room, self.began.elapsed());
+        self.stall(pause);
+        let Next::Poll { max } = self.pace.next(room, self.began.elapsed()) else {
+            if let Ok(message) = self.done.recv_timeout(POLL_WAIT) {
+                self.completed(message);
             }
-            self.stall(true);
-        } else if room as u64 > self.options.records_max * 3 / 10 || !self.stall_paused {
-            self.stalled_since = None;
-            self.stall(false);
-        }
-        let max = if self.stall_paused { 0 } else { room.min(POLL_MAX) };
+            return Ok(());
+        };
         let gap = u64::try_from(self.polled_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.stats.poll_gap_ms.set(self.stats.poll_gap_ms.value().max(gap));
         self.polled_at = Instant::now();
@@ -231,12 +225,12 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
     }
 
     fn stall(&mut self, paused: bool) {
-        if self.stall_paused == paused {
+        if self.pace.is_paused() == paused {
             return;
         }
         let parts: Vec<Part> = self.core.status().into_iter().filter(|s| !s.paused).map(|s| s.part).collect();
         match self.source.pause(&parts, paused) {
-            Ok(()) => self.stall_paused = paused,
+            Ok(()) => self.pace.paused(paused),
             Err(error) => tracing::warn!(%error, paused, "the source was not paused or resumed"),
         }
     }
@@ -349,6 +343,15 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
 
     /// Where a partition begins, and whether its topic has frontiers already.
     fn start(&mut self, part: &Part) -> Result<(Start, bool), String> {
+        let until = Instant::now() + SAVE_MAX;
+        while self.core.is_saving(part) && Instant::now() < until {
+            if let Ok(saved) = self.saved_rx.recv_timeout(POLL_WAIT) {
+                self.durable(&saved);
+            }
+        }
+        if self.core.is_saving(part) {
+            return Err(String::from("its last frontier is not durable yet"));
+        }
         let cluster = self.source.cluster();
         let saved = self.frontiers.load(&cluster, std::slice::from_ref(part)).map_err(|error| error.to_string())?;
         let known = self.frontiers.knows_topic(&cluster, &part.topic).map_err(|error| error.to_string())?;
@@ -397,7 +400,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             parts.iter().zip(&starts).map(|(part, start)| (part.clone(), start.frontier.next)).collect();
         self.source.saved(&durable);
         // A group that is out of credits must not deliver the newcomers either.
-        if self.stall_paused {
+        if self.pace.is_paused() {
             let _told_again = self.source.pause(&at.into_iter().map(|(part, _)| part).collect::<Vec<_>>(), true);
         }
     }

@@ -62,6 +62,8 @@ pub(crate) struct Read {
     pub(crate) lane: usize,
     pub(crate) records: BTreeMap<Offset, (KeyHash, bool)>,
     pub(crate) high: Offset,
+    /// What was durable when it began: nothing below may be repeated.
+    pub(crate) began: Offset,
     pub(crate) stored: Offset,
     pub(crate) fenced: bool,
 }
@@ -85,6 +87,8 @@ pub(crate) struct Lane {
     pub(crate) end: Offset,
     pub(crate) store: Frontier,
     pub(crate) finished: BTreeSet<Offset>,
+    /// The end of what any reader has read.
+    pub(crate) high_ever: Offset,
     pub(crate) epoch: Option<Epoch>,
     /// Index of the next record that the source delivers.
     pub(crate) next: usize,
@@ -93,7 +97,10 @@ pub(crate) struct Lane {
     pub(crate) paused: bool,
 }
 
-pub(crate) fn lane(number: usize, rows: &[(u64, Option<u8>, usize)]) -> Lane {
+/// A record of a generated log: the gap before it, its key, the length of its value.
+pub(crate) type Row = (u64, Option<u8>, usize);
+
+pub(crate) fn lane(number: usize, rows: &[Row]) -> Lane {
     let part = Part::new("orders", u32::try_from(number).unwrap());
     let mut end = 10;
     let mut log = Vec::new();
@@ -109,11 +116,27 @@ pub(crate) fn lane(number: usize, rows: &[(u64, Option<u8>, usize)]) -> Lane {
     let store = Frontier { next: 10, last: None };
     // Control records at the tail are never delivered.
     let (end, finished) = (end + number as u64, BTreeSet::new());
-    Lane { part, log, end, store, finished, epoch: None, next: 0, probe: None, draining: false, paused: false }
+    Lane {
+        part,
+        log,
+        end,
+        store,
+        finished,
+        high_ever: store.next,
+        epoch: None,
+        next: 0,
+        probe: None,
+        draining: false,
+        paused: false,
+    }
+}
+
+pub(crate) fn how() -> impl Strategy<Value = How> {
+    prop_oneof![4 => Just(How::Done), 2 => (1_u64..40).prop_map(How::Retry), 1 => Just(How::Reject)]
 }
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {
-    let how = prop_oneof![4 => Just(How::Done), 2 => (1_u64..40).prop_map(How::Retry), 1 => Just(How::Reject)];
+    let how = how();
     let lane = 0_usize..3;
     prop_oneof![
         12 => (lane.clone(), 1..=POLL_MAX, prop::bool::weighted(0.1))
