@@ -33,8 +33,8 @@ enum Act {
     Done,
     /// Ready only after the shard has gone on to others.
     Slowly,
-    /// Ready only after a stall has begun, where credits are few.
-    Lingering,
+    /// Ready only after this long: where credits are few, a stall has begun by then.
+    Lingering(Duration),
     Retry(u64),
     Reject,
     Panic,
@@ -143,8 +143,8 @@ impl Handler for Spy {
                     tokio::task::yield_now().await;
                     outcomes.push(Outcome::Done);
                 }
-                Act::Lingering => {
-                    tokio::time::sleep(LINGER).await;
+                Act::Lingering(long) => {
+                    tokio::time::sleep(long).await;
                     outcomes.push(Outcome::Done);
                 }
                 Act::Retry(ms) => outcomes.push(Outcome::Retry(Duration::from_millis(ms))),
@@ -329,7 +329,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
     let act = prop_oneof![
         240 => Just(Act::Done),
         120 => Just(Act::Slowly),
-        1 => Just(Act::Lingering),
+        1 => Just(Act::Lingering(LINGER)),
         90 => (0_u64..4).prop_map(Act::Retry),
         60 => Just(Act::Reject),
         20 => Just(Act::Panic),
@@ -355,4 +355,21 @@ async fn nothing_is_passed_that_was_neither_handled_nor_buried_and_everything_en
         idle_polls += ended.unwrap();
     }
     assert!(idle_polls > 0, "I15: no world was out of credits for long enough to show that it is polled all the same");
+}
+
+/// The bug: a partition that was paused for its own span went on by itself while all was paused for want of credits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_whose_span_is_free_again_waits_for_the_end_of_the_stall() {
+    let row = |partition, key, act| {
+        let acts = Vec::from_iter(act);
+        Row { partition, gap: 0, key, acts, refusals: 0, then: Turmoil::Nothing }
+    };
+    // One slow record fills the span of its partition; those of the other partition take all credits, for longer.
+    let slow = Act::Lingering(LINGER + Duration::from_millis(300));
+    let mut rows = vec![row(0, 0, Some(slow))];
+    rows.extend((0..12).map(|_| row(0, 1, None)));
+    rows.extend((2..9).map(|key| row(1, key, Some(Act::Lingering(2 * LINGER)))));
+    let quick = Options { save_interval: Duration::from_millis(5), turn_max: 1, ..Options::default() };
+    let idle_polls = live(0, Options { records_max: 8, span_max: 4, ..quick }, rows).await;
+    assert!(idle_polls > 0, "there was no stall");
 }
