@@ -45,6 +45,7 @@ say "tests: unit, property, scenarios, crashes, real Kafka"
 cargo build --quiet --package orderbell-consumers --examples
 cargo test --workspace --features orderbell/real-kafka
 say "lints"
+cargo clippy --workspace --all-targets -- -D warnings
 cargo clippy --workspace --all-targets --features orderbell/real-kafka -- -D warnings
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet

@@ -75,6 +75,8 @@ struct Placed {
     hot: Option<KeyHash>,
     paused: bool,
     damaged: bool,
+    /// Where the log ends, when it was told.
+    end: Option<Offset>,
 }
 
 #[derive(Debug)]
@@ -102,6 +104,17 @@ pub struct Status {
     pub paused: bool,
     /// Stands still: its bytes cannot be read.
     pub damaged: bool,
+    /// The next offset to be written, when the log tells it.
+    pub end: Option<Offset>,
+}
+
+impl Status {
+    /// Offsets between what is durably finished and the end of the log (of what was read, while the end is not known). Offsets, not
+    /// records: a transactional log has some that are never delivered.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.end.unwrap_or(0).max(self.high).saturating_sub(self.durable)
+    }
 }
 
 /// See the module.
@@ -151,6 +164,7 @@ impl Core {
             hot: None,
             paused: false,
             damaged: false,
+            end: None,
         };
         let slot = self.slot_of(part);
         self.slots[slot as usize].placed = Some(placed);
@@ -249,6 +263,15 @@ impl Core {
             && placed.probe.is_none()
         {
             placed.watermark.pass_to(end);
+        }
+    }
+
+    /// Where logs end: for telling how far behind we are.
+    pub fn ends(&mut self, at: &[(Part, Offset)]) {
+        for (part, end) in at {
+            if let Some(placed) = self.placed(part) {
+                placed.end = Some(*end);
+            }
         }
     }
 
@@ -393,6 +416,7 @@ impl Core {
                 in_flight: placed.in_flight,
                 paused: placed.paused,
                 damaged: placed.damaged,
+                end: placed.end,
             })
         };
         self.slots.iter().filter_map(status).collect()

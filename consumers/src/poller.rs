@@ -173,6 +173,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         self.stats.held_records.set(records);
         self.stats.held_bytes.set(bytes);
         self.stats.violations.add(std::mem::take(&mut self.core.violations));
+        self.core.ends(&self.source.ends());
         self.stats.publish(self.core.status());
         self.stats.poll_gap_ms.set(0);
     }
@@ -300,6 +301,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
                     starts.push(start);
                 }
                 Err(error) => {
+                    self.stats.source_errors.up();
                     tracing::warn!(error, %part, "a partition cannot be placed yet");
                     self.unplaced.push(part);
                     self.place_at = Instant::now() + PLACE_RETRY;

@@ -84,6 +84,11 @@ pub trait Source: Send + 'static {
     fn pause(&mut self, parts: &[Part], paused: bool) -> Result<(), SourceError>;
     /// These frontiers are durable: the log may take note for its own tools.
     fn saved(&mut self, at: &[(Part, Offset)]);
+    /// The next offset to be written of each partition, as far as it is known without asking anybody: for telling how far behind a group
+    /// is, never for a position.
+    fn ends(&mut self) -> Vec<(Part, Offset)> {
+        Vec::new()
+    }
     /// Ends the wait of a `poll` under way.
     fn waker(&self) -> Option<Waker> {
         None

@@ -3,7 +3,7 @@
 //! [`Log`] is the log, [`LogSource`] one consumer of it, [`Memory`] keeps frontiers and dead letters. Nothing is durable and nothing is
 //! slow; what tests need (gaps, lost assignments, time) they say.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +22,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Default)]
 struct State {
     parts: Vec<Vec<Record>>,
+    /// Offsets at the end of each partition that will never be delivered.
+    tails: BTreeMap<u32, u64>,
+    /// Partitions about which nothing can be asked.
+    mute: BTreeSet<u32>,
     news: VecDeque<News>,
     asked: bool,
+}
+
+impl State {
+    fn end(&self, number: u32) -> Offset {
+        let records = &self.parts[number as usize];
+        records.last().map_or(0, |last| last.offset + 1) + self.tails.get(&number).copied().unwrap_or(0)
+    }
 }
 
 #[derive(Debug)]
@@ -53,7 +64,7 @@ impl Log {
         let state = State {
             parts: (0..partitions).map(|_| Vec::new()).collect(),
             news: VecDeque::from([News::Assign((0..partitions).collect())]),
-            asked: false,
+            ..State::default()
         };
         Self { topic: Arc::from(topic), shared: Arc::new(Shared { state: Mutex::new(state), woken: Condvar::new() }) }
     }
@@ -66,8 +77,9 @@ impl Log {
     /// Appends a record behind `gap` offsets that will never be delivered.
     pub fn append_after_gap(&self, partition: u32, gap: u64, key: &str, value: &str) -> Offset {
         let mut state = lock(&self.shared.state);
+        let offset = state.end(partition) + gap;
+        state.tails.remove(&partition);
         let records = &mut state.parts[partition as usize];
-        let offset = records.last().map_or(0, |last| last.offset + 1) + gap;
         records.push(Record {
             part: Part { topic: self.topic.clone(), number: partition },
             offset,
@@ -78,6 +90,22 @@ impl Log {
         });
         self.shared.woken.notify_all();
         offset
+    }
+
+    /// Lets a partition end with `gap` more offsets that will never be delivered, as the control records of a transaction are not.
+    pub fn append_gap(&self, partition: u32, gap: u64) {
+        *lock(&self.shared.state).tails.entry(partition).or_default() += gap;
+        self.shared.woken.notify_all();
+    }
+
+    /// From now on nothing can be asked about a partition, or it can again.
+    pub fn mute(&self, partition: u32, mute: bool) {
+        let mut state = lock(&self.shared.state);
+        if mute {
+            state.mute.insert(partition)
+        } else {
+            state.mute.remove(&partition)
+        };
     }
 
     /// Takes partitions away in an orderly way.
@@ -147,6 +175,11 @@ impl LogSource {
                 left -= 1;
                 out.push(Polled::Record(record.clone()));
             }
+            let (end, delivered) = (state.end(*number), records.last().map_or(0, |last| last.offset + 1));
+            if (delivered..end).contains(next) {
+                *next = end;
+                out.push(Polled::End(Part { topic: self.log.topic.clone(), number: *number }, end));
+            }
         }
     }
 }
@@ -165,8 +198,11 @@ impl Source for LogSource {
 
     fn held(&mut self, part: &Part, since_ms: i64) -> Result<Held, SourceError> {
         let state = lock(&self.log.shared.state);
+        if state.mute.contains(&part.number) {
+            return Err(SourceError::Passing("told not to answer".into()));
+        }
         let records = &state.parts[part.number as usize];
-        let end = records.last().map_or(0, |last| last.offset + 1);
+        let end = state.end(part.number);
         let start = records.first().map_or(0, |first| first.offset);
         let by_time = records.iter().find(|record| record.timestamp_ms >= since_ms).map_or(end, |record| record.offset);
         Ok(Held { start, end, by_time, committed: None })
@@ -193,6 +229,12 @@ impl Source for LogSource {
 
     fn saved(&mut self, at: &[(Part, Offset)]) {
         lock(&self.told).extend(at.iter().map(|(part, offset)| (part.number, *offset)));
+    }
+
+    fn ends(&mut self) -> Vec<(Part, Offset)> {
+        let state = lock(&self.log.shared.state);
+        let parts = self.at.keys().map(|number| Part { topic: self.log.topic.clone(), number: *number });
+        parts.map(|part| (part.clone(), state.end(part.number))).collect()
     }
 
     fn waker(&self) -> Option<Waker> {

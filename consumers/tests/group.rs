@@ -64,11 +64,17 @@ struct Run {
     group: Group,
 }
 
+fn quick() -> Options {
+    Options { save_interval: Duration::from_millis(20), records_max: 4096, span_max: 2048, ..Options::default() }
+}
+
 fn run(kept: Arc<sim::Memory>, log: sim::Log) -> Run {
+    run_with(kept, log, &quick())
+}
+
+fn run_with(kept: Arc<sim::Memory>, log: sim::Log, options: &Options) -> Run {
     let handler = Arc::new(Obedient::default());
-    let options =
-        Options { save_interval: Duration::from_millis(20), records_max: 4096, span_max: 2048, ..Options::default() };
-    let group = Group::start(log.source(), handler.clone(), kept.clone(), kept.clone(), &options);
+    let group = Group::start(log.source(), handler.clone(), kept.clone(), kept.clone(), options);
     Run { log, handler, kept, group }
 }
 
@@ -147,6 +153,74 @@ async fn a_key_that_holds_more_than_a_quarter_of_the_credits_pauses_its_partitio
     until("the other goes on", || run.frontier(1) == 3000).await;
     run.let_go();
     until("the paused one goes on afterwards", || run.frontier(0) == 1500).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_holds_more_than_a_quarter_of_the_bytes_pauses_its_partition() {
+    let options = Options { bytes_max: 40_000, ..quick() };
+    let run = run_with(Arc::default(), sim::Log::new("t", 2), &options);
+    // Few records, far below a quarter of the record credits, but with long keys that are more than a quarter of the bytes.
+    let greedy = "greedy".repeat(500);
+    for _ in 0..4 {
+        run.log.append(0, &greedy, "hang");
+    }
+    let paused = || run.group.stats().status().iter().any(|status| status.part.number == 0 && status.paused);
+    until("its partition is paused", paused).await;
+    for n in 0..1_000 {
+        run.log.append(1, &format!("k{n}"), "ok");
+    }
+    until("the other goes on", || run.frontier(1) == 1000).await;
+    run.let_go();
+    until("the paused one goes on afterwards", || run.frontier(0) == 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_cannot_be_asked_holds_up_no_other_and_no_stop() {
+    let kept = Arc::new(sim::Memory::default());
+    for number in 0..3 {
+        kept.set_frontier(Part::new("t", number), Frontier { next: 0, last: None });
+    }
+    let log = sim::Log::new("t", 3);
+    log.mute(1, true);
+    log.mute(2, true);
+    let run = run(kept, log);
+    for n in 0..30 {
+        run.log.append(n % 3, &format!("k{n}"), "ok");
+    }
+    until("the one that answers goes on", || run.frontier(0) == 10).await;
+    assert_eq!((run.frontier(1), run.frontier(2)), (0, 0));
+    run.log.mute(1, false);
+    until("the other follows when it answers", || run.frontier(1) == 10).await;
+    tokio::task::spawn_blocking(|| run.group.stop()).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_without_any_frontier_begins_whole_or_not_yet() {
+    let log = sim::Log::new("t", 2);
+    log.mute(1, true);
+    let run = run(Arc::default(), log);
+    run.log.append(0, "k", "ok");
+    let errors = || run.group.stats().source_errors.value();
+    let before = errors();
+    until("it was tried again", || errors() >= before + 2).await;
+    assert!(run.handled("k").is_empty(), "a part of a new topic was read while the start of another part is not known");
+    run.log.mute(1, false);
+    until("both begin", || run.frontier(0) == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_that_are_never_delivered_are_passed_and_count_as_no_lag() {
+    let run = fresh(1);
+    run.log.append_after_gap(0, 5, "k", "ok");
+    run.log.append_gap(0, 3);
+    until("the frontier is at the log's end", || run.frontier(0) == 9).await;
+    let status = || run.group.stats().status().first().map(|status| (status.end, status.lag()));
+    until("nothing lags", || status() == Some((Some(9), 0))).await;
+    run.log.append(0, "k", "hang");
+    run.log.append(0, "k", "ok");
+    until("two lag", || status() == Some((Some(11), 2))).await;
+    run.let_go();
+    until("nothing lags any more", || status() == Some((Some(11), 0))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -216,6 +216,12 @@ impl Source for StreamSource {
     /// Nobody else keeps a position of this stream: the frontier row is the position.
     fn saved(&mut self, _at: &[(Part, Offset)]) {}
 
+    fn ends(&mut self) -> Vec<(Part, Offset)> {
+        let view = self.disk.view();
+        let known = |place: &Place| Some((place.part.clone(), end(&view, place.part.number).ok()?));
+        self.at.values().filter_map(known).collect()
+    }
+
     fn waker(&self) -> Option<Waker> {
         let growth = self.growth.clone();
         Some(Arc::new(move || growth.wake()))

@@ -132,9 +132,9 @@ impl Metrics {
         }
         single(text, "records_held", "gauge", "Records held", group.held_records.value());
         single(text, "bytes_held", "gauge", "Bytes held", group.held_bytes.value());
-        header(text, "partition_lag", "gauge", "Records read and not durably finished");
+        header(text, "partition_lag", "gauge", "Offsets between what is durably finished and the end of the log");
         for status in group.status() {
-            let lag = status.high.saturating_sub(status.durable);
+            let lag = status.lag();
             let _infallible = writeln!(
                 text,
                 "orderbell_partition_lag{{topic=\"{}\",partition=\"{}\"}} {lag}",

@@ -1,24 +1,20 @@
-//! kill -9 and held fsyncs: what was answered is there, under the same name and number; what is not durable is heard by nobody.
+//! kill -9: what was answered is there, under the same name and number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use orderbell::client::{Heard, Http, Socket};
-use orderbell_lab::{Dice, Process};
+use orderbell_lab::Dice;
 use orderbell_protocol::Position;
 use orderbell_protocol::frame::NoticeFrame;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::chain::{Bell, event, soon, until};
+use crate::chain::{Bell, event, until};
 
 const KILLS: u32 = 20;
-/// An fsync that is held is held for this long.
-const HOLD: Duration = Duration::from_secs(3);
 
 /// What one client has seen of a mailbox over all its connections: a notice keeps its position, a position its notice.
 #[derive(Default)]
@@ -197,64 +193,4 @@ async fn killed_twenty_times_on_kafka_nothing_the_broker_has_is_lost() {
     wait_for_head(&bell).await;
     heard.cancel();
     settle(&bell, &answered, &hearing.await.unwrap()).await;
-}
-
-/// Holds every fsync of a process for [`HOLD`], as a disk that thinks.
-fn hold_fsyncs(bell: &Bell) -> Process {
-    let pid = bell.process.pid().to_string();
-    let inject = format!("inject=fdatasync,fsync:delay_enter={}", HOLD.as_micros());
-    let args = ["-f", "-p", &pid, "-e", "trace=fdatasync,fsync", "-e", &inject, "-o", "/dev/null"];
-    let strace = Process::start(Path::new("strace"), &args, &[]);
-    strace.err.wait_for("attached", |line| line.contains("attached").then_some(()));
-    strace
-}
-
-#[cfg(feature = "real-kafka")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_an_fsync_is_held_nothing_is_heard_and_nothing_answered() {
-    let bell = Arc::new(Bell::embedded());
-    let mut till = bell.till("1", "a").await;
-    bell.pays("before", "1").await;
-    let first = till.notice().await;
-    till.acks(&first).await;
-    let mut strace = tokio::task::block_in_place(|| hold_fsyncs(&bell));
-    let began = Instant::now();
-    let posting = {
-        let bell = bell.clone();
-        tokio::spawn(async move {
-            bell.pays("held", "1").await;
-            began.elapsed()
-        })
-    };
-    // A poll meanwhile reads only what is durable.
-    let page = bell.polls("1", "looker", Some(first.position), 0).await;
-    assert!(page.notices.is_empty() && page.head == first.position);
-    let notice = soon("the order", till.notice()).await;
-    let rung = began.elapsed();
-    let logged = posting.await.unwrap();
-    assert_eq!(notice.notice.order, "held");
-    assert!(logged >= HOLD, "answered after {logged:?}, before its fsync returned");
-    // Two batches, one after the other: the event, then its notice.
-    assert!(rung >= HOLD * 2, "rung after {rung:?}, before its fsync returned");
-    strace.kill();
-}
-
-#[cfg(feature = "real-kafka")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_an_fsync_is_held_no_offset_is_stored() {
-    let bell = crate::kafka::bell().await;
-    let mut till = bell.till("1", "a").await;
-    let mut strace = tokio::task::block_in_place(|| hold_fsyncs(&bell));
-    let began = Instant::now();
-    bell.pays("held", "1").await;
-    let topic = bell.topic.as_ref().unwrap();
-    while topic.committed(4) == 0 {
-        assert!(began.elapsed() < orderbell_lab::PATIENCE, "the offset is never stored");
-    }
-    let stored = began.elapsed();
-    let notice = soon("the order", till.notice()).await;
-    assert_eq!(notice.notice.order, "held");
-    // The notice's batch, and a later one with the frontier.
-    assert!(stored >= HOLD, "stored after {stored:?}");
-    strace.kill();
 }

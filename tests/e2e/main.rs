@@ -7,6 +7,8 @@ mod chain;
 mod crash;
 mod door;
 mod examples;
+#[cfg(feature = "real-kafka")]
+mod fsync;
 mod handshake;
 #[cfg(feature = "real-kafka")]
 mod kafka;

@@ -43,7 +43,7 @@ const CONSUMER: [(&str, &str, &str); 8] = [
 ];
 
 /// Properties with a default that the configuration may change.
-const CONSUMER_DEFAULTS: [(&str, &str); 9] = [
+const CONSUMER_DEFAULTS: [(&str, &str); 10] = [
     ("queued.max.messages.kbytes", "16384"),
     ("queued.min.messages", "20000"),
     ("fetch.queue.backoff.ms", "10"),
@@ -53,6 +53,8 @@ const CONSUMER_DEFAULTS: [(&str, &str); 9] = [
     ("socket.keepalive.enable", "true"),
     ("isolation.level", "read_committed"),
     ("topic.metadata.refresh.interval.ms", "10000"),
+    // The ends of partitions, for lag, come with the statistics.
+    ("statistics.interval.ms", "5000"),
 ];
 
 const PRODUCER: [(&str, &str); 3] =
@@ -110,13 +112,14 @@ impl KafkaOptions {
 
     fn producer(&self) -> ClientConfig {
         // What only a consumer understands must not reach a producer.
-        const CONSUMER_ONLY: [&str; 6] = [
+        const CONSUMER_ONLY: [&str; 7] = [
             "session.timeout.ms",
             "heartbeat.interval.ms",
             "max.poll.interval.ms",
             "fetch.",
             "queued.",
             "isolation.level",
+            "statistics.",
         ];
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap);

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::statistics::{Partition, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 
@@ -36,9 +37,21 @@ enum Asked {
 struct Context {
     asked: Mutex<VecDeque<Asked>>,
     closing: AtomicBool,
+    ends: Mutex<Vec<(Part, Offset)>>,
 }
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    /// Every few seconds, from within a poll.
+    fn stats(&self, statistics: Statistics) {
+        let ends = statistics.topics.iter().flat_map(|(topic, held)| {
+            // Behind the last stable offset stand transactions that are open: nobody delivers them yet.
+            let end = |at: &Partition| if at.ls_offset >= 0 { at.ls_offset } else { at.hi_offset };
+            let known = held.partitions.iter().filter(move |(_, at)| end(at) >= 0);
+            known.map(move |(number, at)| (part_of(topic, *number), offset(end(at))))
+        });
+        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends.collect();
+    }
+}
 
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
@@ -342,6 +355,10 @@ impl Source for KafkaSource {
             }
         }
         Ok(())
+    }
+
+    fn ends(&mut self) -> Vec<(Part, Offset)> {
+        std::mem::take(&mut self.consumer.context().ends.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn saved(&mut self, at: &[(Part, Offset)]) {
