@@ -39,7 +39,7 @@ impl Handler for Keep {
 }
 
 struct Lab {
-    cluster: MockCluster<'static, rdkafka::producer::DefaultProducerContext>,
+    cluster: MockCluster<'static, DefaultProducerContext>,
     producer: ThreadedProducer<DefaultProducerContext>,
     handler: Arc<Keep>,
     group: Group,
@@ -50,9 +50,18 @@ impl Lab {
     fn start() -> Self {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic(TOPIC, i32::try_from(PARTITIONS).unwrap(), 1).unwrap();
+        Self::on(cluster)
+    }
+
+    fn on(cluster: MockCluster<'static, DefaultProducerContext>) -> Self {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", cluster.bootstrap_servers());
-        let properties = [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500"), ("fetch.wait.max.ms", "5")];
+        let properties = [
+            ("session.timeout.ms", "6000"),
+            ("heartbeat.interval.ms", "500"),
+            ("fetch.wait.max.ms", "5"),
+            ("statistics.interval.ms", "200"),
+        ];
         let options = KafkaOptions {
             bootstrap: cluster.bootstrap_servers(),
             group: "g".into(),
@@ -144,5 +153,33 @@ async fn fetches_that_fail_and_a_broker_that_goes_lose_nothing() {
     lab.cluster.broker_up(1).unwrap();
     lab.produces(100);
     lab.handles_everything();
+    lab.stops();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_while_partitions_cannot_be_placed_ends_in_time() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, i32::try_from(PARTITIONS).unwrap(), 1).unwrap();
+    // Refused in a way that no client tries again by itself: the group is given its partitions and cannot find out where they begin.
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 1000];
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &refused);
+    let mut lab = Lab::on(cluster);
+    lab.produces(10);
+    until("placing was tried in vain", || lab.group.stats().source_errors.value() > 2);
+    let (told, ended) = flume::bounded(1);
+    let group = lab.group;
+    std::thread::spawn(move || told.send(group.stop().is_ok()));
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(true), "the stop waits for ever");
+    assert_eq!(lab.handler.0.lock().unwrap().len(), 0, "nothing is read from a place that nobody knows");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ends_of_a_log_come_with_the_statistics() {
+    let mut lab = Lab::start();
+    lab.produces(101);
+    lab.handles_everything();
+    let status = || lab.group.stats().status();
+    until("the ends are known", || status().iter().filter_map(|status| status.end).sum::<u64>() == 101);
+    until("nothing lags", || status().iter().all(|status| status.lag() == 0));
     lab.stops();
 }

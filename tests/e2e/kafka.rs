@@ -44,6 +44,10 @@ impl Topic {
     pub(crate) async fn make(bootstrap: &str, partitions: i32) -> Self {
         static TOPICS: AtomicU32 = AtomicU32::new(0);
         let name = format!("orders-{}-{}", std::process::id(), TOPICS.fetch_add(1, Ordering::Relaxed));
+        Self::make_named(bootstrap, &name, partitions).await
+    }
+
+    async fn make_named(bootstrap: &str, name: &str, partitions: i32) -> Self {
         let config = |more: &[(&str, &str)]| {
             let mut config = ClientConfig::new();
             config.set("bootstrap.servers", bootstrap).set("reconnect.backoff.max.ms", "500");
@@ -55,7 +59,7 @@ impl Topic {
         let admin: AdminClient<DefaultClientContext> = config(&[]).create().unwrap();
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
         until("a topic is made", async || {
-            let new = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+            let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
             let made = admin.create_topics([&new], &options).await;
             made.is_ok_and(|made| {
                 made.iter()
@@ -64,7 +68,7 @@ impl Topic {
         })
         .await;
         let producer = config(&[("enable.idempotence", "true"), ("linger.ms", "1"), ("partitioner", "murmur2_random")]);
-        Self { name, bootstrap: bootstrap.to_owned(), producer: producer.create().unwrap() }
+        Self { name: name.to_owned(), bootstrap: bootstrap.to_owned(), producer: producer.create().unwrap() }
     }
 
     /// Produces events keyed by their order; returns when the broker has them all.
@@ -126,7 +130,12 @@ impl Topic {
 
 /// A server that reads a topic of its own on the shared broker.
 pub(crate) async fn bell() -> Bell {
-    bell_on(Topic::make(&bootstrap(), 4).await, "")
+    bell_with("").await
+}
+
+/// The same, with more configuration.
+pub(crate) async fn bell_with(more: &str) -> Bell {
+    bell_on(Topic::make(&bootstrap(), 4).await, more)
 }
 
 fn bell_on(topic: Topic, more: &str) -> Bell {
@@ -237,22 +246,78 @@ async fn a_broker_that_restarts_under_load_loses_nothing() {
     }
 }
 
+fn paid(n: u32) -> String {
+    event("order.paid", &format!("o{n}"), json!({"store": "1"})).to_string()
+}
+
+/// One bit of the last batch of a partition: its check sum no longer fits, as after a disk went bad.
+fn damage(broker: &Broker, topic: &Topic, partition: u32) {
+    let segment = broker.partition_dir(&topic.name, partition).join("00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let last = bytes.len() - 10;
+    bytes[last] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+}
+
+/// The error names no partition: with several damaged at once, each must be found, and none of the others be taken for one.
+#[tokio::test]
+async fn each_of_several_damaged_partitions_is_found() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(temp.path());
+    let topic = Topic::make(&broker.bootstrap(), 4).await;
+    for (n, partition) in [(0, 0), (1, 1), (2, 2), (3, 3), (4, 0), (5, 1), (6, 2), (7, 3)] {
+        topic.produces_raw(partition, Some(paid(n).as_bytes())).await;
+    }
+    broker.end("TERM");
+    damage(&broker, &topic, 0);
+    damage(&broker, &topic, 2);
+    broker.resume();
+    let bell = bell_on(topic, "");
+    let topic = bell.topic.as_ref().unwrap();
+    let admin = orderbell::client::Http::new(bell.admin);
+    let damaged = [0, 2].map(|number| (format!("{}/{number}", topic.name), Value::from("damaged at offset 1")));
+    let wanted = Value::from(serde_json::Map::from_iter(damaged));
+    until("both red lights", async || admin.ask("/ready", "").await.unwrap().json()["red"] == wanted).await;
+    topic.produces_raw(1, Some(paid(8).as_bytes())).await;
+    topic.produces_raw(3, Some(paid(9).as_bytes())).await;
+    let mut till = bell.till("1", "a").await;
+    let mut heard = std::collections::BTreeSet::new();
+    while heard.len() < 8 {
+        let notice = till.notice().await;
+        till.acks(&notice).await;
+        heard.insert(notice.notice.order);
+    }
+    assert_eq!(Vec::from_iter(heard), ["o0", "o1", "o2", "o3", "o5", "o7", "o8", "o9"]);
+    assert_eq!(admin.ask("/ready", "").await.unwrap().json()["red"], wanted, "no other is taken for damaged");
+}
+
+/// The bug: a dead letter topic that was made by hand, or before its source grew, has no such partition, and the letter was offered for ever.
+#[tokio::test]
+async fn a_letter_of_a_partition_that_the_dead_letter_topic_lacks_is_kept_all_the_same() {
+    let bell = bell().await;
+    let topic = bell.topic.as_ref().unwrap();
+    let letters = format!("{}.dlq", topic.name);
+    Topic::make_named(&topic.bootstrap, &letters, 1).await;
+    topic.produces_raw(3, Some(b"{")).await;
+    let mut till = bell.till("1", "a").await;
+    topic.produces_raw(3, Some(paid(1).as_bytes())).await;
+    till.hears(NewOrder, "o1").await;
+    assert_eq!(topic.letters(&letters, 1, 1), [("not-json".to_owned(), b"{".to_vec())]);
+    let names = async || bell.metric("orderbell_records_buried_total").await;
+    until("the letter counts", async || names().await == 1).await;
+    until("its record is finished", async || topic.committed(4) == 2).await;
+}
+
 #[tokio::test]
 async fn a_damaged_batch_halts_one_partition_only() {
     let temp = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(temp.path());
     let topic = Topic::make(&broker.bootstrap(), 2).await;
-    let paid = |n: u32| event("order.paid", &format!("o{n}"), json!({"store": "1"})).to_string();
     for (n, partition) in [(0, 0), (1, 1), (2, 0), (3, 1)] {
         topic.produces_raw(partition, Some(paid(n).as_bytes())).await;
     }
     broker.end("TERM");
-    // One bit of the second batch of partition 0: its check sum no longer fits, as after a disk went bad.
-    let segment = broker.partition_dir(&topic.name, 0).join("00000000000000000000.log");
-    let mut bytes = std::fs::read(&segment).unwrap();
-    let last = bytes.len() - 10;
-    bytes[last] ^= 1;
-    std::fs::write(&segment, bytes).unwrap();
+    damage(&broker, &topic, 0);
     broker.resume();
     let mut bell = bell_on(topic, "");
     let mut till = bell.till("1", "a").await;

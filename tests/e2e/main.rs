@@ -3,8 +3,31 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it stands")]
 #![allow(clippy::disallowed_methods, reason = "a scenario waits for its tasks by their handles")]
 
+/// Every scenario runs on the embedded stream and on a real Kafka; `with` a configuration, if it needs one.
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {
+        scenarios! { with ""; $($name),* }
+    };
+    (with $config:expr; $($name:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(crate::chain::Bell::configured($config)).await;
+            })*
+        }
+        #[cfg(feature = "real-kafka")]
+        mod on_kafka {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(crate::kafka::bell_with($config).await).await;
+            })*
+        }
+    };
+}
+
 mod chain;
 mod crash;
+mod deaf;
 mod door;
 mod examples;
 #[cfg(feature = "real-kafka")]

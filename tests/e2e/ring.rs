@@ -5,25 +5,6 @@ use serde_json::json;
 
 use crate::chain::{Bell, event, now, until};
 
-/// Every scenario runs on the embedded stream and on a real Kafka.
-macro_rules! scenarios {
-    ($($name:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(crate::chain::Bell::embedded()).await;
-            })*
-        }
-        #[cfg(feature = "real-kafka")]
-        mod on_kafka {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(crate::kafka::bell().await).await;
-            })*
-        }
-    };
-}
-
 scenarios! {
     a_new_order_reaches_two_tills_of_a_store_and_no_till_of_another,
     the_pickup_code_reaches_its_customer_and_nobody_else,

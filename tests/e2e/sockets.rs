@@ -8,31 +8,6 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::chain::{Bell, event, soon};
 
 #[tokio::test]
-async fn un_acked_notices_come_again_marked_and_a_deaf_client_is_found() {
-    let bell = Bell::configured("[sessions]\nredeliver_after_ms = 400\n");
-    let mut till = bell.till("1", "deaf").await;
-    bell.pays("o1", "1").await;
-    let first = till.notice().await;
-    let mut attempts = vec![first.attempt];
-    let closed = loop {
-        match soon("a repeat or the end", till.socket.next()).await.unwrap() {
-            Heard::Notice(again) => {
-                assert_eq!((again.position, again.notice.id), (first.position, first.notice.id.clone()));
-                attempts.push(again.attempt);
-            }
-            Heard::Frame(_) => {}
-            Heard::Closed(why) => break why,
-        }
-    };
-    assert_eq!(attempts, [1, 2, 3, 4]);
-    assert_eq!(closed, Some((4103, "deaf".into())));
-    // Nothing is lost: the next connection hears it, marked.
-    let mut back = bell.till("1", "deaf").await;
-    let again = back.notice().await;
-    assert!(again.attempt > 1 && again.notice.id == first.notice.id);
-}
-
-#[tokio::test]
 async fn the_same_device_replaces_its_older_connection() {
     let bell = Bell::embedded();
     let mut old = bell.till("1", "a").await;
@@ -87,10 +62,12 @@ async fn who_connects_and_says_nothing_is_closed() {
     assert_eq!(code, 3008);
 }
 
-#[tokio::test]
-async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody() {
+scenarios! {
+    a_reader_that_stalls_costs_no_memory_and_holds_up_nobody,
+}
+
+async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody(bell: Bell) {
     const WAITING: usize = 100_000;
-    let bell = Bell::embedded();
     let mut stalled = Socket::hello(bell.public, &bell.token("store", "1"), "stalled", None).await.unwrap();
     let Heard::Frame(ServerFrame::Welcome { position, .. }) = soon("a welcome", stalled.next()).await.unwrap() else {
         panic!("no welcome")
@@ -101,7 +78,7 @@ async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody() {
             event("order.paid", &format!("o{batch}-{n}"), json!({"store": "1", "amount": n, "note": "x".repeat(100)}))
         };
         let events: Vec<_> = (0..1000).map(paid).collect();
-        bell.posts(&events).await;
+        bell.happens(&events).await;
         if batch % 10 == 0 {
             let order = format!("q{batch}");
             bell.pays(&order, "2").await;
