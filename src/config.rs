@@ -13,6 +13,7 @@ use orderbell_protocol::session;
 use serde::Deserialize;
 
 use crate::ingest::Mapping;
+use crate::ledger::Retention;
 use crate::net::NetLimits;
 use crate::net::tokens::{Secret, Tokens};
 
@@ -24,6 +25,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How long orders, event ids and the embedded stream are kept after their last event. Hours.
     pub state_retention_hours: u32,
+    /// Notices that one mailbox keeps. Above it, those of ended orders go, oldest first; a client that stands below them hears 410. Live
+    /// ones stay, and more of them than this is a red light. Bounds what three days of a very busy store cost.
+    pub mailbox_rows_max: u64,
     /// Addresses.
     pub listen: Listen,
     /// Who signs tokens.
@@ -46,6 +50,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("orderbell-data"),
             state_retention_hours: 72,
+            mailbox_rows_max: 20_000,
             listen: Listen::default(),
             tokens: TokenConfig::default(),
             sessions: Sessions::default(),
@@ -228,6 +233,12 @@ impl Config {
     #[must_use]
     pub fn retention_ms(&self) -> i64 {
         i64::from(self.state_retention_hours) * 3_600_000
+    }
+
+    /// What the ledger keeps.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        Retention { state_ms: self.retention_ms(), mailbox_rows: self.mailbox_rows_max }
     }
 
     /// The keys that tokens are checked with; made on first use when none is configured.

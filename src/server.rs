@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orderbell_consumers::{Group, Options, Stats};
-use orderbell_protocol::UnixMs;
+use orderbell_protocol::{Role, UnixMs};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +25,8 @@ use crate::observe::Metrics;
 /// Orders whose retention is looked at in one go, and how often.
 const SWEEP_MAX: usize = 2_048;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Crowded mailboxes that are named among the red lights.
+const CROWDED_SHOWN_MAX: usize = 20;
 /// Connections of the admin listener.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
@@ -67,12 +69,22 @@ pub struct Server {
 struct State {
     ready: AtomicBool,
     group: Arc<Stats>,
+    ledger: Arc<Ledger>,
     metrics: Metrics,
 }
 
 impl Health for State {
     fn lights(&self) -> BTreeMap<String, String> {
-        self.group.lights()
+        let mut lights = self.group.lights();
+        for (who, live) in self.ledger.crowded().into_iter().take(CROWDED_SHOWN_MAX) {
+            // A customer's id is nobody's business here.
+            let who = if who.role == Role::Store { who.to_string() } else { String::from("a customer") };
+            lights.insert(
+                format!("mailbox of {who}"),
+                format!("{live} notices that may not go yet: nobody comes for them"),
+            );
+        }
+        lights
     }
 
     fn ready(&self) -> bool {
@@ -104,7 +116,7 @@ impl Server {
         let (public_listener, public) = listen(config.listen.public).await?;
         let (admin_listener, admin) = listen(config.listen.admin).await?;
         let hub = Arc::new(Hub::default());
-        let ledger = Arc::new(Ledger::open(&config.data_dir, config.retention_ms(), hub.clone(), failed)?);
+        let ledger = Arc::new(Ledger::open(&config.data_dir, config.retention(), hub.clone(), failed)?);
         let tokens = config.tokens()?;
         let handler = Arc::new(OrderHandler::new(ledger.clone(), config.mapping.clone(), config.retention_ms()));
         let group = group(config, &ledger, &handler)?;
@@ -112,7 +124,12 @@ impl Server {
         let door = config.kafka.is_none().then(|| door_of(config));
         let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, door);
         let metrics = Metrics::new(net.stats().clone(), handler.stats().clone(), group_stats.clone(), hub);
-        let health = Arc::new(State { ready: AtomicBool::new(true), group: group_stats.clone(), metrics });
+        let health = Arc::new(State {
+            ready: AtomicBool::new(true),
+            group: group_stats.clone(),
+            ledger: ledger.clone(),
+            metrics,
+        });
         let server = Arc::new(Self {
             net: net.clone(),
             ledger,

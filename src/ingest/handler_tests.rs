@@ -1,5 +1,5 @@
 use super::*;
-use crate::ledger::Bell;
+use crate::ledger::{Bell, Retention};
 use orderbell_protocol::{Id, Recipient};
 
 struct Silence;
@@ -20,7 +20,12 @@ fn record(value: &serde_json::Value) -> Record {
 }
 
 fn handler(dir: &std::path::Path, retention_ms: i64) -> (Arc<Ledger>, OrderHandler) {
-    let ledger = Arc::new(Ledger::open(dir, retention_ms, Arc::new(Silence), |error| panic!("{error}")).unwrap());
+    let ledger = Arc::new(
+        Ledger::open(dir, Retention { state_ms: retention_ms, mailbox_rows: 1000 }, Arc::new(Silence), |error| {
+            panic!("{error}")
+        })
+        .unwrap(),
+    );
     (ledger.clone(), OrderHandler::new(ledger, Mapping::default(), retention_ms))
 }
 
@@ -88,4 +93,33 @@ async fn load_test_traffic_and_real_traffic_never_meet() {
     let heads = |who: &Recipient| ledger.standing(who, &Id::new("d").unwrap()).unwrap().1.seq;
     assert_eq!((heads(&real), heads(&shadow)), (0, 1));
     assert!(ledger.order(&OrderKey { shadow: false, id: Id::new("o").unwrap() }).unwrap().is_none());
+}
+
+/// The bug: an order that a sweep of the same turn had just given up, and that an event brought back, was never looked at again.
+#[tokio::test]
+async fn an_order_that_comes_back_in_the_turn_of_its_sweep_is_looked_at_again() {
+    const RETENTION_MS: i64 = 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, handler) = handler(dir.path(), RETENTION_MS);
+    let old = now().plus_ms(-RETENTION_MS + 40);
+    let event = |kind: &str, at: UnixMs| {
+        record(&serde_json::json!({"type": kind, "order": "o", "store": "1", "time": at.0, "id": kind}))
+    };
+    handler.turn(turn(vec![event("order.paid", old)])).await;
+    while now() <= old.plus_ms(RETENTION_MS) {
+        tokio::task::yield_now().await;
+    }
+    let key = OrderKey { shadow: false, id: Id::new("o").unwrap() };
+    let looks = || ledger.due(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
+    let sweep = || OrderHandler::sweep_record(looks()[0].0, &key);
+    let heard = now();
+    let done = handler.turn(turn(vec![sweep(), event("order.ready", heard)])).await;
+    assert_eq!(done, [Outcome::Done, Outcome::Done]);
+    assert!(ledger.order(&key).unwrap().is_some(), "it lives on");
+    assert_eq!(looks(), [(heard.plus_ms(RETENTION_MS), key.clone())], "and is looked at again, once");
+    // The other way round: the event first, then the sweep, which is too early now.
+    let done = handler.turn(turn(vec![event("order.picked_up", heard), sweep()])).await;
+    assert_eq!(done, [Outcome::Done, Outcome::Done]);
+    assert_eq!(looks(), [(heard.plus_ms(RETENTION_MS), key.clone())]);
+    assert!(ledger.order(&key).unwrap().is_some());
 }

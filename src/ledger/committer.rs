@@ -21,6 +21,7 @@ use orderbell_protocol::{DeviceId, Recipient, UnixMs};
 use tokio::sync::oneshot;
 
 use super::Bell;
+use super::crowd::Crowd;
 use super::disk::{Disk, DiskError};
 use super::effects::{Appended, Incoming, TurnEffects};
 use super::stage::{Done, Stage};
@@ -97,6 +98,7 @@ pub(crate) struct Committer {
     pub(crate) stream: Arc<super::stream::Growth>,
     pub(crate) failed: Arc<dyn Fn(&str) + Send + Sync>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) crowd: Crowd,
     pub(crate) seq: u64,
     pub(crate) letters: u64,
 }
@@ -147,7 +149,18 @@ impl Committer {
             self.standings.end();
         }
         self.tell(done, answers);
+        if tick {
+            self.thin()?;
+        }
         Ok(())
+    }
+
+    /// Retention by count, in a batch of its own: what it looks at is durable, and nobody waits for its fsync.
+    fn thin(&mut self) -> Result<(), DiskError> {
+        let disk = self.disk.clone();
+        let mut stage = Stage::new(&disk, self.seq);
+        self.crowd.step(&disk.view(), &mut stage, now())?;
+        stage.commit(self.seq).map(drop)
     }
 
     fn stage(&mut self, stage: &mut Stage<'_>, work: Work) -> Result<Answer, DiskError> {
@@ -178,6 +191,7 @@ impl Committer {
         if let Some(done) = done {
             self.seq = done.seq;
             self.bell.ring(&done.rung);
+            self.crowd.counted(done.counts);
             if done.grown {
                 self.stream.wake();
             }

@@ -71,6 +71,20 @@ pub(crate) fn floor(mailbox: &[u8]) -> Vec<u8> {
     [b"m", mailbox].concat()
 }
 
+/// How many rows the mailbox holds.
+pub(crate) fn count(mailbox: &[u8]) -> Vec<u8> {
+    [b"k", mailbox].concat()
+}
+
+/// The recipient that a mailbox's key names.
+pub(crate) fn recipient(mailbox: &[u8]) -> Option<Recipient> {
+    let (shadow, rest) = mailbox.split_first()?;
+    let (role, rest) = rest.split_first()?;
+    let role = if *role == b's' { Role::Store } else { Role::Customer };
+    let id = Id::new(std::str::from_utf8(rest.strip_suffix(&[0])?).ok()?).ok()?;
+    Some(Recipient { shadow: *shadow == 1, role, id })
+}
+
 pub(crate) fn cursor(who: &Recipient, device: &Id) -> Vec<u8> {
     [b"c", mailbox(who).as_slice(), device.as_str().as_bytes()].concat()
 }

@@ -48,6 +48,11 @@ impl MailRow {
         self.flags & STUB != 0
     }
 
+    /// True when nobody needs this row any more: its order ended, or its life did before `now`.
+    pub(crate) fn is_over(&self, now: UnixMs) -> bool {
+        !self.rings(now)
+    }
+
     /// True when a reader is given this row at `now`.
     fn rings(&self, now: UnixMs) -> bool {
         self.flags == 0 && self.expires_at > now
@@ -86,6 +91,12 @@ pub(crate) fn encode_floor(seq: u64, check: u16) -> Vec<u8> {
 pub(crate) fn decode_floor(row: &[u8]) -> Option<(u64, u16)> {
     let (seq, check) = row.split_at_checked(8)?;
     Some((u64::from_be_bytes(seq.try_into().ok()?), u16::from_be_bytes(check.try_into().ok()?)))
+}
+
+/// Rows of a mailbox that hold a notice; stubs do not count.
+pub(crate) fn count(view: &View<'_>, mailbox: &[u8]) -> Result<u64, DiskError> {
+    let row = view.row(Space::Meta, &keys::count(mailbox))?;
+    Ok(row.and_then(|row| row.try_into().ok()).map_or(0, u64::from_be_bytes))
 }
 
 pub(crate) fn seq_of(key: &[u8]) -> u64 {

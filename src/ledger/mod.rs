@@ -7,6 +7,7 @@
 //! One process per directory (a lock file), one format (a newer one is refused), one epoch (drawn when the ledger is made).
 
 mod committer;
+mod crowd;
 mod disk;
 mod effects;
 mod keys;
@@ -26,6 +27,7 @@ use orderbell_protocol::{DeviceId, Page, Position, ReadError, Recipient, UnixMs}
 use tokio::sync::oneshot;
 
 use committer::{Committer, Standings, Work};
+use crowd::{Alarms, Crowd};
 pub use disk::DiskError;
 use disk::{Disk, Space};
 pub use effects::{Appended, Incoming, LedgerFailed, NewNotice, TurnEffects};
@@ -77,12 +79,22 @@ pub enum OpenError {
     },
 }
 
+/// What is kept, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Event ids and the embedded stream. Milliseconds.
+    pub state_ms: i64,
+    /// Rows of one mailbox. Above it, those that nobody needs any more go, oldest first; live ones stay and are an alarm.
+    pub mailbox_rows: u64,
+}
+
 /// An open ledger.
 pub struct Ledger {
     disk: Arc<Disk>,
     work: Mutex<Option<flume::Sender<Work>>>,
     standings: Arc<Standings>,
     growth: Arc<Growth>,
+    crowded: Alarms,
     epoch: u32,
     id: String,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -103,7 +115,7 @@ impl Ledger {
     /// [`OpenError`].
     pub fn open(
         dir: &Path,
-        retention_ms: i64,
+        retention: Retention,
         bell: Arc<dyn Bell>,
         failed: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
@@ -121,6 +133,7 @@ impl Ledger {
         let (tx, rx) = flume::bounded(WORK_MAX);
         let standings = Arc::new(Standings::default());
         let growth = Arc::new(Growth::default());
+        let crowded = Alarms::default();
         let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
         let committer = Committer {
             disk: disk.clone(),
@@ -129,7 +142,8 @@ impl Ledger {
             standings: standings.clone(),
             stream: growth.clone(),
             failed: failed.clone(),
-            upkeep: Upkeep::new(retention_ms),
+            upkeep: Upkeep::new(retention.state_ms),
+            crowd: Crowd::new(retention.mailbox_rows, crowded.clone()),
             seq: known.seq,
             letters: known.letters,
         };
@@ -148,6 +162,7 @@ impl Ledger {
             work: Mutex::new(Some(tx)),
             standings,
             growth,
+            crowded,
             epoch: known.epoch,
             id: known.id,
             thread: Mutex::new(Some(thread)),
@@ -287,6 +302,16 @@ impl Ledger {
             orders.extend(keys::due_order(&row?.0).map(|(due_ms, order)| (UnixMs(due_ms), order)));
         }
         Ok(orders)
+    }
+
+    /// Recipients with more live notices than a mailbox should hold, and how many: somebody does not come for them. Most first.
+    #[must_use]
+    pub fn crowded(&self) -> Vec<(Recipient, u64)> {
+        let crowded = self.crowded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named: Vec<_> =
+            crowded.iter().filter_map(|(mailbox, live)| Some((keys::recipient(mailbox)?, *live))).collect();
+        named.sort_by_key(|(_, live)| std::cmp::Reverse(*live));
+        named
     }
 
     /// The consumer of the embedded stream.

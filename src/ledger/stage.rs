@@ -29,6 +29,10 @@ pub(crate) struct Stage<'a> {
     rows: HashMap<Vec<u8>, (Vec<u8>, MailRow)>,
     /// Floors of this batch: the durable view does not see them, and a floor never goes back.
     floors: HashMap<Vec<u8>, u64>,
+    /// Mail rows of the durable view that lost their notice in this batch.
+    gone: HashSet<Vec<u8>>,
+    /// Rows that mailboxes gain or lose in this batch.
+    counts: HashMap<Vec<u8>, i64>,
     /// Event ids of this batch.
     ids: HashMap<u128, u64>,
     /// Who gets something new.
@@ -47,6 +51,8 @@ impl<'a> Stage<'a> {
             ends: HashMap::new(),
             rows: HashMap::new(),
             floors: HashMap::new(),
+            gone: HashSet::new(),
+            counts: HashMap::new(),
             ids: HashMap::new(),
             rung: HashSet::new(),
             grown: false,
@@ -92,7 +98,9 @@ impl<'a> Stage<'a> {
             return Ok(());
         }
         self.seq += 1;
-        let key = keys::mail(&keys::mailbox(&new.recipient), self.seq);
+        let mailbox = keys::mailbox(&new.recipient);
+        let key = keys::mail(&mailbox, self.seq);
+        *self.counts.entry(mailbox).or_default() += 1;
         let row = MailRow::live(&new.id, new.expires_at, &new.notice);
         self.put(Space::Mail, &key, &row.encode());
         self.put(Space::Orders, &index, &key);
@@ -136,25 +144,52 @@ impl<'a> Stage<'a> {
     fn trim(&mut self, key: &[u8]) -> Result<(), DiskError> {
         let Some((mailbox, _)) = key.split_last_chunk::<8>() else { return Ok(()) };
         let end = keys::mail(mailbox, u64::MAX);
-        let rows = self.view.rows(Space::Mail, mailbox, &end).take(FLOOR_STEPS_MAX);
+        // Below the floor of this batch the durable view still shows rows that are gone.
+        let from = self.floors.get(mailbox).map_or_else(|| mailbox.to_vec(), |floor| keys::mail(mailbox, floor + 1));
+        let rows = self.view.rows(Space::Mail, &from, &end).take(FLOOR_STEPS_MAX);
         let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
         let mut floor = None;
         for (at, row) in &rows {
-            let Some(row) = MailRow::decode(row).filter(|row| at == key || row.is_stub()) else { break };
+            let goes = |row: &MailRow| at == key || row.is_stub() || self.gone.contains(at);
+            let Some(row) = MailRow::decode(row).filter(goes) else { break };
             floor = Some((mailbox::seq_of(at), row.check));
+            self.uncount(mailbox, at, &row);
             self.remove(Space::Mail, at);
         }
         let reached = floor.is_some_and(|(seq, _)| seq >= mailbox::seq_of(key));
         if !reached && let Some(row) = self.view.row(Space::Mail, key)?.as_deref().and_then(MailRow::decode) {
-            self.put(Space::Mail, key, &row.stub().encode());
+            self.put_stub(mailbox, key, row);
         }
-        if let Some((seq, check)) = floor
-            && self.floors.get(mailbox).is_none_or(|before| seq > *before)
-        {
+        if let Some((seq, check)) = floor {
+            self.raise_floor(mailbox, seq, check);
+        }
+        Ok(())
+    }
+
+    fn raise_floor(&mut self, mailbox: &[u8], seq: u64, check: u16) {
+        if self.floors.get(mailbox).is_none_or(|before| seq > *before) {
             self.floors.insert(mailbox.to_vec(), seq);
             self.put(Space::Meta, &keys::floor(mailbox), &mailbox::encode_floor(seq, check));
         }
-        Ok(())
+    }
+
+    fn uncount(&mut self, mailbox: &[u8], key: &[u8], row: &MailRow) {
+        if self.gone.insert(key.to_vec()) && !row.is_stub() {
+            *self.counts.entry(mailbox.to_vec()).or_default() -= 1;
+        }
+    }
+
+    /// A row above something live goes and leaves its check bits.
+    pub(crate) fn put_stub(&mut self, mailbox: &[u8], key: &[u8], row: MailRow) {
+        self.uncount(mailbox, key, &row);
+        self.put(Space::Mail, key, &row.stub().encode());
+    }
+
+    /// The lowest row of a mailbox goes; the floor is where it stood.
+    pub(crate) fn drop_lowest(&mut self, mailbox: &[u8], key: &[u8], row: &MailRow) {
+        self.uncount(mailbox, key, row);
+        self.remove(Space::Mail, key);
+        self.raise_floor(mailbox, mailbox::seq_of(key), row.check);
     }
 
     pub(crate) fn append(&mut self, event: &Incoming, now: UnixMs) -> Result<Appended, DiskError> {
@@ -218,16 +253,27 @@ impl<'a> Stage<'a> {
         for (part, end) in ends {
             self.put(Space::Meta, &keys::stream_end(part), &end.to_be_bytes());
         }
+        let mut counts = Vec::new();
+        for (mailbox, change) in std::mem::take(&mut self.counts) {
+            let rows = mailbox::count(&self.view, &mailbox)?.saturating_add_signed(change);
+            match rows {
+                0 => self.remove(Space::Meta, &keys::count(&mailbox)),
+                _ => self.put(Space::Meta, &keys::count(&mailbox), &rows.to_be_bytes()),
+            }
+            counts.push((mailbox, rows));
+        }
         if self.writes == 0 {
             return Ok(None);
         }
         self.batch.commit()?;
-        Ok(Some(Done { seq: self.seq, rung: self.rung.into_iter().collect(), grown: self.grown }))
+        Ok(Some(Done { seq: self.seq, rung: self.rung.into_iter().collect(), grown: self.grown, counts }))
     }
 }
 
 /// What a committed batch leads to.
 pub(crate) struct Done {
+    /// Mailboxes that changed, and how many rows they hold.
+    pub(crate) counts: Vec<(Vec<u8>, u64)>,
     pub(crate) seq: u64,
     pub(crate) rung: Vec<Recipient>,
     pub(crate) grown: bool,

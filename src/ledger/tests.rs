@@ -14,7 +14,11 @@ impl Bell for Silence {
 const NOW: UnixMs = UnixMs(1_790_000_000_000);
 
 fn open(dir: &Path) -> Ledger {
-    Ledger::open(dir, 1000, Arc::new(Silence), |error| panic!("{error}")).unwrap()
+    open_with(dir, 1_000_000)
+}
+
+fn open_with(dir: &Path, mailbox_rows: u64) -> Ledger {
+    Ledger::open(dir, Retention { state_ms: 1000, mailbox_rows }, Arc::new(Silence), |error| panic!("{error}")).unwrap()
 }
 
 /// A notice's name begins with its order's: three notices in a row belong to one order, as in life.
@@ -30,9 +34,19 @@ fn notice(who: &Recipient, name: &str, expires_at: UnixMs) -> NewNotice {
 
 /// Everything a reader without a position is given, page by page, the chain checked.
 fn read_all(ledger: &Ledger, who: &Recipient, from: Position, limit: u16) -> Result<Vec<String>, ReadError> {
+    read_all_at(NOW, ledger, who, from, limit)
+}
+
+fn read_all_at(
+    now: UnixMs,
+    ledger: &Ledger,
+    who: &Recipient,
+    from: Position,
+    limit: u16,
+) -> Result<Vec<String>, ReadError> {
     let (mut chain, mut scan, mut names) = (from, from, Vec::new());
     loop {
-        let page = ledger.read(who, chain, scan, limit, NOW)?;
+        let page = ledger.read(who, chain, scan, limit, now)?;
         assert!(page.notices.len() <= usize::from(limit));
         for delivery in &page.notices {
             assert_eq!(delivery.after, chain, "the chain is broken");
@@ -120,9 +134,9 @@ fn a_mailbox_is_what_a_list_would_be() {
         let floor = model.iter().take_while(|(_, fate, _)| *fate == Fate::Gone).count();
         for (at, (_, _, position)) in model.iter().enumerate() {
             let read = read_all(&ledger, &who, *position, limit);
-            // Below the floor it is too old; the floor may lag behind what is gone, and then what follows is still known.
-            let too_old = at < floor && read == Err(ReadError::Gone);
-            prop_assert!(too_old || read == Ok(rings(at + 1)), "from notice {} of {:?}: {:?}", at, &steps, read);
+            // Below the floor it is too old; the floor itself is the last that is gone, and what follows it is all there.
+            let wanted = if at + 1 < floor { Err(ReadError::Gone) } else { Ok(rings(at + 1)) };
+            prop_assert_eq!(read, wanted, "from notice {} of {:?}", at, &steps);
             // The server's own cursor of a device never locks it out, wherever it stood.
             let device = Id::new(&format!("at-{at}")).unwrap();
             ledger.stand(&who, &device, Standing { acked: *position, sent_seq: position.seq });
@@ -134,6 +148,8 @@ fn a_mailbox_is_what_a_list_would_be() {
             let elsewhere = Position { epoch: position.epoch + 1, ..*position };
             prop_assert_eq!(read_all(&ledger, &who, elsewhere, limit), Err(ReadError::Epoch));
         }
+        let kept = model.iter().filter(|(_, fate, _)| *fate != Fate::Gone).count() as u64;
+        prop_assert_eq!(mailbox::count(&ledger.disk.view(), &keys::mailbox(&who)).unwrap(), kept);
         let beyond = Position { seq: head.seq + 1_000_000, ..head };
         prop_assert_eq!(read_all(&ledger, &who, beyond, limit), Err(ReadError::Epoch));
     });
@@ -171,7 +187,7 @@ fn what_was_committed_is_there_after_a_reopening() {
 fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
-    let second = Ledger::open(dir.path(), 1000, Arc::new(Silence), |_| {});
+    let second = Ledger::open(dir.path(), Retention { state_ms: 1000, mailbox_rows: 1000 }, Arc::new(Silence), |_| {});
     assert!(matches!(second, Err(OpenError::InUse(_))));
     ledger.close();
     drop(ledger);
@@ -180,7 +196,7 @@ fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
     batch.put(Space::Meta, keys::FORMAT, &(FORMAT + 1).to_be_bytes());
     batch.commit().unwrap();
     drop(disk);
-    let newer = Ledger::open(dir.path(), 1000, Arc::new(Silence), |_| {});
+    let newer = Ledger::open(dir.path(), Retention { state_ms: 1000, mailbox_rows: 1000 }, Arc::new(Silence), |_| {});
     assert!(matches!(newer, Err(OpenError::Newer { found: 2, .. })), "{:?}", newer.err());
 }
 
@@ -231,4 +247,69 @@ fn a_floor_never_goes_back_when_orders_with_several_notices_are_forgotten() {
         let read = read_all(&ledger, &who, position, 9);
         assert!(read == Ok(vec!["c_1".to_owned()]) || read == Err(ReadError::Gone), "from {position}: {read:?}");
     }
+}
+
+/// Everything a device without a position is given, and where it begins.
+fn all_of(ledger: &Ledger, who: &Recipient) -> (Position, Vec<String>) {
+    let (standing, _) = ledger.standing(who, &Id::new("d").unwrap()).unwrap();
+    (standing.acked, read_all_at(committer::now(), ledger, who, standing.acked, 7).unwrap())
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test]
+async fn above_its_bound_a_mailbox_loses_what_nobody_needs_and_keeps_what_may_still_ring() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open_with(dir.path(), 10);
+    let who = Recipient::store(Id::new("1").unwrap());
+    let name = |n: usize| format!("o{n}_new");
+    let mut places = Vec::new();
+    // Of forty orders all ended but the tenth, the thirtieth and the last; the fifth is past its life, but not for long.
+    let lives = |n: usize| [10, 30, 39].contains(&n);
+    for n in 0..40 {
+        let expires_at = if n == 5 { committer::now().plus_ms(-1000) } else { committer::now().plus_ms(3_600_000) };
+        let notices = vec![notice(&who, &name(n), expires_at)];
+        ledger.commit(TurnEffects { notices, ..TurnEffects::default() }).await.unwrap();
+        places.push(ledger.standing(&who, &Id::new("d").unwrap()).unwrap().1);
+    }
+    let ended = (0..40).filter(|n| !lives(*n) && *n != 5).map(|n| (order(&name(n)), name(n))).collect();
+    ledger.commit(TurnEffects { superseded: ended, ..TurnEffects::default() }).await.unwrap();
+    let rows = || mailbox::count(&ledger.disk.view(), &keys::mailbox(&who)).unwrap();
+    until("the mailbox is at its bound", || rows() == 10);
+    let (floor, heard) = all_of(&ledger, &who);
+    assert_eq!(heard, [name(10), name(30), name(39)], "what may ring is heard, in order, its chain whole");
+    assert_eq!(floor, places[4], "the floor is below the first that stays");
+    // A position below the floor is too old; one whose row left a stub is still vouched for.
+    assert_eq!(read_all(&ledger, &who, places[3], 9), Err(ReadError::Gone));
+    assert_eq!(read_all(&ledger, &who, places[20], 9), Ok(vec![name(30), name(39)]));
+    let forged = Position { check: places[20].check ^ 1, ..places[20] };
+    assert_eq!(read_all(&ledger, &who, forged, 9), Err(ReadError::Epoch));
+    // What was trimmed is not made again.
+    let again = vec![notice(&who, &name(0), committer::now().plus_ms(3_600_000))];
+    ledger.commit(TurnEffects { notices: again, ..TurnEffects::default() }).await.unwrap();
+    assert_eq!(all_of(&ledger, &who).1.len(), 3);
+    assert_eq!(ledger.crowded(), []);
+    // Forgetting the orders leaves nothing behind, also not in the count.
+    let forgotten = (0..40).map(|n| order(&name(n))).collect();
+    ledger.commit(TurnEffects { forgotten, ..TurnEffects::default() }).await.unwrap();
+    assert_eq!((rows(), all_of(&ledger, &who)), (0, (places[39], Vec::new())));
+}
+
+#[tokio::test]
+async fn live_notices_above_the_bound_stay_and_are_an_alarm() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open_with(dir.path(), 10);
+    let who = Recipient::store(Id::new("1").unwrap());
+    let names: Vec<String> = (0..25).map(|n| format!("o{n}_new")).collect();
+    let fresh = |name: &String| notice(&who, name, committer::now().plus_ms(3_600_000));
+    let notices = names.iter().map(fresh).collect();
+    ledger.commit(TurnEffects { notices, ..TurnEffects::default() }).await.unwrap();
+    until("the alarm", || ledger.crowded() == [(who.clone(), 25)]);
+    assert_eq!(all_of(&ledger, &who).1, names);
 }
