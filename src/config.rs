@@ -13,7 +13,7 @@ use orderbell_protocol::session;
 use serde::Deserialize;
 
 use crate::ingest::Mapping;
-use crate::ledger::Retention;
+use crate::ledger::{Emit, LedgerOptions};
 use crate::net::NetLimits;
 use crate::net::tokens::{Secret, Tokens};
 
@@ -148,9 +148,20 @@ pub struct KafkaConfig {
     /// Consumer group.
     #[serde(default = "default_group")]
     pub group: String,
+    /// Topic of the events that Orderbell makes: what tills say, what was posted, what it decides itself. It is read, too. By default the
+    /// group's name with `.events`: Orderbell needs no right to write to the order system's topics.
+    pub output: Option<String>,
     /// Further properties of librdkafka (TLS, SASL); those that Orderbell's promises rest on are refused.
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
+}
+
+impl KafkaConfig {
+    /// Name of the output topic.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.output.clone().unwrap_or_else(|| format!("{}.events", self.group))
+    }
 }
 
 fn default_group() -> String {
@@ -235,10 +246,11 @@ impl Config {
         i64::from(self.state_retention_hours) * 3_600_000
     }
 
-    /// What the ledger keeps.
+    /// What the ledger keeps, and where it lets events go.
     #[must_use]
-    pub fn retention(&self) -> Retention {
-        Retention { state_ms: self.retention_ms(), mailbox_rows: self.mailbox_rows_max }
+    pub fn ledger(&self) -> LedgerOptions {
+        let emit = if self.kafka.is_some() { Emit::Outbox } else { Emit::Stream };
+        LedgerOptions { state_retention_ms: self.retention_ms(), mailbox_rows_max: self.mailbox_rows_max, emit }
     }
 
     /// The keys that tokens are checked with; made on first use when none is configured.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use orderbell_consumers::{Group, Options, Stats};
+use orderbell_consumers::{Group, Stats};
 use orderbell_protocol::{Role, UnixMs};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -17,16 +17,20 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ConfigError};
 use crate::hub::Hub;
-use crate::ingest::{OrderHandler, door};
+use crate::ingest::emitter::EmitStats;
+use crate::ingest::{OrderHandler, desk, door};
 use crate::ledger::{Ledger, OpenError, OrderKey};
-use crate::net::{self, Door, Health, Net, NetLimits};
-use crate::observe::Metrics;
+use crate::net::{self, Desk, Door, Health, Net, NetLimits};
+use crate::observe::{Counted, Metrics};
+use crate::stream;
 
 /// Orders whose retention is looked at in one go, and how often.
 const SWEEP_MAX: usize = 2_048;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Crowded mailboxes that are named among the red lights.
 const CROWDED_SHOWN_MAX: usize = 20;
+/// How long the emitter may take to end.
+const EMIT_STOP_MAX: Duration = Duration::from_secs(1);
 /// Connections of the admin listener.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
@@ -60,6 +64,9 @@ pub struct Server {
     group_stats: Arc<Stats>,
     health: Arc<State>,
     admin_tasks: TaskTracker,
+    /// The emitter, and what ends it.
+    background: TaskTracker,
+    emit_stop: CancellationToken,
     stopped: CancellationToken,
     drain_max: Duration,
     public: SocketAddr,
@@ -69,6 +76,7 @@ pub struct Server {
 struct State {
     ready: AtomicBool,
     group: Arc<Stats>,
+    emit: Arc<EmitStats>,
     ledger: Arc<Ledger>,
     metrics: Metrics,
 }
@@ -76,6 +84,7 @@ struct State {
 impl Health for State {
     fn lights(&self) -> BTreeMap<String, String> {
         let mut lights = self.group.lights();
+        lights.extend(self.emit.light().map(|what| (String::from("outbox"), what)));
         for (who, live) in self.ledger.crowded().into_iter().take(CROWDED_SHOWN_MAX) {
             // A customer's id is nobody's business here.
             let who = if who.role == Role::Store { who.to_string() } else { String::from("a customer") };
@@ -116,17 +125,34 @@ impl Server {
         let (public_listener, public) = listen(config.listen.public).await?;
         let (admin_listener, admin) = listen(config.listen.admin).await?;
         let hub = Arc::new(Hub::default());
-        let ledger = Arc::new(Ledger::open(&config.data_dir, config.retention(), hub.clone(), failed)?);
+        let ledger = Arc::new(Ledger::open(&config.data_dir, config.ledger(), hub.clone(), failed)?);
         let tokens = config.tokens()?;
         let handler = Arc::new(OrderHandler::new(ledger.clone(), config.mapping.clone(), config.retention_ms()));
-        let group = group(config, &ledger, &handler)?;
+        let (background, emit_stop) = (TaskTracker::new(), CancellationToken::new());
+        let emit_stats = Arc::<EmitStats>::default();
+        let parts = stream::Parts {
+            config,
+            ledger: &ledger,
+            handler: &handler,
+            stats: &emit_stats,
+            tasks: &background,
+            stop: &emit_stop,
+        };
+        let group = stream::start(parts).await?;
         let group_stats = group.stats().clone();
-        let door = config.kafka.is_none().then(|| door_of(config));
-        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, door);
-        let metrics = Metrics::new(net.stats().clone(), handler.stats().clone(), group_stats.clone(), hub);
+        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, door_of(config), desk_of(&ledger));
+        let counted = Counted {
+            net: net.stats().clone(),
+            ingest: handler.stats().clone(),
+            emit: emit_stats.clone(),
+            group: group_stats.clone(),
+            hub,
+        };
+        let metrics = Metrics::new(counted);
         let health = Arc::new(State {
             ready: AtomicBool::new(true),
             group: group_stats.clone(),
+            emit: emit_stats,
             ledger: ledger.clone(),
             metrics,
         });
@@ -135,35 +161,29 @@ impl Server {
             ledger,
             group: Mutex::new(Some(group)),
             group_stats,
-            health: health.clone(),
+            health,
             admin_tasks: TaskTracker::new(),
+            background,
+            emit_stop,
             stopped: CancellationToken::new(),
             drain_max: Duration::from_secs(config.drain_seconds),
             public,
             admin,
         });
-        let tasks = net.tasks().clone();
-        let (routes, drain) = (net.routes(), net.draining_token());
-        tasks.spawn(net::serve(
-            public_listener,
-            routes,
-            tasks.clone(),
-            drain.clone(),
-            limits.http_max,
-            limits.head_timeout,
-        ));
-        let (admin_tasks, stopped) = (server.admin_tasks.clone(), server.stopped.clone());
-        let routes = net::admin_routes(health);
-        admin_tasks.spawn(net::serve(
-            admin_listener,
-            routes,
-            admin_tasks.clone(),
-            stopped,
-            ADMIN_CONNECTIONS_MAX,
-            limits.head_timeout,
-        ));
-        tasks.spawn(sweep(server.clone(), handler, drain));
+        server.listen(public_listener, admin_listener, limits);
+        net.tasks().spawn(sweep(server.clone(), handler, net.draining_token()));
         Ok(server)
+    }
+
+    /// Accepts from here on.
+    fn listen(&self, public: TcpListener, admin: TcpListener, limits: NetLimits) {
+        let (tasks, drain) = (self.net.tasks().clone(), self.net.draining_token());
+        let serve = net::serve(public, self.net.routes(), tasks.clone(), drain, limits.http_max, limits.head_timeout);
+        tasks.spawn(serve);
+        let (tasks, stopped) = (self.admin_tasks.clone(), self.stopped.clone());
+        let routes = net::admin_routes(self.health.clone());
+        let serve = net::serve(admin, routes, tasks.clone(), stopped, ADMIN_CONNECTIONS_MAX, limits.head_timeout);
+        tasks.spawn(serve);
     }
 
     /// Where tills and customers connect.
@@ -188,6 +208,10 @@ impl Server {
     pub async fn stop(&self) -> bool {
         self.health.ready.store(false, Ordering::Release);
         let left = self.net.drain(self.drain_max).await;
+        // What clients have said is durable; what is not emitted yet goes out after the next start.
+        self.emit_stop.cancel();
+        self.background.close();
+        let _in_time = tokio::time::timeout(EMIT_STOP_MAX, self.background.wait()).await;
         let group = self.group.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ledger = self.ledger.clone();
         let saved = tokio::task::spawn_blocking(move || {
@@ -205,27 +229,14 @@ impl Server {
     }
 }
 
+fn desk_of(ledger: &Arc<Ledger>) -> Desk {
+    let ledger = ledger.clone();
+    Arc::new(move |who, device, event, now| desk::open(&ledger, who, device, event, now))
+}
+
 fn door_of(config: &Config) -> Door {
     let mapping = config.mapping.clone();
     Arc::new(move |media, body| door::open(&mapping, media, body, net::wall_clock()))
-}
-
-fn group(config: &Config, ledger: &Arc<Ledger>, handler: &Arc<OrderHandler>) -> Result<Group, StartError> {
-    let options = Options { retention_ms: config.retention_ms(), skips: config.skips.clone(), ..Options::default() };
-    match &config.kafka {
-        None => Ok(Group::start(ledger.stream(), handler.clone(), ledger.clone(), ledger.clone(), &options)),
-        Some(kafka) => kafka_group(kafka, ledger, handler, &options),
-    }
-}
-
-#[cfg(not(feature = "kafka"))]
-fn kafka_group(
-    _: &crate::config::KafkaConfig,
-    _: &Arc<Ledger>,
-    _: &Arc<OrderHandler>,
-    _: &Options,
-) -> Result<Group, StartError> {
-    Err(StartError::Kafka("this binary was built without the feature `kafka`".into()))
 }
 
 /// Puts due looks at retention into the orders' own queues.
@@ -259,27 +270,4 @@ async fn sweep(server: Arc<Server>, handler: Arc<OrderHandler>, drain: Cancellat
             }
         }
     }
-}
-
-#[cfg(feature = "kafka")]
-fn kafka_group(
-    kafka: &crate::config::KafkaConfig,
-    ledger: &Arc<Ledger>,
-    handler: &Arc<OrderHandler>,
-    options: &Options,
-) -> Result<Group, StartError> {
-    use orderbell_consumers::kafka::{KafkaLetters, KafkaOptions, KafkaSource};
-    let joining = KafkaOptions {
-        bootstrap: kafka.bootstrap.clone(),
-        group: kafka.group.clone(),
-        // The ledger's own name: a restart on the same directory takes over at once.
-        instance: Some(ledger.id().to_owned()),
-        topics: kafka.topics.clone(),
-        properties: kafka.properties.clone(),
-    };
-    joining.check().map_err(|error| StartError::Kafka(error.to_string()))?;
-    let failed = |error: orderbell_consumers::SourceError| StartError::Kafka(error.to_string());
-    let letters = Arc::new(KafkaLetters::new(&joining, ledger.clone()).map_err(failed)?);
-    let source = KafkaSource::join(&joining).map_err(failed)?;
-    Ok(Group::start(source, handler.clone(), ledger.clone(), letters, options))
 }

@@ -7,6 +7,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::record::{Offset, Part, Record};
 
 /// What a source has to tell.
@@ -188,6 +190,37 @@ pub struct Letter {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("dead letter not taken: {0}")]
 pub struct NotTaken(pub String);
+
+/// A record to be appended to a log.
+#[derive(Clone, Debug)]
+pub struct OutRecord {
+    /// Equal keys keep their order.
+    pub key: Bytes,
+    /// The payload.
+    pub value: Bytes,
+    /// Headers, in order.
+    pub headers: Vec<(&'static str, Bytes)>,
+    /// When it was made. Milliseconds since 1970.
+    pub timestamp_ms: i64,
+}
+
+/// A record was not appended.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SinkError {
+    /// It may be, later: it should be sent again.
+    #[error("{0}")]
+    Passing(String),
+    /// It never will, as it is.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A log that is written to.
+pub trait Sink: Send + Sync + 'static {
+    /// Appends a record; `Ok` when the log has it for good. It may be there twice when it was sent again after an error. Records of one
+    /// key keep their order as long as the next is sent after the answer to the one before.
+    fn send(&self, record: &OutRecord) -> impl Future<Output = Result<(), SinkError>> + Send;
+}
 
 /// Where dead letters go.
 pub trait DeadLetters: Send + Sync + 'static {

@@ -1,15 +1,17 @@
 //! Frames: what goes over a socket as JSON text, and the JSON of a poll answer.
 //!
-//! Subprotocol `orderbell.v1`. A client sends `hello`, then `ack` (cumulative); the server answers `welcome`, then `notice`, `beat`,
-//! `leave`. Fields may be added, none changes its meaning, unknown fields are ignored on reading: that is why v1 can grow.
+//! Subprotocol `orderbell.v1`. A client sends `hello`, then `ack` (cumulative) and `event`; the server answers `welcome`, then `notice`,
+//! `beat`, `logged`, `leave`. Fields may be added, none changes its meaning, unknown fields are ignored on reading: that is why v1 can grow.
 //!
 //! A `notice` frame is spliced, not serialized: the notice was encoded when it was made, and a thousand readers send the same bytes.
 
 use serde::{Deserialize, Serialize};
 
 use crate::UnixMs;
+use crate::event::PickupCode;
 use crate::page::Delivery;
 use crate::position::Position;
+use crate::session::Verdict;
 
 /// The WebSocket subprotocol that both sides name.
 pub const SUBPROTOCOL: &str = "orderbell.v1";
@@ -40,8 +42,30 @@ pub enum ClientFrame {
         /// A position that came in a notice.
         position: String,
     },
+    /// Something happened here: an order was accepted, refused, is ready, was picked up.
+    Event(ClientEvent),
     /// The client leaves on purpose.
     Bye,
+}
+
+/// What a client says happened. The same id from the same device is the same event, however often it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ClientEvent {
+    /// Drawn by the client, unique for its device: repeat it when no answer came.
+    pub id: String,
+    /// `order.accepted`, `order.refused`, `order.ready` or `order.picked_up`.
+    pub kind: String,
+    /// The order it happened to.
+    pub order: String,
+    /// The code that the customer collects the order with; with `order.accepted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<PickupCode>,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it happened, if not now. Milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<UnixMs>,
 }
 
 impl ClientFrame {
@@ -94,6 +118,16 @@ pub enum ServerFrame {
         /// The server's clock. Milliseconds.
         at: UnixMs,
     },
+    /// The answer to an event.
+    Logged {
+        /// The client's own id of the event.
+        id: String,
+        /// `logged`: durable. `duplicate`: it was durable before. `refused`: not taken.
+        status: String,
+        /// Why it was refused, as a stable word. `unavailable` and `busy` pass: send it again later. The others will not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// The server stops: come again after the delay, which differs from client to client.
     Leave {
         /// Milliseconds.
@@ -101,7 +135,26 @@ pub enum ServerFrame {
     },
 }
 
+impl Verdict {
+    /// Status and reason, as clients read them.
+    #[must_use]
+    pub fn words(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Logged => ("logged", None),
+            Self::Duplicate => ("duplicate", None),
+            Self::Refused(why) => ("refused", Some(why)),
+        }
+    }
+}
+
 impl ServerFrame {
+    /// The answer to an event.
+    #[must_use]
+    pub fn logged(id: String, verdict: Verdict) -> Self {
+        let (status, reason) = verdict.words();
+        Self::Logged { id, status: status.into(), reason: reason.map(Into::into) }
+    }
+
     /// The frame's JSON.
     #[must_use]
     pub fn encode(&self) -> String {

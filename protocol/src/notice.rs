@@ -27,6 +27,8 @@ pub enum NoticeKind {
     Ready,
     /// The order is off. Names the NewOrder it takes back: who never heard that one stays silent at this one.
     Cancelled,
+    /// To the device whose event came too late: the order had ended in another way. Other devices ignore it.
+    Declined,
 }
 
 impl NoticeKind {
@@ -40,6 +42,7 @@ impl NoticeKind {
             Self::Refused => "refused",
             Self::Ready => "ready",
             Self::Cancelled => "cancelled",
+            Self::Declined => "declined",
         }
     }
 }

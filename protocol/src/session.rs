@@ -13,15 +13,18 @@
 //! that are superseded are not looked at twice). Refused: a queue of notices per connection (a slow reader would then cost memory and
 //! lose on overflow), and timers per notice (one deadline serves the whole window, since acknowledgements are cumulative).
 
+mod live;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::UnixMs;
 use crate::close::Close;
-use crate::frame::{self, CLIENT_FRAME_BYTES_MAX, ClientFrame, ServerFrame, TOKEN_BYTES_MAX};
-use crate::page::{Delivery, Page, ReadError};
+use crate::frame::{CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, ServerFrame, TOKEN_BYTES_MAX};
+use crate::page::{Page, ReadError};
 use crate::position::Position;
 use crate::recipient::Id;
+use live::Live;
 
 /// The bounds of a session. Every value has its reason in the configuration's defaults.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +45,8 @@ pub struct Limits {
     pub attempts_max: u32,
     /// Text frames a second that a client may send, on average and at once.
     pub frames_per_second: u32,
+    /// Events of one client that wait to be durable.
+    pub events_max: u16,
 }
 
 /// What the mailbox knows of a device: where it stands, and what it may have got already.
@@ -88,10 +93,28 @@ pub enum Input<'a> {
         /// Delay chosen for this client. Milliseconds.
         retry_ms: u32,
     },
+    /// The answer to [`Output::Append`].
+    Logged {
+        /// The client's own id of the event.
+        id: String,
+        /// What became of it.
+        verdict: Verdict,
+    },
     /// The same device connected again.
     Replaced,
     /// The token is past its end.
     Expired,
+}
+
+/// What became of an event that a client said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Durable: it will come back as a fact, or as a notice that it came too late.
+    Logged,
+    /// It was durable before.
+    Duplicate,
+    /// Not taken, for this reason. `unavailable` and `busy` pass; the others will not.
+    Refused(&'static str),
 }
 
 /// What the shell has to do, in order.
@@ -121,6 +144,8 @@ pub enum Output {
     Ping,
     /// Note where the device stands.
     Stand(Standing),
+    /// Make this event durable; answer `Logged`.
+    Append(ClientEvent),
     /// Write a close frame and end.
     Close(Close),
 }
@@ -143,31 +168,6 @@ enum State {
     Authenticating,
     Live(Live),
     Closed,
-}
-
-#[derive(Debug)]
-struct Live {
-    acked: Position,
-    chain: Position,
-    scan: Position,
-    head: Position,
-    in_flight: VecDeque<Position>,
-    /// All that was sent behind `acked`, in every round: an ack may be late, and its notice superseded meanwhile.
-    sent: VecDeque<Position>,
-    /// Repeats are marked up to here.
-    sent_seq: u64,
-    /// Repeats of an earlier connection end here.
-    prior_seq: u64,
-    /// How often the stretch after `acked` was sent without an acknowledgement.
-    rounds: u32,
-    /// When the un-acknowledged are sent again; meaningful while something is in flight.
-    redeliver_at: Duration,
-    beat_at: Duration,
-    reading: bool,
-    /// Rung while reading: look once more.
-    again: bool,
-    /// Gone back while reading: the page that comes was read from a place that is left.
-    stale: bool,
 }
 
 impl Session {
@@ -219,6 +219,7 @@ impl Session {
                 out.push(Output::Send(ServerFrame::Leave { retry_ms }.encode()));
                 self.close(Close::Restart { retry_ms }, out);
             }
+            Input::Logged { id, verdict } => self.logged(id, verdict, out),
             Input::Replaced => self.close(Close::Replaced, out),
             Input::Expired => self.close(Close::Unauthorized, out),
         }
@@ -249,7 +250,26 @@ impl Session {
                 Err(_) => self.close(Close::BadMessage("not a position"), out),
             },
             (ClientFrame::Ack { .. }, _) => self.close(Close::BadMessage("ack before hello"), out),
+            (ClientFrame::Event(event), State::Live(live)) if live.appending < self.limits.events_max => {
+                self.append(event, out);
+            }
+            (ClientFrame::Event(event), State::Live(_)) => {
+                out.push(Output::Send(ServerFrame::logged(event.id, Verdict::Refused("busy")).encode()));
+            }
+            (ClientFrame::Event(_), _) => self.close(Close::BadMessage("event before hello"), out),
         }
+    }
+
+    fn append(&mut self, event: ClientEvent, out: &mut Vec<Output>) {
+        let State::Live(live) = &mut self.state else { return };
+        live.appending += 1;
+        out.push(Output::Append(event));
+    }
+
+    fn logged(&mut self, id: String, verdict: Verdict, out: &mut Vec<Output>) {
+        let State::Live(live) = &mut self.state else { return };
+        live.appending = live.appending.saturating_sub(1);
+        out.push(Output::Send(ServerFrame::logged(id, verdict).encode()));
     }
 
     /// A token bucket of one second's worth of frames; false when it is empty.
@@ -317,6 +337,7 @@ impl Session {
             reading: false,
             again: false,
             stale: false,
+            appending: 0,
         });
         self.rung(out);
     }
@@ -410,94 +431,5 @@ impl Session {
                 live.beat_at = now + next;
             }
         }
-    }
-}
-
-impl Live {
-    fn room(&self, limits: &Limits) -> u16 {
-        let in_flight = u16::try_from(self.in_flight.len()).unwrap_or(u16::MAX);
-        limits.window.saturating_sub(in_flight).min(limits.page)
-    }
-
-    fn ask(&mut self, limits: &Limits, out: &mut Vec<Output>) {
-        let limit = self.room(limits);
-        if limit == 0 || self.reading {
-            return;
-        }
-        self.reading = true;
-        out.push(Output::Read { after: self.chain, scan: self.scan, limit });
-    }
-
-    fn deliver(&mut self, page: &Page, limits: &Limits, now: Duration, out: &mut Vec<Output>) {
-        self.head = page.head;
-        let idle = self.in_flight.is_empty();
-        for delivery in &page.notices {
-            if delivery.after != self.chain {
-                // The cursor moved (a poll beside the socket) after this page was read: read anew from where we are.
-                self.again = true;
-                return;
-            }
-            let seq = delivery.position.seq;
-            // Acknowledged in part while going back, the rest begins at no round again, and is a repeat all the same.
-            let again = (1 + self.rounds + u32::from(seq <= self.prior_seq)).max(2);
-            let attempt = if seq > self.sent_seq { 1 } else { again };
-            let newest = self.sent.back().copied().unwrap_or(self.acked);
-            if seq > newest.seq {
-                // New to this connection: it follows the newest that was sent, also where that one is superseded by now.
-                let delivery = Delivery { after: newest, ..delivery.clone() };
-                out.push(Output::Send(frame::encode_notice(&delivery, attempt)));
-                self.sent.push_back(delivery.position);
-            } else {
-                out.push(Output::Send(frame::encode_notice(delivery, attempt)));
-            }
-            self.chain = delivery.position;
-            self.in_flight.push_back(delivery.position);
-            self.sent_seq = self.sent_seq.max(seq);
-        }
-        self.scan = if page.next.seq > self.chain.seq { page.next } else { self.chain };
-        if !page.notices.is_empty() {
-            if idle {
-                self.redeliver_at = now + limits.redeliver_after;
-                self.rounds += 1;
-            }
-            out.push(Output::Stand(self.standing()));
-        }
-    }
-
-    /// Acknowledged up to `position`: the client lives, the window opens.
-    fn pass(&mut self, position: Position, limits: &Limits, now: Duration, out: &mut Vec<Output>) {
-        let in_flight = self.in_flight.partition_point(|sent| sent.seq <= position.seq);
-        self.in_flight.drain(..in_flight);
-        self.sent.retain(|sent| sent.seq > position.seq);
-        // What was polled, or is sent again and acknowledged late, need not be pushed: the chain goes on from there.
-        if self.chain.seq < position.seq {
-            self.chain = position;
-            self.scan = position;
-        }
-        self.acked = position;
-        self.rounds = u32::from(!self.in_flight.is_empty());
-        self.redeliver_at = now + limits.redeliver_after;
-        out.push(Output::Stand(self.standing()));
-        if self.reading {
-            self.again = true;
-        } else {
-            self.ask(limits, out);
-        }
-    }
-
-    /// Back to the last acknowledged position; what follows is read and sent again, marked.
-    fn rewind(&mut self, limits: &Limits, out: &mut Vec<Output>) {
-        self.in_flight.clear();
-        self.chain = self.acked;
-        self.scan = self.acked;
-        if self.reading {
-            self.stale = true;
-        } else {
-            self.ask(limits, out);
-        }
-    }
-
-    fn standing(&self) -> Standing {
-        Standing { acked: self.acked, sent_seq: self.sent_seq }
     }
 }

@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use orderbell_protocol::frame::NoticeFrame;
 use orderbell_protocol::notice::Encoded;
-use orderbell_protocol::session::{Input, Limits, Output, Session, Standing};
-use orderbell_protocol::{ClientFrame, Close, Delivery, Id, Page, Position, ServerFrame, UnixMs};
+use orderbell_protocol::session::{Input, Limits, Output, Session, Standing, Verdict};
+use orderbell_protocol::{ClientEvent, ClientFrame, Close, Delivery, Id, Page, Position, ServerFrame, UnixMs};
 use proptest::prelude::*;
 
 const EPOCH: u32 = 3;
 /// Rows that one read looks at: small, so that pages come that hold nothing and are not the last.
 const ROWS_PER_READ: usize = 4;
+const EVENTS_MAX: u16 = 2;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(25);
 const REDELIVER: Duration = Duration::from_secs(4);
@@ -38,6 +39,7 @@ fn limits(window: u16, page: u16, attempts_max: u32) -> Limits {
         redeliver_after: REDELIVER,
         attempts_max,
         frames_per_second: 1_000,
+        events_max: EVENTS_MAX,
     }
 }
 
@@ -72,6 +74,10 @@ enum Step {
     Connect {
         position: bool,
     },
+    /// The client says that something happened.
+    Say,
+    /// The oldest of what it said becomes durable.
+    Logged,
 }
 
 #[derive(Debug)]
@@ -100,6 +106,10 @@ struct World {
     /// Got on this connection.
     got: BTreeMap<u64, Position>,
     known: BTreeSet<u64>,
+    /// Events of this connection that wait to be durable, and how many were said and answered.
+    appending: Vec<String>,
+    said: usize,
+    answered: usize,
     /// Frames that held a notice once more.
     repeats: usize,
     /// Newest that the client ever kept.
@@ -124,6 +134,9 @@ impl World {
             here: start,
             got: BTreeMap::new(),
             known: BTreeSet::new(),
+            appending: Vec::new(),
+            said: 0,
+            answered: 0,
             repeats: 0,
             newest: start,
         };
@@ -157,6 +170,8 @@ impl World {
         self.session = Session::new(self.limits, self.now.as_secs(), self.now);
         (self.closed, self.reading) = (None, None);
         self.got.clear();
+        self.appending.clear();
+        (self.said, self.answered) = (0, 0);
         let named = position.then(|| self.newest.to_string());
         self.say(&ClientFrame::Hello { token: "t".into(), device: Some("till-1".into()), position: named });
     }
@@ -195,9 +210,14 @@ impl World {
             }
             Output::Send(text) if text.contains("\"type\":\"notice\"") => self.heard(&text),
             Output::Send(text) => {
-                serde_json::from_str::<ServerFrame>(&text).unwrap();
+                if let ServerFrame::Logged { status, reason, .. } = serde_json::from_str(&text).unwrap() {
+                    self.answered += 1;
+                    let full = self.appending.len() >= usize::from(EVENTS_MAX);
+                    assert!(status == "logged" || (full && reason.as_deref() == Some("busy")), "{text}");
+                }
             }
             Output::Ping => {}
+            Output::Append(event) => self.appending.push(event.id),
             Output::Stand(standing) => {
                 assert!(standing.sent_seq >= self.standing.sent_seq || standing.acked.seq >= self.standing.sent_seq);
                 let sent_seq = standing.sent_seq.max(self.standing.sent_seq);
@@ -270,8 +290,23 @@ impl World {
                 self.input(Input::Control);
             }
             Step::Poll { count } => self.poll(count),
+            Step::Say => self.say_event(),
+            Step::Logged if !self.appending.is_empty() => {
+                let id = self.appending.remove(0);
+                self.input(Input::Logged { id, verdict: Verdict::Logged });
+            }
+            Step::Logged => {}
         }
+        assert_eq!(self.said, self.answered + self.appending.len(), "an event without its one answer");
         self.check_deadline();
+    }
+
+    fn say_event(&mut self) {
+        let (id, order) = (format!("e{}", self.said), String::from("o1"));
+        let event = ClientEvent { id, kind: "order.ready".into(), order, code: None, reason: None, at: None };
+        self.said += 1;
+        self.say(&ClientFrame::Event(event));
+        assert!(self.appending.len() <= usize::from(EVENTS_MAX), "more wait than may");
     }
 
     fn append(&mut self, hole: u64) {
@@ -383,6 +418,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (1_u64..6_000).prop_map(Step::Wait),
         1 => (1_u64..40_000).prop_map(Step::Wait),
         2 => any::<bool>().prop_map(|position| Step::Connect { position }),
+        4 => Just(Step::Say),
+        3 => Just(Step::Logged),
     ]
 }
 

@@ -12,7 +12,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, SEC_WEBSOCKET_PROTOC
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use orderbell_protocol::frame::{NoticeFrame, PollAnswer};
-use orderbell_protocol::{ClientFrame, Position, SUBPROTOCOL, ServerFrame};
+use orderbell_protocol::{ClientEvent, ClientFrame, Position, SUBPROTOCOL, ServerFrame};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -193,6 +193,14 @@ impl Socket {
     /// When the connection is gone.
     pub async fn ack(&mut self, position: Position) -> Result<(), ClientError> {
         self.say(&ClientFrame::Ack { position: position.to_string() }.encode()).await
+    }
+
+    /// Says that something happened; the answer is a `logged` frame.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn event(&mut self, event: ClientEvent) -> Result<(), ClientError> {
+        self.say(&ClientFrame::Event(event).encode()).await
     }
 
     /// The next thing heard.

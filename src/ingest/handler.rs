@@ -16,6 +16,7 @@ use orderbell_protocol::{Event, UnixMs};
 
 use super::life::{Effects, Order};
 use super::mapping::Mapping;
+use super::outgoing;
 use crate::ledger::{DiskError, Ledger, NewNotice, OrderKey, TurnEffects};
 
 /// Topic of records that Orderbell puts into its own queues: time to look whether an order may be forgotten.
@@ -170,6 +171,10 @@ impl OrderHandler {
                 expires_at: draft.expires_at,
             });
         }
+        for (kind, at) in what.emits {
+            tracing::warn!(kind = kind.name(), "the world is told of an order");
+            effects.emits.push(outgoing::decided(kind, &key.id, at, key.shadow, order.told_to_the_world()));
+        }
         effects.superseded.extend(what.superseded.into_iter().map(|id| (key.clone(), id)));
         // A sweep of the same turn took its look; the order that lives on is looked at again.
         if new || effects.forgotten.contains(key) {
@@ -251,7 +256,7 @@ impl Handler for OrderHandler {
     }
 }
 
-fn now() -> UnixMs {
+pub(super) fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ledger::{Bell, Retention};
+use crate::ledger::{Bell, Emit, LedgerOptions};
 use orderbell_protocol::{Id, Recipient};
 
 struct Silence;
@@ -21,9 +21,12 @@ fn record(value: &serde_json::Value) -> Record {
 
 fn handler(dir: &std::path::Path, retention_ms: i64) -> (Arc<Ledger>, OrderHandler) {
     let ledger = Arc::new(
-        Ledger::open(dir, Retention { state_ms: retention_ms, mailbox_rows: 1000 }, Arc::new(Silence), |error| {
-            panic!("{error}")
-        })
+        Ledger::open(
+            dir,
+            LedgerOptions { state_retention_ms: retention_ms, mailbox_rows_max: 1000, emit: Emit::Stream },
+            Arc::new(Silence),
+            |error| panic!("{error}"),
+        )
         .unwrap(),
     );
     (ledger.clone(), OrderHandler::new(ledger, Mapping::default(), retention_ms))

@@ -54,6 +54,19 @@ pub enum End {
     Expired,
 }
 
+impl End {
+    /// The word that clients read.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+            Self::Refunded => "refunded",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// What an event does to the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
@@ -111,7 +124,7 @@ pub const TABLE: [Rule; 13] = [
 pub fn lifetime_ms(kind: NoticeKind) -> i64 {
     const HOUR: i64 = 3_600_000;
     match kind {
-        N::NewOrder | N::Taken => 2 * HOUR,
+        N::NewOrder | N::Taken | N::Declined => 2 * HOUR,
         N::PickupCode | N::Ready | N::Refused | N::Cancelled => 12 * HOUR,
     }
 }
@@ -197,6 +210,8 @@ pub struct Effects {
     pub superseded: Vec<String>,
     /// Notices that were owed and too old to ring.
     pub too_old: u32,
+    /// What the world is to be told, and when it happened.
+    pub emits: Vec<(EventType, UnixMs)>,
 }
 
 fn mismatch(code: &'static str) -> Reason {
@@ -214,7 +229,8 @@ impl Order {
         now: UnixMs,
         retention_ms: i64,
     ) -> Result<(Option<Self>, Effects), Reason> {
-        let nothing = |verdict| Effects { verdict, notices: Vec::new(), superseded: Vec::new(), too_old: 0 };
+        let nothing =
+            |verdict| Effects { verdict, notices: Vec::new(), superseded: Vec::new(), too_old: 0, emits: Vec::new() };
         if event.kind.is_about_a_store() {
             return Ok((None, nothing(Verdict::Noted)));
         }
@@ -234,6 +250,12 @@ impl Order {
         let behind = order.is_behind(event);
         order.fill(event);
         let mut effects = nothing(if behind { Verdict::Stale } else { order.advance(event) });
+        if effects.verdict == Verdict::LatePayment {
+            effects.emits.push((E::LatePayment, event.at));
+        }
+        if effects.verdict == Verdict::Stale && !behind {
+            order.decline(event, now, &mut effects);
+        }
         let told_before = order.told.clone();
         order.discharge(event, now, &mut effects);
         if effects.verdict == Verdict::Moved && order.is_over() {
@@ -259,6 +281,29 @@ impl Order {
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.stage
+    }
+
+    /// What goes out with an event about it: enough to find it and to give the money back, nothing about people.
+    #[must_use]
+    pub fn told_to_the_world(&self) -> serde_json::Map<String, serde_json::Value> {
+        let members = [
+            ("store", self.store.as_ref().map(|store| store.as_str().into())),
+            ("amount", self.amount.map(|amount| amount.0.into())),
+            ("currency", self.currency.as_deref().map(Into::into)),
+        ];
+        members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
+    /// The store that makes it, once an event named it.
+    #[must_use]
+    pub fn store(&self) -> Option<&Id> {
+        self.store.as_ref()
+    }
+
+    /// The customer who ordered it, once an event named one.
+    #[must_use]
+    pub fn customer(&self) -> Option<&Id> {
+        self.customer.as_ref()
     }
 
     /// How it ended early, if it did.
@@ -348,6 +393,34 @@ impl Order {
             }
         }
         Verdict::Moved
+    }
+
+    /// A device spoke too late: the order is over in another way than it said. Whoever only said what is so already hears nothing; the
+    /// notice that told it is in its mailbox.
+    fn decline(&self, event: &Event, now: UnixMs, effects: &mut Effects) {
+        if event.device.is_none() {
+            return;
+        }
+        let over = self.end.map(End::word).or_else(|| self.is_over().then_some("picked_up"));
+        let says = TABLE.iter().find(|rule| rule.on == event.kind).map(|rule| rule.moves);
+        let too_late = match says {
+            Some(Move::Reach(_)) => self.end.is_some(),
+            Some(Move::End(end, _)) => self.end != Some(end) && self.is_over(),
+            Some(Move::Note) | None => false,
+        };
+        let to = if event.store.is_some() { Store } else { Customer };
+        let (Some(why), Some(recipient)) = (over.filter(|_| too_late), self.recipient(event.shadow, to)) else {
+            return;
+        };
+        let expires_at = event.at.plus_ms(lifetime_ms(N::Declined));
+        if expires_at <= now {
+            effects.too_old += 1;
+            return;
+        }
+        let occurrence = format!("{}\0{}", event.source, event.id);
+        let id = notices::id_of(event.shadow, &event.order, N::Declined, &recipient, &occurrence);
+        let body = notices::declined(event, why);
+        effects.notices.push(Draft { id, kind: N::Declined, recipient, at: event.at, expires_at, body });
     }
 
     /// Makes the notices that are owed and can be made.

@@ -32,6 +32,8 @@ struct Story {
     told: Vec<(Role, NoticeKind)>,
     superseded: Vec<String>,
     verdicts: Vec<Verdict>,
+    emits: Vec<(E, UnixMs)>,
+    drafts: Vec<Draft>,
 }
 
 impl Story {
@@ -40,6 +42,8 @@ impl Story {
         self.order = next;
         self.told.extend(effects.notices.iter().map(|draft| (draft.recipient.role, draft.kind)));
         self.superseded.extend(effects.superseded);
+        self.emits.extend(effects.emits);
+        self.drafts.extend(effects.notices);
         self.verdicts.push(effects.verdict);
         self
     }
@@ -83,7 +87,49 @@ fn a_payment_after_the_end_is_a_late_payment_once() {
         let story = Story::of(&[E::Created, end, E::Paid, E::Paid]);
         assert!(!story.told.contains(&(Store, N::NewOrder)), "{end:?}");
         assert_eq!(story.verdicts[2..], [Verdict::LatePayment, Verdict::Stale]);
+        assert_eq!(story.emits, [(E::LatePayment, NOW)], "the world is told, once");
     }
+}
+
+fn from_device(kind: E, id: &str, device: &str) -> Event {
+    Event { device: Some(Id::new(device).unwrap()), ..event(kind, id) }
+}
+
+#[test]
+fn a_device_that_speaks_too_late_is_told_how_the_order_ended() {
+    let over = Story::of(&[E::Paid, E::Cancelled]);
+    let story =
+        over.hears(&from_device(E::Accepted, "late", "till-2")).hears(&from_device(E::Ready, "later", "till-3"));
+    let declined: Vec<_> = story.drafts.iter().filter(|draft| draft.kind == N::Declined).collect();
+    let bodies: Vec<&str> = declined.iter().map(|draft| draft.body.get()).collect();
+    assert_eq!(
+        bodies,
+        [
+            r#"{"device":"till-2","reason":"cancelled","event":"late"}"#,
+            r#"{"device":"till-3","reason":"cancelled","event":"later"}"#
+        ]
+    );
+    assert_ne!(declined[0].id, declined[1].id, "two answers are two notices");
+    assert!(declined.iter().all(|draft| draft.recipient.role == Store));
+}
+
+#[test]
+fn of_two_devices_that_accept_at_once_both_hear_the_one_answer() {
+    let story = Story::of(&[E::Paid]).hears(&from_device(E::Accepted, "a", "till-1"));
+    let story = story.hears(&from_device(E::Accepted, "b", "till-2"));
+    assert_eq!(story.told, [(Store, N::NewOrder), (Store, N::Taken), (Customer, N::PickupCode)]);
+    assert!(story.drafts[1].body.get().contains("till-1"), "the first one has it");
+}
+
+#[test]
+fn who_says_what_is_so_already_hears_nothing() {
+    let story = Story::of(&[E::Paid, E::Refused]).hears(&from_device(E::Refused, "again", "till-2"));
+    let story = story.hears(&event(E::Accepted, "of no device"));
+    assert!(!story.told.contains(&(Store, N::Declined)));
+    let story = Story::of(&[E::Paid, E::PickedUp]).hears(&from_device(E::Ready, "late", "till-2"));
+    assert!(!story.told.contains(&(Store, N::Declined)), "it was collected: nothing is left to be said");
+    let story = story.hears(&from_device(E::Refused, "later", "till-2"));
+    assert!(story.told.contains(&(Store, N::Declined)), "what was collected cannot be refused");
 }
 
 #[test]

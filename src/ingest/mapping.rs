@@ -5,6 +5,7 @@
 //! becomes a flag. Only what cannot be understood at all is refused, with a word and a sentence that hold nothing of the content.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::outgoing;
 use super::time::{self, Zone};
 
 /// Longest value that is looked at. An order event has 300 bytes to a few KiB.
@@ -139,6 +141,16 @@ impl Mapping {
     /// # Errors
     /// The reason why it cannot be understood: for the dead letters, or for the one who posted it.
     pub fn decode(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
+        self.of(record).decode_by(record, now)
+    }
+
+    /// Our own events are understood by our own names, whatever the chain calls things.
+    fn of(&self, record: &Record) -> &Self {
+        static OURS: LazyLock<Mapping> = LazyLock::new(Mapping::default);
+        if record.header("content-type").is_some_and(|media| media == outgoing::OWN) { &OURS } else { self }
+    }
+
+    fn decode_by(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
         let Some(value) = record.value.as_ref() else { return Err(reject("tombstone", "the record has no value")) };
         if value.len() > VALUE_BYTES_MAX {
             return Err(reject("too-long", format!("the value has more than {VALUE_BYTES_MAX} bytes")));
@@ -197,9 +209,10 @@ impl Mapping {
     pub fn order_of(&self, record: &Record) -> Option<String> {
         let value = record.value.as_ref().filter(|value| value.len() <= VALUE_BYTES_MAX)?;
         let json: Value = serde_json::from_slice(value).ok()?;
-        let (envelope, data) = self.open(record, json).ok()?;
-        let named = |pointer| self.named(record, &envelope, &data, pointer);
-        named(&self.order).ok()?.or_else(|| named(&self.store).ok()?)
+        let mapping = self.of(record);
+        let (envelope, data) = mapping.open(record, json).ok()?;
+        let named = |pointer| mapping.named(record, &envelope, &data, pointer);
+        named(&mapping.order).ok()?.or_else(|| named(&mapping.store).ok()?)
     }
 
     fn named(

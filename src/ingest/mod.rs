@@ -3,11 +3,14 @@
 //! [`mapping`] understands a record, [`life`] decides what it means for its order, [`handler`] writes all of a turn in one go. Nothing
 //! here knows a socket, and nothing but `handler` waits.
 
+pub mod desk;
 pub mod door;
+pub mod emitter;
 pub mod handler;
 pub mod life;
 pub mod mapping;
 pub mod notices;
+mod outgoing;
 mod time;
 
 pub use handler::{IngestStats, OrderHandler, SWEEP_TOPIC};

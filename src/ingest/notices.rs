@@ -4,7 +4,7 @@
 //! nothing of the order but its state and the code to collect it with.
 
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
-use orderbell_protocol::{Id, NoticeKind, Recipient, Role, UnixMs};
+use orderbell_protocol::{Event, Id, NoticeKind, Recipient, Role, UnixMs};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -31,8 +31,14 @@ pub struct Draft {
 /// notices with one id would be one notice.
 #[must_use]
 pub fn id(shadow: bool, order: &Id, kind: NoticeKind, recipient: &Recipient) -> String {
+    id_of(shadow, order, kind, recipient, "")
+}
+
+/// The same for a kind that may be told several times in an order's life: `occurrence` tells them apart.
+#[must_use]
+pub fn id_of(shadow: bool, order: &Id, kind: NoticeKind, recipient: &Recipient, occurrence: &str) -> String {
     use aws_lc_rs::digest;
-    let text = format!("{}\0{order}\0{}\0{recipient}", u8::from(shadow), kind.word());
+    let text = format!("{}\0{order}\0{}\0{recipient}\0{occurrence}", u8::from(shadow), kind.word());
     let hash = digest::digest(&digest::SHA256, text.as_bytes());
     hash.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -51,6 +57,8 @@ struct Body<'a> {
     device: Option<&'a Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cancels: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,10 +79,20 @@ pub(crate) fn body(order: &Order, to: Role, kind: NoticeKind, cancels: Option<St
             flags: &order.flags,
             ..Body::default()
         },
+        (NoticeKind::Declined, _) => Body::default(),
         (NoticeKind::Taken, _) => Body { code, device: order.device.as_ref(), ..Body::default() },
         (NoticeKind::PickupCode | NoticeKind::Ready, _) => Body { store, code, ..Body::default() },
         (NoticeKind::Refused | NoticeKind::Cancelled, Role::Store) => Body { reason, cancels, ..Body::default() },
         (NoticeKind::Refused | NoticeKind::Cancelled, Role::Customer) => Body { store, reason, ..Body::default() },
     };
-    serde_json::value::to_raw_value(&body).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    raw(&body)
+}
+
+/// The body of the answer to a device whose event came too late: which device, which event, and how the order had ended.
+pub(crate) fn declined(event: &Event, why: &str) -> Box<RawValue> {
+    raw(&Body { device: event.device.as_ref(), event: Some(&event.id), reason: Some(why), ..Body::default() })
+}
+
+fn raw(body: &Body<'_>) -> Box<RawValue> {
+    serde_json::value::to_raw_value(body).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }

@@ -18,12 +18,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use orderbell_consumers::{Frontier, Part, Saved};
 use orderbell_protocol::session::Standing;
 use orderbell_protocol::{DeviceId, Recipient, UnixMs};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::Bell;
 use super::crowd::Crowd;
 use super::disk::{Disk, DiskError};
 use super::effects::{Appended, Incoming, TurnEffects};
+use super::outbox::Emit;
 use super::stage::{Done, Stage};
 use super::upkeep::Upkeep;
 
@@ -38,6 +39,7 @@ pub(crate) enum Work {
     Append(Vec<Incoming>, oneshot::Sender<Vec<Appended>>),
     Frontiers(String, Vec<(Part, Frontier)>, flume::Sender<Saved>),
     Letter(Vec<u8>, oneshot::Sender<()>),
+    Sent(Vec<u64>, oneshot::Sender<()>),
 }
 
 enum Answer {
@@ -101,6 +103,9 @@ pub(crate) struct Committer {
     pub(crate) crowd: Crowd,
     pub(crate) seq: u64,
     pub(crate) letters: u64,
+    pub(crate) emit: Emit,
+    pub(crate) outbox: u64,
+    pub(crate) outbox_grown: Arc<Notify>,
 }
 
 impl Committer {
@@ -129,7 +134,7 @@ impl Committer {
 
     fn batch(&mut self, first: Option<Work>, tick: bool) -> Result<(), DiskError> {
         let disk = self.disk.clone();
-        let mut stage = Stage::new(&disk, self.seq);
+        let mut stage = Stage::new(&disk, self.emit, self.seq, self.outbox);
         let mut answers = Vec::new();
         let mut next = first;
         while let Some(work) = next.take() {
@@ -158,7 +163,7 @@ impl Committer {
     /// Retention by count, in a batch of its own: what it looks at is durable, and nobody waits for its fsync.
     fn thin(&mut self) -> Result<(), DiskError> {
         let disk = self.disk.clone();
-        let mut stage = Stage::new(&disk, self.seq);
+        let mut stage = Stage::new(&disk, self.emit, self.seq, self.outbox);
         self.crowd.step(&disk.view(), &mut stage, now())?;
         stage.commit(self.seq).map(drop)
     }
@@ -166,7 +171,7 @@ impl Committer {
     fn stage(&mut self, stage: &mut Stage<'_>, work: Work) -> Result<Answer, DiskError> {
         Ok(match work {
             Work::Turn(effects, reply) => {
-                stage.turn(&effects)?;
+                stage.turn(&effects, now())?;
                 Answer::Turn(reply)
             }
             Work::Append(events, reply) => {
@@ -177,6 +182,10 @@ impl Committer {
             Work::Frontiers(cluster, at, reply) => {
                 at.iter().for_each(|(part, frontier)| stage.frontier(&cluster, part, *frontier));
                 Answer::Frontiers(reply, at)
+            }
+            Work::Sent(numbers, reply) => {
+                stage.sent(&numbers);
+                Answer::Turn(reply)
             }
             Work::Letter(letter, reply) => {
                 self.letters += 1;
@@ -190,6 +199,10 @@ impl Committer {
     fn tell(&mut self, done: Option<Done>, answers: Vec<Answer>) {
         if let Some(done) = done {
             self.seq = done.seq;
+            self.outbox = done.outbox;
+            if done.emitted {
+                self.outbox_grown.notify_one();
+            }
             self.bell.ring(&done.rung);
             self.crowd.counted(done.counts);
             if done.grown {

@@ -38,6 +38,8 @@ pub struct TurnEffects {
     pub looked: Vec<(UnixMs, OrderKey)>,
     /// Orders whose state and notices go.
     pub forgotten: Vec<OrderKey>,
+    /// Events to tell the world.
+    pub emits: Vec<Incoming>,
 }
 
 impl TurnEffects {
@@ -50,10 +52,11 @@ impl TurnEffects {
             && self.due.is_empty()
             && self.looked.is_empty()
             && self.forgotten.is_empty()
+            && self.emits.is_empty()
     }
 }
 
-/// An event for the embedded stream.
+/// An event for the embedded stream, or for the output topic.
 #[derive(Clone, Debug)]
 pub struct Incoming {
     /// Key of the record: the order's id.

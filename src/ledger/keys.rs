@@ -139,6 +139,11 @@ pub(crate) fn due_order(key: &[u8]) -> Option<(i64, OrderKey)> {
     Some((i64::from_be_bytes(*due_ms), order))
 }
 
+/// An event that waits to be emitted.
+pub(crate) fn outbox(number: u64) -> Vec<u8> {
+    [b"x".as_slice(), &number.to_be_bytes()].concat()
+}
+
 pub(crate) fn letter(number: u64) -> Vec<u8> {
     [b"d".as_slice(), &number.to_be_bytes()].concat()
 }

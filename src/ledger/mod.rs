@@ -12,6 +12,7 @@ mod disk;
 mod effects;
 mod keys;
 mod mailbox;
+mod outbox;
 mod stage;
 pub mod stream;
 mod upkeep;
@@ -24,7 +25,7 @@ use std::thread::JoinHandle;
 use orderbell_consumers::{DeadLetters, Frontier, FrontierError, Frontiers, Letter, NotTaken, Part, Saved};
 use orderbell_protocol::session::Standing;
 use orderbell_protocol::{DeviceId, Page, Position, ReadError, Recipient, UnixMs};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use committer::{Committer, Standings, Work};
 use crowd::{Alarms, Crowd};
@@ -33,6 +34,7 @@ use disk::{Disk, Space};
 pub use effects::{Appended, Incoming, LedgerFailed, NewNotice, TurnEffects};
 pub use keys::OrderKey;
 use mailbox::Mailbox;
+pub use outbox::{Emit, Waiting};
 use stream::{Growth, StreamSource};
 use upkeep::Upkeep;
 
@@ -79,13 +81,15 @@ pub enum OpenError {
     },
 }
 
-/// What is kept, and for how long.
+/// What is kept, for how long, and where emitted events go.
 #[derive(Clone, Copy, Debug)]
-pub struct Retention {
+pub struct LedgerOptions {
     /// Event ids and the embedded stream. Milliseconds.
-    pub state_ms: i64,
+    pub state_retention_ms: i64,
     /// Rows of one mailbox. Above it, those that nobody needs any more go, oldest first; live ones stay and are an alarm.
-    pub mailbox_rows: u64,
+    pub mailbox_rows_max: u64,
+    /// Where emitted events go.
+    pub emit: Emit,
 }
 
 /// An open ledger.
@@ -95,6 +99,7 @@ pub struct Ledger {
     standings: Arc<Standings>,
     growth: Arc<Growth>,
     crowded: Alarms,
+    outbox_grown: Arc<Notify>,
     epoch: u32,
     id: String,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -115,7 +120,7 @@ impl Ledger {
     /// [`OpenError`].
     pub fn open(
         dir: &Path,
-        retention: Retention,
+        options: LedgerOptions,
         bell: Arc<dyn Bell>,
         failed: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
@@ -134,6 +139,7 @@ impl Ledger {
         let standings = Arc::new(Standings::default());
         let growth = Arc::new(Growth::default());
         let crowded = Alarms::default();
+        let outbox_grown = Arc::new(Notify::new());
         let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
         let committer = Committer {
             disk: disk.clone(),
@@ -142,10 +148,13 @@ impl Ledger {
             standings: standings.clone(),
             stream: growth.clone(),
             failed: failed.clone(),
-            upkeep: Upkeep::new(retention.state_ms),
-            crowd: Crowd::new(retention.mailbox_rows, crowded.clone()),
+            upkeep: Upkeep::new(options.state_retention_ms),
+            crowd: Crowd::new(options.mailbox_rows_max, crowded.clone()),
             seq: known.seq,
             letters: known.letters,
+            emit: options.emit,
+            outbox: outbox::next(&disk.view()).map_err(broken)?,
+            outbox_grown: outbox_grown.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("committer".into())
@@ -163,6 +172,7 @@ impl Ledger {
             standings,
             growth,
             crowded,
+            outbox_grown,
             epoch: known.epoch,
             id: known.id,
             thread: Mutex::new(Some(thread)),
@@ -233,13 +243,36 @@ impl Ledger {
         rx.await.map_err(|_| LedgerFailed)
     }
 
-    /// Appends events to the embedded stream; answers when they are durable, one verdict each.
+    /// Appends events to the embedded stream, or to the outbox; answers when they are durable, one verdict each.
     ///
     /// # Errors
     /// [`LedgerFailed`] when the ledger does not write any more.
     pub async fn append(&self, events: Vec<Incoming>) -> Result<Vec<Appended>, LedgerFailed> {
         let (tx, rx) = oneshot::channel();
         self.sender()?.send_async(Work::Append(events, tx)).await.map_err(|_| LedgerFailed)?;
+        rx.await.map_err(|_| LedgerFailed)
+    }
+
+    /// The oldest events that wait to be emitted, at most `max`.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn outbox(&self, max: usize) -> Result<Vec<Waiting>, DiskError> {
+        outbox::oldest(&self.disk.view(), max)
+    }
+
+    /// Waits until the outbox has grown; growth before the call is not lost.
+    pub async fn outbox_grown(&self) {
+        self.outbox_grown.notified().await;
+    }
+
+    /// The output topic has these: they need not wait any more. Answers when that is durable.
+    ///
+    /// # Errors
+    /// [`LedgerFailed`] when the ledger does not write any more.
+    pub async fn sent(&self, numbers: Vec<u64>) -> Result<(), LedgerFailed> {
+        let (tx, rx) = oneshot::channel();
+        self.sender()?.send_async(Work::Sent(numbers, tx)).await.map_err(|_| LedgerFailed)?;
         rx.await.map_err(|_| LedgerFailed)
     }
 

@@ -12,6 +12,7 @@ use super::disk::{Batch, Disk, DiskError, Space, View};
 use super::effects::{Appended, Incoming, NewNotice, TurnEffects};
 use super::keys::{self, OrderKey};
 use super::mailbox::{self, MailRow};
+use super::outbox::Emit;
 use super::stream;
 
 /// Stubs that one forgetting may turn into a higher floor.
@@ -39,11 +40,15 @@ pub(crate) struct Stage<'a> {
     pub(crate) rung: HashSet<Recipient>,
     /// The stream has grown.
     pub(crate) grown: bool,
+    emit: Emit,
+    /// Number of the next row of the outbox, and whether this batch has some.
+    pub(crate) outbox: u64,
+    emitted: bool,
     writes: usize,
 }
 
 impl<'a> Stage<'a> {
-    pub(crate) fn new(disk: &'a Disk, seq: u64) -> Self {
+    pub(crate) fn new(disk: &'a Disk, emit: Emit, seq: u64, outbox: u64) -> Self {
         Self {
             view: disk.view(),
             batch: disk.batch(),
@@ -56,6 +61,9 @@ impl<'a> Stage<'a> {
             ids: HashMap::new(),
             rung: HashSet::new(),
             grown: false,
+            emit,
+            outbox,
+            emitted: false,
             writes: 0,
         }
     }
@@ -70,7 +78,7 @@ impl<'a> Stage<'a> {
         self.batch.remove(space, key);
     }
 
-    pub(crate) fn turn(&mut self, effects: &TurnEffects) -> Result<(), DiskError> {
+    pub(crate) fn turn(&mut self, effects: &TurnEffects, now: UnixMs) -> Result<(), DiskError> {
         for (order, state) in &effects.states {
             self.put(Space::Orders, &keys::order(order), state);
         }
@@ -88,6 +96,10 @@ impl<'a> Stage<'a> {
         }
         for order in &effects.forgotten {
             self.forget(order)?;
+        }
+        for event in &effects.emits {
+            // A replay emits nothing again: the event's id is derived from its cause.
+            self.append(event, now)?;
         }
         Ok(())
     }
@@ -203,18 +215,32 @@ impl<'a> Stage<'a> {
         if let Some(body) = known {
             return Ok(if body == event.body_hash { Appended::Duplicate } else { Appended::Conflict });
         }
-        let part = stream::partition_of(&event.key);
-        let end = match self.ends.get(&part) {
-            Some(end) => *end,
-            None => stream::end(&self.view, part)?,
-        };
-        let record = stream::encode(event, now);
-        self.put(Space::Stream, &keys::stream(part, end), &record);
         self.put(Space::Meta, &id, &[event.body_hash.to_be_bytes(), now.0.to_be_bytes()].concat());
-        self.ends.insert(part, end + 1);
         self.ids.insert(event.id_hash, event.body_hash);
-        self.grown = true;
+        let record = stream::encode(event, now);
+        match self.emit {
+            Emit::Stream => {
+                let part = stream::partition_of(&event.key);
+                let end = match self.ends.get(&part) {
+                    Some(end) => *end,
+                    None => stream::end(&self.view, part)?,
+                };
+                self.put(Space::Stream, &keys::stream(part, end), &record);
+                self.ends.insert(part, end + 1);
+                self.grown = true;
+            }
+            Emit::Outbox => {
+                self.put(Space::Meta, &keys::outbox(self.outbox), &record);
+                self.outbox += 1;
+                self.emitted = true;
+            }
+        }
         Ok(Appended::Logged)
+    }
+
+    /// The output topic has these.
+    pub(crate) fn sent(&mut self, numbers: &[u64]) {
+        numbers.iter().for_each(|number| self.remove(Space::Meta, &keys::outbox(*number)));
     }
 
     pub(crate) fn frontier(&mut self, cluster: &str, part: &Part, frontier: Frontier) {
@@ -266,7 +292,14 @@ impl<'a> Stage<'a> {
             return Ok(None);
         }
         self.batch.commit()?;
-        Ok(Some(Done { seq: self.seq, rung: self.rung.into_iter().collect(), grown: self.grown, counts }))
+        Ok(Some(Done {
+            seq: self.seq,
+            outbox: self.outbox,
+            emitted: self.emitted,
+            rung: self.rung.into_iter().collect(),
+            grown: self.grown,
+            counts,
+        }))
     }
 }
 
@@ -275,6 +308,8 @@ pub(crate) struct Done {
     /// Mailboxes that changed, and how many rows they hold.
     pub(crate) counts: Vec<(Vec<u8>, u64)>,
     pub(crate) seq: u64,
+    pub(crate) outbox: u64,
+    pub(crate) emitted: bool,
     pub(crate) rung: Vec<Recipient>,
     pub(crate) grown: bool,
 }

@@ -60,8 +60,8 @@ pub(crate) fn timestamp(row: &[u8]) -> i64 {
     row.first_chunk::<8>().map_or(0, |at| i64::from_be_bytes(*at))
 }
 
-fn decode(part: &Part, offset: Offset, row: Vec<u8>) -> Option<Record> {
-    let row = Bytes::from(row);
+/// Time, key, media type and value of [`encode`]d bytes.
+pub(crate) fn parts(row: &Bytes) -> Option<(i64, Bytes, Bytes, Bytes)> {
     let field = |at: usize| {
         let len = u32::from_be_bytes(row.get(at..at + 4)?.try_into().ok()?) as usize;
         let end = at + 4 + len;
@@ -70,10 +70,15 @@ fn decode(part: &Part, offset: Offset, row: Vec<u8>) -> Option<Record> {
     let key = field(8)?;
     let content_type = field(12 + key.len())?;
     let value = row.slice(16 + key.len() + content_type.len()..);
+    Some((timestamp(row), key, content_type, value))
+}
+
+fn decode(part: &Part, offset: Offset, row: Vec<u8>) -> Option<Record> {
+    let (timestamp_ms, key, content_type, value) = parts(&Bytes::from(row))?;
     Some(Record {
         part: part.clone(),
         offset,
-        timestamp_ms: timestamp(&row),
+        timestamp_ms,
         key: Some(key),
         value: Some(value),
         headers: vec![(String::from("content-type"), Some(content_type))],

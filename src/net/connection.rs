@@ -15,12 +15,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{Sink, Stream};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Sink, Stream, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use orderbell_protocol::frame::CLIENT_FRAME_BYTES_MAX;
-use orderbell_protocol::session::{Input, Output, Session, Standing};
-use orderbell_protocol::{Close, DeviceId, Position, ReadError, Recipient};
+use orderbell_protocol::session::{Input, Output, Session, Standing, Verdict};
+use orderbell_protocol::{ClientEvent, Close, DeviceId, Position, ReadError, Recipient};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -49,6 +50,9 @@ enum Io {
     Flushed(Result<(), WsError>),
 }
 
+/// Events on their way into the ledger: the client's own id of each, and what became of it.
+type Appends = FuturesUnordered<Pin<Box<dyn Future<Output = (String, Verdict)> + Send>>>;
+
 struct Connection {
     net: Arc<Net>,
     socket: Socket,
@@ -59,6 +63,8 @@ struct Connection {
     /// End of the token.
     expires: Option<Duration>,
     flushing: bool,
+    /// What the client said and is not durable yet. Made when it first says something: most connections never do.
+    appends: Option<Box<Appends>>,
     /// A read that waits for the flush before it.
     read_due: Option<(Position, Position, u16)>,
     closing: Option<Close>,
@@ -84,6 +90,7 @@ pub(crate) async fn run(net: Arc<Net>, upgraded: Upgraded) {
         seated: None,
         expires: None,
         flushing: false,
+        appends: None,
         read_due: None,
         closing: None,
     };
@@ -109,6 +116,7 @@ impl Connection {
             let drain = self.net.drain.clone();
             let blocked = self.flushing;
             let (socket, flushing) = (&mut self.socket, &mut self.flushing);
+            let appends = &mut self.appends;
             tokio::select! {
                 biased;
                 () = drain.cancelled(), if leave_at.is_none() => {
@@ -124,6 +132,7 @@ impl Connection {
                         None => return None,
                     },
                 },
+                (id, verdict) = appended(appends) => self.input(Input::Logged { id, verdict }),
                 () = rung(self.seated.as_ref()), if !blocked => self.rung(),
                 () = tokio::time::sleep_until(Instant::now() + rest) => self.time(leave_at, seed),
             }
@@ -186,6 +195,7 @@ impl Connection {
                 Output::Send(text) => self.send(Message::text(text))?,
                 Output::Ping => self.send(Message::Ping(Default::default()))?,
                 Output::Stand(standing) => self.stand(standing),
+                Output::Append(event) => self.append(event),
                 Output::Close(close) => {
                     self.closing = Some(close);
                     self.outputs.clear();
@@ -204,6 +214,13 @@ impl Connection {
         if let Some((who, device, _)) = &self.seated {
             self.net.ledger.stand(who, device, standing);
         }
+    }
+
+    fn append(&mut self, event: ClientEvent) {
+        let Some((who, device, _)) = &self.seated else { return };
+        let said = self.net.said(who, device, &event);
+        let appends = self.appends.get_or_insert_default();
+        appends.push(Box::pin(async move { (event.id, said.await) }));
     }
 
     fn read(&mut self, after: Position, scan: Position, limit: u16) {
@@ -286,6 +303,16 @@ fn look(socket: &mut Socket, flushing: &mut bool, cx: &mut Context<'_>) -> Poll<
         return Poll::Ready(Io::Flushed(flushed));
     }
     Pin::new(socket).poll_next(cx).map(Io::Frame)
+}
+
+async fn appended(appends: &mut Option<Box<Appends>>) -> (String, Verdict) {
+    match appends.as_deref_mut() {
+        Some(appends) => match appends.next().await {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
 }
 
 async fn rung(seated: Option<&(Recipient, DeviceId, Seated)>) {

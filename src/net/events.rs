@@ -1,16 +1,18 @@
-//! `POST /v1/events`: events for producers without a Kafka client. Answered when durable, idempotent by event id.
+//! `POST /v1/events`: events for producers without a Kafka client. Answered when durable, idempotent by event id. They go into the embedded
+//! stream, or, on Kafka, through the outbox to the output topic.
 
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{Response, header};
-use orderbell_protocol::Problem;
-use serde::Serialize;
+use orderbell_protocol::frame::CLIENT_FRAME_BYTES_MAX;
+use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient};
+use serde::{Deserialize, Serialize};
 
-use super::Net;
 use super::reply::{self, Refusal};
 use super::tokens::Principal;
+use super::{Net, poll};
 use crate::ledger::Appended;
 
 /// Largest body. A batch of a thousand usual events has half of it.
@@ -20,15 +22,65 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 struct Told {
     id: String,
     status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(ClientEvent),
+    Many(Vec<ClientEvent>),
 }
 
 pub(crate) async fn append(State(net): State<Arc<Net>>, request: Request) -> Result<Response<Body>, Refusal> {
-    let Principal::Producer = reply::principal(request.headers(), &net.tokens)? else {
-        return Err(Problem::new(403, "forbidden", "This token may not post events").into());
+    match reply::principal(request.headers(), &net.tokens)? {
+        Principal::Producer => produced(&net, request).await,
+        Principal::Reader { who, device, .. } => said(&net, &who, device, request).await,
+    }
+}
+
+/// What a till or a phone without a socket says: the same events as in frames, answered one by one.
+async fn said(
+    net: &Arc<Net>,
+    who: &Recipient,
+    device: Option<DeviceId>,
+    request: Request,
+) -> Result<Response<Body>, Refusal> {
+    let wrong = |pointer: &str, reason: String| {
+        Refusal(Problem::new(422, "invalid-field", "An event cannot be understood").error(pointer, reason))
     };
-    let Some(door) = net.door.clone() else {
-        return Err(Problem::not_found().detail("this server reads its events from Kafka").into());
+    let device = match device {
+        Some(device) => device,
+        None => poll::device_of(request.uri().query()).map_err(|reason| wrong("device", reason))?,
     };
+    let body = to_bytes(request.into_body(), CLIENT_FRAME_BYTES_MAX * usize::from(net.limits.session.events_max))
+        .await
+        .map_err(|_| Problem::new(413, "too-large", "The body is too large"))?;
+    let events: OneOrMany = serde_json::from_slice(&body).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        if error.is_data() {
+            return wrong("", format!("not an event or a list of them ({place})"));
+        }
+        Refusal(Problem::new(400, "malformed-json", "The body is not JSON").detail(place))
+    })?;
+    let events = match events {
+        OneOrMany::One(event) => vec![event],
+        OneOrMany::Many(events) => events,
+    };
+    if events.is_empty() || events.len() > usize::from(net.limits.session.events_max) {
+        return Err(wrong("", format!("1 to {} events", net.limits.session.events_max)));
+    }
+    let answers: Vec<_> = events.iter().map(|event| net.said(who, &device, event)).collect();
+    let mut told = Vec::with_capacity(events.len());
+    for (event, answer) in events.iter().zip(answers) {
+        let (status, reason) = answer.await.words();
+        told.push(Told { id: event.id.clone(), status, reason });
+    }
+    Ok(reply::json(serde_json::json!({ "events": told }).to_string()))
+}
+
+async fn produced(net: &Arc<Net>, request: Request) -> Result<Response<Body>, Refusal> {
     let media = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -41,7 +93,7 @@ pub(crate) async fn append(State(net): State<Arc<Net>>, request: Request) -> Res
         )
     };
     let body = to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(too_large)?;
-    let events = door(&media, &body)?;
+    let events = (net.door)(&media, &body)?;
     let (ids, events): (Vec<String>, Vec<_>) = events.into_iter().unzip();
     let appended =
         net.ledger.append(events).await.map_err(|_| Problem::unavailable("the ledger does not write", 5_000))?;
@@ -56,6 +108,7 @@ pub(crate) async fn append(State(net): State<Arc<Net>>, request: Request) -> Res
     let told = |(id, appended): (String, Appended)| Told {
         id,
         status: if appended == Appended::Logged { "logged" } else { "duplicate" },
+        reason: None,
     };
     let told: Vec<Told> = ids.into_iter().zip(appended).map(told).collect();
     Ok(reply::json(serde_json::json!({ "events": told }).to_string()))

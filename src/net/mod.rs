@@ -16,7 +16,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::routing::{get, post};
 use orderbell_protocol::session;
-use orderbell_protocol::{Problem, UnixMs};
+use orderbell_protocol::session::Verdict;
+use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient, UnixMs};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,12 +26,16 @@ pub use admin::{Health, routes as admin_routes};
 pub use listener::serve;
 
 use crate::hub::Hub;
-use crate::ledger::{Incoming, Ledger};
+use crate::ledger::{Appended, Incoming, Ledger};
 use crate::observe::NetStats;
 use tokens::Tokens;
 
 /// Understands the body of `POST /v1/events`: the id of each event, and the event ready to be appended.
 pub type Door = Arc<dyn Fn(&str, &[u8]) -> Result<Vec<(String, Incoming)>, Problem> + Send + Sync>;
+
+/// Understands what a client says happened, and whether it may say so: the event ready to be appended, or a stable word why not.
+pub type Desk =
+    Arc<dyn Fn(&Recipient, &DeviceId, &ClientEvent, UnixMs) -> Result<Incoming, &'static str> + Send + Sync>;
 
 /// Bounds of the public listener.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +72,8 @@ impl Default for NetLimits {
                 redeliver_after: Duration::from_secs(10),
                 attempts_max: 4,
                 frames_per_second: 200,
+                // A till has one hand on its screen; a batch of answers after an outage goes eight at a time.
+                events_max: 8,
             },
             sockets_max: 15_000,
             http_max: 2_000,
@@ -86,7 +93,8 @@ pub struct Net {
     pub(crate) hub: Arc<Hub>,
     pub(crate) tokens: Tokens,
     pub(crate) limits: NetLimits,
-    pub(crate) door: Option<Door>,
+    pub(crate) door: Door,
+    pub(crate) desk: Desk,
     pub(crate) stats: Arc<NetStats>,
     pub(crate) tasks: TaskTracker,
     pub(crate) drain: CancellationToken,
@@ -96,15 +104,23 @@ pub struct Net {
 }
 
 impl Net {
-    /// The shared part. `door` is missing where events cannot be posted.
+    /// The shared part. `door` understands what is posted, `desk` what clients say.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>, hub: Arc<Hub>, tokens: Tokens, limits: NetLimits, door: Option<Door>) -> Arc<Self> {
+    pub fn new(
+        ledger: Arc<Ledger>,
+        hub: Arc<Hub>,
+        tokens: Tokens,
+        limits: NetLimits,
+        door: Door,
+        desk: Desk,
+    ) -> Arc<Self> {
         Arc::new(Self {
             ledger,
             hub,
             tokens,
             limits,
             door,
+            desk,
             stats: Arc::default(),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
@@ -112,6 +128,30 @@ impl Net {
             draining: AtomicBool::new(false),
             began: Instant::now(),
         })
+    }
+
+    /// Makes what a client said durable. The ledger is asked at once; the answer comes when it is there.
+    pub(crate) fn said(
+        &self,
+        who: &Recipient,
+        device: &DeviceId,
+        event: &ClientEvent,
+    ) -> impl Future<Output = Verdict> + Send + 'static {
+        let incoming = (self.desk)(who, device, event, wall_clock());
+        let (ledger, stats) = (self.ledger.clone(), self.stats.clone());
+        async move {
+            let verdict = match incoming {
+                Err(why) => Verdict::Refused(why),
+                Ok(incoming) => match ledger.append(vec![incoming]).await.as_deref() {
+                    Ok([Appended::Logged]) => Verdict::Logged,
+                    Ok([Appended::Duplicate]) => Verdict::Duplicate,
+                    Ok([Appended::Conflict]) => Verdict::Refused("conflict"),
+                    _ => Verdict::Refused("unavailable"),
+                },
+            };
+            stats.said(verdict);
+            verdict
+        }
     }
 
     /// Time since the start: what sessions count with.

@@ -41,6 +41,12 @@ impl From<ReadError> for Refusal {
     }
 }
 
+/// The device that a request names in its query, or the one of requests that name none.
+pub(crate) fn device_of(query: Option<&str>) -> Result<DeviceId, String> {
+    let named = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("device="));
+    Id::new(named.unwrap_or(DEVICE_DEFAULT)).map_err(|error| error.to_string())
+}
+
 fn wrong(pointer: &str, reason: impl Into<String>) -> Refusal {
     Refusal(Problem::new(422, "invalid-field", "A parameter is wrong").error(pointer, reason))
 }

@@ -9,12 +9,14 @@ use std::sync::{Mutex, PoisonError};
 
 use orderbell_consumers::Stats;
 use orderbell_protocol::Close;
+use orderbell_protocol::session::Verdict;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
 use crate::hub::Hub;
 use crate::ingest::IngestStats;
+use crate::ingest::emitter::EmitStats;
 
 /// Counters of the network side. `sockets_opened = closed + open` at any quiet moment.
 #[derive(Debug, Default)]
@@ -32,28 +34,47 @@ pub struct NetStats {
     /// Events that were posted.
     pub events_posted: Counter,
     closes: Mutex<BTreeMap<&'static str, u64>>,
+    said: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl NetStats {
+    pub(crate) fn said(&self, verdict: Verdict) {
+        let (status, reason) = verdict.words();
+        let word = reason.unwrap_or(status);
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner).entry(word).or_insert(0) += 1;
+    }
+
     pub(crate) fn closed(&self, close: Option<Close>) {
         let word = close.map_or("client", Close::word);
         *self.closes.lock().unwrap_or_else(PoisonError::into_inner).entry(word).or_insert(0) += 1;
     }
 }
 
+/// Who counts.
+pub struct Counted {
+    /// The network side.
+    pub net: Arc<NetStats>,
+    /// What becomes of records.
+    pub ingest: Arc<IngestStats>,
+    /// What goes out.
+    pub emit: Arc<EmitStats>,
+    /// The consumer group.
+    pub group: Arc<Stats>,
+    /// Who is connected.
+    pub hub: Arc<Hub>,
+}
+
 /// Everything that is shown on `/metrics`.
 pub struct Metrics {
     registry: Registry,
-    net: Arc<NetStats>,
-    ingest: Arc<IngestStats>,
-    group: Arc<Stats>,
-    hub: Arc<Hub>,
+    counted: Counted,
 }
 
 impl Metrics {
     /// Collects the parts.
     #[must_use]
-    pub fn new(net: Arc<NetStats>, ingest: Arc<IngestStats>, group: Arc<Stats>, hub: Arc<Hub>) -> Self {
+    pub fn new(counted: Counted) -> Self {
+        let net = &counted.net;
         let mut registry = Registry::with_prefix("orderbell");
         registry.register("sockets_opened", "WebSockets that were opened", net.sockets_opened.clone());
         registry.register("connections_refused", "Connections that found no place", net.refused.clone());
@@ -61,7 +82,7 @@ impl Metrics {
         registry.register("polls", "Polls", net.polls.clone());
         registry.register("notices_polled", "Notices told to polls", net.polled.clone());
         registry.register("events_posted", "Events that were posted", net.events_posted.clone());
-        Self { registry, net, ingest, group, hub }
+        Self { registry, counted }
     }
 
     /// The text that a scraper reads.
@@ -88,35 +109,49 @@ impl Metrics {
             "counter",
             "WebSockets that ended, by close word",
             "why",
-            &lock(&self.net.closes),
+            &lock(&self.counted.net.closes),
         );
-        family(text, "notices_made", "counter", "Notices made, by kind", "kind", &lock(&self.ingest.notices));
+        family(
+            text,
+            "events_said",
+            "counter",
+            "Events that clients said, by answer",
+            "answer",
+            &lock(&self.counted.net.said),
+        );
+        family(text, "notices_made", "counter", "Notices made, by kind", "kind", &lock(&self.counted.ingest.notices));
         family(
             text,
             "records_rejected",
             "counter",
             "Records that could not be understood",
             "reason",
-            &lock(&self.ingest.rejected),
+            &lock(&self.counted.ingest.rejected),
         );
         header(text, "events", "counter", "Events, by type and what became of them");
-        for ((kind, verdict), count) in &*self.ingest.events.lock().unwrap_or_else(PoisonError::into_inner) {
+        for ((kind, verdict), count) in &*self.counted.ingest.events.lock().unwrap_or_else(PoisonError::into_inner) {
             let _infallible = writeln!(text, "orderbell_events_total{{type=\"{kind}\",verdict=\"{verdict}\"}} {count}");
         }
-        single(text, "notices_too_old", "counter", "Notices owed and too old to ring", self.ingest.too_old.value());
+        single(
+            text,
+            "notices_too_old",
+            "counter",
+            "Notices owed and too old to ring",
+            self.counted.ingest.too_old.value(),
+        );
         single(
             text,
             "orders_forgotten",
             "counter",
             "Orders forgotten after their retention",
-            self.ingest.forgotten.value(),
+            self.counted.ingest.forgotten.value(),
         );
-        single(text, "seats", "gauge", "Sessions and waiting polls", self.hub.seats());
-        single(text, "rings", "counter", "Wakes of sessions and polls", self.hub.rings());
+        single(text, "seats", "gauge", "Sessions and waiting polls", self.counted.hub.seats());
+        single(text, "rings", "counter", "Wakes of sessions and polls", self.counted.hub.rings());
     }
 
     fn group(&self, text: &mut String) {
-        let group = &self.group;
+        let group = &self.counted.group;
         for (name, help, count) in [
             ("records_taken", "Records handed to shards", &group.taken),
             ("records_completed", "Records that became terminal", &group.completed),
@@ -141,6 +176,10 @@ impl Metrics {
                 status.part.topic, status.part.number
             );
         }
+        let emit = &self.counted.emit;
+        single(text, "events_emitted", "counter", "Events that the output topic has", emit.emitted.value());
+        single(text, "emits_failed", "counter", "Events not emitted at first", emit.failed.value());
+        single(text, "outbox_waiting", "gauge", "Events that wait for the output topic", emit.waiting.value());
         single(text, "red_lights", "gauge", "Things that need a person", group.lights().len() as u64);
     }
 }

@@ -1,6 +1,6 @@
 //! The actors of the scenarios: a server, the chain that produces events, tills and customers.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +9,9 @@ use std::time::Duration;
 use orderbell::client::{Answer, Heard, Http, Socket};
 use orderbell::config::{Config, TokenConfig};
 use orderbell_lab::{PATIENCE, Process};
+use orderbell_protocol::event::PickupCode;
 use orderbell_protocol::frame::{NoticeFrame, PollAnswer};
-use orderbell_protocol::{NoticeKind, Position, ServerFrame, UnixMs};
+use orderbell_protocol::{ClientEvent, NoticeKind, Position, ServerFrame, UnixMs};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -177,11 +178,23 @@ pub(crate) fn event(kind: &str, order: &str, more: Value) -> Value {
     event
 }
 
+/// What a till says, under an id of its own.
+pub(crate) fn said(kind: &str, order: &str) -> ClientEvent {
+    let id = format!("said-{}", EVENTS.fetch_add(1, Ordering::Relaxed));
+    ClientEvent { id, kind: kind.into(), order: order.into(), code: None, reason: None, at: None }
+}
+
+pub(crate) fn accepted(order: &str, code: &str) -> ClientEvent {
+    ClientEvent { code: Some(PickupCode(code.into())), ..said("order.accepted", order) }
+}
+
 /// A till or a phone with a socket. Checks on its own what every client checks: the chain of positions.
 pub(crate) struct Till {
     pub(crate) socket: Socket,
     pub(crate) position: Position,
     pub(crate) known: HashSet<String>,
+    /// Heard while it waited for something else.
+    early: VecDeque<Heard>,
 }
 
 impl Till {
@@ -191,13 +204,17 @@ impl Till {
         let Heard::Frame(ServerFrame::Welcome { position, .. }) = heard else {
             panic!("instead of a welcome: {heard:?}")
         };
-        Self { socket, position, known: HashSet::new() }
+        Self { socket, position, known: HashSet::new(), early: VecDeque::new() }
     }
 
     /// The next notice, in its place in the chain; repeats of what is known must be marked.
     pub(crate) async fn notice(&mut self) -> NoticeFrame {
         loop {
-            match soon("a notice", self.socket.next()).await.unwrap() {
+            let heard = match self.early.pop_front() {
+                Some(heard) => heard,
+                None => soon("a notice", self.socket.next()).await.unwrap(),
+            };
+            match heard {
                 Heard::Notice(notice) if self.known.contains(&notice.notice.id) => {
                     assert!(notice.attempt > 1, "a repeat without a mark: {notice:?}");
                     self.position = notice.position;
@@ -224,6 +241,28 @@ impl Till {
 
     pub(crate) async fn acks(&mut self, notice: &NoticeFrame) {
         self.socket.ack(notice.position).await.unwrap();
+    }
+
+    /// Says that something happened to an order; the answer, and why not.
+    pub(crate) async fn says(&mut self, event: ClientEvent) -> (String, Option<String>) {
+        let said = event.id.clone();
+        self.socket.event(event).await.unwrap();
+        loop {
+            match soon("an answer", self.socket.next()).await.unwrap() {
+                Heard::Frame(ServerFrame::Logged { id, status, reason }) => {
+                    assert_eq!(id, said);
+                    return (status, reason);
+                }
+                heard @ Heard::Notice(_) => self.early.push_back(heard),
+                Heard::Frame(ServerFrame::Beat { .. }) => {}
+                other => panic!("instead of an answer: {other:?}"),
+            }
+        }
+    }
+
+    /// Accepts an order, and is told that this is durable.
+    pub(crate) async fn accepts(&mut self, order: &str, code: &str) {
+        assert_eq!(self.says(accepted(order, code)).await, ("logged".into(), None));
     }
 
     /// How the socket ends.

@@ -30,7 +30,10 @@ async fn every_wrong_request_has_its_own_answer() {
         let (http, token) = (bell.http.clone(), token.to_owned());
         async move { code(&http.send("POST", "/v1/events", &token, media, body).await.unwrap()) }
     };
-    assert_eq!(post(&store, "application/json", "{}".into()).await, (403, json!("forbidden")));
+    let paid = json!({"type": "order.paid", "order": "o1", "store": "1"}).to_string();
+    assert_eq!(post(&store, "application/json", paid).await, (422, json!("invalid-field")), "a till does not produce");
+    assert_eq!(post(&store, "application/json", "{".into()).await, (400, json!("malformed-json")));
+    assert_eq!(post(&store, "application/json", "x".repeat(200_000)).await, (413, json!("too-large")));
     assert_eq!(post(&producer, "text/xml", "<a/>".into()).await, (415, json!("unsupported-media-type")));
     assert_eq!(post(&producer, "application/json", "{".into()).await, (400, json!("malformed-json")));
     assert_eq!(post(&producer, "application/json", "[]".into()).await, (422, json!("invalid-field")));

@@ -25,6 +25,7 @@ macro_rules! scenarios {
     };
 }
 
+mod answers;
 mod chain;
 mod crash;
 mod deaf;

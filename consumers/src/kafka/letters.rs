@@ -3,30 +3,26 @@
 //! Header names are those of Spring's dead letter publisher, which most tools know, and `x-dlq-*` for what they lack. A letter that is too
 //! large for the topic goes whole to a second place that takes any size.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::KafkaOptions;
+use super::topics::Topics;
 use crate::seams::{DeadLetters, Letter, NotTaken, SourceError};
 
 /// How long one offer may take; the shard offers again.
 const SEND_MAX: Duration = Duration::from_secs(10);
-const ASK_MAX: Duration = Duration::from_secs(5);
 
 /// Dead letters on Kafka, with `L` for those that are too large.
 pub struct KafkaLetters<L> {
     producer: FutureProducer,
-    admin: AdminClient<DefaultClientContext>,
+    topics: Topics,
     group: String,
     large: Arc<L>,
-    known: Mutex<HashSet<String>>,
 }
 
 fn not_taken(error: impl std::fmt::Display) -> NotTaken {
@@ -39,47 +35,10 @@ impl<L: DeadLetters> KafkaLetters<L> {
     /// # Errors
     /// A property that librdkafka does not take, in its words.
     pub fn new(options: &KafkaOptions, large: Arc<L>) -> Result<Self, SourceError> {
-        let fatal = |error: KafkaError| SourceError::Fatal(error.to_string());
-        let config = options.producer();
-        let mut plain = config.clone();
-        // An admin client is no producer: librdkafka warns of properties it does not use.
-        for name in ["enable.idempotence", "acks", "partitioner", "linger.ms", "message.timeout.ms"] {
-            plain.remove(name);
-        }
-        Ok(Self {
-            producer: config.create().map_err(fatal)?,
-            admin: plain.create().map_err(fatal)?,
-            group: options.group.clone(),
-            large,
-            known: Mutex::default(),
-        })
-    }
-
-    /// Makes the topic when it is not there: as many partitions as its source has.
-    async fn ensure(&self, source: &str, topic: &str) -> Result<(), NotTaken> {
-        if self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(topic) {
-            return Ok(());
-        }
-        let (producer, asked) = (self.producer.clone(), source.to_owned());
-        let metadata = tokio::task::spawn_blocking(move || producer.client().fetch_metadata(Some(&asked), ASK_MAX));
-        let metadata = metadata.await.map_err(not_taken)?.map_err(not_taken)?;
-        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-        let partitions = i32::try_from(partitions.max(1)).unwrap_or(1);
-        // -1: the cluster's own default of replicas.
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
-        let made = self
-            .admin
-            .create_topics([&new], &AdminOptions::new().operation_timeout(Some(ASK_MAX)))
-            .await
-            .map_err(not_taken)?;
-        for result in made {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => return Err(NotTaken(format!("{topic} cannot be made: {code}"))),
-            }
-        }
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned());
-        Ok(())
+        let producer: FutureProducer =
+            options.producer().create().map_err(|error| SourceError::Fatal(error.to_string()))?;
+        let topics = Topics::new(options, producer.clone())?;
+        Ok(Self { producer, topics, group: options.group.clone(), large })
     }
 
     async fn send(&self, topic: &str, letter: &Letter, same_partition: bool) -> Result<(), KafkaError> {
@@ -130,7 +89,7 @@ impl<L: DeadLetters> DeadLetters for KafkaLetters<L> {
     async fn bury(&self, letter: Letter) -> Result<(), NotTaken> {
         let source = letter.record.part.topic.to_string();
         let topic = format!("{source}.dlq");
-        self.ensure(&source, &topic).await?;
+        self.topics.ensure(&topic, &source).await.map_err(not_taken)?;
         match self.send(&topic, &letter, true).await {
             Ok(()) => Ok(()),
             Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => self.large.bury(letter).await,

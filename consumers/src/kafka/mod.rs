@@ -5,7 +5,9 @@
 
 mod letters;
 mod offsets;
+mod sink;
 mod source;
+mod topics;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +15,7 @@ use rdkafka::ClientConfig;
 
 pub use letters::KafkaLetters;
 pub use offsets::GroupOffsets;
+pub use sink::KafkaSink;
 pub use source::KafkaSource;
 
 /// Where the cluster is and as whom to read it.

@@ -1,0 +1,64 @@
+//! What clients say: understood, and checked against who they are and what their order is.
+//!
+//! A till speaks about its own store's orders, a customer about their own; an order that is unknown and one that is somebody else's look
+//! the same. The same rules hold once more when the event comes back and is applied: here they spare the sender a wait, there they decide.
+
+use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, Recipient, Role, UnixMs};
+use serde_json::{Map, Value};
+
+use super::life::Order;
+use super::outgoing::{self, Outgoing};
+use crate::ledger::{Incoming, Ledger, OrderKey};
+
+/// Longest id that a client gives an event, longest pickup code and longest reason, in characters.
+const ID_CHARS_MAX: usize = 64;
+const CODE_CHARS_MAX: usize = 32;
+const REASON_CHARS_MAX: usize = 200;
+
+/// What each role may say.
+const MAY_SAY: [(Role, &[EventType]); 2] = [
+    (Role::Store, &[EventType::Accepted, EventType::Refused, EventType::Ready, EventType::PickedUp]),
+    (Role::Customer, &[EventType::PickedUp]),
+];
+
+/// Takes what a client says.
+///
+/// # Errors
+/// A stable word: what is wrong with it, or that the order is not there for this client.
+pub fn open(
+    ledger: &Ledger,
+    who: &Recipient,
+    device: &DeviceId,
+    said: &ClientEvent,
+    now: UnixMs,
+) -> Result<Incoming, &'static str> {
+    let too_long = |text: Option<&str>, max: usize| text.is_some_and(|text| text.chars().count() > max);
+    if said.id.is_empty() || too_long(Some(&said.id), ID_CHARS_MAX) {
+        return Err("bad-id");
+    }
+    let code = said.code.as_ref().map(|code| code.0.as_str());
+    if too_long(code, CODE_CHARS_MAX) || too_long(said.reason.as_deref(), REASON_CHARS_MAX) {
+        return Err("too-long");
+    }
+    let kind = EventType::named(&said.kind).ok_or("unknown-kind")?;
+    if !MAY_SAY.iter().any(|(role, kinds)| *role == who.role && kinds.contains(&kind)) {
+        return Err("forbidden");
+    }
+    let order = Id::new(&said.order).map_err(|_| "bad-order")?;
+    let key = OrderKey { shadow: who.shadow, id: order.clone() };
+    let state = ledger.order(&key).map_err(|_| "unavailable")?.ok_or("not-found")?;
+    let state: Order = serde_json::from_slice(&state).map_err(|_| "not-found")?;
+    let owner = match who.role {
+        Role::Store => state.store(),
+        Role::Customer => state.customer(),
+    };
+    if owner != Some(&who.id) {
+        return Err("not-found");
+    }
+    let members = [("code", code), ("reason", said.reason.as_deref())];
+    let data: Map<String, Value> =
+        members.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))).collect();
+    let (id, at) = (said.id.clone(), said.at.unwrap_or(now));
+    let event = Outgoing { kind, order: &order, id, source: String::new(), at, shadow: false, data };
+    Ok(outgoing::said(who, device, event))
+}

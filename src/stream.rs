@@ -1,0 +1,89 @@
+//! Which stream this server reads and writes: the embedded one, or Kafka with an output topic of its own.
+
+use std::sync::Arc;
+
+use orderbell_consumers::{Group, Options};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, KafkaConfig};
+use crate::ingest::OrderHandler;
+use crate::ingest::emitter::EmitStats;
+use crate::ledger::Ledger;
+use crate::server::StartError;
+
+/// What a stream is started with.
+pub(crate) struct Parts<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) ledger: &'a Arc<Ledger>,
+    pub(crate) handler: &'a Arc<OrderHandler>,
+    pub(crate) stats: &'a Arc<EmitStats>,
+    /// Where the emitter runs, and what ends it.
+    pub(crate) tasks: &'a TaskTracker,
+    pub(crate) stop: &'a CancellationToken,
+}
+
+/// Starts the group that reads, and on Kafka the emitter that writes.
+pub(crate) async fn start(parts: Parts<'_>) -> Result<Group, StartError> {
+    let Parts { config, ledger, handler, .. } = &parts;
+    let options = Options { retention_ms: config.retention_ms(), skips: config.skips.clone(), ..Options::default() };
+    match &config.kafka {
+        None => {
+            let (ledger, handler) = (Arc::clone(ledger), Arc::clone(handler));
+            Ok(Group::start(ledger.stream(), handler, ledger.clone(), ledger, &options))
+        }
+        Some(kafka) => on_kafka(&parts, kafka, &options).await,
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+#[expect(clippy::unused_async, reason = "the same signature as with Kafka")]
+async fn on_kafka(_: &Parts<'_>, _: &KafkaConfig, _: &Options) -> Result<Group, StartError> {
+    Err(StartError::Kafka("this binary was built without the feature `kafka`".into()))
+}
+
+#[cfg(feature = "kafka")]
+async fn on_kafka(parts: &Parts<'_>, kafka: &KafkaConfig, options: &Options) -> Result<Group, StartError> {
+    use std::time::Duration;
+
+    use orderbell_consumers::kafka::{KafkaLetters, KafkaOptions, KafkaSink, KafkaSource};
+
+    /// The output topic is made before the group subscribes to it. When the brokers are away that waits until there is something to emit,
+    /// and a start must not fail for it.
+    const PREPARE_MAX: Duration = Duration::from_secs(3);
+
+    let Parts { ledger, handler, stats, tasks, stop, .. } = parts;
+    let output = kafka.output();
+    let mut topics = kafka.topics.clone();
+    if !topics.contains(&output) {
+        topics.push(output.clone());
+    }
+    let joining = KafkaOptions {
+        bootstrap: kafka.bootstrap.clone(),
+        group: kafka.group.clone(),
+        // The ledger's own name: a restart on the same directory takes over at once.
+        instance: Some(ledger.id().to_owned()),
+        topics,
+        properties: kafka.properties.clone(),
+    };
+    joining.check().map_err(|error| StartError::Kafka(error.to_string()))?;
+    let failed = |error: orderbell_consumers::SourceError| StartError::Kafka(error.to_string());
+    let like = kafka.topics.first().unwrap_or(&output);
+    let sink = Arc::new(KafkaSink::new(&joining, &output, like).map_err(failed)?);
+    match tokio::time::timeout(PREPARE_MAX, sink.prepare()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the output topic is not there yet"),
+        Err(_) => tracing::warn!("the brokers do not answer yet"),
+    }
+    let emitter = crate::ingest::emitter::emit(
+        Arc::clone(ledger),
+        sink,
+        output,
+        Arc::clone(stats),
+        CancellationToken::clone(stop),
+    );
+    tasks.spawn(emitter);
+    let letters = Arc::new(KafkaLetters::new(&joining, Arc::clone(ledger)).map_err(failed)?);
+    let source = KafkaSource::join(&joining).map_err(failed)?;
+    Ok(Group::start(source, Arc::clone(handler), Arc::clone(ledger), letters, options))
+}

@@ -1,0 +1,166 @@
+//! Tills and customers speak: what they say becomes a fact, and everybody hears the same of it.
+
+use orderbell_protocol::ClientEvent;
+use orderbell_protocol::NoticeKind::{Cancelled, Declined, NewOrder, PickupCode, Ready, Refused, Taken};
+use serde_json::{Value, json};
+
+use crate::chain::{Bell, accepted, event, said, until};
+
+scenarios! {
+    a_till_accepts_and_all_devices_and_the_customer_hear_it,
+    two_tills_that_accept_at_once_get_one_answer,
+    who_accepts_after_the_cancel_is_told_so,
+    a_client_speaks_for_nobody_else,
+    what_is_said_twice_is_one_event,
+    a_till_that_only_polls_answers_too,
+    a_payment_after_the_end_is_told_to_the_world_once,
+    what_is_posted_rings,
+}
+
+fn refused(why: &str) -> (String, Option<String>) {
+    ("refused".into(), Some(why.into()))
+}
+
+async fn a_till_accepts_and_all_devices_and_the_customer_hear_it(bell: Bell) {
+    let (mut a, mut b) = (bell.till("1", "a").await, bell.till("1", "b").await);
+    let mut phone = bell.phone("of-o1").await;
+    bell.pays("o1", "1").await;
+    a.hears(NewOrder, "o1").await;
+    b.hears(NewOrder, "o1").await;
+    a.accepts("o1", "A17").await;
+    for till in [&mut a, &mut b] {
+        let taken = till.hears(Taken, "o1").await;
+        assert_eq!((&taken.notice.body["code"], &taken.notice.body["device"]), (&json!("A17"), &json!("a")));
+    }
+    assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["code"], "A17");
+    assert_eq!(b.says(said("order.ready", "o1")).await.0, "logged");
+    phone.hears(Ready, "o1").await;
+    assert_eq!(phone.says(said("order.picked_up", "o1")).await.0, "logged");
+    // It is over: another refusal comes too late, and only now.
+    let moved = async || bell.metric("orderbell_events_total{type=\"order.picked_up\",verdict=\"moved\"}").await;
+    until("it is collected", async || moved().await == 1).await;
+    let late = said("order.refused", "o1");
+    let id = late.id.clone();
+    a.says(late).await;
+    let declined = a.hears(Declined, "o1").await;
+    assert_eq!(declined.notice.body, json!({"device": "a", "event": id, "reason": "picked_up"}));
+}
+
+async fn two_tills_that_accept_at_once_get_one_answer(bell: Bell) {
+    let (mut a, mut b) = (bell.till("1", "a").await, bell.till("1", "b").await);
+    bell.pays("o1", "1").await;
+    a.hears(NewOrder, "o1").await;
+    b.hears(NewOrder, "o1").await;
+    tokio::join!(a.accepts("o1", "A-1"), b.accepts("o1", "B-2"));
+    let (at_a, at_b) = (a.hears(Taken, "o1").await, b.hears(Taken, "o1").await);
+    assert_eq!((&at_a.notice, at_a.position), (&at_b.notice, at_b.position), "one answer, and the same one");
+    let body = &at_a.notice.body;
+    assert!(body == &json!({"device": "a", "code": "A-1"}) || body == &json!({"device": "b", "code": "B-2"}), "{body}");
+    // What comes next is the next order: nobody is told a second answer.
+    bell.pays("o2", "1").await;
+    a.hears(NewOrder, "o2").await;
+    b.hears(NewOrder, "o2").await;
+}
+
+async fn who_accepts_after_the_cancel_is_told_so(bell: Bell) {
+    let mut till = bell.till("1", "a").await;
+    let mut phone = bell.phone("of-o1").await;
+    bell.pays("o1", "1").await;
+    till.hears(NewOrder, "o1").await;
+    bell.event("order.cancelled", "o1", json!({"reason": "changed my mind"})).await;
+    till.hears(Cancelled, "o1").await;
+    phone.hears(Cancelled, "o1").await;
+    let late = accepted("o1", "A17");
+    let id = late.id.clone();
+    assert_eq!(till.says(late).await.0, "logged");
+    let declined = till.hears(Declined, "o1").await;
+    assert_eq!(declined.notice.body, json!({"device": "a", "event": id, "reason": "cancelled"}));
+    // The customer hears of another order next: no code was given out.
+    bell.event("order.paid", "o2", json!({"store": "1", "customer": "of-o1", "amount": 1})).await;
+    till.hears(NewOrder, "o2").await;
+    let sorry = ClientEvent { reason: Some("sold out".into()), ..said("order.refused", "o2") };
+    assert_eq!(till.says(sorry).await.0, "logged");
+    assert_eq!(phone.hears(Refused, "o2").await.notice.body["reason"], "sold out");
+}
+
+async fn a_client_speaks_for_nobody_else(bell: Bell) {
+    let (mut till, mut other) = (bell.till("1", "a").await, bell.till("2", "a").await);
+    let (mut phone, mut stranger) = (bell.phone("of-o1").await, bell.phone("of-o2").await);
+    bell.pays("o1", "1").await;
+    till.hears(NewOrder, "o1").await;
+    let not_found = refused("not-found");
+    assert_eq!(other.says(accepted("o1", "X")).await, not_found, "another store");
+    assert_eq!(stranger.says(said("order.picked_up", "o1")).await, not_found, "another customer");
+    assert_eq!(till.says(accepted("o9", "X")).await, not_found, "missing looks like foreign");
+    assert_eq!(phone.says(accepted("o1", "X")).await, refused("forbidden"), "a customer does not accept");
+    assert_eq!(till.says(said("order.paid", "o1")).await, refused("forbidden"), "a till does not pay");
+    assert_eq!(till.says(said("order.eaten", "o1")).await, refused("unknown-kind"));
+    assert_eq!(till.says(accepted("o1", &"9".repeat(33))).await, refused("too-long"));
+    let nameless = ClientEvent { id: String::new(), ..said("order.ready", "o1") };
+    assert_eq!(till.says(nameless).await, refused("bad-id"));
+    till.accepts("o1", "A17").await;
+    assert_eq!(till.hears(Taken, "o1").await.notice.body["code"], "A17");
+}
+
+async fn what_is_said_twice_is_one_event(bell: Bell) {
+    let mut till = bell.till("1", "a").await;
+    bell.pays("o1", "1").await;
+    till.hears(NewOrder, "o1").await;
+    let first = accepted("o1", "A17");
+    let another = ClientEvent { kind: "order.ready".into(), ..first.clone() };
+    assert_eq!(till.says(first.clone()).await, ("logged".into(), None));
+    assert_eq!(till.says(first.clone()).await, ("duplicate".into(), None), "no answer came, so it says it again");
+    assert_eq!(till.says(another).await, refused("conflict"), "another event under the same id");
+    // The same id from another device is another event.
+    let mut b = bell.till("1", "b").await;
+    assert_eq!(b.says(first).await, ("logged".into(), None));
+    till.hears(Taken, "o1").await;
+}
+
+async fn a_till_that_only_polls_answers_too(bell: Bell) {
+    let mut phone = bell.phone("of-o1").await;
+    bell.pays("o1", "1").await;
+    let token = bell.token("store", "1");
+    let page = bell.polls("1", "p", None, 20).await;
+    assert_eq!(page.notices[0].notice.kind, NewOrder);
+    let post = async |body: Value| {
+        let path = "/v1/events?device=p";
+        bell.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap()
+    };
+    let accepted = json!({"id": "e1", "kind": "order.accepted", "order": "o1", "code": "A17"});
+    let answer = post(accepted.clone()).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"events": [{"id": "e1", "status": "logged"}]})));
+    let foreign = json!({"id": "e2", "kind": "order.ready", "order": "o7"});
+    let answer = post(json!([accepted, foreign])).await;
+    let told = json!({"events": [
+        {"id": "e1", "status": "duplicate"},
+        {"id": "e2", "status": "refused", "reason": "not-found"}
+    ]});
+    assert_eq!((answer.status, answer.json()), (200, told));
+    assert_eq!(post(json!({"kind": 5})).await.status, 422);
+    assert_eq!(post(json!([])).await.status, 422);
+    assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["code"], "A17");
+    let page = bell.polls("1", "p", Some(page.position), 20).await;
+    assert_eq!((page.notices[0].notice.kind, &page.notices[0].notice.body["device"]), (Taken, &json!("p")));
+}
+
+async fn a_payment_after_the_end_is_told_to_the_world_once(bell: Bell) {
+    bell.event("order.created", "o1", json!({"store": "1", "amount": 700})).await;
+    bell.event("order.cancelled", "o1", json!({})).await;
+    bell.happens(&[event("order.paid", "o1", json!({})), event("order.paid", "o1", json!({}))]).await;
+    // What was told to the world is read back as a fact.
+    let noted = async || bell.metric("orderbell_events_total{type=\"order.late_payment\",verdict=\"noted\"}").await;
+    until("it is read back", async || noted().await == 1).await;
+    let mut till = bell.till("1", "a").await;
+    bell.pays("o2", "1").await;
+    till.hears(NewOrder, "o2").await;
+    assert_eq!(noted().await, 1);
+}
+
+async fn what_is_posted_rings(bell: Bell) {
+    let mut till = bell.till("1", "a").await;
+    let paid = event("order.paid", "o1", json!({"store": "1", "amount": 5}));
+    assert_eq!(bell.posts(std::slice::from_ref(&paid)).await["events"][0]["status"], "logged");
+    till.hears(NewOrder, "o1").await;
+    assert_eq!(bell.posts(&[paid]).await["events"][0]["status"], "duplicate");
+}
