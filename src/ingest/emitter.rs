@@ -76,6 +76,7 @@ pub async fn emit<S: Sink>(
                 biased;
                 () = stop.cancelled() => return,
                 round = round(&ledger, &*sink, &topic, &stats, waiting) => round,
+                () = keep_looking(&ledger, &stats) => return,
             };
             match round {
                 Round::All => {
@@ -95,6 +96,17 @@ pub async fn emit<S: Sink>(
             () = stop.cancelled() => return,
             () = ledger.outbox_grown(), if rest == LOOK => {}
             () = tokio::time::sleep(rest) => {}
+        }
+    }
+}
+
+/// While a round waits for brokers that are away: how much waits, and since when. Ends only when the outbox cannot be read.
+async fn keep_looking(ledger: &Ledger, stats: &EmitStats) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        match ledger.outbox(WINDOW) {
+            Ok(waiting) => stats.look(&waiting, now()),
+            Err(error) => return tracing::error!(%error, "the outbox cannot be read: nothing is emitted any more"),
         }
     }
 }

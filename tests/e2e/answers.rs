@@ -1,5 +1,7 @@
 //! Tills and customers speak: what they say becomes a fact, and everybody hears the same of it.
 
+use std::collections::BTreeSet;
+
 use orderbell_protocol::ClientEvent;
 use orderbell_protocol::NoticeKind::{Cancelled, Declined, NewOrder, PickupCode, Ready, Refused, Taken};
 use serde_json::{Value, json};
@@ -15,6 +17,8 @@ scenarios! {
     a_till_that_only_polls_answers_too,
     a_payment_after_the_end_is_told_to_the_world_once,
     what_is_posted_rings,
+    a_cancel_after_the_accept_reaches_everybody,
+    what_was_answered_logged_survives_every_kill,
 }
 
 fn refused(why: &str) -> (String, Option<String>) {
@@ -163,4 +167,63 @@ async fn what_is_posted_rings(bell: Bell) {
     assert_eq!(bell.posts(std::slice::from_ref(&paid)).await["events"][0]["status"], "logged");
     till.hears(NewOrder, "o1").await;
     assert_eq!(bell.posts(&[paid]).await["events"][0]["status"], "duplicate");
+}
+
+async fn a_cancel_after_the_accept_reaches_everybody(bell: Bell) {
+    let (mut till, mut phone) = (bell.till("1", "a").await, bell.phone("of-o1").await);
+    bell.pays("o1", "1").await;
+    let new = till.hears(NewOrder, "o1").await;
+    till.accepts("o1", "A17").await;
+    till.hears(Taken, "o1").await;
+    phone.hears(PickupCode, "o1").await;
+    // The cancel comes from the order system's own topic, the accept came from ours.
+    bell.event("order.cancelled", "o1", json!({})).await;
+    assert_eq!(till.hears(Cancelled, "o1").await.notice.body["cancels"], json!(new.notice.id));
+    phone.hears(Cancelled, "o1").await;
+}
+
+async fn what_was_answered_logged_survives_every_kill(mut bell: Bell) {
+    const ORDERS: usize = 60;
+    const KILLS: usize = 6;
+    let name = |n: usize| format!("o{n}");
+    let paid: Vec<_> = (0..ORDERS).map(|n| event("order.paid", &name(n), json!({"store": "1"}))).collect();
+    bell.happens(&paid).await;
+    let token = bell.token("store", "1");
+    until("all rang", async || bell.polls("1", "counter", None, 0).await.head.seq >= ORDERS as u64).await;
+    let logged = std::cell::RefCell::new(BTreeSet::new());
+    for kill in 1..=KILLS {
+        let accept_all = async {
+            for n in 0..ORDERS {
+                let body =
+                    json!({"id": format!("accept-{n}"), "kind": "order.accepted", "order": name(n), "code": "C"});
+                let path = "/v1/events?device=p";
+                let answer = bell.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap();
+                let status = &answer.json()["events"][0]["status"];
+                let known = logged.borrow().contains(&n);
+                assert!(status == "duplicate" || (status == "logged" && !known), "{n} is {status}, known: {known}");
+                logged.borrow_mut().insert(n);
+            }
+        };
+        // Killed between two answers, or at the end.
+        let enough = until("some are answered", async || logged.borrow().len() >= kill * ORDERS / KILLS - 5);
+        tokio::select! {
+            () = accept_all => {}
+            () = enough => {}
+        }
+        bell.restart();
+    }
+    for n in 0..ORDERS {
+        let body = json!({"id": format!("accept-{n}"), "kind": "order.accepted", "order": name(n), "code": "C"});
+        let path = "/v1/events?device=p";
+        bell.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap();
+    }
+    let mut till = bell.till("1", "new").await;
+    let (mut rung, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    while taken.len() < ORDERS {
+        let notice = till.notice().await;
+        till.acks(&notice).await;
+        let heard = if notice.notice.kind == Taken { &mut taken } else { &mut rung };
+        assert!(heard.insert(notice.notice.order.clone()), "{:?} twice", notice.notice);
+    }
+    assert_eq!(rung.len(), ORDERS);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use orderbell_lab::broker::Broker;
-use orderbell_protocol::NoticeKind::NewOrder;
+use orderbell_protocol::NoticeKind::{NewOrder, PickupCode, Ready, Taken};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -373,4 +373,36 @@ async fn sigterm_under_load_on_kafka_repeats_nothing() {
         assert!(notice.attempt > 1 || !heard.contains(&notice.notice.id), "a repeat without a mark");
         after.insert(notice.notice.id);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tills_answer_while_the_brokers_are_away_and_everybody_hears_it_when_they_are_back() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(temp.path());
+    let bell = bell_on(Topic::make(&broker.bootstrap(), 4).await, "");
+    let (mut till, mut phone) = (bell.till("1", "a").await, bell.phone("of-o1").await);
+    for order in ["o1", "o2", "o3"] {
+        bell.pays(order, "1").await;
+        till.hears(NewOrder, order).await;
+    }
+    broker.end("KILL");
+    for (order, code) in [("o1", "A1"), ("o2", "A2"), ("o3", "A3")] {
+        till.accepts(order, code).await;
+    }
+    assert_eq!(till.says(crate::chain::said("order.ready", "o1")).await.0, "logged");
+    let admin = orderbell::client::Http::new(bell.admin);
+    until("the red light", async || admin.ask("/ready", "").await.unwrap().json()["red"]["outbox"].is_string()).await;
+    assert!(bell.metric("orderbell_outbox_waiting").await >= 4);
+    tokio::task::block_in_place(|| broker.resume());
+    assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["code"], "A1");
+    phone.hears(Ready, "o1").await;
+    let mut taken = std::collections::BTreeSet::new();
+    while taken.len() < 3 {
+        let notice = till.notice().await;
+        till.acks(&notice).await;
+        assert_eq!(notice.notice.kind, Taken);
+        assert!(taken.insert(notice.notice.order), "twice");
+    }
+    until("the light is out", async || admin.ask("/ready", "").await.unwrap().json()["red"] == json!({})).await;
+    assert_eq!(bell.metric("orderbell_outbox_waiting").await, 0);
 }
