@@ -11,4 +11,4 @@ pub mod ledger;
 pub mod net;
 pub mod observe;
 pub mod server;
-mod stream;
+pub mod stream;

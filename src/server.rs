@@ -17,12 +17,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ConfigError};
 use crate::hub::Hub;
-use crate::ingest::emitter::EmitStats;
 use crate::ingest::{OrderHandler, desk, door};
 use crate::ledger::{Ledger, OpenError, OrderKey};
 use crate::net::{self, Desk, Door, Health, Net, NetLimits};
 use crate::observe::{Counted, Metrics};
-use crate::stream;
+use crate::stream::{self, emitter::EmitStats};
 
 /// Orders whose retention is looked at in one go, and how often.
 const SWEEP_MAX: usize = 2_048;

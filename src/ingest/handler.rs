@@ -256,7 +256,7 @@ impl Handler for OrderHandler {
     }
 }
 
-pub(super) fn now() -> UnixMs {
+fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

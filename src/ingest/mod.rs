@@ -5,7 +5,6 @@
 
 pub mod desk;
 pub mod door;
-pub mod emitter;
 pub mod handler;
 pub mod life;
 pub mod mapping;

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 
 use crate::hub::Hub;
 use crate::ingest::IngestStats;
-use crate::ingest::emitter::EmitStats;
+use crate::stream::emitter::EmitStats;
 
 /// Counters of the network side. `sockets_opened = closed + open` at any quiet moment.
 #[derive(Debug, Default)]

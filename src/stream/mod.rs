@@ -1,5 +1,7 @@
 //! Which stream this server reads and writes: the embedded one, or Kafka with an output topic of its own.
 
+pub mod emitter;
+
 use std::sync::Arc;
 
 use orderbell_consumers::{Group, Options};
@@ -8,9 +10,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, KafkaConfig};
 use crate::ingest::OrderHandler;
-use crate::ingest::emitter::EmitStats;
 use crate::ledger::Ledger;
 use crate::server::StartError;
+use emitter::EmitStats;
 
 /// What a stream is started with.
 pub(crate) struct Parts<'a> {
@@ -75,13 +77,7 @@ async fn on_kafka(parts: &Parts<'_>, kafka: &KafkaConfig, options: &Options) -> 
         Ok(Err(error)) => tracing::warn!(%error, "the output topic is not there yet"),
         Err(_) => tracing::warn!("the brokers do not answer yet"),
     }
-    let emitter = crate::ingest::emitter::emit(
-        Arc::clone(ledger),
-        sink,
-        output,
-        Arc::clone(stats),
-        CancellationToken::clone(stop),
-    );
+    let emitter = emitter::emit(Arc::clone(ledger), sink, output, Arc::clone(stats), CancellationToken::clone(stop));
     tasks.spawn(emitter);
     let letters = Arc::new(KafkaLetters::new(&joining, Arc::clone(ledger)).map_err(failed)?);
     let source = KafkaSource::join(&joining).map_err(failed)?;

@@ -14,8 +14,8 @@ use orderbell_consumers::{DeadLetters, Letter, Part, Reason, Record, Sink, SinkE
 use orderbell_protocol::UnixMs;
 use tokio_util::sync::CancellationToken;
 
-use super::handler::now;
 use crate::ledger::{Ledger, Waiting};
+use crate::net::wall_clock;
 
 /// Rows looked at in one round: bounds memory and how many sends are in flight.
 const WINDOW: usize = 256;
@@ -68,7 +68,7 @@ pub async fn emit<S: Sink>(
             Ok(waiting) => waiting,
             Err(error) => return tracing::error!(%error, "the outbox cannot be read: nothing is emitted any more"),
         };
-        stats.look(&waiting, now());
+        stats.look(&waiting, wall_clock());
         let rest = if waiting.is_empty() {
             LOOK
         } else {
@@ -105,7 +105,7 @@ async fn keep_looking(ledger: &Ledger, stats: &EmitStats) {
     loop {
         tokio::time::sleep(LOOK).await;
         match ledger.outbox(WINDOW) {
-            Ok(waiting) => stats.look(&waiting, now()),
+            Ok(waiting) => stats.look(&waiting, wall_clock()),
             Err(error) => return tracing::error!(%error, "the outbox cannot be read: nothing is emitted any more"),
         }
     }
