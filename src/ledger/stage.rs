@@ -155,6 +155,9 @@ impl<'a> Stage<'a> {
 
     fn trim(&mut self, key: &[u8]) -> Result<(), DiskError> {
         let Some((mailbox, _)) = key.split_last_chunk::<8>() else { return Ok(()) };
+        if self.floors.get(mailbox).is_some_and(|floor| mailbox::seq_of(key) <= *floor) {
+            return Ok(());
+        }
         let end = keys::mail(mailbox, u64::MAX);
         // Below the floor of this batch the durable view still shows rows that are gone.
         let from = self.floors.get(mailbox).map_or_else(|| mailbox.to_vec(), |floor| keys::mail(mailbox, floor + 1));
@@ -179,10 +182,8 @@ impl<'a> Stage<'a> {
     }
 
     fn raise_floor(&mut self, mailbox: &[u8], seq: u64, check: u16) {
-        if self.floors.get(mailbox).is_none_or(|before| seq > *before) {
-            self.floors.insert(mailbox.to_vec(), seq);
-            self.put(Space::Meta, &keys::floor(mailbox), &mailbox::encode_floor(seq, check));
-        }
+        self.floors.insert(mailbox.to_vec(), seq);
+        self.put(Space::Meta, &keys::floor(mailbox), &mailbox::encode_floor(seq, check));
     }
 
     fn uncount(&mut self, mailbox: &[u8], key: &[u8], row: &MailRow) {
