@@ -79,16 +79,17 @@ async fn till(mut server: watch::Receiver<SocketAddr>, token: String, end: Cance
     seen
 }
 
-/// Posts orders one by one until the end; an answer that does not come is asked for again with the same event.
+/// Posts orders one by one until the end; an answer that does not come is asked for again with the same event, also after the end: what
+/// was posted is answered, so that nothing is under way when all is compared.
 async fn producer(server: watch::Receiver<SocketAddr>, token: String, end: CancellationToken) -> BTreeSet<String> {
     let mut answered = BTreeSet::new();
     for n in 0.. {
+        if end.is_cancelled() {
+            break;
+        }
         let order = format!("o{n}");
         let paid = event("order.paid", &order, json!({"store": "1"})).to_string();
         loop {
-            if end.is_cancelled() {
-                return answered;
-            }
             let http = Http::new(*server.borrow());
             let posted = tokio::time::timeout(
                 Duration::from_secs(5),

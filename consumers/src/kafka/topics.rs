@@ -12,6 +12,8 @@ use rdkafka::producer::{FutureProducer, Producer};
 use super::KafkaOptions;
 use crate::seams::SourceError;
 
+/// A producer's own, as an admin client sees it.
+const IN_FLIGHT: &str = "max.in.flight.requests.per.connection";
 /// Longest wait for an answer about topics.
 const ASK_MAX: Duration = Duration::from_secs(5);
 
@@ -26,7 +28,7 @@ impl Topics {
     pub(super) fn new(options: &KafkaOptions, producer: FutureProducer) -> Result<Self, SourceError> {
         let mut plain = options.producer();
         // An admin client is no producer: librdkafka warns of properties it does not use.
-        for name in ["enable.idempotence", "acks", "partitioner", "linger.ms", "message.timeout.ms"] {
+        for name in ["enable.idempotence", "acks", "partitioner", "linger.ms", "message.timeout.ms", IN_FLIGHT] {
             plain.remove(name);
         }
         let admin = plain.create().map_err(|error| SourceError::Fatal(error.to_string()))?;
