@@ -19,7 +19,7 @@ use crate::config::{Config, ConfigError};
 use crate::hub::Hub;
 use crate::ingest::{OrderHandler, desk, door};
 use crate::ledger::{Ledger, OpenError, OrderKey};
-use crate::net::{self, Desk, Door, Health, Net, NetLimits};
+use crate::net::{self, Health, Net, NetLimits, Rules};
 use crate::observe::{Counted, Metrics};
 use crate::stream::{self, emitter::EmitStats};
 
@@ -139,7 +139,7 @@ impl Server {
         };
         let group = stream::start(parts).await?;
         let group_stats = group.stats().clone();
-        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, door_of(config), desk_of(&ledger));
+        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, rules(config, &ledger));
         let counted = Counted {
             net: net.stats().clone(),
             ingest: handler.stats().clone(),
@@ -228,14 +228,13 @@ impl Server {
     }
 }
 
-fn desk_of(ledger: &Arc<Ledger>) -> Desk {
-    let ledger = ledger.clone();
-    Arc::new(move |who, device, event, now| desk::open(&ledger, who, device, event, now))
-}
-
-fn door_of(config: &Config) -> Door {
-    let mapping = config.mapping.clone();
-    Arc::new(move |media, body| door::open(&mapping, media, body, net::wall_clock()))
+fn rules(config: &Config, ledger: &Arc<Ledger>) -> Rules {
+    let (mapping, ledger) = (config.mapping.clone(), ledger.clone());
+    Rules {
+        door: Arc::new(move |media, body| door::open(&mapping, media, body, net::wall_clock())),
+        desk: Arc::new(move |who, device, event, now| desk::open(&ledger, who, device, event, now)),
+        view: Arc::new(desk::view),
+    }
 }
 
 /// Puts due looks at retention into the orders' own queues.

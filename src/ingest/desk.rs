@@ -1,12 +1,13 @@
 //! What clients say: understood, and checked against who they are and what their order is.
 //!
 //! A till speaks about its own store's orders, a customer about their own; an order that is unknown and one that is somebody else's look
-//! the same. The same rules hold once more when the event comes back and is applied: here they spare the sender a wait, there they decide.
+//! the same. What they see of an order is decided here, too. The same rules hold once more when the event comes back and is applied: here they spare the sender a wait, there they decide.
 
 use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, Recipient, Role, UnixMs};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::life::Order;
+use super::notices;
 use super::outgoing::{self, Outgoing};
 use crate::ledger::{Incoming, Ledger, OrderKey};
 
@@ -48,11 +49,7 @@ pub fn open(
     let key = OrderKey { shadow: who.shadow, id: order.clone() };
     let state = ledger.order(&key).map_err(|_| "unavailable")?.ok_or("not-found")?;
     let state: Order = serde_json::from_slice(&state).map_err(|_| "not-found")?;
-    let owner = match who.role {
-        Role::Store => state.store(),
-        Role::Customer => state.customer(),
-    };
-    if owner != Some(&who.id) {
+    if !owns(who, &state) {
         return Err("not-found");
     }
     let members = [("code", code), ("reason", said.reason.as_deref())];
@@ -61,4 +58,29 @@ pub fn open(
     let (id, at) = (said.id.clone(), said.at.unwrap_or(now));
     let event = Outgoing { kind, order: &order, id, source: String::new(), at, shadow: false, data };
     Ok(outgoing::said(who, device, event))
+}
+
+fn owns(who: &Recipient, order: &Order) -> bool {
+    let owner = match who.role {
+        Role::Store => order.store(),
+        Role::Customer => order.customer(),
+    };
+    owner == Some(&who.id)
+}
+
+/// What a recipient sees of an order; nothing when it is not theirs. The same allow-list as for notices.
+#[must_use]
+pub fn view(who: &Recipient, key: &OrderKey, state: &[u8]) -> Option<Value> {
+    let order: Order = serde_json::from_slice(state).ok()?;
+    if key.shadow != who.shadow || !owns(who, &order) {
+        return None;
+    }
+    let mut seen = json!({
+        "order": key.id.as_str(), "stage": order.stage(), "open": order.is_open_for(who.role), "at": order.last_at(),
+        "body": notices::seen_by(&order, who.role),
+    });
+    if let Some(end) = order.end() {
+        seen["end"] = end.word().into();
+    }
+    Some(seen)
 }

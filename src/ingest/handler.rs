@@ -128,6 +128,13 @@ impl OrderHandler {
         match Order::apply(state.as_ref(), &event, now, self.retention_ms) {
             Ok((next, what)) => {
                 self.note(&event, &what);
+                let before = state.as_ref().map_or_else(Vec::new, |state| state.open_for(order.shadow));
+                let after = next.as_ref().map_or_else(|| before.clone(), |next| next.open_for(order.shadow));
+                let opens =
+                    after.iter().filter(|who| !before.contains(who)).map(|who| (who.clone(), order.clone(), true));
+                let ends =
+                    before.iter().filter(|who| !after.contains(who)).map(|who| (who.clone(), order.clone(), false));
+                effects.open.extend(opens.chain(ends));
                 self.keep(&order, state.is_none(), next, what, held, effects);
                 Ok(())
             }
@@ -201,10 +208,12 @@ impl OrderHandler {
             state => state?,
         };
         effects.looked.push((UnixMs(record.timestamp_ms), key.clone()));
-        match state.map(|order| order.forget_at(self.retention_ms)) {
+        match state.as_ref().map(|order| order.forget_at(self.retention_ms)) {
             Some(at) if at > now => effects.due.push((at, key)),
             Some(_) => {
                 self.stats.forgotten.up();
+                let open = state.map_or_else(Vec::new, |order| order.open_for(key.shadow));
+                effects.open.extend(open.into_iter().map(|who| (who, key.clone(), false)));
                 held.retain(|(known, _)| *known != key);
                 effects.forgotten.push(key);
             }

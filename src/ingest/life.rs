@@ -277,6 +277,29 @@ impl Order {
         self.end.is_some() || self.stage == Stage::PickedUp
     }
 
+    /// True while this role has something to do or to wait for. A store has nothing to do with what is not paid.
+    #[must_use]
+    pub fn is_open_for(&self, role: Role) -> bool {
+        let begun = match role {
+            Store => self.stage >= Stage::Paid,
+            Customer => true,
+        };
+        begun && !self.is_over()
+    }
+
+    /// Those for whom it is open.
+    #[must_use]
+    pub fn open_for(&self, shadow: bool) -> Vec<Recipient> {
+        let open = [Store, Customer].into_iter().filter(|role| self.is_open_for(*role));
+        open.filter_map(|role| self.recipient(shadow, role)).collect()
+    }
+
+    /// When something was last heard of it, by event time.
+    #[must_use]
+    pub fn last_at(&self) -> UnixMs {
+        self.last_at
+    }
+
     /// How far it has come.
     #[must_use]
     pub fn stage(&self) -> Stage {

@@ -93,6 +93,24 @@ pub(crate) fn declined(event: &Event, why: &str) -> Box<RawValue> {
     raw(&Body { device: event.device.as_ref(), event: Some(&event.id), reason: Some(why), ..Body::default() })
 }
 
+/// All that a role may see of an order: what its notices say, taken together.
+pub(crate) fn seen_by(order: &Order, role: Role) -> Box<RawValue> {
+    let (store, code, reason) = (order.store.as_ref(), order.code.as_ref(), order.reason.as_deref());
+    raw(&match role {
+        Role::Store => Body {
+            amount: order.amount,
+            currency: order.currency.as_deref(),
+            details: order.details.as_deref(),
+            device: order.device.as_ref(),
+            flags: &order.flags,
+            code,
+            reason,
+            ..Body::default()
+        },
+        Role::Customer => Body { store, code, reason, ..Body::default() },
+    })
+}
+
 fn raw(body: &Body<'_>) -> Box<RawValue> {
     serde_json::value::to_raw_value(body).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }

@@ -23,6 +23,13 @@ const CACHE_BYTES: u64 = 64 << 20;
 #[error("{0}")]
 pub struct DiskError(String);
 
+impl DiskError {
+    /// What was read is not what was written.
+    pub(crate) fn damaged(what: &impl std::fmt::Display) -> Self {
+        Self(what.to_string())
+    }
+}
+
 impl From<fjall::Error> for DiskError {
     fn from(error: fjall::Error) -> Self {
         Self(error.to_string())

@@ -38,6 +38,8 @@ pub struct TurnEffects {
     pub looked: Vec<(UnixMs, OrderKey)>,
     /// Orders whose state and notices go.
     pub forgotten: Vec<OrderKey>,
+    /// Orders that open or close for somebody.
+    pub open: Vec<(Recipient, OrderKey, bool)>,
     /// Events to tell the world.
     pub emits: Vec<Incoming>,
 }
@@ -52,6 +54,7 @@ impl TurnEffects {
             && self.due.is_empty()
             && self.looked.is_empty()
             && self.forgotten.is_empty()
+            && self.open.is_empty()
             && self.emits.is_empty()
     }
 }

@@ -71,6 +71,15 @@ pub(crate) fn floor(mailbox: &[u8]) -> Vec<u8> {
     [b"m", mailbox].concat()
 }
 
+/// Prefix of a recipient's open orders.
+pub(crate) fn open_of(who: &Recipient) -> Vec<u8> {
+    [b"i", mailbox(who).as_slice()].concat()
+}
+
+pub(crate) fn open(who: &Recipient, order: &Id) -> Vec<u8> {
+    [open_of(who).as_slice(), order.as_str().as_bytes()].concat()
+}
+
 /// How many rows the mailbox holds.
 pub(crate) fn count(mailbox: &[u8]) -> Vec<u8> {
     [b"k", mailbox].concat()

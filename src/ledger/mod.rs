@@ -24,7 +24,7 @@ use std::thread::JoinHandle;
 
 use orderbell_consumers::{DeadLetters, Frontier, FrontierError, Frontiers, Letter, NotTaken, Part, Saved};
 use orderbell_protocol::session::Standing;
-use orderbell_protocol::{DeviceId, Page, Position, ReadError, Recipient, UnixMs};
+use orderbell_protocol::{DeviceId, Id, Page, Position, ReadError, Recipient, UnixMs};
 use tokio::sync::{Notify, oneshot};
 
 use committer::{Committer, Standings, Work};
@@ -90,6 +90,17 @@ pub struct LedgerOptions {
     pub mailbox_rows_max: u64,
     /// Where emitted events go.
     pub emit: Emit,
+}
+
+/// A page of a recipient's open orders.
+#[derive(Clone, Debug)]
+pub struct OpenOrders {
+    /// Their states, by order id.
+    pub orders: Vec<(OrderKey, Vec<u8>)>,
+    /// The newest position of the mailbox in the same snapshot.
+    pub head: Position,
+    /// Where the next page begins.
+    pub next: Option<Id>,
 }
 
 /// An open ledger.
@@ -231,6 +242,34 @@ impl Ledger {
     /// When the files cannot be read.
     pub fn order(&self, order: &OrderKey) -> Result<Option<Vec<u8>>, DiskError> {
         self.disk.view().row(Space::Orders, &keys::order(order))
+    }
+
+    /// A recipient's open orders, from the order `from` on, at most `max`, with the mailbox's newest position: all of one durable snapshot,
+    /// so whoever takes both and goes on from the position misses nothing.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn open_orders(&self, who: &Recipient, from: Option<&Id>, max: usize) -> Result<OpenOrders, DiskError> {
+        let view = self.disk.view();
+        let mailbox = Mailbox::new(&view, who, self.epoch);
+        let head = mailbox.floor().and_then(|floor| mailbox.head(floor)).map_err(|error| DiskError::damaged(&error))?;
+        let prefix = keys::open_of(who);
+        let begin = from.map_or_else(|| prefix.clone(), |order| keys::open(who, order));
+        let (mut orders, mut next) = (Vec::new(), None);
+        for row in view.rows(Space::Meta, &begin, &keys::after_prefix(&prefix)) {
+            let (key, _) = row?;
+            let name = std::str::from_utf8(&key[prefix.len()..]).ok();
+            let Some(id) = name.and_then(|name| Id::new(name).ok()) else { continue };
+            if orders.len() == max {
+                next = Some(id);
+                break;
+            }
+            let key = OrderKey { shadow: who.shadow, id };
+            if let Some(state) = view.row(Space::Orders, &keys::order(&key))? {
+                orders.push((key, state));
+            }
+        }
+        Ok(OpenOrders { orders, head, next })
     }
 
     /// Writes the effects of a turn; answers when they are durable.

@@ -97,6 +97,10 @@ impl<'a> Stage<'a> {
         for order in &effects.forgotten {
             self.forget(order)?;
         }
+        for (who, order, open) in &effects.open {
+            let key = keys::open(who, &order.id);
+            if *open { self.put(Space::Meta, &key, &[]) } else { self.remove(Space::Meta, &key) }
+        }
         for event in &effects.emits {
             // A replay emits nothing again: the event's id is derived from its cause.
             self.append(event, now)?;

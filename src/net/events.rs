@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Response, header};
 use orderbell_protocol::frame::CLIENT_FRAME_BYTES_MAX;
@@ -54,9 +54,8 @@ async fn said(
         Some(device) => device,
         None => poll::device_of(request.uri().query()).map_err(|reason| wrong("device", reason))?,
     };
-    let body = to_bytes(request.into_body(), CLIENT_FRAME_BYTES_MAX * usize::from(net.limits.session.events_max))
-        .await
-        .map_err(|_| Problem::new(413, "too-large", "The body is too large"))?;
+    let body_max = CLIENT_FRAME_BYTES_MAX * usize::from(net.limits.session.events_max);
+    let body = reply::body(request.into_body(), body_max).await?;
     let events: OneOrMany = serde_json::from_slice(&body).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         if error.is_data() {
@@ -87,13 +86,8 @@ async fn produced(net: &Arc<Net>, request: Request) -> Result<Response<Body>, Re
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
         .to_owned();
-    let too_large = |_| {
-        Refusal(
-            Problem::new(413, "too-large", "The body is too large").detail(format!("at most {BODY_BYTES_MAX} bytes")),
-        )
-    };
-    let body = to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(too_large)?;
-    let events = (net.door)(&media, &body)?;
+    let body = reply::body(request.into_body(), BODY_BYTES_MAX).await?;
+    let events = (net.rules.door)(&media, &body)?;
     let (ids, events): (Vec<String>, Vec<_>) = events.into_iter().unzip();
     let appended =
         net.ledger.append(events).await.map_err(|_| Problem::unavailable("the ledger does not write", 5_000))?;

@@ -4,6 +4,7 @@ mod admin;
 mod connection;
 mod events;
 mod listener;
+mod orders;
 mod poll;
 mod reply;
 pub mod tokens;
@@ -26,7 +27,7 @@ pub use admin::{Health, routes as admin_routes};
 pub use listener::serve;
 
 use crate::hub::Hub;
-use crate::ledger::{Appended, Incoming, Ledger};
+use crate::ledger::{Appended, Incoming, Ledger, OrderKey};
 use crate::observe::NetStats;
 use tokens::Tokens;
 
@@ -36,6 +37,20 @@ pub type Door = Arc<dyn Fn(&str, &[u8]) -> Result<Vec<(String, Incoming)>, Probl
 /// Understands what a client says happened, and whether it may say so: the event ready to be appended, or a stable word why not.
 pub type Desk =
     Arc<dyn Fn(&Recipient, &DeviceId, &ClientEvent, UnixMs) -> Result<Incoming, &'static str> + Send + Sync>;
+
+/// What a recipient may see of an order, given its stored state; nothing when it is not theirs.
+pub type View = Arc<dyn Fn(&Recipient, &OrderKey, &[u8]) -> Option<serde_json::Value> + Send + Sync>;
+
+/// What orders mean: decided elsewhere, carried here.
+#[derive(Clone)]
+pub struct Rules {
+    /// What producers post.
+    pub door: Door,
+    /// What clients say.
+    pub desk: Desk,
+    /// What clients see.
+    pub view: View,
+}
 
 /// Bounds of the public listener.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +108,7 @@ pub struct Net {
     pub(crate) hub: Arc<Hub>,
     pub(crate) tokens: Tokens,
     pub(crate) limits: NetLimits,
-    pub(crate) door: Door,
-    pub(crate) desk: Desk,
+    pub(crate) rules: Rules,
     pub(crate) stats: Arc<NetStats>,
     pub(crate) tasks: TaskTracker,
     pub(crate) drain: CancellationToken,
@@ -104,23 +118,15 @@ pub struct Net {
 }
 
 impl Net {
-    /// The shared part. `door` understands what is posted, `desk` what clients say.
+    /// The shared part. `rules` say what orders mean.
     #[must_use]
-    pub fn new(
-        ledger: Arc<Ledger>,
-        hub: Arc<Hub>,
-        tokens: Tokens,
-        limits: NetLimits,
-        door: Door,
-        desk: Desk,
-    ) -> Arc<Self> {
+    pub fn new(ledger: Arc<Ledger>, hub: Arc<Hub>, tokens: Tokens, limits: NetLimits, rules: Rules) -> Arc<Self> {
         Arc::new(Self {
             ledger,
             hub,
             tokens,
             limits,
-            door,
-            desk,
+            rules,
             stats: Arc::default(),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
@@ -137,7 +143,7 @@ impl Net {
         device: &DeviceId,
         event: &ClientEvent,
     ) -> impl Future<Output = Verdict> + Send + 'static {
-        let incoming = (self.desk)(who, device, event, wall_clock());
+        let incoming = (self.rules.desk)(who, device, event, wall_clock());
         let (ledger, stats) = (self.ledger.clone(), self.stats.clone());
         async move {
             let verdict = match incoming {
@@ -202,6 +208,8 @@ impl Net {
         Router::new()
             .route("/v1/ws", get(upgrade::upgrade))
             .route("/v1/notices", get(poll::poll))
+            .route("/v1/orders", get(orders::open))
+            .route("/v1/orders/{order}", get(orders::one))
             .route("/v1/events", post(events::append))
             .fallback(reply::not_found)
             .method_not_allowed_fallback(reply::wrong_method)

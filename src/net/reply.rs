@@ -1,8 +1,12 @@
 //! Answers in problem+json, and who is asking.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use orderbell_protocol::Problem;
 use orderbell_protocol::problem::PROBLEM_JSON;
 
@@ -33,6 +37,37 @@ impl IntoResponse for Refusal {
         }
         answer
     }
+}
+
+/// What is read of a body that is too long, so that its sender is still there to hear the answer: one that is cut off while it sends sees
+/// only a broken connection.
+const DISCARD_BYTES_MAX: usize = 8 << 20;
+
+/// A body must be there within this time: who sends a byte now and then holds a connection for nothing.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request's body of at most `max` bytes.
+pub(crate) async fn body(body: Body, max: usize) -> Result<Bytes, Refusal> {
+    let late = |_| Problem::new(408, "timeout", "The body does not come in time");
+    tokio::time::timeout(BODY_TIMEOUT, read(body, max)).await.map_err(late)?
+}
+
+async fn read(mut body: Body, max: usize) -> Result<Bytes, Refusal> {
+    let (mut read, mut bytes) = (0, BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let broken = |_| Problem::new(400, "malformed-body", "The body does not come to its end");
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        read += data.len();
+        if read <= max {
+            bytes.extend_from_slice(&data);
+        } else if read > max + DISCARD_BYTES_MAX {
+            break;
+        }
+    }
+    if read <= max {
+        return Ok(bytes.freeze());
+    }
+    Err(Problem::new(413, "too-large", "The body is too large").detail(format!("at most {max} bytes")).into())
 }
 
 /// JSON that nobody may keep.

@@ -38,5 +38,6 @@ mod handshake;
 mod kafka;
 #[cfg(feature = "real-kafka")]
 mod members;
+mod resync;
 mod ring;
 mod sockets;

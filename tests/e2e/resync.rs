@@ -1,0 +1,143 @@
+//! A client that cannot go on from what was: it takes what is, and the position that came with it.
+
+use std::collections::BTreeSet;
+
+use orderbell_protocol::NoticeKind::{NewOrder, PickupCode};
+use orderbell_protocol::Position;
+use serde_json::{Value, json};
+
+use crate::chain::{Bell, Till, accepted, event, until};
+
+scenarios! {
+    with "mailbox_rows_max = 20";
+    a_new_device_takes_the_open_orders_and_goes_on,
+    each_viewer_sees_its_part_and_nobody_elses,
+    many_open_orders_come_in_pages,
+    a_position_below_what_is_kept_leads_to_the_open_orders,
+    what_opens_and_ends_at_once_is_not_open,
+}
+
+async fn ask(bell: &Bell, role: &str, id: &str, path: &str) -> (u16, Value) {
+    let answer = bell.http.ask(path, &bell.token(role, id)).await.unwrap();
+    (answer.status, answer.json())
+}
+
+/// A recipient's open orders by id and stage, and where to go on.
+async fn open(bell: &Bell, role: &str, id: &str) -> (Vec<(String, String)>, Position) {
+    let (status, answer) = ask(bell, role, id, "/v1/orders?open=1").await;
+    assert_eq!(status, 200, "{answer}");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let orders = answer["orders"].as_array().unwrap().iter();
+    let orders = orders.map(|order| (text(&order["order"]), text(&order["stage"]))).collect();
+    (orders, text(&answer["position"]).parse().unwrap())
+}
+
+fn stages(stages: &[(&str, &str)]) -> Vec<(String, String)> {
+    stages.iter().map(|(order, stage)| ((*order).to_owned(), (*stage).to_owned())).collect()
+}
+
+async fn a_new_device_takes_the_open_orders_and_goes_on(bell: Bell) {
+    let mut till = bell.till("1", "a").await;
+    for order in ["o1", "o2", "o3"] {
+        bell.pays(order, "1").await;
+        till.hears(NewOrder, order).await;
+    }
+    till.accepts("o2", "A17").await;
+    till.notice().await;
+    bell.event("order.cancelled", "o3", json!({})).await;
+    till.notice().await;
+    let (orders, position) = open(&bell, "store", "1").await;
+    assert_eq!(orders, stages(&[("o1", "paid"), ("o2", "accepted")]));
+    let mut new = bell.till_from("1", "new", Some(position)).await;
+    assert_eq!(new.position, position);
+    bell.pays("o4", "1").await;
+    // Nothing of what was, and nothing is missing: what it hears first follows that position.
+    assert_eq!(new.hears(NewOrder, "o4").await.after, position);
+    let picked = ["o1", "o2", "o4"].map(|order| event("order.picked_up", order, json!({})));
+    bell.happens(&picked).await;
+    until("nothing is open", async || open(&bell, "store", "1").await.0.is_empty()).await;
+}
+
+async fn each_viewer_sees_its_part_and_nobody_elses(bell: Bell) {
+    let mut till = bell.till("1", "a").await;
+    let mut phone = bell.phone("of-o1").await;
+    bell.pays("o1", "1").await;
+    till.hears(NewOrder, "o1").await;
+    till.says(accepted("o1", "A17")).await;
+    phone.hears(PickupCode, "o1").await;
+    let (_, order) = ask(&bell, "store", "1", "/v1/orders/o1").await;
+    assert_eq!((&order["stage"], &order["open"]), (&json!("accepted"), &json!(true)));
+    assert_eq!(order["body"], json!({"amount": 1250, "device": "a", "code": "A17"}), "nothing about the customer");
+    let (_, order) = ask(&bell, "customer", "of-o1", "/v1/orders/o1").await;
+    assert_eq!(order["body"], json!({"store": "1", "code": "A17"}));
+    let listed = ask(&bell, "customer", "of-o1", "/v1/orders?open=1").await.1;
+    assert_eq!(listed["orders"], json!([order]), "the list says the same");
+    for (role, id) in [("store", "2"), ("customer", "of-o2"), ("customer", "1"), ("producer", "p")] {
+        let (status, problem) = ask(&bell, role, id, "/v1/orders/o1").await;
+        assert_eq!((status, &problem["code"]), (404, &json!("not-found")), "{role} {id}");
+        let missing = ask(&bell, role, id, "/v1/orders/o9").await;
+        assert_eq!(missing, (404, problem), "foreign and missing look the same");
+    }
+    assert_eq!(open(&bell, "store", "2").await.0, []);
+    assert_eq!(ask(&bell, "store", "1", "/v1/orders").await.0, 422);
+    assert_eq!(ask(&bell, "store", "1", "/v1/orders?open=1&from=%00").await.0, 422);
+}
+
+async fn many_open_orders_come_in_pages(bell: Bell) {
+    const ORDERS: usize = 450;
+    let names: BTreeSet<String> = (0..ORDERS).map(|n| format!("o{n}")).collect();
+    let paid: Vec<_> = names.iter().map(|order| event("order.paid", order, json!({"store": "1"}))).collect();
+    bell.happens(&paid).await;
+    until("all are there", async || bell.polls("1", "counter", None, 0).await.head.seq >= ORDERS as u64).await;
+    let (mut path, mut seen, mut position) = (String::from("/v1/orders?open=1"), BTreeSet::new(), None);
+    loop {
+        let (_, page) = ask(&bell, "store", "1", &path).await;
+        for order in page["orders"].as_array().unwrap() {
+            assert!(seen.insert(order["order"].as_str().unwrap().to_owned()), "twice");
+        }
+        let first: Position = page["position"].as_str().unwrap().parse().unwrap();
+        position.get_or_insert(first);
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/v1/orders?open=1&from={next}");
+    }
+    assert_eq!(seen, names);
+    let mut till = bell.till_from("1", "a", position).await;
+    bell.pays("after", "1").await;
+    till.hears(NewOrder, "after").await;
+}
+
+async fn a_position_below_what_is_kept_leads_to_the_open_orders(bell: Bell) {
+    bell.pays("first", "1").await;
+    let mut till = bell.till("1", "a").await;
+    let old = till.hears(NewOrder, "first").await.position;
+    drop(till);
+    // Away for so long that more came and went than a mailbox keeps.
+    for n in 0..40 {
+        let order = format!("o{n}");
+        let life = ["order.paid", "order.picked_up"].map(|kind| event(kind, &order, json!({"store": "1"})));
+        bell.happens(&life).await;
+    }
+    bell.event("order.picked_up", "first", json!({})).await;
+    bell.pays("last", "1").await;
+    let token = bell.token("store", "1");
+    let poll = async || bell.http.ask(&format!("/v1/notices?device=a&after={old}"), &token).await.unwrap();
+    until("its position is too old", async || poll().await.status == 410).await;
+    let mut refused = orderbell::client::Socket::hello(bell.public, &token, "a", Some(old)).await.unwrap();
+    let Ok(orderbell::client::Heard::Closed(Some((code, why)))) = refused.next().await else { panic!("another end") };
+    assert_eq!((code, why.as_str()), (4200, "resync;continuity-lost"));
+    let (orders, position) = open(&bell, "store", "1").await;
+    assert_eq!(orders, stages(&[("last", "paid")]));
+    let mut till = Till::connect(bell.public, &token, "a", Some(position)).await;
+    bell.pays("next", "1").await;
+    till.hears(NewOrder, "next").await;
+}
+
+async fn what_opens_and_ends_at_once_is_not_open(bell: Bell) {
+    let life = ["order.paid", "order.cancelled"].map(|kind| event(kind, "o1", json!({"store": "1", "customer": "c"})));
+    bell.happens(&life).await;
+    bell.pays("o2", "1").await;
+    let mut till = bell.till("1", "a").await;
+    while till.notice().await.notice.order != "o2" {}
+    until("only the other is open", async || open(&bell, "store", "1").await.0 == stages(&[("o2", "paid")])).await;
+    assert_eq!(open(&bell, "customer", "c").await.0, []);
+}
