@@ -28,6 +28,9 @@ pub struct Config {
     /// Notices that one mailbox keeps. Above it, those of ended orders go, oldest first; a client that stands below them hears 410. Live
     /// ones stay, and more of them than this is a red light. Bounds what three days of a very busy store cost.
     pub mailbox_rows_max: u64,
+    /// Clients are told that what they see is stale when the stream was not read to its end for this long: below the time in which
+    /// somebody in a store wonders where the orders are. Seconds.
+    pub stale_after_seconds: u32,
     /// Addresses.
     pub listen: Listen,
     /// Who signs tokens.
@@ -51,6 +54,7 @@ impl Default for Config {
             data_dir: PathBuf::from("orderbell-data"),
             state_retention_hours: 72,
             mailbox_rows_max: 20_000,
+            stale_after_seconds: 30,
             listen: Listen::default(),
             tokens: TokenConfig::default(),
             sessions: Sessions::default(),
@@ -237,7 +241,8 @@ impl Config {
             attempts_max: self.sessions.attempts_max,
             ..base.session
         };
-        NetLimits { session, sockets_max: self.sessions.sockets_max, ..base }
+        let stale_after = Duration::from_secs(u64::from(self.stale_after_seconds));
+        NetLimits { session, sockets_max: self.sessions.sockets_max, stale_after, ..base }
     }
 
     /// How long orders are held after their last event. Milliseconds.
@@ -250,7 +255,12 @@ impl Config {
     #[must_use]
     pub fn ledger(&self) -> LedgerOptions {
         let emit = if self.kafka.is_some() { Emit::Outbox } else { Emit::Stream };
-        LedgerOptions { state_retention_ms: self.retention_ms(), mailbox_rows_max: self.mailbox_rows_max, emit }
+        LedgerOptions {
+            state_retention_ms: self.retention_ms(),
+            mailbox_rows_max: self.mailbox_rows_max,
+            emit,
+            went_back: false,
+        }
     }
 
     /// The keys that tokens are checked with; made on first use when none is configured.

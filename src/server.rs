@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, ConfigError};
 use crate::hub::Hub;
 use crate::ingest::{OrderHandler, desk, door};
-use crate::ledger::{Ledger, OpenError, OrderKey};
+use crate::ledger::{Ledger, LedgerOptions, OpenError, OrderKey};
 use crate::net::{self, Health, Net, NetLimits, Rules};
 use crate::observe::{Counted, Metrics};
 use crate::stream::{self, emitter::EmitStats};
@@ -30,6 +30,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 const CROWDED_SHOWN_MAX: usize = 20;
 /// How long the emitter may take to end.
 const EMIT_STOP_MAX: Duration = Duration::from_secs(1);
+/// How often a ledger in doubt is looked at.
+const VOUCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Connections of the admin listener.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
@@ -76,6 +78,7 @@ struct State {
     ready: AtomicBool,
     group: Arc<Stats>,
     emit: Arc<EmitStats>,
+    net: Arc<Net>,
     ledger: Arc<Ledger>,
     metrics: Metrics,
 }
@@ -83,6 +86,13 @@ struct State {
 impl Health for State {
     fn lights(&self) -> BTreeMap<String, String> {
         let mut lights = self.group.lights();
+        if let Some(why) = self.ledger.doubt() {
+            let what = format!("history cannot be vouched for ({why}): a new epoch, and the log is read again");
+            lights.insert(String::from("ledger"), what);
+        }
+        if let Some(what) = self.net.stale() {
+            lights.insert(String::from("stream"), what);
+        }
         lights.extend(self.emit.light().map(|what| (String::from("outbox"), what)));
         for (who, live) in self.ledger.crowded().into_iter().take(CROWDED_SHOWN_MAX) {
             // A customer's id is nobody's business here.
@@ -101,6 +111,10 @@ impl Health for State {
 
     fn metrics(&self) -> String {
         self.metrics.text()
+    }
+
+    fn backup(&self, to: &mut dyn std::io::Write) -> std::io::Result<u64> {
+        self.ledger.backup(to, |_| {})
     }
 }
 
@@ -124,7 +138,7 @@ impl Server {
         let (public_listener, public) = listen(config.listen.public).await?;
         let (admin_listener, admin) = listen(config.listen.admin).await?;
         let hub = Arc::new(Hub::default());
-        let ledger = Arc::new(Ledger::open(&config.data_dir, config.ledger(), hub.clone(), failed)?);
+        let ledger = open(config, &hub, Arc::new(failed)).await?;
         let tokens = config.tokens()?;
         let handler = Arc::new(OrderHandler::new(ledger.clone(), config.mapping.clone(), config.retention_ms()));
         let (background, emit_stop) = (TaskTracker::new(), CancellationToken::new());
@@ -139,7 +153,7 @@ impl Server {
         };
         let group = stream::start(parts).await?;
         let group_stats = group.stats().clone();
-        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, rules(config, &ledger));
+        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, rules(config, &ledger, &group_stats));
         let counted = Counted {
             net: net.stats().clone(),
             ingest: handler.stats().clone(),
@@ -152,6 +166,7 @@ impl Server {
             ready: AtomicBool::new(true),
             group: group_stats.clone(),
             emit: emit_stats,
+            net: net.clone(),
             ledger: ledger.clone(),
             metrics,
         });
@@ -170,6 +185,7 @@ impl Server {
             admin,
         });
         server.listen(public_listener, admin_listener, limits);
+        net.tasks().spawn(vouch(server.clone(), net.draining_token()));
         net.tasks().spawn(sweep(server.clone(), handler, net.draining_token()));
         Ok(server)
     }
@@ -228,12 +244,50 @@ impl Server {
     }
 }
 
-fn rules(config: &Config, ledger: &Arc<Ledger>) -> Rules {
-    let (mapping, ledger) = (config.mapping.clone(), ledger.clone());
+/// Opens the ledger; one that went back behind Kafka's group begins a new epoch and reads on from its own frontiers.
+async fn open(
+    config: &Config,
+    hub: &Arc<Hub>,
+    failed: Arc<dyn Fn(&str) + Send + Sync>,
+) -> Result<Arc<Ledger>, StartError> {
+    let open = |options| {
+        let failed = failed.clone();
+        Ledger::open(&config.data_dir, options, hub.clone(), move |error| failed(error)).map(Arc::new)
+    };
+    let ledger = open(config.ledger())?;
+    let Some(kafka) = &config.kafka else { return Ok(ledger) };
+    // One that is in doubt is behind on purpose.
+    if ledger.doubt().is_some() || !stream::went_back(kafka, &ledger).await {
+        return Ok(ledger);
+    }
+    ledger.close();
+    drop(ledger);
+    Ok(open(LedgerOptions { went_back: true, ..config.ledger() })?)
+}
+
+fn rules(config: &Config, ledger: &Arc<Ledger>, group: &Arc<Stats>) -> Rules {
+    let (mapping, ledger, group) = (config.mapping.clone(), ledger.clone(), group.clone());
     Rules {
         door: Arc::new(move |media, body| door::open(&mapping, media, body, net::wall_clock())),
         desk: Arc::new(move |who, device, event, now| desk::open(&ledger, who, device, event, now)),
         view: Arc::new(desk::view),
+        as_of: Arc::new(move || group.as_of_ms().map(UnixMs)),
+    }
+}
+
+/// While the ledger's history is in doubt: waits until the log was read to an end that was seen after this start.
+async fn vouch(server: Arc<Server>, drain: CancellationToken) {
+    let since = net::wall_clock();
+    while server.ledger.doubt().is_some() {
+        tokio::select! {
+            biased;
+            () = drain.cancelled() => return,
+            () = tokio::time::sleep(VOUCH_INTERVAL) => {}
+        }
+        if server.group_stats.as_of_ms().is_some_and(|as_of| as_of > since.0) && server.ledger.rebuilt().await.is_err()
+        {
+            return;
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use crate::record::{Offset, Part, Record};
-use crate::seams::{Frontier, KeyHash};
+use crate::seams::{Frontier, KeyHash, LogEnd};
 use crate::watermark::{Nth, Watermark};
 
 /// Number of a placing, unique in a process.
@@ -77,6 +77,20 @@ struct Placed {
     damaged: bool,
     /// Where the log ends, when it was told.
     end: Option<Offset>,
+    /// An end that is not reached yet, and when it was the end.
+    mark: Option<LogEnd>,
+    /// Everything that the log held at this time is finished, durably.
+    as_of_ms: Option<i64>,
+}
+
+impl Placed {
+    /// The durable frontier has come to the end that was noted: everything up to that moment is finished.
+    fn pass_mark(&mut self) {
+        let idle = self.in_flight == 0 && self.durable.next >= self.watermark.frontier().next;
+        if let Some(mark) = self.mark.take_if(|mark| self.durable.next >= mark.next || (mark.delivered && idle)) {
+            self.as_of_ms = Some(mark.at_ms.max(self.as_of_ms.unwrap_or(i64::MIN)));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -106,6 +120,8 @@ pub struct Status {
     pub damaged: bool,
     /// The next offset to be written, when the log tells it.
     pub end: Option<Offset>,
+    /// Everything that the log held at this time is finished, durably. Milliseconds since 1970.
+    pub as_of_ms: Option<i64>,
 }
 
 impl Status {
@@ -165,6 +181,8 @@ impl Core {
             paused: false,
             damaged: false,
             end: None,
+            mark: None,
+            as_of_ms: None,
         };
         let slot = self.slot_of(part);
         self.slots[slot as usize].placed = Some(placed);
@@ -267,10 +285,13 @@ impl Core {
     }
 
     /// Where logs end: for telling how far behind we are.
-    pub fn ends(&mut self, at: &[(Part, Offset)]) {
+    pub fn ends(&mut self, at: &[(Part, LogEnd)]) {
         for (part, end) in at {
             if let Some(placed) = self.placed(part) {
-                placed.end = Some(*end);
+                placed.end = Some(end.next);
+                placed.pass_mark();
+                placed.mark.get_or_insert(*end);
+                placed.pass_mark();
             }
         }
     }
@@ -338,6 +359,7 @@ impl Core {
             placed.asked = None;
             let went_back = frontier.next < placed.durable.next;
             placed.durable = *frontier;
+            placed.pass_mark();
             self.violations += u64::from(went_back);
             ours.push((part.clone(), frontier.next));
         }
@@ -417,6 +439,7 @@ impl Core {
                 paused: placed.paused,
                 damaged: placed.damaged,
                 end: placed.end,
+                as_of_ms: placed.as_of_ms,
             })
         };
         self.slots.iter().filter_map(status).collect()

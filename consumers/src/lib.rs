@@ -20,8 +20,8 @@ pub use group::Group;
 pub use options::Options;
 pub use record::{Offset, Part, Record};
 pub use seams::{
-    DeadLetters, Frontier, FrontierError, Frontiers, Handler, Held, KeyHash, Letter, NotTaken, OutRecord, Outcome,
-    Polled, Reason, Saved, Sink, SinkError, Source, SourceError, Turn, Waker,
+    DeadLetters, Frontier, FrontierError, Frontiers, Handler, Held, KeyHash, Letter, LogEnd, NotTaken, OutRecord,
+    Outcome, Polled, Reason, Saved, Sink, SinkError, Source, SourceError, Turn, Waker,
 };
 pub use start::Resume;
 pub use stats::Stats;

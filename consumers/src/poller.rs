@@ -9,7 +9,7 @@ use crate::core::{Core, Offer};
 use crate::key_queues::Item;
 use crate::options::Options;
 use crate::pace::{Next, Pace};
-use crate::record::{Part, Record};
+use crate::record::{Offset, Part, Record};
 use crate::seams::{Frontier, Frontiers, Handler, KeyHash, Polled, Saved, Source, SourceError};
 use crate::shard::{FromShard, ToShard, shard_of};
 use crate::start::{self, Alarm, Start};
@@ -46,6 +46,8 @@ pub(crate) struct Poller<S, H, F> {
     began: Instant,
     halted_until: Option<Instant>,
     news: Vec<Polled>,
+    /// Partitions that went back, and where they are again where the group was: then their light goes out.
+    behind: Vec<(Part, Offset)>,
     /// Placed while this turn's news were looked at: what else the turn holds of them was read from the old place.
     placed: Vec<Part>,
 }
@@ -89,6 +91,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             began: now,
             halted_until: None,
             news: Vec::new(),
+            behind: Vec::new(),
             placed: Vec::new(),
         }
     }
@@ -174,7 +177,15 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         self.stats.held_bytes.set(bytes);
         self.stats.violations.add(std::mem::take(&mut self.core.violations));
         self.core.ends(&self.source.ends());
-        self.stats.publish(self.core.status());
+        let status = self.core.status();
+        self.behind.retain(|(part, at)| {
+            let there = status.iter().any(|status| status.part == *part && status.durable >= *at);
+            if there {
+                self.stats.unlight(&part.to_string());
+            }
+            !there
+        });
+        self.stats.publish(status);
         self.stats.poll_gap_ms.set(0);
     }
 
@@ -414,14 +425,18 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         rx.recv_timeout(SAVE_MAX).is_ok()
     }
 
-    fn alarm(&self, part: &Part, start: &Start) {
+    fn alarm(&mut self, part: &Part, start: &Start) {
         let Some(alarm) = start.alarm else { return };
+        if let Alarm::WentBack { by } = alarm {
+            self.behind.push((part.clone(), start.frontier.next + by));
+        }
         let what = match alarm {
             Alarm::Passed { missing } => format!("retention passed us: {missing} offsets were never read"),
             Alarm::Shrunk { beyond } => format!("the log ends {beyond} offsets before our frontier: made anew?"),
+            Alarm::WentBack { by } => format!("the group is {by} offsets ahead of our frontier: our state went back"),
             Alarm::Changed => String::from("the record below our frontier is another one: made anew?"),
         };
-        tracing::error!(%part, next = start.frontier.next, what, "going on from the earliest record");
+        tracing::error!(%part, next = start.frontier.next, what, "a partition does not go on where it was left");
         self.stats.light(part, what);
     }
 

@@ -43,6 +43,17 @@ pub struct Held {
     pub committed: Option<Offset>,
 }
 
+/// Where a log ended at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The next offset to be written.
+    pub next: Offset,
+    /// When that was so. Milliseconds since 1970.
+    pub at_ms: i64,
+    /// True when the source has delivered all that it could below, as far as it knows: what is missing is never delivered.
+    pub delivered: bool,
+}
+
 /// A source failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SourceError {
@@ -86,9 +97,9 @@ pub trait Source: Send + 'static {
     fn pause(&mut self, parts: &[Part], paused: bool) -> Result<(), SourceError>;
     /// These frontiers are durable: the log may take note for its own tools.
     fn saved(&mut self, at: &[(Part, Offset)]);
-    /// The next offset to be written of each partition, as far as it is known without asking anybody: for telling how far behind a group
-    /// is, never for a position.
-    fn ends(&mut self) -> Vec<(Part, Offset)> {
+    /// Where each partition ends, as far as it is known without asking anybody: for telling how far behind a group is, never for a
+    /// position. A partition whose log cannot be reached is left out.
+    fn ends(&mut self) -> Vec<(Part, LogEnd)> {
         Vec::new()
     }
     /// Ends the wait of a `poll` under way.

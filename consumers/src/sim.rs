@@ -12,7 +12,8 @@ use bytes::Bytes;
 use crate::poller::now_ms;
 use crate::record::{Offset, Part, Record};
 use crate::seams::{
-    DeadLetters, Frontier, FrontierError, Frontiers, Held, Letter, NotTaken, Polled, Saved, Source, SourceError, Waker,
+    DeadLetters, Frontier, FrontierError, Frontiers, Held, Letter, LogEnd, NotTaken, Polled, Saved, Source,
+    SourceError, Waker,
 };
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -231,10 +232,12 @@ impl Source for LogSource {
         lock(&self.told).extend(at.iter().map(|(part, offset)| (part.number, *offset)));
     }
 
-    fn ends(&mut self) -> Vec<(Part, Offset)> {
+    fn ends(&mut self) -> Vec<(Part, LogEnd)> {
         let state = lock(&self.log.shared.state);
         let parts = self.at.keys().map(|number| Part { topic: self.log.topic.clone(), number: *number });
-        parts.map(|part| (part.clone(), state.end(part.number))).collect()
+        let end =
+            |part: Part| (part.clone(), LogEnd { next: state.end(part.number), at_ms: now_ms(), delivered: false });
+        parts.filter(|part| !state.mute.contains(&part.number)).map(end).collect()
     }
 
     fn waker(&self) -> Option<Waker> {

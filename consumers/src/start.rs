@@ -29,6 +29,11 @@ pub enum Alarm {
         /// Distance.
         beyond: u64,
     },
+    /// The log's own position for this group is this far ahead of our frontier: somebody read on with a newer copy of our state.
+    WentBack {
+        /// Distance.
+        by: u64,
+    },
     /// The record below the frontier is not the one that was read: the topic was made anew.
     Changed,
 }
@@ -79,8 +84,10 @@ pub fn start(saved: Option<Frontier>, held: Held, topic_known: bool, resume: Res
     if frontier.next > held.end {
         return fresh(held.start, Some(Alarm::Shrunk { beyond: frontier.next - held.end }));
     }
+    let ahead = held.committed.filter(|_| resume == Resume::Frontiers).filter(|committed| *committed > frontier.next);
+    let alarm = ahead.map(|committed| Alarm::WentBack { by: committed - frontier.next });
     let probe = frontier.last.is_some_and(|(offset, _)| offset >= held.start);
-    Start { frontier, probe, fresh: false, alarm: None }
+    Start { frontier, probe, fresh: false, alarm }
 }
 
 /// An operator's word to begin no earlier than `at`: what stands between is given up, and the new position is saved first.
@@ -131,6 +138,12 @@ mod tests {
     fn a_frontier_outside_the_log_is_an_alarm_with_the_size_of_the_gap() {
         assert_eq!(start(frontier(60), HELD, true, Resume::Frontiers), fresh(100, Some(Alarm::Passed { missing: 40 })));
         assert_eq!(start(frontier(230), HELD, true, Resume::Frontiers), fresh(100, Some(Alarm::Shrunk { beyond: 30 })));
+    }
+
+    #[test]
+    fn a_group_that_is_ahead_of_us_is_an_alarm_and_we_go_on_from_our_own_place() {
+        let start = start(frontier(110), HELD, true, Resume::Frontiers);
+        assert_eq!((start.offset(), start.alarm), (109, Some(Alarm::WentBack { by: 10 })));
     }
 
     #[test]

@@ -74,6 +74,15 @@ impl Stats {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Everything that the log held at this time is finished, durably, in every partition that is placed; none while that is not known of
+    /// one of them, or none is placed. Milliseconds since 1970.
+    #[must_use]
+    pub fn as_of_ms(&self) -> Option<i64> {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let known: Option<Vec<i64>> = status.iter().map(|status| status.as_of_ms).collect();
+        known?.into_iter().min()
+    }
+
     pub(crate) fn publish(&self, status: Vec<Status>) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }

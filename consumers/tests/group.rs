@@ -224,6 +224,37 @@ async fn offsets_that_are_never_delivered_are_passed_and_count_as_no_lag() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_of_moves_only_when_what_was_there_is_finished_and_the_log_answers() {
+    let run = fresh(2);
+    let as_of = || run.group.stats().as_of_ms();
+    until("an empty log is read to its end", || as_of().is_some()).await;
+    let early = as_of();
+    until("time goes on", || as_of() > early).await;
+    run.log.append(0, "k", "hang");
+    until("it was taken", || run.group.stats().taken.value() == 1).await;
+    // An end that was noted before the record came may still be reached; from then on nothing moves, however long it takes.
+    let stands = || {
+        let status = run.group.stats().status();
+        status.iter().any(|status| status.part.number == 0 && status.lag() == 1)
+    };
+    until("it lags", stands).await;
+    let before = as_of();
+    let other = || run.group.stats().status().iter().find(|status| status.part.number == 1).and_then(|s| s.as_of_ms);
+    let seen = other();
+    until("the other partition goes on", || other() > seen.map(|seen| seen + 200)).await;
+    assert_eq!(as_of(), before, "the whole is as old as its oldest part");
+    run.let_go();
+    until("it is finished", || as_of() > before).await;
+    // A log that does not answer tells no ends: what was known grows old.
+    run.log.mute(1, true);
+    let seen = other();
+    let first = || run.group.stats().status().iter().find(|status| status.part.number == 0).and_then(|s| s.as_of_ms);
+    let from = first();
+    until("the first goes on", || first() > from.map(|from| from + 200)).await;
+    assert!(other() <= seen.map(|seen| seen + 100), "{:?} after {seen:?}", other());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_is_caught_and_its_record_tried_again() {
     let run = fresh(1);
     for value in ["ok", "panic once", "ok"] {

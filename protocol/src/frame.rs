@@ -90,6 +90,20 @@ impl ClientFrame {
     }
 }
 
+/// How new what a server knows is. A push centre must not be a single point of failure: a client that is told of staleness may ask the
+/// order system itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freshness {
+    /// The server's clock. Milliseconds.
+    pub at: UnixMs,
+    /// Everything that had happened by then is known here. Missing while the server does not know it. Milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<UnixMs>,
+    /// True when that is too long ago: the stream of orders lags, or cannot be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
+}
+
 /// What a server says, apart from notices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -108,6 +122,9 @@ pub enum ServerFrame {
         window: u16,
         /// Largest frame the server takes. Bytes.
         frame_bytes_max: u32,
+        /// How new what the server knows is.
+        #[serde(flatten)]
+        fresh: Freshness,
     },
     /// A sign of life.
     Beat {
@@ -115,8 +132,9 @@ pub enum ServerFrame {
         sent: Position,
         /// The newest durable notice of the mailbox, as far as this connection has looked.
         head: Position,
-        /// The server's clock. Milliseconds.
-        at: UnixMs,
+        /// How new what the server knows is.
+        #[serde(flatten)]
+        fresh: Freshness,
     },
     /// The answer to an event.
     Logged {
@@ -179,7 +197,13 @@ fn splice(open: &str, delivery: &Delivery, attempt: u32) -> String {
 
 /// The JSON of a poll answer: `notices` as in frames (without `type`), the position to ask with next, and when to ask.
 #[must_use]
-pub fn encode_poll(notices: &[(Delivery, u32)], position: Position, head: Position, next_poll_ms: u64) -> String {
+pub fn encode_poll(
+    notices: &[(Delivery, u32)],
+    position: Position,
+    head: Position,
+    next_poll_ms: u64,
+    fresh: Freshness,
+) -> String {
     let mut text =
         String::with_capacity(160 + notices.iter().map(|(d, _)| d.notice.as_str().len() + 120).sum::<usize>());
     text.push_str("{\"notices\":[");
@@ -189,7 +213,11 @@ pub fn encode_poll(notices: &[(Delivery, u32)], position: Position, head: Positi
         }
         text.push_str(&splice("{", delivery, *attempt));
     }
-    text.push_str(&format!("],\"position\":\"{position}\",\"head\":\"{head}\",\"next_poll_ms\":{next_poll_ms}}}"));
+    let fresh = serde_json::to_string(&fresh).unwrap_or_default();
+    let fresh = fresh.trim_start_matches('{').trim_end_matches('}');
+    text.push_str(&format!(
+        "],\"position\":\"{position}\",\"head\":\"{head}\",\"next_poll_ms\":{next_poll_ms},{fresh}}}"
+    ));
     text
 }
 
@@ -233,6 +261,9 @@ pub struct PollAnswer {
     pub head: Position,
     /// When to ask again. Milliseconds.
     pub next_poll_ms: u64,
+    /// How new what the server knows is.
+    #[serde(flatten)]
+    pub fresh: Freshness,
 }
 
 #[cfg(test)]
@@ -270,10 +301,12 @@ mod tests {
 
     #[test]
     fn a_poll_answer_holds_the_same_notices() {
-        let text = encode_poll(&[(delivery(), 1), (delivery(), 1)], Position::start(1), Position::start(1), 60_000);
+        let fresh = Freshness { at: UnixMs(9), as_of: Some(UnixMs(8)), stale: true };
+        let (notices, start) = ([(delivery(), 1), (delivery(), 1)], Position::start(1));
+        let text = encode_poll(&notices, start, start, 60_000, fresh);
         let answer: PollAnswer = serde_json::from_str(&text).unwrap();
         assert_eq!(answer.notices.len(), 2);
-        assert_eq!(answer.next_poll_ms, 60_000);
+        assert_eq!((answer.next_poll_ms, answer.fresh), (60_000, fresh));
     }
 
     #[test]

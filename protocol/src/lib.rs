@@ -18,7 +18,7 @@ pub mod session;
 
 pub use close::Close;
 pub use event::{Event, EventType};
-pub use frame::{ClientEvent, ClientFrame, SUBPROTOCOL, ServerFrame};
+pub use frame::{ClientEvent, ClientFrame, Freshness, SUBPROTOCOL, ServerFrame};
 pub use notice::{Notice, NoticeKind};
 pub use page::{Delivery, Page, ReadError};
 pub use position::Position;

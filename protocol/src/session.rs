@@ -18,9 +18,8 @@ mod live;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::UnixMs;
 use crate::close::Close;
-use crate::frame::{CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, ServerFrame, TOKEN_BYTES_MAX};
+use crate::frame::{CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, Freshness, ServerFrame, TOKEN_BYTES_MAX};
 use crate::page::{Page, ReadError};
 use crate::position::Position;
 use crate::recipient::Id;
@@ -198,8 +197,9 @@ impl Session {
         matches!(self.state, State::Closed)
     }
 
-    /// One thing happened at `now`; what is to be done is added to `out`. `wall` is only told to the client, never decided upon.
-    pub fn input(&mut self, input: Input<'_>, now: Duration, wall: UnixMs, out: &mut Vec<Output>) {
+    /// One thing happened at `now`; what is to be done is added to `out`. `fresh` is only told to the client, never decided
+    /// upon.
+    pub fn input(&mut self, input: Input<'_>, now: Duration, fresh: Freshness, out: &mut Vec<Output>) {
         if self.is_closed() {
             return;
         }
@@ -208,13 +208,13 @@ impl Session {
             Input::Binary => self.close(Close::Unsupported, out),
             Input::Control => self.last_heard = now,
             Input::Admitted { recipient, device, standing, head } => {
-                self.admitted(recipient, &device, standing, head, now, out);
+                self.admitted(recipient, &device, (standing, head), now, fresh, out);
             }
             Input::Turned(close) => self.close(close, out),
             Input::Rung => self.rung(out),
             Input::Page(page) => self.page(page, now, out),
             Input::AckedElsewhere(position) => self.acked_elsewhere(position, now, out),
-            Input::Time => self.time(now, wall, out),
+            Input::Time => self.time(now, fresh, out),
             Input::Drain { retry_ms } => {
                 out.push(Output::Send(ServerFrame::Leave { retry_ms }.encode()));
                 self.close(Close::Restart { retry_ms }, out);
@@ -301,9 +301,9 @@ impl Session {
         &mut self,
         recipient: String,
         device: &Id,
-        standing: Standing,
-        head: Position,
+        (standing, head): (Standing, Position),
         now: Duration,
+        fresh: Freshness,
         out: &mut Vec<Output>,
     ) {
         let State::Authenticating = self.state else { return };
@@ -317,6 +317,7 @@ impl Session {
                 heartbeat_ms: u32::try_from(self.limits.heartbeat.as_millis()).unwrap_or(u32::MAX),
                 window: self.limits.window,
                 frame_bytes_max: CLIENT_FRAME_BYTES_MAX as u32,
+                fresh,
             }
             .encode(),
         ));
@@ -405,7 +406,7 @@ impl Session {
         live.pass(position, &limits, now, out);
     }
 
-    fn time(&mut self, now: Duration, wall: UnixMs, out: &mut Vec<Output>) {
+    fn time(&mut self, now: Duration, fresh: Freshness, out: &mut Vec<Output>) {
         let limits = self.limits;
         if let State::AwaitHello { until } = self.state {
             if now >= until {
@@ -424,7 +425,7 @@ impl Session {
             live.rewind(&limits, out);
         }
         if now >= live.beat_at {
-            out.push(Output::Send(ServerFrame::Beat { sent: live.chain, head: live.head, at: wall }.encode()));
+            out.push(Output::Send(ServerFrame::Beat { sent: live.chain, head: live.head, fresh }.encode()));
             out.push(Output::Ping);
             let next = self.heartbeat();
             if let State::Live(live) = &mut self.state {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use orderbell_protocol::frame::NoticeFrame;
 use orderbell_protocol::notice::Encoded;
 use orderbell_protocol::session::{Input, Limits, Output, Session, Standing, Verdict};
-use orderbell_protocol::{ClientEvent, ClientFrame, Close, Delivery, Id, Page, Position, ServerFrame, UnixMs};
+use orderbell_protocol::{ClientEvent, ClientFrame, Close, Delivery, Freshness, Id, Page, Position, ServerFrame};
 use proptest::prelude::*;
 
 const EPOCH: u32 = 3;
@@ -183,7 +183,7 @@ impl World {
 
     fn input(&mut self, input: Input<'_>) {
         let mut out = Vec::new();
-        self.session.input(input, self.now, UnixMs(0), &mut out);
+        self.session.input(input, self.now, Freshness::default(), &mut out);
         assert!(self.closed.is_none() || out.is_empty(), "after a close: {out:?}");
         for output in out {
             assert!(self.closed.is_none(), "{output:?} behind a close");
@@ -468,7 +468,7 @@ proptest! {
         }
         let (mut out, mut beats) = (Vec::new(), 0);
         while let Some(due) = world.session.deadline() {
-            world.session.input(Input::Time, due, UnixMs(0), &mut out);
+            world.session.input(Input::Time, due, Freshness::default(), &mut out);
             beats += usize::from(out.contains(&Output::Ping));
             world.now = due;
             prop_assert!(!out.is_empty(), "a deadline for nothing");

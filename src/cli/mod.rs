@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod ledger;
 mod serve;
 
 use std::path::PathBuf;
@@ -55,6 +56,11 @@ enum Command {
     Bench {
         #[command(subcommand)]
         bench: bench::Bench,
+    },
+    /// Look at the ledger, write it out, put it back.
+    Ledger {
+        #[command(subcommand)]
+        command: ledger::LedgerCommand,
     },
     /// Mint a token with the newest key.
     Token {
@@ -159,6 +165,7 @@ pub fn main() -> ExitCode {
         }),
         Command::Demo { options } => demo::run(&options),
         Command::Bench { bench } => bench::run(&bench),
+        Command::Ledger { command } => ledger::run(&command),
         Command::Token { role, id, device, seconds, place } => {
             place.config().and_then(|config| token(&config, role, &id, device.as_deref(), seconds))
         }

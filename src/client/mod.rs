@@ -100,6 +100,27 @@ impl Http {
         self.send("GET", path, token, "application/json", Bytes::new()).await
     }
 
+    /// Asks for something large and writes it to `out` as it comes; how many bytes.
+    ///
+    /// # Errors
+    /// When no answer comes, another than 200, or one that breaks off.
+    pub async fn save(&self, path: &str, out: &mut impl std::io::Write) -> Result<u64, ClientError> {
+        let request = Request::builder().uri(format!("http://{}{path}", self.server));
+        let request = request.body(Full::new(Bytes::new())).map_err(failed)?;
+        let answer = self.client.request(request).await.map_err(failed)?;
+        if answer.status().as_u16() != 200 {
+            return Err(ClientError(answer.status().to_string()));
+        }
+        let (mut body, mut bytes) = (answer.into_body(), 0);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(failed)?.into_data() else { continue };
+            out.write_all(&data).map_err(failed)?;
+            bytes += data.len() as u64;
+        }
+        out.flush().map_err(failed)?;
+        Ok(bytes)
+    }
+
     /// Polls a mailbox.
     ///
     /// # Errors

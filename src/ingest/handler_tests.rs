@@ -23,7 +23,12 @@ fn handler(dir: &std::path::Path, retention_ms: i64) -> (Arc<Ledger>, OrderHandl
     let ledger = Arc::new(
         Ledger::open(
             dir,
-            LedgerOptions { state_retention_ms: retention_ms, mailbox_rows_max: 1000, emit: Emit::Stream },
+            LedgerOptions {
+                state_retention_ms: retention_ms,
+                mailbox_rows_max: 1000,
+                emit: Emit::Stream,
+                went_back: false,
+            },
             Arc::new(Silence),
             |error| panic!("{error}"),
         )

@@ -22,8 +22,9 @@ use tokio::sync::{Notify, oneshot};
 
 use super::Bell;
 use super::crowd::Crowd;
-use super::disk::{Disk, DiskError};
+use super::disk::{Disk, DiskError, Space};
 use super::effects::{Appended, Incoming, TurnEffects};
+use super::keys;
 use super::outbox::Emit;
 use super::stage::{Done, Stage};
 use super::upkeep::Upkeep;
@@ -40,6 +41,7 @@ pub(crate) enum Work {
     Frontiers(String, Vec<(Part, Frontier)>, flume::Sender<Saved>),
     Letter(Vec<u8>, oneshot::Sender<()>),
     Sent(Vec<u64>, oneshot::Sender<()>),
+    Rebuilt(oneshot::Sender<()>),
 }
 
 enum Answer {
@@ -185,6 +187,10 @@ impl Committer {
             }
             Work::Sent(numbers, reply) => {
                 stage.sent(&numbers);
+                Answer::Turn(reply)
+            }
+            Work::Rebuilt(reply) => {
+                stage.drop_row(Space::Meta, keys::REBUILDING);
                 Answer::Turn(reply)
             }
             Work::Letter(letter, reply) => {

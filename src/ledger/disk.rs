@@ -8,6 +8,7 @@
 //! file that failed (a second fsync may succeed and mean nothing).
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
@@ -49,10 +50,21 @@ pub(crate) enum Space {
     Meta,
 }
 
+impl Space {
+    pub(crate) const ALL: [Self; 4] = [Self::Orders, Self::Mail, Self::Stream, Self::Meta];
+
+    /// Its place in a set of keyspaces.
+    pub(crate) fn bit(self) -> u8 {
+        1 << (self as u8)
+    }
+}
+
 /// An open database.
 pub(crate) struct Disk {
     db: Database,
     spaces: [Keyspace; 4],
+    /// Number of the newest commit.
+    commits: AtomicU64,
 }
 
 impl Disk {
@@ -60,7 +72,17 @@ impl Disk {
         let db = Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).open()?;
         let space = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
         let spaces = [space("orders")?, space("mail")?, space("stream")?, space("meta")?];
-        Ok(Self { db, spaces })
+        Ok(Self { db, spaces, commits: AtomicU64::new(0) })
+    }
+
+    /// Number of the newest commit.
+    pub(crate) fn newest(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Commits go on behind this number.
+    pub(crate) fn number_from(&self, newest: u64) {
+        self.commits.store(newest, Ordering::Relaxed);
     }
 
     fn space(&self, space: Space) -> &Keyspace {
@@ -73,7 +95,7 @@ impl Disk {
     }
 
     pub(crate) fn batch(&self) -> Batch<'_> {
-        Batch { disk: self, batch: self.db.batch().durability(Some(PersistMode::SyncData)) }
+        Batch { disk: self, batch: self.db.batch().durability(Some(PersistMode::SyncData)), touched: 0 }
     }
 }
 
@@ -109,19 +131,32 @@ impl View<'_> {
 pub(crate) struct Batch<'a> {
     disk: &'a Disk,
     batch: fjall::OwnedWriteBatch,
+    /// Keyspaces that it writes to.
+    touched: u8,
 }
 
 impl Batch<'_> {
     pub(crate) fn put(&mut self, space: Space, key: &[u8], value: &[u8]) {
+        self.touched |= space.bit();
         self.batch.insert(self.disk.space(space), key, value);
     }
 
     pub(crate) fn remove(&mut self, space: Space, key: &[u8]) {
+        self.touched |= space.bit();
         self.batch.remove(self.disk.space(space), key);
     }
 
     /// Durable when this returns `Ok`, and visible only then.
-    pub(crate) fn commit(self) -> Result<(), DiskError> {
+    pub(crate) fn commit(mut self) -> Result<(), DiskError> {
+        if self.touched == 0 {
+            return Ok(());
+        }
+        // Drawn by one thread at a time: the committer, or whoever opens the ledger.
+        let number = self.disk.commits.fetch_add(1, Ordering::Relaxed) + 1;
+        let row = super::whole::row(number, self.touched);
+        for space in Space::ALL.into_iter().filter(|space| self.touched & space.bit() != 0) {
+            self.batch.insert(self.disk.space(space), super::keys::ring(number), row);
+        }
         Ok(self.batch.commit()?)
     }
 }

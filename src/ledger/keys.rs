@@ -98,6 +98,18 @@ pub(crate) fn cursor(who: &Recipient, device: &Id) -> Vec<u8> {
     [b"c", mailbox(who).as_slice(), device.as_str().as_bytes()].concat()
 }
 
+/// Prefix of all frontiers of a cluster.
+pub(crate) fn frontiers_of(cluster: &str) -> Vec<u8> {
+    [b"f", cluster.as_bytes(), b"\0"].concat()
+}
+
+/// The partition that the rest of such a key names.
+pub(crate) fn frontier_part(rest: &[u8]) -> Option<Part> {
+    let (topic, number) = rest.split_last_chunk::<4>()?;
+    let topic = std::str::from_utf8(topic.strip_suffix(b"\0")?).ok()?;
+    Some(Part::new(topic, u32::from_be_bytes(*number)))
+}
+
 pub(crate) fn frontiers(cluster: &str, topic: &str) -> Vec<u8> {
     [b"f", cluster.as_bytes(), b"\0", topic.as_bytes(), b"\0"].concat()
 }
@@ -157,6 +169,17 @@ pub(crate) fn letter(number: u64) -> Vec<u8> {
     [b"d".as_slice(), &number.to_be_bytes()].concat()
 }
 
+/// Prefix of the rows that numbered commits leave in every keyspace they touch.
+pub(crate) const RING: &[u8] = b"#";
+
+pub(crate) fn ring(number: u64) -> Vec<u8> {
+    [RING, &((number % super::whole::RING) as u16).to_be_bytes()].concat()
+}
+
+/// The first number that counts in the ring.
+pub(crate) const RING_FROM: &[u8] = b"!ring";
+/// There while the log is read again because history could not be vouched for.
+pub(crate) const REBUILDING: &[u8] = b"!rebuilding";
 pub(crate) const FORMAT: &[u8] = b"!format";
 pub(crate) const EPOCH: &[u8] = b"!epoch";
 pub(crate) const LEDGER_ID: &[u8] = b"!id";

@@ -6,6 +6,7 @@
 //!
 //! One process per directory (a lock file), one format (a newer one is refused), one epoch (drawn when the ledger is made).
 
+mod backup;
 mod committer;
 mod crowd;
 mod disk;
@@ -15,7 +16,9 @@ mod mailbox;
 mod outbox;
 mod stage;
 pub mod stream;
+mod tools;
 mod upkeep;
+mod whole;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -37,6 +40,7 @@ use mailbox::Mailbox;
 pub use outbox::{Emit, Waiting};
 use stream::{Growth, StreamSource};
 use upkeep::Upkeep;
+use whole::Whole;
 
 /// The format that this program writes. A higher one on disk is refused.
 const FORMAT: u32 = 1;
@@ -90,6 +94,8 @@ pub struct LedgerOptions {
     pub mailbox_rows_max: u64,
     /// Where emitted events go.
     pub emit: Emit,
+    /// Somebody outside knows that this ledger went back: it begins a new epoch.
+    pub went_back: bool,
 }
 
 /// A page of a recipient's open orders.
@@ -111,6 +117,8 @@ pub struct Ledger {
     growth: Arc<Growth>,
     crowded: Alarms,
     outbox_grown: Arc<Notify>,
+    /// Why history could not be vouched for, until the log was read again.
+    doubt: Mutex<Option<String>>,
     epoch: u32,
     id: String,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -122,6 +130,18 @@ struct Known {
     id: String,
     seq: u64,
     letters: u64,
+    doubt: Option<String>,
+}
+
+/// One process per directory.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let io = |error| OpenError::Io { dir: dir.to_owned(), error };
+    let lock = File::create(dir.join("lock")).map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(io(error)),
+    }
 }
 
 impl Ledger {
@@ -137,15 +157,11 @@ impl Ledger {
     ) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io { dir: dir.to_owned(), error };
         std::fs::create_dir_all(dir).map_err(io)?;
-        let lock = File::create(dir.join("lock")).map_err(io)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(dir.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
+        let lock = lock(dir)?;
         let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
-        let disk = Arc::new(Disk::open(&dir.join("db")).map_err(broken)?);
-        let known = Self::know(&disk, dir)?;
+        let (disk, doubt) = Self::open_whole(dir, options)?;
+        let disk = Arc::new(disk);
+        let known = Self::know(&disk, dir, doubt)?;
         let (tx, rx) = flume::bounded(WORK_MAX);
         let standings = Arc::new(Standings::default());
         let growth = Arc::new(Growth::default());
@@ -184,6 +200,7 @@ impl Ledger {
             growth,
             crowded,
             outbox_grown,
+            doubt: Mutex::new(known.doubt),
             epoch: known.epoch,
             id: known.id,
             thread: Mutex::new(Some(thread)),
@@ -191,33 +208,76 @@ impl Ledger {
         })
     }
 
-    /// Reads what the ledger knows of itself, or makes it.
-    fn know(disk: &Disk, dir: &Path) -> Result<Known, OpenError> {
+    /// Opens the database, and why it cannot be vouched for, if so. One that is not whole and whose log can be read again is set aside; what
+    /// was promised and stands nowhere else (the outbox, dead letters) comes along.
+    fn open_whole(dir: &Path, options: LedgerOptions) -> Result<(Disk, Option<String>), OpenError> {
+        let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
+        let path = dir.join("db");
+        let disk = Disk::open(&path).map_err(broken)?;
+        let looked = whole::look(&disk.view()).map_err(broken)?;
+        let (why, newest) = match looked {
+            Whole::Yes(newest) => {
+                disk.number_from(newest);
+                return Ok((disk, options.went_back.then(|| String::from("the log is ahead of this ledger"))));
+            }
+            Whole::No(why, newest) => (why, newest),
+        };
+        tracing::error!(why, "the ledger is not whole");
+        if options.emit == Emit::Stream {
+            // Its log is in the same files: what is there is all there is.
+            disk.number_from(newest + whole::RING);
+            return Ok((disk, Some(why)));
+        }
+        let saved = whole::promised(&disk.view()).map_err(broken)?;
+        drop(disk);
+        let io = |error| OpenError::Io { dir: dir.to_owned(), error };
+        let aside = whole::set_aside(&path, committer::now().0).map_err(io)?;
+        tracing::error!(aside = %aside.display(), rows = saved.len(), "set aside; the log is read again");
+        let disk = Disk::open(&path).map_err(broken)?;
+        let mut batch = disk.batch();
+        saved.iter().for_each(|(key, value)| batch.put(Space::Meta, key, value));
+        batch.commit().map_err(broken)?;
+        Ok((disk, Some(why)))
+    }
+
+    /// Reads what the ledger knows of itself, or makes it. With a doubt, a new epoch begins.
+    fn know(disk: &Disk, dir: &Path, doubt: Option<String>) -> Result<Known, OpenError> {
         let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
         let view = disk.view();
         let row = |key: &[u8]| view.row(Space::Meta, key).map_err(broken);
+        let number = |row: Option<Vec<u8>>| row.and_then(|row| row.try_into().ok()).map_or(0, u32::from_be_bytes);
+        let old_epoch = number(row(keys::EPOCH)?);
         let Some(format) = row(keys::FORMAT)? else {
             let now = committer::now();
-            // Seconds tell epochs apart: a ledger is not made twice within one.
-            let epoch = u32::try_from(now.0 / 1000).unwrap_or(u32::MAX);
             let seed = (now.0, std::process::id(), dir.to_owned());
-            let id = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(format!("{seed:?}").as_bytes()));
+            let made = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(format!("{seed:?}").as_bytes()));
+            // One that takes the place of another keeps its name: to Kafka's group it is the same member.
+            let id = row(keys::LEDGER_ID)?.map_or(made, |row| String::from_utf8_lossy(&row).into_owned());
             let mut batch = disk.batch();
             batch.put(Space::Meta, keys::FORMAT, &FORMAT.to_be_bytes());
-            batch.put(Space::Meta, keys::EPOCH, &epoch.to_be_bytes());
             batch.put(Space::Meta, keys::LEDGER_ID, id.as_bytes());
+            let epoch = whole::begin_epoch(&mut batch, old_epoch, doubt.as_deref(), disk.newest());
             batch.commit().map_err(broken)?;
-            return Ok(Known { epoch, id, seq: 0, letters: 0 });
+            return Ok(Known { epoch, id, seq: 0, letters: 0, doubt });
         };
         let found = format.try_into().map_or(u32::MAX, u32::from_be_bytes);
         if found > FORMAT {
             return Err(OpenError::Newer { dir: dir.to_owned(), found });
         }
-        let epoch = row(keys::EPOCH)?.and_then(|row| row.try_into().ok()).map_or(0, u32::from_be_bytes);
+        let (epoch, doubt) = if doubt.is_some() {
+            let mut batch = disk.batch();
+            let epoch = whole::begin_epoch(&mut batch, old_epoch, doubt.as_deref(), disk.newest());
+            batch.commit().map_err(broken)?;
+            (epoch, doubt)
+        } else {
+            // A crash in the middle of reading again is not another loss.
+            let before = row(keys::REBUILDING)?.map(|why| String::from_utf8_lossy(&why).into_owned());
+            (old_epoch, before)
+        };
         let seq = row(keys::SEQ)?.and_then(|row| row.try_into().ok()).map_or(0, u64::from_be_bytes);
         let id = row(keys::LEDGER_ID)?.map_or_else(String::new, |row| String::from_utf8_lossy(&row).into_owned());
         let letter = view.rows(Space::Meta, b"d", &keys::after_prefix(b"d")).next_back().transpose().map_err(broken)?;
-        Ok(Known { epoch, id, seq, letters: letter.map_or(0, |(key, _)| mailbox::seq_of(&key)) })
+        Ok(Known { epoch, id, seq, doubt, letters: letter.map_or(0, |(key, _)| mailbox::seq_of(&key)) })
     }
 
     /// Changes only when history cannot be vouched for.
@@ -230,6 +290,47 @@ impl Ledger {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Why history could not be vouched for; nothing once the log was read again to its end.
+    #[must_use]
+    pub fn doubt(&self) -> Option<String> {
+        self.doubt.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The log was read again to its end: the doubt is over, durably.
+    ///
+    /// # Errors
+    /// [`LedgerFailed`] when the ledger does not write any more.
+    pub async fn rebuilt(&self) -> Result<(), LedgerFailed> {
+        let (tx, rx) = oneshot::channel();
+        self.sender()?.send_async(Work::Rebuilt(tx)).await.map_err(|_| LedgerFailed)?;
+        rx.await.map_err(|_| LedgerFailed)?;
+        self.doubt.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(())
+    }
+
+    /// All frontiers that were saved for a cluster.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn frontiers(&self, cluster: &str) -> Result<Vec<(Part, Frontier)>, DiskError> {
+        let prefix = keys::frontiers_of(cluster);
+        let view = self.disk.view();
+        let mut all = Vec::new();
+        for row in view.rows(Space::Meta, &prefix, &keys::after_prefix(&prefix)) {
+            let (key, row) = row?;
+            all.extend(keys::frontier_part(&key[prefix.len()..]).zip(parse_frontier(&row)));
+        }
+        Ok(all)
+    }
+
+    /// Writes a backup of what is durable at this moment; how many rows it holds. The writer goes on meanwhile.
+    ///
+    /// # Errors
+    /// When the files cannot be read or the backup cannot be written.
+    pub fn backup(&self, to: impl std::io::Write, progress: impl FnMut(u64)) -> std::io::Result<u64> {
+        backup::write(&self.disk.view(), to, progress)
     }
 
     fn sender(&self) -> Result<flume::Sender<Work>, LedgerFailed> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use orderbell_consumers::{Held, Offset, Part, Polled, Record, Source, SourceError, Waker};
+use orderbell_consumers::{Held, LogEnd, Offset, Part, Polled, Record, Source, SourceError, Waker};
 use orderbell_protocol::UnixMs;
 
 use super::disk::{Disk, DiskError, Space, View};
@@ -221,9 +221,13 @@ impl Source for StreamSource {
     /// Nobody else keeps a position of this stream: the frontier row is the position.
     fn saved(&mut self, _at: &[(Part, Offset)]) {}
 
-    fn ends(&mut self) -> Vec<(Part, Offset)> {
+    fn ends(&mut self) -> Vec<(Part, LogEnd)> {
         let view = self.disk.view();
-        let known = |place: &Place| Some((place.part.clone(), end(&view, place.part.number).ok()?));
+        let at_ms = super::committer::now().0;
+        let known = |place: &Place| {
+            let next = end(&view, place.part.number).ok()?;
+            Some((place.part.clone(), LogEnd { next, at_ms, delivered: false }))
+        };
         self.at.values().filter_map(known).collect()
     }
 

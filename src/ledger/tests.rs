@@ -20,7 +20,12 @@ fn open(dir: &Path) -> Ledger {
 fn open_with(dir: &Path, mailbox_rows: u64) -> Ledger {
     Ledger::open(
         dir,
-        LedgerOptions { state_retention_ms: 1000, mailbox_rows_max: mailbox_rows, emit: Emit::Stream },
+        LedgerOptions {
+            state_retention_ms: 1000,
+            mailbox_rows_max: mailbox_rows,
+            emit: Emit::Stream,
+            went_back: false,
+        },
         Arc::new(Silence),
         |error| panic!("{error}"),
     )
@@ -200,7 +205,7 @@ fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
     let ledger = open(dir.path());
     let second = Ledger::open(
         dir.path(),
-        LedgerOptions { state_retention_ms: 1000, mailbox_rows_max: 1000, emit: Emit::Stream },
+        LedgerOptions { state_retention_ms: 1000, mailbox_rows_max: 1000, emit: Emit::Stream, went_back: false },
         Arc::new(Silence),
         |_| {},
     );
@@ -214,7 +219,7 @@ fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
     drop(disk);
     let newer = Ledger::open(
         dir.path(),
-        LedgerOptions { state_retention_ms: 1000, mailbox_rows_max: 1000, emit: Emit::Stream },
+        LedgerOptions { state_retention_ms: 1000, mailbox_rows_max: 1000, emit: Emit::Stream, went_back: false },
         Arc::new(Silence),
         |_| {},
     );
@@ -333,4 +338,69 @@ async fn live_notices_above_the_bound_stay_and_are_an_alarm() {
     ledger.commit(TurnEffects { notices, ..TurnEffects::default() }).await.unwrap();
     until("the alarm", || ledger.crowded() == [(who.clone(), 25)]);
     assert_eq!(all_of(&ledger, &who).1, names);
+}
+
+/// Takes the mark of the newest commit that touched mailboxes away, as a keyspace that lost its tail would.
+fn damage(dir: &Path) -> u64 {
+    let disk = Disk::open(&dir.join("db")).unwrap();
+    let Whole::Yes(newest) = whole::look(&disk.view()).unwrap() else { panic!("not whole before") };
+    disk.number_from(newest);
+    let named = (1..=newest).rev().find(|number| disk.view().row(Space::Mail, &keys::ring(*number)).unwrap().is_some());
+    let mut batch = disk.batch();
+    batch.remove(Space::Mail, &keys::ring(named.unwrap()));
+    batch.commit().unwrap();
+    // The removal is itself a commit that touches mailboxes; it is gone in the same way.
+    named.unwrap()
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_not_whole_begins_a_new_epoch() {
+    for emit in [Emit::Stream, Emit::Outbox] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LedgerOptions { state_retention_ms: 3_600_000, mailbox_rows_max: 1000, emit, went_back: false };
+        let open = || Ledger::open(dir.path(), options, Arc::new(Silence), |error| panic!("{error}")).unwrap();
+        let who = Recipient::store(Id::new("1").unwrap());
+        let ledger = open();
+        let (id, epoch) = (ledger.id().to_owned(), ledger.epoch());
+        let notices = vec![notice(&who, "o1_new", committer::now().plus_ms(3_600_000))];
+        ledger.commit(TurnEffects { notices, ..TurnEffects::default() }).await.unwrap();
+        let said = Incoming {
+            key: "o1".into(),
+            id_hash: 1,
+            body_hash: 1,
+            value: "said".into(),
+            content_type: "application/json",
+        };
+        ledger.append(vec![said]).await.unwrap();
+        let (_, head) = ledger.standing(&who, &Id::new("d").unwrap()).unwrap();
+        ledger.close();
+        drop(ledger);
+        let named = damage(dir.path());
+        assert!(Ledger::check(dir.path()).unwrap().fault.unwrap().contains(&format!("commit {named}")));
+
+        let ledger = open();
+        assert!(ledger.doubt().unwrap().contains(&format!("commit {named}")), "{:?}", ledger.doubt());
+        assert!(ledger.epoch() > epoch && ledger.id() == id, "the same member, another history");
+        assert_eq!(read_all(&ledger, &who, head, 9), Err(ReadError::Epoch));
+        let aside = std::fs::read_dir(dir.path())
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("db.aside"));
+        let kept = emit == Emit::Stream;
+        assert_eq!(aside.count(), usize::from(!kept), "set aside where the log can be read again");
+        assert_eq!(all_of(&ledger, &who).1.len(), usize::from(kept));
+        assert_eq!(ledger.outbox(9).unwrap().len(), usize::from(!kept), "what was answered is still emitted");
+        ledger.close();
+        drop(ledger);
+
+        // A crash in the middle is not another loss; in the end the doubt is over, for good.
+        let ledger = open();
+        let again = ledger.epoch();
+        assert!(ledger.doubt().is_some() && again > epoch);
+        ledger.rebuilt().await.unwrap();
+        assert_eq!(ledger.doubt(), None);
+        ledger.close();
+        drop(ledger);
+        let ledger = open();
+        assert_eq!((ledger.doubt(), ledger.epoch()), (None, again));
+    }
 }

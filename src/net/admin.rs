@@ -1,6 +1,7 @@
 //! The admin listener: live, ready, metrics. Loopback by default, no order data.
 
 use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
 use std::sync::Arc;
 
 use axum::Router;
@@ -8,6 +9,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::routing::get;
+use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::reply;
 
@@ -19,6 +22,11 @@ pub trait Health: Send + Sync + 'static {
     fn ready(&self) -> bool;
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> String;
+    /// Writes a backup of the ledger.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read or the other side does not take it.
+    fn backup(&self, to: &mut dyn Write) -> std::io::Result<u64>;
 }
 
 /// The admin routes.
@@ -27,6 +35,7 @@ pub fn routes(health: Arc<dyn Health>) -> Router {
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route("/ledger/backup", get(backup))
         .fallback(reply::not_found)
         .with_state(health)
 }
@@ -36,6 +45,41 @@ async fn ready(State(health): State<Arc<dyn Health>>) -> Response<Body> {
     let ready = health.ready();
     let mut answer = reply::json(serde_json::json!({ "ready": ready, "red": health.lights() }).to_string());
     *answer.status_mut() = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer
+}
+
+/// Pieces of a backup that wait for a slow reader.
+const PIECES_MAX: usize = 8;
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Hands pieces from the thread that reads the ledger to the one that answers.
+struct Pieces(mpsc::Sender<std::io::Result<Bytes>>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A backup of what is durable now, while everything goes on. One that fails in the middle ends without its check sum.
+async fn backup(State(health): State<Arc<dyn Health>>) -> Response<Body> {
+    let (tx, rx) = mpsc::channel(PIECES_MAX);
+    let _ends_by_itself = tokio::task::spawn_blocking(move || {
+        let mut out = BufWriter::with_capacity(PIECE_BYTES, Pieces(tx.clone()));
+        if let Err(error) = health.backup(&mut out).and_then(|_| out.flush()) {
+            tracing::error!(%error, "a backup was not finished");
+            let _gone = tx.blocking_send(Err(error));
+        }
+    });
+    let pieces = futures_util::stream::unfold(rx, async |mut rx| Some((rx.recv().await?, rx)));
+    let mut answer = Response::new(Body::from_stream(pieces));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     answer
 }
 

@@ -141,7 +141,7 @@ impl Connection {
 
     fn input(&mut self, input: Input<'_>) {
         let mut out = Vec::new();
-        self.session.input(input, self.net.now(), wall_clock(), &mut out);
+        self.session.input(input, self.net.now(), self.net.fresh(), &mut out);
         self.outputs.extend(out);
     }
 

@@ -18,7 +18,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use orderbell_protocol::session;
 use orderbell_protocol::session::Verdict;
-use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient, UnixMs};
+use orderbell_protocol::{ClientEvent, DeviceId, Freshness, Problem, Recipient, UnixMs};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +41,9 @@ pub type Desk =
 /// What a recipient may see of an order, given its stored state; nothing when it is not theirs.
 pub type View = Arc<dyn Fn(&Recipient, &OrderKey, &[u8]) -> Option<serde_json::Value> + Send + Sync>;
 
+/// Up to when the stream of orders is known to be read and durable.
+pub type AsOf = Arc<dyn Fn() -> Option<UnixMs> + Send + Sync>;
+
 /// What orders mean: decided elsewhere, carried here.
 #[derive(Clone)]
 pub struct Rules {
@@ -50,6 +53,8 @@ pub struct Rules {
     pub desk: Desk,
     /// What clients see.
     pub view: View,
+    /// How new that is.
+    pub as_of: AsOf,
 }
 
 /// Bounds of the public listener.
@@ -71,6 +76,8 @@ pub struct NetLimits {
     pub poll_interval: Duration,
     /// Over how long the clients' leaving is spread in a drain.
     pub drain_spread: Duration,
+    /// Without having read the stream to its end for this long, what is known is stale.
+    pub stale_after: Duration,
     /// Clients of a drained server come back within this time, each at a moment of its own.
     pub retry_spread: Duration,
 }
@@ -97,6 +104,7 @@ impl Default for NetLimits {
             poll_max: 100,
             poll_interval: Duration::from_secs(60),
             drain_spread: Duration::from_secs(2),
+            stale_after: Duration::from_secs(30),
             retry_spread: Duration::from_secs(10),
         }
     }
@@ -115,6 +123,7 @@ pub struct Net {
     pub(crate) sockets: Arc<Semaphore>,
     draining: AtomicBool,
     began: Instant,
+    began_at: UnixMs,
 }
 
 impl Net {
@@ -133,6 +142,7 @@ impl Net {
             sockets: Arc::new(Semaphore::new(limits.sockets_max)),
             draining: AtomicBool::new(false),
             began: Instant::now(),
+            began_at: wall_clock(),
         })
     }
 
@@ -158,6 +168,22 @@ impl Net {
             stats.said(verdict);
             verdict
         }
+    }
+
+    /// How new what this server knows is. Unknown for a while after a start is not stale yet.
+    pub(crate) fn fresh(&self) -> Freshness {
+        let (at, as_of) = (wall_clock(), (self.rules.as_of)());
+        let since = as_of.unwrap_or(self.began_at);
+        let stale_after = i64::try_from(self.limits.stale_after.as_millis()).unwrap_or(i64::MAX);
+        Freshness { at, as_of, stale: since.plus_ms(stale_after) < at }
+    }
+
+    /// What to say while it is stale.
+    #[must_use]
+    pub fn stale(&self) -> Option<String> {
+        let fresh = self.fresh();
+        let since_s = (fresh.at.0 - fresh.as_of.unwrap_or(self.began_at).0) / 1000;
+        fresh.stale.then(|| format!("the stream was not read to its end for {since_s} s: clients are told"))
     }
 
     /// Time since the start: what sessions count with.

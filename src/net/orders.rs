@@ -52,6 +52,11 @@ pub(crate) async fn open(
     let seen = |(key, state): &(OrderKey, Vec<u8>)| (net.rules.view)(&who, key, state);
     let orders: Vec<_> = page.orders.iter().filter_map(seen).collect();
     let mut answer = serde_json::json!({ "orders": orders, "position": page.head });
+    if let (Some(told), Ok(serde_json::Value::Object(fresh))) =
+        (answer.as_object_mut(), serde_json::to_value(net.fresh()))
+    {
+        told.extend(fresh);
+    }
     if let Some(next) = page.next {
         answer["next"] = next.as_str().into();
     }

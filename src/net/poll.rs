@@ -126,5 +126,5 @@ fn answer(net: &Net, who: &Recipient, device: &DeviceId, after: Position, standi
     let position = page.notices.last().map_or(page.next, |delivery| delivery.position);
     let interval = u64::try_from(net.limits.poll_interval.as_millis()).unwrap_or(60_000);
     let next_poll_ms = if page.more() { 0 } else { interval };
-    encode_poll(&notices, position, page.head, next_poll_ms)
+    encode_poll(&notices, position, page.head, next_poll_ms, net.fresh())
 }

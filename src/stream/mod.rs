@@ -48,26 +48,14 @@ async fn on_kafka(_: &Parts<'_>, _: &KafkaConfig, _: &Options) -> Result<Group, 
 async fn on_kafka(parts: &Parts<'_>, kafka: &KafkaConfig, options: &Options) -> Result<Group, StartError> {
     use std::time::Duration;
 
-    use orderbell_consumers::kafka::{KafkaLetters, KafkaOptions, KafkaSink, KafkaSource};
+    use orderbell_consumers::kafka::{KafkaLetters, KafkaSink, KafkaSource};
 
     /// The output topic is made before the group subscribes to it. When the brokers are away that waits until there is something to emit,
     /// and a start must not fail for it.
     const PREPARE_MAX: Duration = Duration::from_secs(3);
 
     let Parts { ledger, handler, stats, tasks, stop, .. } = parts;
-    let output = kafka.output();
-    let mut topics = kafka.topics.clone();
-    if !topics.contains(&output) {
-        topics.push(output.clone());
-    }
-    let joining = KafkaOptions {
-        bootstrap: kafka.bootstrap.clone(),
-        group: kafka.group.clone(),
-        // The ledger's own name: a restart on the same directory takes over at once.
-        instance: Some(ledger.id().to_owned()),
-        topics,
-        properties: kafka.properties.clone(),
-    };
+    let (output, joining) = (kafka.output(), options_of(kafka, ledger));
     joining.check().map_err(|error| StartError::Kafka(error.to_string()))?;
     let failed = |error: orderbell_consumers::SourceError| StartError::Kafka(error.to_string());
     let like = kafka.topics.first().unwrap_or(&output);
@@ -82,4 +70,64 @@ async fn on_kafka(parts: &Parts<'_>, kafka: &KafkaConfig, options: &Options) -> 
     let letters = Arc::new(KafkaLetters::new(&joining, Arc::clone(ledger)).map_err(failed)?);
     let source = KafkaSource::join(&joining).map_err(failed)?;
     Ok(Group::start(source, Arc::clone(handler), Arc::clone(ledger), letters, options))
+}
+
+#[cfg(feature = "kafka")]
+fn options_of(kafka: &KafkaConfig, ledger: &Ledger) -> orderbell_consumers::kafka::KafkaOptions {
+    let output = kafka.output();
+    let mut topics = kafka.topics.clone();
+    if !topics.contains(&output) {
+        topics.push(output);
+    }
+    orderbell_consumers::kafka::KafkaOptions {
+        bootstrap: kafka.bootstrap.clone(),
+        group: kafka.group.clone(),
+        // The ledger's own name: a restart on the same directory takes over at once.
+        instance: Some(ledger.id().to_owned()),
+        topics,
+        properties: kafka.properties.clone(),
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+#[expect(clippy::unused_async, reason = "the same signature as with Kafka")]
+pub(crate) async fn went_back(_: &KafkaConfig, _: &Arc<Ledger>) -> bool {
+    false
+}
+
+/// True when Kafka's group is ahead of this ledger's frontiers: it was put back, or is an older copy. The group's offset only ever follows a
+/// durable frontier, so nothing else explains it. When the brokers do not answer, it is not known; each partition looks again when it is
+/// placed.
+#[cfg(feature = "kafka")]
+pub(crate) async fn went_back(kafka: &KafkaConfig, ledger: &Arc<Ledger>) -> bool {
+    use std::time::Duration;
+
+    use orderbell_consumers::SourceError;
+    use orderbell_consumers::kafka::GroupReader;
+
+    /// A start does not wait for longer.
+    const ASK_MAX: Duration = Duration::from_secs(3);
+
+    let (options, ledger) = (options_of(kafka, ledger), ledger.clone());
+    let asked = tokio::task::spawn_blocking(move || {
+        let reader = GroupReader::new(&options, ASK_MAX)?;
+        let cluster = reader.cluster()?;
+        let ours = ledger.frontiers(&cluster).map_err(|error| SourceError::Passing(error.to_string()))?;
+        let parts: Vec<_> = ours.iter().map(|(part, _)| part.clone()).collect();
+        let theirs = if parts.is_empty() { Vec::new() } else { reader.committed(&parts)? };
+        let ahead = theirs.into_iter().filter(|(part, at)| ours.iter().any(|(known, f)| known == part && f.next < *at));
+        Ok::<_, SourceError>(ahead.collect::<Vec<_>>())
+    });
+    match asked.await {
+        Ok(Ok(ahead)) if ahead.is_empty() => false,
+        Ok(Ok(ahead)) => {
+            tracing::error!(?ahead, "the group is ahead of this ledger: it went back");
+            true
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "whether this ledger went back is not known yet");
+            false
+        }
+        Err(_) => false,
+    }
 }

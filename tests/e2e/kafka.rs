@@ -388,7 +388,10 @@ async fn sigterm_under_load_on_kafka_repeats_nothing() {
 async fn tills_answer_while_the_brokers_are_away_and_everybody_hears_it_when_they_are_back() {
     let temp = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(temp.path());
-    let bell = bell_on(Topic::make(&broker.bootstrap(), 4).await, "");
+    let bell = bell_on(Topic::make(&broker.bootstrap(), 4).await, "stale_after_seconds = 8");
+    let fresh = async || bell.polls("1", "looker", None, 0).await.fresh;
+    until("what it knows is new", async || fresh().await.as_of.is_some()).await;
+    assert!(!fresh().await.stale);
     let (mut till, mut phone) = (bell.till("1", "a").await, bell.phone("of-o1").await);
     for order in ["o1", "o2", "o3"] {
         bell.pays(order, "1").await;
@@ -402,6 +405,11 @@ async fn tills_answer_while_the_brokers_are_away_and_everybody_hears_it_when_the
     let admin = orderbell::client::Http::new(bell.admin);
     until("the red light", async || admin.ask("/ready", "").await.unwrap().json()["red"]["outbox"].is_string()).await;
     assert!(bell.metric("orderbell_outbox_waiting").await >= 4);
+    // Clients are told that what they see grows old, and since when.
+    until("it is stale", async || fresh().await.stale).await;
+    let old = fresh().await;
+    assert!(old.as_of.unwrap().plus_ms(8_000) < old.at, "{old:?}");
+    assert!(admin.ask("/ready", "").await.unwrap().json()["red"]["stream"].is_string());
     tokio::task::block_in_place(|| broker.resume());
     assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["code"], "A1");
     phone.hears(Ready, "o1").await;
@@ -412,6 +420,7 @@ async fn tills_answer_while_the_brokers_are_away_and_everybody_hears_it_when_the
         assert_eq!(notice.notice.kind, Taken);
         assert!(taken.insert(notice.notice.order), "twice");
     }
-    until("the light is out", async || admin.ask("/ready", "").await.unwrap().json()["red"] == json!({})).await;
+    until("it is fresh again", async || fresh().await.as_of > old.as_of && !fresh().await.stale).await;
+    until("the lights are out", async || admin.ask("/ready", "").await.unwrap().json()["red"] == json!({})).await;
     assert_eq!(bell.metric("orderbell_outbox_waiting").await, 0);
 }

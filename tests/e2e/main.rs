@@ -36,6 +36,7 @@ mod fsync;
 mod handshake;
 #[cfg(feature = "real-kafka")]
 mod kafka;
+mod ledger;
 #[cfg(feature = "real-kafka")]
 mod members;
 mod resync;

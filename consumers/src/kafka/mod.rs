@@ -3,6 +3,7 @@
 //! Properties that the crate's promises rest on are set here and cannot be overridden: who commits what, what happens without a
 //! position, how partitions are handed over, what a producer may reorder. Everything else (TLS, SASL, addresses) passes through.
 
+mod group;
 mod letters;
 mod offsets;
 mod sink;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::ClientConfig;
 
+pub use group::GroupReader;
 pub use letters::KafkaLetters;
 pub use offsets::GroupOffsets;
 pub use sink::KafkaSink;

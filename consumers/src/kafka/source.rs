@@ -14,13 +14,14 @@ use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::statistics::{Partition, Statistics};
+use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
+use crate::poller::now_ms;
 use crate::record::{Header, Offset, Part, Record};
-use crate::seams::{Held, Polled, Source, SourceError};
+use crate::seams::{Held, LogEnd, Polled, Source, SourceError};
 
 /// Longest wait for an answer about offsets.
 const ASK_MAX: Duration = Duration::from_secs(5);
@@ -37,19 +38,28 @@ enum Asked {
 struct Context {
     asked: Mutex<VecDeque<Asked>>,
     closing: AtomicBool,
-    ends: Mutex<Vec<(Part, Offset)>>,
+    ends: Mutex<Vec<(Part, LogEnd)>>,
 }
 
 impl ClientContext for Context {
-    /// Every few seconds, from within a poll.
+    /// Every few seconds, from within a poll. What a broker that is away said last is no news: its partitions are left out.
     fn stats(&self, statistics: Statistics) {
-        let ends = statistics.topics.iter().flat_map(|(topic, held)| {
-            // Behind the last stable offset stand transactions that are open: nobody delivers them yet.
-            let end = |at: &Partition| if at.ls_offset >= 0 { at.ls_offset } else { at.hi_offset };
-            let known = held.partitions.iter().filter(move |(_, at)| end(at) >= 0);
-            known.map(move |(number, at)| (part_of(topic, *number), offset(end(at))))
-        });
-        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends.collect();
+        let now_ms = now_ms();
+        let heard_ms = |broker: i32| {
+            let mut brokers = statistics.brokers.values().filter(|known| known.nodeid == broker && known.state == "UP");
+            brokers.next().map(|known| now_ms - known.rxidle / 1000)
+        };
+        let mut ends = Vec::new();
+        for (topic, held) in &statistics.topics {
+            for (number, at) in &held.partitions {
+                // Behind the last stable offset stand transactions that are open: nobody delivers them yet.
+                let end = if at.ls_offset >= 0 { at.ls_offset } else { at.hi_offset };
+                let Some(at_ms) = heard_ms(at.broker).filter(|_| end >= 0) else { continue };
+                let delivered = at.next_offset >= end && at.fetchq_cnt == 0;
+                ends.push((part_of(topic, *number), LogEnd { next: offset(end), at_ms, delivered }));
+            }
+        }
+        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
     }
 }
 
@@ -357,7 +367,7 @@ impl Source for KafkaSource {
         Ok(())
     }
 
-    fn ends(&mut self) -> Vec<(Part, Offset)> {
+    fn ends(&mut self) -> Vec<(Part, LogEnd)> {
         std::mem::take(&mut self.consumer.context().ends.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

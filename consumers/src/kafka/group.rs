@@ -1,0 +1,61 @@
+//! What a group's coordinator knows, asked without joining the group.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use super::KafkaOptions;
+use crate::record::{Offset, Part};
+use crate::seams::SourceError;
+
+/// See the module.
+pub struct GroupReader {
+    consumer: BaseConsumer,
+    ask_max: Duration,
+}
+
+fn passing(error: impl std::fmt::Display) -> SourceError {
+    SourceError::Passing(error.to_string())
+}
+
+impl GroupReader {
+    /// Asks about the group of `options`; no question waits for longer than `ask_max`.
+    ///
+    /// # Errors
+    /// A property that librdkafka does not take, in its words.
+    pub fn new(options: &KafkaOptions, ask_max: Duration) -> Result<Self, SourceError> {
+        let silent = KafkaOptions { instance: None, ..options.clone() };
+        let consumer = silent.consumer().create().map_err(|error| SourceError::Fatal(error.to_string()))?;
+        Ok(Self { consumer, ask_max })
+    }
+
+    /// The cluster's name. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Passing`] while no broker answers.
+    pub fn cluster(&self) -> Result<String, SourceError> {
+        self.consumer
+            .client()
+            .fetch_cluster_id(self.ask_max)
+            .ok_or_else(|| passing("no broker tells the cluster's name"))
+    }
+
+    /// The group's offsets of these partitions, where it has some. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Passing`] while the coordinator does not answer.
+    pub fn committed(&self, parts: &[Part]) -> Result<Vec<(Part, Offset)>, SourceError> {
+        let mut list = TopicPartitionList::with_capacity(parts.len());
+        for part in parts {
+            list.add_partition(&part.topic, i32::try_from(part.number).unwrap_or(i32::MAX));
+        }
+        let answer = self.consumer.committed_offsets(list, self.ask_max).map_err(passing)?;
+        let known = answer.elements().into_iter().filter_map(|at| {
+            let KafkaOffset::Offset(offset) = at.offset() else { return None };
+            let part = Part::new(at.topic(), u32::try_from(at.partition()).ok()?);
+            Some((part, Offset::try_from(offset).ok()?))
+        });
+        Ok(known.collect())
+    }
+}
