@@ -17,9 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ConfigError};
 use crate::hub::Hub;
-use crate::ingest::{OrderHandler, desk, door};
-use crate::ledger::{Ledger, LedgerOptions, OpenError, OrderKey};
-use crate::net::{self, Health, Net, NetLimits, Rules};
+use crate::ingest::{IngestStats, OrderHandler, desk, door};
+use crate::ledger::{DiskError, KeptLetter, Ledger, LedgerOptions, OpenError, OrderKey};
+use crate::net::{self, Health, Net, NetLimits, Replayed, Rules};
 use crate::observe::{Counted, Metrics};
 use crate::stream::{self, emitter::EmitStats};
 
@@ -78,6 +78,7 @@ struct State {
     ready: AtomicBool,
     group: Arc<Stats>,
     emit: Arc<EmitStats>,
+    ingest: Arc<IngestStats>,
     net: Arc<Net>,
     ledger: Arc<Ledger>,
     metrics: Metrics,
@@ -86,6 +87,11 @@ struct State {
 impl Health for State {
     fn lights(&self) -> BTreeMap<String, String> {
         let mut lights = self.group.lights();
+        let paid = self.ingest.paid_rejected.value();
+        if paid > 0 {
+            let what = format!("{paid} since the start look like paid orders: orderbell dlq list");
+            lights.insert(String::from("dead letters"), what);
+        }
         if let Some(why) = self.ledger.doubt() {
             let what = format!("history cannot be vouched for ({why}): a new epoch, and the log is read again");
             lights.insert(String::from("ledger"), what);
@@ -111,6 +117,17 @@ impl Health for State {
 
     fn metrics(&self) -> String {
         self.metrics.text()
+    }
+
+    fn letters(&self, after: u64, max: usize) -> Result<Vec<(u64, KeptLetter)>, DiskError> {
+        self.ledger.letters(after, max)
+    }
+
+    fn replay(&self, letters: Vec<(u64, KeptLetter)>) -> Replayed {
+        let numbers = letters.iter().map(|(number, _)| *number).collect();
+        let events = letters.iter().map(|(number, letter)| door::again(*number, letter, net::wall_clock())).collect();
+        let ledger = self.ledger.clone();
+        Box::pin(async move { ledger.replay(events, numbers).await.map_err(|_| ()) })
     }
 
     fn backup(&self, to: &mut dyn std::io::Write) -> std::io::Result<u64> {
@@ -166,6 +183,7 @@ impl Server {
             ready: AtomicBool::new(true),
             group: group_stats.clone(),
             emit: emit_stats,
+            ingest: handler.stats().clone(),
             net: net.clone(),
             ledger: ledger.clone(),
             metrics,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::record::{Offset, Part, Record};
+use crate::record::{Header, Offset, Part, Record};
 
 /// What a source has to tell.
 #[derive(Debug)]
@@ -206,11 +206,11 @@ pub struct NotTaken(pub String);
 #[derive(Clone, Debug)]
 pub struct OutRecord {
     /// Equal keys keep their order.
-    pub key: Bytes,
+    pub key: Option<Bytes>,
     /// The payload.
     pub value: Bytes,
     /// Headers, in order.
-    pub headers: Vec<(&'static str, Bytes)>,
+    pub headers: Vec<Header>,
     /// When it was made. Milliseconds since 1970.
     pub timestamp_ms: i64,
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod dlq;
 mod ledger;
 mod serve;
 
@@ -56,6 +57,11 @@ enum Command {
     Bench {
         #[command(subcommand)]
         bench: bench::Bench,
+    },
+    /// Dead letters: list, look, send again.
+    Dlq {
+        #[command(subcommand)]
+        command: dlq::DlqCommand,
     },
     /// Look at the ledger, write it out, put it back.
     Ledger {
@@ -165,6 +171,7 @@ pub fn main() -> ExitCode {
         }),
         Command::Demo { options } => demo::run(&options),
         Command::Bench { bench } => bench::run(&bench),
+        Command::Dlq { command } => dlq::run(&command),
         Command::Ledger { command } => ledger::run(&command),
         Command::Token { role, id, device, seconds, place } => {
             place.config().and_then(|config| token(&config, role, &id, device.as_deref(), seconds))

@@ -6,7 +6,7 @@ use orderbell_protocol::{Problem, UnixMs};
 use serde_json::Value;
 
 use super::mapping::Mapping;
-use crate::ledger::Incoming;
+use crate::ledger::{Incoming, Kept, KeptLetter};
 
 /// Events in one request.
 pub const BATCH_MAX: usize = 1_000;
@@ -82,4 +82,36 @@ fn incoming(
         content_type,
     };
     Ok((event.id, incoming))
+}
+
+/// A dead letter once more, as it was. Its own event id decides whether it is known; this appending is always new.
+pub(crate) fn again(number: u64, letter: &KeptLetter, now: UnixMs) -> Incoming {
+    let bytes = |kept: &Option<Kept>| kept.as_ref().map(Kept::bytes).unwrap_or_default();
+    let header = |name: &str| letter.headers.iter().find(|(known, _)| known == name).map(|(_, value)| bytes(value));
+    let known = [PLAIN, STRUCTURED, super::outgoing::OWN];
+    let media = header("content-type");
+    let mut content_type = known.into_iter().find(|known| media.as_ref().is_some_and(|media| media == *known));
+    let mut value = bytes(&letter.value);
+    // The stream keeps no headers but the media type: binary mode becomes structured.
+    if header("ce_specversion").is_some()
+        && let Ok(data) = serde_json::from_slice::<Value>(&value)
+    {
+        let attributes = letter.headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("ce_")?, value)));
+        let text = |value: &Option<Kept>| Value::String(String::from_utf8_lossy(&bytes(value)).into_owned());
+        let mut envelope: serde_json::Map<String, Value> =
+            attributes.map(|(name, value)| (name.to_owned(), text(value))).collect();
+        if let Some(shadow) = envelope.get_mut("shadow") {
+            *shadow = Value::Bool(*shadow == "true");
+        }
+        envelope.insert("data".into(), data);
+        (value, content_type) = (Bytes::from(Value::Object(envelope).to_string()), Some(STRUCTURED));
+    }
+    let appended = format!("replay\0{number}\0{}", now.0);
+    Incoming {
+        key: bytes(&letter.key),
+        id_hash: xxhash_rust::xxh3::xxh3_128(appended.as_bytes()),
+        body_hash: number,
+        value,
+        content_type: content_type.unwrap_or(PLAIN),
+    }
 }

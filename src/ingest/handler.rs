@@ -31,6 +31,8 @@ pub struct IngestStats {
     pub notices: Mutex<BTreeMap<&'static str, u64>>,
     /// Records rejected, by reason.
     pub rejected: Mutex<BTreeMap<&'static str, u64>>,
+    /// Dead letters that look like paid orders: somebody waits for a meal.
+    pub paid_rejected: Count,
     /// Notices owed and too old to ring.
     pub too_old: Count,
     /// Orders forgotten after their retention.
@@ -143,6 +145,10 @@ impl OrderHandler {
     }
 
     fn reject(&self, record: &Record, reason: Reason) -> Outcome {
+        if self.mapping.looks_paid(record) {
+            self.stats.paid_rejected.up();
+            tracing::error!(part = %record.part, offset = record.offset, reason = reason.code, "what looks like a paid order goes to the dead letters");
+        }
         count(&self.stats.rejected, reason.code);
         if matches!(reason.code, "key-mismatch" | "store-mismatch" | "customer-mismatch") {
             tracing::error!(target: "security", part = %record.part, offset = record.offset, reason = reason.code, "an event was refused");

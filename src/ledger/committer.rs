@@ -42,6 +42,7 @@ pub(crate) enum Work {
     Letter(Vec<u8>, oneshot::Sender<()>),
     Sent(Vec<u64>, oneshot::Sender<()>),
     Rebuilt(oneshot::Sender<()>),
+    Replay(Vec<Incoming>, Vec<u64>, oneshot::Sender<()>),
 }
 
 enum Answer {
@@ -187,6 +188,14 @@ impl Committer {
             }
             Work::Sent(numbers, reply) => {
                 stage.sent(&numbers);
+                Answer::Turn(reply)
+            }
+            Work::Replay(events, letters, reply) => {
+                let at = now();
+                for event in &events {
+                    stage.append(event, at)?;
+                }
+                letters.iter().for_each(|number| stage.drop_row(Space::Meta, &keys::letter(*number)));
                 Answer::Turn(reply)
             }
             Work::Rebuilt(reply) => {

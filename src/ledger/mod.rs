@@ -12,6 +12,7 @@ mod crowd;
 mod disk;
 mod effects;
 mod keys;
+mod letters;
 mod mailbox;
 mod outbox;
 mod stage;
@@ -36,6 +37,7 @@ pub use disk::DiskError;
 use disk::{Disk, Space};
 pub use effects::{Appended, Incoming, LedgerFailed, NewNotice, TurnEffects};
 pub use keys::OrderKey;
+pub use letters::{Kept, KeptLetter};
 use mailbox::Mailbox;
 pub use outbox::{Emit, Waiting};
 use stream::{Growth, StreamSource};
@@ -292,6 +294,24 @@ impl Ledger {
         &self.id
     }
 
+    /// Dead letters behind the number `after`, at most `max`.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn letters(&self, after: u64, max: usize) -> Result<Vec<(u64, KeptLetter)>, DiskError> {
+        letters::behind(&self.disk.view(), after, max)
+    }
+
+    /// Appends events, and in the same batch takes the dead letters away that they came from.
+    ///
+    /// # Errors
+    /// [`LedgerFailed`] when the ledger does not write any more.
+    pub async fn replay(&self, events: Vec<Incoming>, letters: Vec<u64>) -> Result<(), LedgerFailed> {
+        let (tx, rx) = oneshot::channel();
+        self.sender()?.send_async(Work::Replay(events, letters, tx)).await.map_err(|_| LedgerFailed)?;
+        rx.await.map_err(|_| LedgerFailed)
+    }
+
     /// Why history could not be vouched for; nothing once the log was read again to its end.
     #[must_use]
     pub fn doubt(&self) -> Option<String> {
@@ -541,17 +561,10 @@ impl Frontiers for Ledger {
 impl DeadLetters for Ledger {
     async fn bury(&self, letter: Letter) -> Result<(), NotTaken> {
         let failed = |_| NotTaken(LedgerFailed.to_string());
-        let record = &letter.record;
-        let text =
-            |bytes: &Option<bytes::Bytes>| bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let row = serde_json::json!({
-            "topic": &*record.part.topic, "partition": record.part.number, "offset": record.offset,
-            "timestamp_ms": record.timestamp_ms, "reason": letter.reason.code, "message": letter.reason.message,
-            "attempts": letter.attempts, "key": text(&record.key), "value": text(&record.value),
-            "headers": record.headers.iter().map(|(name, value)| (name, text(value))).collect::<Vec<_>>(),
-        });
+        let kept = KeptLetter::of(&letter, committer::now());
+        let row = serde_json::to_vec(&kept).map_err(|error| NotTaken(error.to_string()))?;
         let (tx, rx) = oneshot::channel();
-        let work = Work::Letter(row.to_string().into_bytes(), tx);
+        let work = Work::Letter(row, tx);
         self.sender().map_err(failed)?.send_async(work).await.map_err(|_| NotTaken(LedgerFailed.to_string()))?;
         rx.await.map_err(|_| NotTaken(LedgerFailed.to_string()))
     }

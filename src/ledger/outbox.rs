@@ -35,8 +35,8 @@ pub(crate) fn oldest(view: &View<'_>, max: usize) -> Result<Vec<Waiting>, DiskEr
         let (key, row) = row?;
         let number = key.last_chunk::<8>().map_or(0, |number| u64::from_be_bytes(*number));
         if let Some((timestamp_ms, key, content_type, value)) = stream::parts(&row.into()) {
-            let headers = vec![("content-type", content_type)];
-            waiting.push(Waiting { number, record: OutRecord { key, value, headers, timestamp_ms } });
+            let headers = vec![(String::from("content-type"), Some(content_type))];
+            waiting.push(Waiting { number, record: OutRecord { key: Some(key), value, headers, timestamp_ms } });
         }
     }
     Ok(waiting)

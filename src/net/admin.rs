@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, header};
-use axum::routing::get;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::reply;
+use super::{letters, reply};
+use crate::ledger::{DiskError, KeptLetter};
+
+/// The answer to [`Health::replay`], when it is there: the ledger took it, or cannot write.
+pub type Replayed = Pin<Box<dyn Future<Output = Result<(), ()>> + Send>>;
 
 /// What the admin listener asks. Implemented by whoever runs the parts.
 pub trait Health: Send + Sync + 'static {
@@ -27,6 +32,13 @@ pub trait Health: Send + Sync + 'static {
     /// # Errors
     /// When the ledger cannot be read or the other side does not take it.
     fn backup(&self, to: &mut dyn Write) -> std::io::Result<u64>;
+    /// Dead letters of the ledger's own log, behind a number.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    fn letters(&self, after: u64, max: usize) -> Result<Vec<(u64, KeptLetter)>, DiskError>;
+    /// Sends dead letters again.
+    fn replay(&self, letters: Vec<(u64, KeptLetter)>) -> Replayed;
 }
 
 /// The admin routes.
@@ -36,6 +48,9 @@ pub fn routes(health: Arc<dyn Health>) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/ledger/backup", get(backup))
+        .route("/letters", get(letters::list))
+        .route("/letters/replay", post(letters::replay))
+        .route("/letters/{number}", get(letters::one))
         .fallback(reply::not_found)
         .with_state(health)
 }

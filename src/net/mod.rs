@@ -3,6 +3,7 @@
 mod admin;
 mod connection;
 mod events;
+mod letters;
 mod listener;
 mod orders;
 mod poll;
@@ -23,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use admin::{Health, routes as admin_routes};
+pub use admin::{Health, Replayed, routes as admin_routes};
 pub use listener::serve;
 
 use crate::hub::Hub;

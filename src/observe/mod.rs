@@ -134,6 +134,13 @@ impl Metrics {
         }
         single(
             text,
+            "paid_records_rejected",
+            "counter",
+            "Dead letters that look like paid orders",
+            self.counted.ingest.paid_rejected.value(),
+        );
+        single(
+            text,
             "notices_too_old",
             "counter",
             "Notices owed and too old to ring",

@@ -29,6 +29,7 @@ mod answers;
 mod chain;
 mod crash;
 mod deaf;
+mod dlq;
 mod door;
 mod examples;
 #[cfg(feature = "real-kafka")]

@@ -6,6 +6,7 @@
 mod group;
 mod letters;
 mod offsets;
+mod reader;
 mod sink;
 mod source;
 mod topics;
@@ -17,6 +18,7 @@ use rdkafka::ClientConfig;
 pub use group::GroupReader;
 pub use letters::KafkaLetters;
 pub use offsets::GroupOffsets;
+pub use reader::read_topic;
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
 

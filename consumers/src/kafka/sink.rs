@@ -47,13 +47,13 @@ impl Sink for KafkaSink {
         self.prepare().await?;
         let mut headers = OwnedHeaders::new();
         for (key, value) in &record.headers {
-            headers = headers.insert(Header { key, value: Some(&value[..]) });
+            headers = headers.insert(Header { key, value: value.as_deref() });
         }
-        let out: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic)
-            .key(&record.key[..])
-            .payload(&record.value[..])
-            .timestamp(record.timestamp_ms)
-            .headers(headers);
+        let mut out: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(&self.topic).payload(&record.value[..]).timestamp(record.timestamp_ms).headers(headers);
+        if let Some(key) = &record.key {
+            out = out.key(&key[..]);
+        }
         match self.producer.send(out, QUEUE_MAX).await {
             Ok(_) => Ok(()),
             Err((KafkaError::MessageProduction(code @ RDKafkaErrorCode::MessageSizeTooLarge), _)) => {

@@ -84,7 +84,7 @@ impl ConsumerContext for Context {
     }
 }
 
-fn part_of(topic: &str, number: i32) -> Part {
+pub(super) fn part_of(topic: &str, number: i32) -> Part {
     Part::new(topic, u32::try_from(number).unwrap_or(0))
 }
 
@@ -245,7 +245,7 @@ impl KafkaSource {
 }
 
 /// Payloads are copied out at once: a borrowed message pins the whole fetch it came with.
-fn record(message: &BorrowedMessage<'_>, part: Part) -> Record {
+pub(super) fn record(message: &BorrowedMessage<'_>, part: Part) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         let copied = |at| {
             let header = headers.get(at);

@@ -1,0 +1,64 @@
+//! A whole topic, read once from its first record to the end that it had at the beginning: for tools. Joins no group, commits nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use super::KafkaOptions;
+use super::source::{part_of, record};
+use crate::record::Record;
+use crate::seams::SourceError;
+
+/// Longest wait for an answer, and for the next record.
+const ASK_MAX: Duration = Duration::from_secs(10);
+
+fn passing(error: impl std::fmt::Display) -> SourceError {
+    SourceError::Passing(error.to_string())
+}
+
+/// Reads `topic`; `each` says whether to go on. How many records were read; 0 when there is no such topic. Blocks.
+///
+/// # Errors
+/// [`SourceError`] when the brokers do not answer, or what they have cannot be read.
+pub fn read_topic(
+    options: &KafkaOptions,
+    topic: &str,
+    mut each: impl FnMut(Record) -> bool,
+) -> Result<u64, SourceError> {
+    let silent = KafkaOptions { instance: None, ..options.clone() };
+    let consumer: BaseConsumer = silent.consumer().create().map_err(|error| SourceError::Fatal(error.to_string()))?;
+    let metadata = consumer.fetch_metadata(Some(topic), ASK_MAX).map_err(passing)?;
+    let numbers: Vec<i32> =
+        metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+    let (mut list, mut ends) = (TopicPartitionList::with_capacity(numbers.len()), BTreeMap::new());
+    for number in numbers {
+        let (low, high) = consumer.fetch_watermarks(topic, number, ASK_MAX).map_err(passing)?;
+        if low < high {
+            list.add_partition_offset(topic, number, KafkaOffset::Offset(low)).map_err(passing)?;
+            ends.insert(number, high);
+        }
+    }
+    consumer.assign(&list).map_err(passing)?;
+    drop(list);
+    let mut count = 0;
+    while !ends.is_empty() {
+        // Control records at the tail are never delivered: silence is the end, too.
+        let Some(message) = consumer.poll(ASK_MAX) else { break };
+        let message = message.map_err(passing)?;
+        let number = message.partition();
+        let Some(end) = ends.get(&number).copied() else { continue };
+        if message.offset() + 1 >= end {
+            ends.remove(&number);
+        }
+        if message.offset() < end {
+            count += 1;
+            if !each(record(&message, part_of(message.topic(), number))) {
+                break;
+            }
+        }
+    }
+    Ok(count)
+}
