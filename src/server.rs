@@ -87,6 +87,13 @@ struct State {
 impl Health for State {
     fn lights(&self) -> BTreeMap<String, String> {
         let mut lights = self.group.lights();
+        let (unusable, stuck) = (self.net.stats().unusable.get(), self.net.stats().stuck.get());
+        if unusable + stuck > 0 {
+            let what = format!(
+                "{unusable} that clients cannot use, {stuck} that no connection gets acknowledged, since the start"
+            );
+            lights.insert(String::from("notices"), what);
+        }
         let paid = self.ingest.paid_rejected.value();
         if paid > 0 {
             let what = format!("{paid} since the start look like paid orders: orderbell dlq list");

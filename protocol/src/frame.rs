@@ -42,6 +42,18 @@ pub enum ClientFrame {
         /// A position that came in a notice.
         position: String,
     },
+    /// This notice was shown to a person.
+    Shown {
+        /// A position that came in a notice.
+        position: String,
+    },
+    /// This client cannot use a notice, now or ever: it counts as acknowledged, and somebody looks into it.
+    Unusable {
+        /// A position that came in a notice. Everything before is acknowledged with it.
+        position: String,
+        /// Why, as a short word of the client's own: letters, digits, `-` and `_`.
+        reason: String,
+    },
     /// Something happened here: an order was accepted, refused, is ready, was picked up.
     Event(ClientEvent),
     /// The client leaves on purpose.

@@ -25,6 +25,9 @@ use crate::position::Position;
 use crate::recipient::Id;
 use live::Live;
 
+/// Longest word that a client gives for what it cannot use.
+const REASON_BYTES_MAX: usize = 32;
+
 /// The bounds of a session. Every value has its reason in the configuration's defaults.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -143,6 +146,17 @@ pub enum Output {
     Ping,
     /// Note where the device stands.
     Stand(Standing),
+    /// The client says that a person has seen this notice.
+    Shown(Position),
+    /// The client cannot use this notice: an alarm. It counts as acknowledged.
+    Unusable {
+        /// Which.
+        position: Position,
+        /// The client's own word.
+        reason: String,
+    },
+    /// The client acknowledged nothing from here on, however often it was sent: the socket is about to be closed as deaf.
+    GaveUp(Position),
     /// Make this event durable; answer `Logged`.
     Append(ClientEvent),
     /// Write a close frame and end.
@@ -249,7 +263,17 @@ impl Session {
                 Ok(position) => self.ack(position, now, out),
                 Err(_) => self.close(Close::BadMessage("not a position"), out),
             },
-            (ClientFrame::Ack { .. }, _) => self.close(Close::BadMessage("ack before hello"), out),
+            (ClientFrame::Unusable { position, reason }, State::Live(_)) => match position.parse() {
+                Ok(position) => self.unusable(position, &reason, now, out),
+                Err(_) => self.close(Close::BadMessage("not a position"), out),
+            },
+            (ClientFrame::Shown { position }, State::Live(_)) => match position.parse() {
+                Ok(position) => out.push(Output::Shown(position)),
+                Err(_) => self.close(Close::BadMessage("not a position"), out),
+            },
+            (ClientFrame::Ack { .. } | ClientFrame::Shown { .. } | ClientFrame::Unusable { .. }, _) => {
+                self.close(Close::BadMessage("a frame that needs a hello before"), out);
+            }
             (ClientFrame::Event(event), State::Live(live)) if live.appending < self.limits.events_max => {
                 self.append(event, out);
             }
@@ -258,6 +282,18 @@ impl Session {
             }
             (ClientFrame::Event(_), _) => self.close(Close::BadMessage("event before hello"), out),
         }
+    }
+
+    fn unusable(&mut self, position: Position, reason: &str, now: Duration, out: &mut Vec<Output>) {
+        let sent = matches!(&self.state, State::Live(live) if live.sent.contains(&position));
+        if sent {
+            // A word, not a text: what clients write freely must not come into logs.
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            let plain = !reason.is_empty() && reason.len() <= REASON_BYTES_MAX && reason.chars().all(word);
+            let reason = if plain { reason.to_owned() } else { String::from("other") };
+            out.push(Output::Unusable { position, reason });
+        }
+        self.ack(position, now, out);
     }
 
     fn append(&mut self, event: ClientEvent, out: &mut Vec<Output>) {
@@ -420,6 +456,7 @@ impl Session {
         let State::Live(live) = &mut self.state else { return };
         if !live.in_flight.is_empty() && now >= live.redeliver_at {
             if live.rounds >= limits.attempts_max {
+                out.extend(live.in_flight.front().map(|first| Output::GaveUp(*first)));
                 return self.close(Close::Deaf, out);
             }
             live.rewind(&limits, out);

@@ -78,6 +78,10 @@ enum Step {
     Say,
     /// The oldest of what it said becomes durable.
     Logged,
+    /// It cannot use the nth notice from the newest that it got on this connection.
+    Unusable {
+        back: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -106,6 +110,7 @@ struct World {
     /// Got on this connection.
     got: BTreeMap<u64, Position>,
     known: BTreeSet<u64>,
+    unusable: usize,
     /// Events of this connection that wait to be durable, and how many were said and answered.
     appending: Vec<String>,
     said: usize,
@@ -134,6 +139,7 @@ impl World {
             here: start,
             got: BTreeMap::new(),
             known: BTreeSet::new(),
+            unusable: 0,
             appending: Vec::new(),
             said: 0,
             answered: 0,
@@ -216,7 +222,11 @@ impl World {
                     assert!(status == "logged" || (full && reason.as_deref() == Some("busy")), "{text}");
                 }
             }
-            Output::Ping => {}
+            Output::Ping | Output::GaveUp(_) | Output::Shown(_) => {}
+            Output::Unusable { position, reason } => {
+                assert!(self.got.contains_key(&position.seq) && reason == "no-printer", "{reason}");
+                self.unusable += 1;
+            }
             Output::Append(event) => self.appending.push(event.id),
             Output::Stand(standing) => {
                 assert!(standing.sent_seq >= self.standing.sent_seq || standing.acked.seq >= self.standing.sent_seq);
@@ -291,6 +301,7 @@ impl World {
             }
             Step::Poll { count } => self.poll(count),
             Step::Say => self.say_event(),
+            Step::Unusable { back } => self.cannot_use(back),
             Step::Logged if !self.appending.is_empty() => {
                 let id = self.appending.remove(0);
                 self.input(Input::Logged { id, verdict: Verdict::Logged });
@@ -320,6 +331,15 @@ impl World {
         self.moved(position);
         self.say(&ClientFrame::Ack { position: position.to_string() });
         assert_eq!(self.closed, None, "an honest client is closed for an ack of {position}");
+    }
+
+    fn cannot_use(&mut self, back: usize) {
+        let Some(position) = self.got.values().rev().nth(back).copied() else { return };
+        let (alarms, known) = (self.unusable, position.seq <= self.acked.seq);
+        self.moved(position);
+        self.say(&ClientFrame::Unusable { position: position.to_string(), reason: "no-printer".into() });
+        assert_eq!(self.closed, None, "an honest client is closed");
+        assert_eq!(self.unusable, alarms + usize::from(!known), "each alarm once");
     }
 
     fn moved(&mut self, position: Position) {
@@ -420,6 +440,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(|position| Step::Connect { position }),
         4 => Just(Step::Say),
         3 => Just(Step::Logged),
+        2 => (0_usize..5).prop_map(|back| Step::Unusable { back }),
     ]
 }
 

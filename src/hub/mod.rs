@@ -5,6 +5,7 @@
 
 mod registry;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -67,6 +68,11 @@ impl Drop for Seated {
     }
 }
 
+/// Connections that gave up on one notice, until it is set aside for that device.
+pub const STUCK_AFTER: u32 = 3;
+/// Devices that are remembered for not acknowledging; above it, one more is not.
+const DEAF_MAX: usize = 10_000;
+
 /// No seat is free for this recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -78,6 +84,8 @@ pub struct Hub {
     next_id: AtomicU64,
     taken: AtomicU64,
     rings: AtomicU64,
+    /// The notice that a device's connections gave up on last, and how many did.
+    deaf: Mutex<HashMap<(Recipient, DeviceId), (Position, u32)>>,
 }
 
 impl Hub {
@@ -126,6 +134,33 @@ impl Hub {
                 seat.wake.notify_one();
             }
         });
+    }
+
+    /// A connection of this device was closed as deaf, with `first` the first that it did not acknowledge. True when that makes the notice
+    /// stuck: the next connection goes on behind it.
+    pub fn gave_up(&self, who: &Recipient, device: &DeviceId, first: Position) -> bool {
+        let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (who.clone(), device.clone());
+        if deaf.len() >= DEAF_MAX && !deaf.contains_key(&key) {
+            return false;
+        }
+        let (at, times) = deaf.entry(key).or_insert((first, 0));
+        *times = if *at == first { *times + 1 } else { 1 };
+        *at = first;
+        *times == STUCK_AFTER
+    }
+
+    /// Where a device goes on: behind the notice that its connections could not get acknowledged, if there is one behind `acked`.
+    #[must_use]
+    pub fn set_aside(&self, who: &Recipient, device: &DeviceId, acked: Position) -> Option<Position> {
+        let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (who.clone(), device.clone());
+        let (at, times) = *deaf.get(&key)?;
+        if at.epoch != acked.epoch || at.seq <= acked.seq {
+            deaf.remove(&key);
+            return None;
+        }
+        (times >= STUCK_AFTER).then_some(at)
     }
 
     /// Seats taken at this moment.
@@ -187,6 +222,21 @@ mod tests {
         hub.ring(&[who]);
         new.rung().await;
         assert_eq!(hub.seats(), 1);
+    }
+
+    #[test]
+    fn a_notice_that_three_connections_could_not_get_acknowledged_is_set_aside() {
+        let hub = Hub::default();
+        let (who, device) = (Recipient::store(id("1")), id("a"));
+        let at = |seq| Position { epoch: 1, seq, check: 0 };
+        assert!(!hub.gave_up(&who, &device, at(5)) && !hub.gave_up(&who, &device, at(5)));
+        assert_eq!(hub.set_aside(&who, &device, at(4)), None, "not yet");
+        assert!(!hub.gave_up(&who, &device, at(6)), "it moved: counted anew");
+        assert!(!hub.gave_up(&who, &device, at(6)) && hub.gave_up(&who, &device, at(6)));
+        assert_eq!(hub.set_aside(&who, &id("b"), at(4)), None, "another device has its own");
+        assert_eq!(hub.set_aside(&who, &device, at(4)), Some(at(6)));
+        assert_eq!(hub.set_aside(&who, &device, at(6)), None, "it is behind");
+        assert_eq!(hub.set_aside(&who, &device, at(4)), None, "and forgotten");
     }
 
     #[test]

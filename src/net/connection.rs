@@ -196,6 +196,12 @@ impl Connection {
                 Output::Ping => self.send(Message::Ping(Default::default()))?,
                 Output::Stand(standing) => self.stand(standing),
                 Output::Append(event) => self.append(event),
+                Output::Shown(_) => drop(self.net.stats.shown.inc()),
+                Output::Unusable { position, reason } => {
+                    self.net.stats.unusable.inc();
+                    tracing::error!(%position, reason, "a client cannot use a notice");
+                }
+                Output::GaveUp(first) => self.gave_up(first),
                 Output::Close(close) => {
                     self.closing = Some(close);
                     self.outputs.clear();
@@ -213,6 +219,14 @@ impl Connection {
     fn stand(&self, standing: Standing) {
         if let Some((who, device, _)) = &self.seated {
             self.net.ledger.stand(who, device, standing);
+        }
+    }
+
+    fn gave_up(&self, first: Position) {
+        let Some((who, device, _)) = &self.seated else { return };
+        if self.net.hub.gave_up(who, device, first) {
+            self.net.stats.stuck.inc();
+            tracing::error!(position = %first, "no connection of a device gets a notice acknowledged: it is set aside");
         }
     }
 
@@ -264,6 +278,9 @@ impl Connection {
                 Err(ReadError::Ledger(_)) => return Err(Close::Internal),
                 Ok(_) => {}
             }
+        }
+        if let Some(stuck) = self.net.hub.set_aside(&who, &device, standing.acked) {
+            standing.acked = stuck;
         }
         let left = u64::try_from(expires.0 - wall_clock().0).unwrap_or(0);
         self.expires = Some(self.net.now() + Duration::from_millis(left));

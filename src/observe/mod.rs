@@ -33,6 +33,12 @@ pub struct NetStats {
     pub polled: Counter,
     /// Events that were posted.
     pub events_posted: Counter,
+    /// Notices that a person has seen, as clients say.
+    pub shown: Counter,
+    /// Notices that clients cannot use.
+    pub unusable: Counter,
+    /// Notices that no connection of a device could get acknowledged.
+    pub stuck: Counter,
     closes: Mutex<BTreeMap<&'static str, u64>>,
     said: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -79,6 +85,9 @@ impl Metrics {
         registry.register("sockets_opened", "WebSockets that were opened", net.sockets_opened.clone());
         registry.register("connections_refused", "Connections that found no place", net.refused.clone());
         registry.register("notices_pushed", "Notices read for sockets", net.pushed.clone());
+        registry.register("notices_shown", "Notices seen by a person", net.shown.clone());
+        registry.register("notices_unusable", "Notices that clients cannot use", net.unusable.clone());
+        registry.register("notices_stuck", "Notices set aside for a device", net.stuck.clone());
         registry.register("polls", "Polls", net.polls.clone());
         registry.register("notices_polled", "Notices told to polls", net.polled.clone());
         registry.register("events_posted", "Events that were posted", net.events_posted.clone());
