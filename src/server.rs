@@ -221,7 +221,7 @@ impl Server {
         let serve = net::serve(public, self.net.routes(), tasks.clone(), drain, limits.http_max, limits.head_timeout);
         tasks.spawn(serve);
         let (tasks, stopped) = (self.admin_tasks.clone(), self.stopped.clone());
-        let routes = net::admin_routes(self.health.clone());
+        let routes = net::admin_routes(self.health.clone(), self.admin.ip().is_loopback());
         let serve = net::serve(admin, routes, tasks.clone(), stopped, ADMIN_CONNECTIONS_MAX, limits.head_timeout);
         tasks.spawn(serve);
     }

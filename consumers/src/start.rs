@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn a_record_that_is_merely_gone_is_no_alarm() {
-        let start = start(frontier(100), HELD, true, Resume::Frontiers);
+        let held = Held { committed: Some(100), ..HELD };
+        let start = start(frontier(100), held, true, Resume::Frontiers);
         assert_eq!((start.offset(), start.probe, start.alarm), (100, false, None));
     }
 

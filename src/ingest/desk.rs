@@ -3,10 +3,10 @@
 //! A till speaks about its own store's orders, a customer about their own; an order that is unknown and one that is somebody else's look
 //! the same. What they see of an order is decided here, too. The same rules hold once more when the event comes back and is applied: here they spare the sender a wait, there they decide.
 
-use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, Recipient, Role, UnixMs};
+use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, NoticeKind, Recipient, Role, UnixMs};
 use serde_json::{Map, Value, json};
 
-use super::life::Order;
+use super::life::{Order, Stage};
 use super::notices;
 use super::outgoing::{self, Outgoing};
 use crate::ledger::{Incoming, Ledger, OrderKey};
@@ -52,10 +52,17 @@ pub fn open(
     if !owns(who, &state) {
         return Err("not-found");
     }
+    // Nobody collects what no store has taken: it would end an order that nobody has heard of.
+    if who.role == Role::Customer && state.stage() < Stage::Accepted {
+        return Err("too-early");
+    }
     let members = [("code", code), ("reason", said.reason.as_deref())];
     let data: Map<String, Value> =
         members.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))).collect();
-    let (id, at) = (said.id.clone(), said.at.unwrap_or(now));
+    // A till's clock may be wrong by days: what it says happened now, and not before what is known of the order already. Otherwise an old date
+    // would make what follows too old to be told.
+    let at = said.at.unwrap_or(now).clamp(state.last_at().min(now), now);
+    let id = said.id.clone();
     let event = Outgoing { kind, order: &order, id, source: String::new(), at, shadow: false, data };
     Ok(outgoing::said(who, device, event))
 }
@@ -79,6 +86,10 @@ pub fn view(who: &Recipient, key: &OrderKey, state: &[u8]) -> Option<Value> {
         "order": key.id.as_str(), "stage": order.stage(), "open": order.is_open_for(who.role), "at": order.last_at(),
         "body": notices::seen_by(&order, who.role),
     });
+    if who.role == Role::Store {
+        // Whoever learnt of an order here knows by this what a later cancel takes back.
+        seen["notice"] = notices::id(key.shadow, &key.id, NoticeKind::NewOrder, who).into();
+    }
     if let Some(end) = order.end() {
         seen["end"] = end.word().into();
     }

@@ -57,6 +57,11 @@ pub fn open(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result<
     if problem.errors.is_empty() { Ok(taken) } else { Err(problem) }
 }
 
+/// What an event's id is remembered by. Load-test traffic has ids of its own: its copy of an event must not make the real one a duplicate.
+pub(crate) fn id_hash(shadow: bool, source: &str, id: &str) -> u128 {
+    xxhash_rust::xxh3::xxh3_128(format!("{}\0{source}\0{id}", u8::from(shadow)).as_bytes())
+}
+
 fn incoming(
     mapping: &Mapping,
     event: Value,
@@ -76,7 +81,7 @@ fn incoming(
     let event = mapping.decode(&record, now)?;
     let incoming = Incoming {
         key: Bytes::copy_from_slice(event.order.as_str().as_bytes()),
-        id_hash: xxhash_rust::xxh3::xxh3_128(format!("{}\0{}", event.source, event.id).as_bytes()),
+        id_hash: id_hash(event.shadow, &event.source, &event.id),
         body_hash: xxhash_rust::xxh3::xxh3_64(&value),
         value,
         content_type,

@@ -130,7 +130,11 @@ impl OrderHandler {
         match Order::apply(state.as_ref(), &event, now, self.retention_ms) {
             Ok((next, what)) => {
                 self.note(&event, &what);
-                let before = state.as_ref().map_or_else(Vec::new, |state| state.open_for(order.shadow));
+                let mut before = state.as_ref().map_or_else(Vec::new, |state| state.open_for(order.shadow));
+                if effects.forgotten.contains(&order) {
+                    // A sweep of the same turn took it off the lists.
+                    before.clear();
+                }
                 let after = next.as_ref().map_or_else(|| before.clone(), |next| next.open_for(order.shadow));
                 let opens =
                     after.iter().filter(|who| !before.contains(who)).map(|who| (who.clone(), order.clone(), true));

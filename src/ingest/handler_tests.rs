@@ -124,6 +124,8 @@ async fn an_order_that_comes_back_in_the_turn_of_its_sweep_is_looked_at_again() 
     let done = handler.turn(turn(vec![sweep(), event("order.ready", heard)])).await;
     assert_eq!(done, [Outcome::Done, Outcome::Done]);
     assert!(ledger.order(&key).unwrap().is_some(), "it lives on");
+    let listed = ledger.open_orders(&Recipient::store(Id::new("1").unwrap()), None, 10).unwrap().orders;
+    assert_eq!(listed.len(), 1, "and is among the open ones");
     assert_eq!(looks(), [(heard.plus_ms(RETENTION_MS), key.clone())], "and is looked at again, once");
     // The other way round: the event first, then the sweep, which is too early now.
     let done = handler.turn(turn(vec![event("order.picked_up", heard), sweep()])).await;

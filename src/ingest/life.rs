@@ -163,6 +163,8 @@ pub struct Order {
     versions: BTreeMap<String, u64>,
     seen: Vec<u64>,
     late_payment: bool,
+    /// When it ended early, by event time.
+    ended_at: Option<UnixMs>,
     /// When something was last heard of it, by event time.
     last_at: UnixMs,
 }
@@ -385,17 +387,27 @@ impl Order {
         }
     }
 
+    /// Paid after it had ended, by the times of the facts: two topics have no order between them, and one that is read again may bring the
+    /// end first. Where the money went back, nothing is due.
+    fn is_late_payment(&self, event: &Event) -> bool {
+        let after = self.ended_at.is_some_and(|ended_at| event.at > ended_at);
+        let unpaid = self.end.is_some_and(|end| end != End::Refunded) && self.stage < Stage::Paid;
+        after && unpaid && !self.late_payment
+    }
+
     /// Moves along the line and notes who is owed what.
     fn advance(&mut self, event: &Event) -> Verdict {
         let Some(rule) = TABLE.iter().find(|rule| rule.on == event.kind) else { return Verdict::Noted };
         match rule.moves {
             Move::Note => return Verdict::Noted,
             Move::Reach(stage) if self.end.is_none() && self.stage < stage => self.stage = stage,
-            Move::Reach(Stage::Paid) if self.end.is_some() && self.stage < Stage::Paid && !self.late_payment => {
+            Move::Reach(Stage::Paid) if self.is_late_payment(event) => {
                 self.late_payment = true;
                 return Verdict::LatePayment;
             }
-            Move::End(end, up_to) if self.end.is_none() && self.stage <= up_to => self.end = Some(end),
+            Move::End(end, up_to) if self.end.is_none() && self.stage <= up_to => {
+                (self.end, self.ended_at) = (Some(end), Some(event.at));
+            }
             _ => return Verdict::Stale,
         }
         let heard = self.told.contains(&(Store, N::NewOrder));

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use orderbell_protocol::{DeviceId, EventType, Id, Recipient, Role, UnixMs};
 use serde_json::{Map, Value, json};
 
+use super::door;
 use crate::ledger::Incoming;
 
 /// Media type of our own events.
@@ -37,7 +38,9 @@ pub(crate) fn said(who: &Recipient, device: &DeviceId, mut event: Outgoing<'_>) 
         Role::Store => "store",
         Role::Customer => "customer",
     };
-    event.source = format!("{SELF}/{role}:{}/{device}", who.id);
+    // Ids may hold slashes: without care, two devices of two stores could be one source.
+    let plain = |id: &Id| id.as_str().replace('%', "%25").replace('/', "%2F");
+    event.source = format!("{SELF}/{role}:{}/{}", plain(&who.id), plain(device));
     event.shadow = who.shadow;
     event.data.insert(role.into(), who.id.as_str().into());
     event.data.insert("device".into(), device.as_str().into());
@@ -46,7 +49,7 @@ pub(crate) fn said(who: &Recipient, device: &DeviceId, mut event: Outgoing<'_>) 
 
 fn incoming(event: Outgoing<'_>) -> Incoming {
     let Outgoing { kind, order, id, source, at, shadow, data } = event;
-    let id_hash = xxhash_rust::xxh3::xxh3_128(format!("{source}\0{id}").as_bytes());
+    let id_hash = door::id_hash(shadow, &source, &id);
     // What is said, without when: who says it again because no answer came says the same.
     let told = format!("{}\0{order}\0{}", kind.name(), Value::Object(data.clone()));
     let mut envelope = json!({
@@ -64,5 +67,40 @@ fn incoming(event: Outgoing<'_>) -> Incoming {
         body_hash: xxhash_rust::xxh3::xxh3_64(told.as_bytes()),
         value,
         content_type: OWN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said_by(shadow: bool, store: &str, device: &str) -> u128 {
+        let order = Id::new("o1").unwrap_or_else(|_| unreachable!());
+        let (id, source) = (String::from("e1"), String::new());
+        let event = Outgoing {
+            kind: EventType::Ready,
+            order: &order,
+            id,
+            source,
+            at: UnixMs(0),
+            shadow: false,
+            data: Map::new(),
+        };
+        let name = |text: &str| Id::new(text).unwrap_or_else(|_| unreachable!());
+        let who = Recipient { shadow, role: Role::Store, id: name(store) };
+        said(&who, &name(device), event).id_hash
+    }
+
+    #[test]
+    fn load_test_traffic_and_other_devices_have_event_ids_of_their_own() {
+        let ours = said_by(false, "1", "a");
+        assert_eq!(ours, said_by(false, "1", "a"));
+        for (shadow, store, device) in [(true, "1", "a"), (false, "2", "a"), (false, "1", "b")] {
+            assert_ne!(ours, said_by(shadow, store, device), "{shadow} {store} {device}");
+        }
+        assert_ne!(said_by(false, "1", "a/b"), said_by(false, "1/a", "b"), "a slash is no boundary");
+        let order = Id::new("o1").unwrap_or_else(|_| unreachable!());
+        let late = |shadow| decided(EventType::LatePayment, &order, UnixMs(0), shadow, Map::new()).id_hash;
+        assert_ne!(late(true), late(false));
     }
 }

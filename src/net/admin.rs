@@ -1,9 +1,10 @@
-//! The admin listener: live, ready, metrics. Loopback by default, no order data.
+//! The admin listener: live, ready, metrics; on loopback also a backup and the dead letters, for `orderbell ledger` and `orderbell dlq`.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -41,18 +42,20 @@ pub trait Health: Send + Sync + 'static {
     fn replay(&self, letters: Vec<(u64, KeptLetter)>) -> Replayed;
 }
 
-/// The admin routes.
-pub fn routes(health: Arc<dyn Health>) -> Router {
-    Router::new()
+/// The admin routes. Those that give out what people ordered are there only where nobody from outside this machine can ask (`private`).
+pub fn routes(health: Arc<dyn Health>, private: bool) -> Router {
+    let mut routes = Router::new()
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/ledger/backup", get(backup))
-        .route("/letters", get(letters::list))
-        .route("/letters/replay", post(letters::replay))
-        .route("/letters/{number}", get(letters::one))
-        .fallback(reply::not_found)
-        .with_state(health)
+        .route("/metrics", get(metrics));
+    if private {
+        routes = routes
+            .route("/ledger/backup", get(backup))
+            .route("/letters", get(letters::list))
+            .route("/letters/replay", post(letters::replay))
+            .route("/letters/{number}", get(letters::one));
+    }
+    routes.fallback(reply::not_found).with_state(health)
 }
 
 /// 200 while clients may come; the lights are told either way. A red light does not make a server unready: what it has, it serves.
@@ -66,14 +69,16 @@ async fn ready(State(health): State<Arc<dyn Health>>) -> Response<Body> {
 /// Pieces of a backup that wait for a slow reader.
 const PIECES_MAX: usize = 8;
 const PIECE_BYTES: usize = 64 * 1024;
+/// A reader that takes nothing for this long is gone: it holds a snapshot and a thread.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Hands pieces from the thread that reads the ledger to the one that answers.
-struct Pieces(mpsc::Sender<std::io::Result<Bytes>>);
+struct Pieces(mpsc::Sender<std::io::Result<Bytes>>, tokio::runtime::Handle);
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
+        let sent = self.0.send_timeout(Ok(Bytes::copy_from_slice(bytes)), PIECE_TIMEOUT);
+        self.1.block_on(sent).map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
         Ok(bytes.len())
     }
 
@@ -86,10 +91,11 @@ impl Write for Pieces {
 async fn backup(State(health): State<Arc<dyn Health>>) -> Response<Body> {
     let (tx, rx) = mpsc::channel(PIECES_MAX);
     let _ends_by_itself = tokio::task::spawn_blocking(move || {
-        let mut out = BufWriter::with_capacity(PIECE_BYTES, Pieces(tx.clone()));
+        let pieces = Pieces(tx.clone(), tokio::runtime::Handle::current());
+        let mut out = BufWriter::with_capacity(PIECE_BYTES, pieces);
         if let Err(error) = health.backup(&mut out).and_then(|_| out.flush()) {
             tracing::error!(%error, "a backup was not finished");
-            let _gone = tx.blocking_send(Err(error));
+            let _full_or_gone = tx.try_send(Err(error));
         }
     });
     let pieces = futures_util::stream::unfold(rx, async |mut rx| Some((rx.recv().await?, rx)));

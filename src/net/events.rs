@@ -6,7 +6,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Response, header};
+use futures_util::future::join_all;
 use orderbell_protocol::frame::CLIENT_FRAME_BYTES_MAX;
+use orderbell_protocol::session::Verdict;
 use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient};
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +54,7 @@ async fn said(
     };
     let device = match device {
         Some(device) => device,
-        None => poll::device_of(request.uri().query()).map_err(|reason| wrong("device", reason))?,
+        None => poll::device_of(request.uri()).map_err(|reason| wrong("device", reason))?,
     };
     let body_max = CLIENT_FRAME_BYTES_MAX * usize::from(net.limits.session.events_max);
     let body = reply::body(request.into_body(), body_max).await?;
@@ -70,12 +72,13 @@ async fn said(
     if events.is_empty() || events.len() > usize::from(net.limits.session.events_max) {
         return Err(wrong("", format!("1 to {} events", net.limits.session.events_max)));
     }
-    let answers: Vec<_> = events.iter().map(|event| net.said(who, &device, event)).collect();
-    let mut told = Vec::with_capacity(events.len());
-    for (event, answer) in events.iter().zip(answers) {
-        let (status, reason) = answer.await.words();
-        told.push(Told { id: event.id.clone(), status, reason });
-    }
+    // In their order, and in as few batches as the ledger makes of them.
+    let answers = join_all(events.iter().map(|event| net.said(who, &device, event))).await;
+    let told = |(event, answer): (ClientEvent, Verdict)| {
+        let (status, reason) = answer.words();
+        Told { id: event.id, status, reason }
+    };
+    let told: Vec<Told> = events.into_iter().zip(answers).map(told).collect();
     Ok(reply::json(serde_json::json!({ "events": told }).to_string()))
 }
 

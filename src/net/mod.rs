@@ -147,7 +147,7 @@ impl Net {
         })
     }
 
-    /// Makes what a client said durable. The ledger is asked at once; the answer comes when it is there.
+    /// Makes what a client said durable: checked at once, answered when it is there.
     pub(crate) fn said(
         &self,
         who: &Recipient,

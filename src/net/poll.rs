@@ -42,9 +42,9 @@ impl From<ReadError> for Refusal {
 }
 
 /// The device that a request names in its query, or the one of requests that name none.
-pub(crate) fn device_of(query: Option<&str>) -> Result<DeviceId, String> {
-    let named = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("device="));
-    Id::new(named.unwrap_or(DEVICE_DEFAULT)).map_err(|error| error.to_string())
+pub(crate) fn device_of(uri: &axum::http::Uri) -> Result<DeviceId, String> {
+    let Query(asked) = Query::<Asked>::try_from_uri(uri).map_err(|_| String::from("the query cannot be read"))?;
+    Id::new(asked.device.as_deref().unwrap_or(DEVICE_DEFAULT)).map_err(|error| error.to_string())
 }
 
 fn wrong(pointer: &str, reason: impl Into<String>) -> Refusal {

@@ -15,12 +15,17 @@ struct Topic {
     /// Sends that fail, by value, and how often.
     fails: Mutex<Vec<(&'static str, u32)>>,
     refuses: Mutex<Vec<&'static str>>,
+    /// Sends that get no answer, until let go.
+    hangs: Mutex<Vec<&'static str>>,
 }
 
 impl Sink for Topic {
     async fn send(&self, record: &orderbell_consumers::OutRecord) -> Result<(), SinkError> {
         let value = String::from_utf8_lossy(&record.value).into_owned();
         tokio::task::yield_now().await;
+        while self.hangs.lock().unwrap().contains(&value.as_str()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         if self.refuses.lock().unwrap().contains(&value.as_str()) {
             return Err(SinkError::Refused("too large".into()));
         }
@@ -99,4 +104,27 @@ async fn what_waits_is_there_after_a_restart_and_its_numbers_go_on() {
     ledger.append(vec![event("a", "a1"), event("a", "a3")]).await.unwrap();
     let waiting: Vec<_> = ledger.outbox(10).unwrap().into_iter().map(|row| (row.number, row.record.value)).collect();
     assert_eq!(waiting, [(first[1].number, "a2".into()), (first[1].number + 1, "a3".into())]);
+}
+
+/// The bug: a partition that took nothing held up the answers of all tills, a minute a round.
+#[tokio::test]
+async fn an_event_without_an_answer_holds_up_its_own_order_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, topic, stats, stop) =
+        (open(dir.path()), Arc::<Topic>::default(), Arc::default(), CancellationToken::new());
+    *topic.hangs.lock().unwrap() = vec!["a1"];
+    let tasks = tokio_util::task::TaskTracker::new();
+    let emitting = tasks.spawn(emit(ledger.clone(), topic.clone(), "out".into(), Arc::clone(&stats), stop.clone()));
+    ledger.append(vec![event("a", "a1"), event("a", "a2"), event("b", "b1")]).await.unwrap();
+    until("the other is emitted", || topic.has.lock().unwrap().as_slice() == ["b1"]).await;
+    ledger.append(vec![event("b", "b2"), event("c", "c1")]).await.unwrap();
+    until("later ones, too", || topic.has.lock().unwrap().len() == 3).await;
+    until("they need not wait any more", || ledger.outbox(10).unwrap().len() == 2).await;
+    topic.hangs.lock().unwrap().clear();
+    until("the outbox is empty", || ledger.outbox(10).unwrap().is_empty()).await;
+    let has = topic.has.lock().unwrap().clone();
+    assert_eq!(has.iter().filter(|value| value.starts_with('a')).collect::<Vec<_>>(), ["a1", "a2"]);
+    assert_eq!(has.len(), 5, "each once: {has:?}");
+    stop.cancel();
+    emitting.await.unwrap();
 }

@@ -6,7 +6,7 @@ use orderbell_protocol::ClientEvent;
 use orderbell_protocol::NoticeKind::{Cancelled, Declined, NewOrder, PickupCode, Ready, Refused, Taken};
 use serde_json::{Value, json};
 
-use crate::chain::{Bell, accepted, event, said, until};
+use crate::chain::{Bell, accepted, event, now, said, until};
 
 scenarios! {
     a_till_accepts_and_all_devices_and_the_customer_hear_it,
@@ -31,7 +31,9 @@ async fn a_till_accepts_and_all_devices_and_the_customer_hear_it(bell: Bell) {
     bell.pays("o1", "1").await;
     a.hears(NewOrder, "o1").await;
     b.hears(NewOrder, "o1").await;
-    a.accepts("o1", "A17").await;
+    // Its clock is wrong by a week: what it says is said now all the same.
+    let wrong = ClientEvent { at: Some(now().plus_ms(-7 * 86_400_000)), ..accepted("o1", "A17") };
+    assert_eq!(a.says(wrong).await, ("logged".into(), None));
     for till in [&mut a, &mut b] {
         let taken = till.hears(Taken, "o1").await;
         assert_eq!((&taken.notice.body["code"], &taken.notice.body["device"]), (&json!("A17"), &json!("a")));
@@ -97,6 +99,7 @@ async fn a_client_speaks_for_nobody_else(bell: Bell) {
     assert_eq!(stranger.says(said("order.picked_up", "o1")).await, not_found, "another customer");
     assert_eq!(till.says(accepted("o9", "X")).await, not_found, "missing looks like foreign");
     assert_eq!(phone.says(accepted("o1", "X")).await, refused("forbidden"), "a customer does not accept");
+    assert_eq!(phone.says(said("order.picked_up", "o1")).await, refused("too-early"), "nobody has taken it yet");
     assert_eq!(till.says(said("order.paid", "o1")).await, refused("forbidden"), "a till does not pay");
     assert_eq!(till.says(said("order.eaten", "o1")).await, refused("unknown-kind"));
     assert_eq!(till.says(accepted("o1", &"9".repeat(33))).await, refused("too-long"));
@@ -125,10 +128,10 @@ async fn a_till_that_only_polls_answers_too(bell: Bell) {
     let mut phone = bell.phone("of-o1").await;
     bell.pays("o1", "1").await;
     let token = bell.token("store", "1");
-    let page = bell.polls("1", "p", None, 20).await;
+    let page = bell.polls("1", "till%20p", None, 20).await;
     assert_eq!(page.notices[0].notice.kind, NewOrder);
     let post = async |body: Value| {
-        let path = "/v1/events?device=p";
+        let path = "/v1/events?device=till%20p";
         bell.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap()
     };
     let accepted = json!({"id": "e1", "kind": "order.accepted", "order": "o1", "code": "A17"});
@@ -144,13 +147,13 @@ async fn a_till_that_only_polls_answers_too(bell: Bell) {
     assert_eq!(post(json!({"kind": 5})).await.status, 422);
     assert_eq!(post(json!([])).await.status, 422);
     assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["code"], "A17");
-    let page = bell.polls("1", "p", Some(page.position), 20).await;
-    assert_eq!((page.notices[0].notice.kind, &page.notices[0].notice.body["device"]), (Taken, &json!("p")));
+    let page = bell.polls("1", "till%20p", Some(page.position), 20).await;
+    assert_eq!((page.notices[0].notice.kind, &page.notices[0].notice.body["device"]), (Taken, &json!("till p")));
 }
 
 async fn a_payment_after_the_end_is_told_to_the_world_once(bell: Bell) {
     bell.event("order.created", "o1", json!({"store": "1", "amount": 700})).await;
-    bell.event("order.cancelled", "o1", json!({})).await;
+    bell.event("order.cancelled", "o1", json!({"time": now().plus_ms(-1000).0})).await;
     bell.happens(&[event("order.paid", "o1", json!({})), event("order.paid", "o1", json!({}))]).await;
     // What was told to the world is read back as a fact.
     let noted = async || bell.metric("orderbell_events_total{type=\"order.late_payment\",verdict=\"noted\"}").await;

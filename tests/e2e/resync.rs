@@ -62,11 +62,12 @@ async fn each_viewer_sees_its_part_and_nobody_elses(bell: Bell) {
     let mut till = bell.till("1", "a").await;
     let mut phone = bell.phone("of-o1").await;
     bell.pays("o1", "1").await;
-    till.hears(NewOrder, "o1").await;
+    let new = till.hears(NewOrder, "o1").await;
     till.says(accepted("o1", "A17")).await;
     phone.hears(PickupCode, "o1").await;
     let (_, order) = ask(&bell, "store", "1", "/v1/orders/o1").await;
     assert_eq!((&order["stage"], &order["open"]), (&json!("accepted"), &json!(true)));
+    assert_eq!(order["notice"], json!(new.notice.id), "by which a later cancel is understood");
     assert_eq!(order["body"], json!({"amount": 1250, "device": "a", "code": "A17"}), "nothing about the customer");
     let (_, order) = ask(&bell, "customer", "of-o1", "/v1/orders/o1").await;
     assert_eq!(order["body"], json!({"store": "1", "code": "A17"}));
@@ -138,6 +139,8 @@ async fn what_opens_and_ends_at_once_is_not_open(bell: Bell) {
     bell.pays("o2", "1").await;
     let mut till = bell.till("1", "a").await;
     while till.notice().await.notice.order != "o2" {}
+    let ended = async || bell.metric("orderbell_events_total{type=\"order.cancelled\",verdict=\"moved\"}").await;
+    until("the other is over", async || ended().await == 1).await;
     until("only the other is open", async || open(&bell, "store", "1").await.0 == stages(&[("o2", "paid")])).await;
     assert_eq!(open(&bell, "customer", "c").await.0, []);
 }
