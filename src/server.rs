@@ -162,7 +162,8 @@ impl Server {
         let (public_listener, public) = listen(config.listen.public).await?;
         let (admin_listener, admin) = listen(config.listen.admin).await?;
         let hub = Arc::new(Hub::default());
-        let ledger = open(config, &hub, Arc::new(failed)).await?;
+        let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
+        let ledger = open(config, &hub, failed.clone()).await?;
         let tokens = config.tokens()?;
         let handler = Arc::new(OrderHandler::new(ledger.clone(), config.mapping.clone(), config.retention_ms()));
         let (background, emit_stop) = (TaskTracker::new(), CancellationToken::new());
@@ -210,6 +211,7 @@ impl Server {
             admin,
         });
         server.listen(public_listener, admin_listener, limits);
+        net.tasks().spawn(watch(server.clone(), failed, net.draining_token()));
         net.tasks().spawn(vouch(server.clone(), net.draining_token()));
         net.tasks().spawn(sweep(server.clone(), handler, net.draining_token()));
         Ok(server)
@@ -297,6 +299,28 @@ fn rules(config: &Config, ledger: &Arc<Ledger>, group: &Arc<Stats>) -> Rules {
         desk: Arc::new(move |who, device, event, now| desk::open(&ledger, who, device, event, now)),
         view: Arc::new(desk::view),
         as_of: Arc::new(move || group.as_of_ms().map(UnixMs)),
+    }
+}
+
+/// Ends the process when it cannot do its work any more: better a restart than a server that only looks alive.
+async fn watch(server: Arc<Server>, failed: Arc<dyn Fn(&str) + Send + Sync>, drain: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = drain.cancelled() => return,
+            () = tokio::time::sleep(VOUCH_INTERVAL) => {}
+        }
+        let ended = {
+            let group = server.group.lock().unwrap_or_else(PoisonError::into_inner);
+            group.as_ref().is_some_and(|group| !group.is_running())
+        };
+        if ended {
+            return failed("the stream of orders is not read any more");
+        }
+        // The brokers did not answer at the start. The next start sees it and begins a new epoch.
+        if server.group_stats.went_back.value() > 0 && server.ledger.doubt().is_none() && !server.ledger.was_doubted() {
+            return failed("this ledger is behind its group: it went back, and must begin a new epoch");
+        }
     }
 }
 

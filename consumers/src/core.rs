@@ -290,7 +290,8 @@ impl Core {
             if let Some(placed) = self.placed(part) {
                 placed.end = Some(end.next);
                 placed.pass_mark();
-                placed.mark.get_or_insert(*end);
+                let mark = placed.mark.get_or_insert(*end);
+                mark.delivered |= mark.next == end.next && end.delivered;
                 placed.pass_mark();
             }
         }

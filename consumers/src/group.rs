@@ -17,8 +17,8 @@
 //! Refused: a task per partition (a slow key would hold up its neighbours), and committing from the handlers (a frontier is a fact about
 //! a whole prefix).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::core::{Core, Limits};
@@ -56,6 +56,7 @@ impl Group {
         D: DeadLetters,
     {
         let stats = Arc::new(Stats::default());
+        stats.needs.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&options.needs_topics);
         let stop = Arc::new(AtomicBool::new(false));
         let shards = options.shards.next_power_of_two();
         // Room for every credit, so that neither side can ever wait for the other with a full channel in between.
@@ -88,7 +89,9 @@ impl Group {
             stats.clone(),
             stop.clone(),
         );
-        let thread = std::thread::Builder::new().name("poll".into()).spawn(move || poller.run());
+        let thread = std::thread::Builder::new()
+            .name("poll".into())
+            .spawn(move || poller.run().inspect_err(|error| tracing::error!(%error, "the source ended")));
         let thread = thread.expect("the system has a thread for the source");
         Self { stop, waker, thread: Some(thread), shards: to_shards, stats }
     }

@@ -32,6 +32,8 @@ pub struct Options {
     pub retention_ms: i64,
     /// Who keeps the position.
     pub resume: Resume,
+    /// Topics of which this group must have a partition before it says how new its knowledge is. Empty: whatever it has.
+    pub needs_topics: Vec<String>,
     /// An operator's word: nothing below this offset of this partition is read any more, whatever stands there. The way on for a
     /// partition whose bytes are damaged.
     pub skips: Vec<(Part, Offset)>,
@@ -53,6 +55,7 @@ impl Default for Options {
             stop_max: Duration::from_secs(10),
             retention_ms: 3 * 24 * 3600 * 1000,
             resume: Resume::Frontiers,
+            needs_topics: Vec::new(),
             skips: Vec::new(),
         }
     }

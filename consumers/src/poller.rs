@@ -21,8 +21,9 @@ const POLL_MAX: usize = 1024;
 const POLL_WAIT: Duration = Duration::from_millis(20);
 /// How long placing waits for a new start to be durable, and a revoke for its frontier.
 const SAVE_MAX: Duration = Duration::from_secs(5);
-/// Placing that failed is tried again after this long.
-const PLACE_RETRY: Duration = Duration::from_millis(500);
+/// Placing that failed is tried again after this long, twice as long each time up to the second: asking blocks this thread for seconds, and
+/// the other partitions wait meanwhile.
+const PLACE_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 pub(crate) struct Poller<S, H, F> {
     source: S,
@@ -40,6 +41,7 @@ pub(crate) struct Poller<S, H, F> {
     /// Assigned and not placed yet: the log or the frontiers did not answer. Tried again at the given time.
     unplaced: Vec<Part>,
     place_at: Instant,
+    place_retry: Duration,
     saved_at: Instant,
     polled_at: Instant,
     pace: Pace,
@@ -85,6 +87,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             stop,
             unplaced: Vec::new(),
             place_at: now,
+            place_retry: PLACE_RETRY.0,
             saved_at: now,
             polled_at: now,
             pace,
@@ -314,8 +317,8 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
                 Err(error) => {
                     self.stats.source_errors.up();
                     tracing::warn!(error, %part, "a partition cannot be placed yet");
-                    self.unplaced.push(part);
-                    self.place_at = Instant::now() + PLACE_RETRY;
+                    self.stats.light(&part, format!("cannot be placed yet: {error}"));
+                    self.place_later(vec![part]);
                 }
             }
         }
@@ -324,10 +327,32 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         }
     }
 
+    fn place_later(&mut self, parts: Vec<Part>) {
+        self.unplaced.extend(parts);
+        self.stats.unplaced.set(self.unplaced.len() as u64);
+        self.place_at = Instant::now() + self.place_retry;
+        self.place_retry = (self.place_retry * 2).min(PLACE_RETRY.1);
+    }
+
+    /// One partition at a time, or all of a topic that begins: each that does not answer costs the others seconds.
     fn place_again(&mut self) {
-        if !self.unplaced.is_empty() && Instant::now() >= self.place_at {
-            let parts = std::mem::take(&mut self.unplaced);
-            self.place(parts);
+        if self.unplaced.is_empty() || Instant::now() < self.place_at {
+            return;
+        }
+        let first = self.unplaced.remove(0);
+        let known = self.frontiers.knows_topic(&self.source.cluster(), &first.topic).unwrap_or(true);
+        let mut parts = vec![first];
+        if !known {
+            let (same, others) = self.unplaced.drain(..).partition(|part| part.topic == parts[0].topic);
+            parts.extend::<Vec<_>>(same);
+            self.unplaced = others;
+        }
+        let before = self.unplaced.len();
+        self.stats.unplaced.set(before as u64);
+        self.place(parts);
+        if self.unplaced.len() == before {
+            // It answered: so may the next.
+            (self.place_retry, self.place_at) = (PLACE_RETRY.0, Instant::now());
         }
     }
 
@@ -390,12 +415,11 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             .collect();
         if !fresh.is_empty() && !self.save_and_wait(fresh) {
             tracing::warn!(?parts, "the start offsets are not durable yet");
-            self.unplaced.extend(parts);
-            self.place_at = Instant::now() + PLACE_RETRY;
-            return;
+            return self.place_later(parts);
         }
         let mut at = Vec::with_capacity(parts.len());
         for (part, start) in parts.iter().zip(&starts) {
+            self.stats.unlight(&part.to_string());
             self.alarm(part, start);
             self.core.place(part, start.frontier, start.probe);
             at.push((part.clone(), start.offset()));
@@ -404,13 +428,12 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         if let Err(error) = self.source.place(&at) {
             tracing::warn!(%error, "the log did not take the start offsets");
             self.core.fence(&parts);
-            self.unplaced.extend(parts);
-            self.place_at = Instant::now() + PLACE_RETRY;
-            return;
+            return self.place_later(parts);
         }
         // Durable frontiers all of them: the log's own position may follow at once, also where nothing new ever comes.
-        let durable: Vec<_> =
-            parts.iter().zip(&starts).map(|(part, start)| (part.clone(), start.frontier.next)).collect();
+        // Not where our state went back: the log's position is what shows it, until somebody acted on it.
+        let kept = parts.iter().zip(&starts).filter(|(_, start)| !matches!(start.alarm, Some(Alarm::WentBack { .. })));
+        let durable: Vec<_> = kept.map(|(part, start)| (part.clone(), start.frontier.next)).collect();
         self.source.saved(&durable);
         // A group that is out of credits must not deliver the newcomers either.
         if self.pace.is_paused() {
@@ -428,6 +451,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
     fn alarm(&mut self, part: &Part, start: &Start) {
         let Some(alarm) = start.alarm else { return };
         if let Alarm::WentBack { by } = alarm {
+            self.stats.went_back.up();
             self.behind.push((part.clone(), start.frontier.next + by));
         }
         let what = match alarm {
@@ -449,7 +473,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             Ok(held) => self.place_at(parts.to_vec(), vec![start::start_anew(held)]),
             Err(error) => {
                 tracing::warn!(%error, %part, "the log does not say where it begins");
-                self.unplaced.push(part.clone());
+                self.place_later(parts.to_vec());
             }
         }
     }
@@ -468,6 +492,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
 
     fn forget(&mut self, parts: &[Part]) {
         self.unplaced.retain(|part| !parts.contains(part));
+        self.stats.unplaced.set(self.unplaced.len() as u64);
         let ended = self.core.fence(parts);
         self.tell_shards(ended);
         if let Err(error) = self.source.release(parts) {

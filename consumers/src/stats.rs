@@ -63,6 +63,12 @@ pub struct Stats {
     pub held_records: Count,
     /// Bytes held.
     pub held_bytes: Count,
+    /// Partitions that are ours and not placed yet.
+    pub unplaced: Count,
+    /// Partitions at which the log's own position was ahead of ours: our state went back.
+    pub went_back: Count,
+    /// Topics of which a partition must be placed, for [`Self::as_of_ms`] to say anything.
+    pub(crate) needs: Mutex<Vec<String>>,
     status: Mutex<Vec<Status>>,
     lights: Mutex<BTreeMap<String, String>>,
 }
@@ -79,6 +85,11 @@ impl Stats {
     #[must_use]
     pub fn as_of_ms(&self) -> Option<i64> {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = |topic: &String| status.iter().any(|status| *status.part.topic == **topic);
+        if self.unplaced.value() > 0 || !needs.iter().all(has) {
+            return None;
+        }
         let known: Option<Vec<i64>> = status.iter().map(|status| status.as_of_ms).collect();
         known?.into_iter().min()
     }

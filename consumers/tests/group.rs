@@ -189,8 +189,13 @@ async fn a_partition_that_cannot_be_asked_holds_up_no_other_and_no_stop() {
     }
     until("the one that answers goes on", || run.frontier(0) == 10).await;
     assert_eq!((run.frontier(1), run.frontier(2)), (0, 0));
+    // What is not read is not known to be new, and somebody is told.
+    until("it is seen", || run.group.stats().unplaced.value() == 2).await;
+    assert_eq!(run.group.stats().as_of_ms(), None);
+    assert!(run.group.stats().lights()["t/1"].contains("cannot be placed"));
     run.log.mute(1, false);
     until("the other follows when it answers", || run.frontier(1) == 10).await;
+    assert!(!run.group.stats().lights().contains_key("t/1"));
     tokio::task::spawn_blocking(|| run.group.stop()).await.unwrap().unwrap();
 }
 

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use orderbell_consumers::kafka::{KafkaOptions, KafkaSource};
-use orderbell_consumers::{Frontier, Group, Handler, KeyHash, Options, Outcome, Part, Record, Turn, sim};
+use orderbell_consumers::{
+    Frontier, Group, Handler, KeyHash, Options, Outcome, Part, Polled, Record, Source, Turn, sim,
+};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
@@ -38,6 +40,22 @@ impl Handler for Keep {
     }
 }
 
+fn options(cluster: &MockCluster<'static, DefaultProducerContext>) -> KafkaOptions {
+    let properties = [
+        ("session.timeout.ms", "6000"),
+        ("heartbeat.interval.ms", "500"),
+        ("fetch.wait.max.ms", "5"),
+        ("statistics.interval.ms", "200"),
+    ];
+    KafkaOptions {
+        bootstrap: cluster.bootstrap_servers(),
+        group: "g".into(),
+        instance: None,
+        topics: vec![TOPIC.into()],
+        properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+    }
+}
+
 struct Lab {
     cluster: MockCluster<'static, DefaultProducerContext>,
     producer: ThreadedProducer<DefaultProducerContext>,
@@ -56,19 +74,7 @@ impl Lab {
     fn on(cluster: MockCluster<'static, DefaultProducerContext>) -> Self {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", cluster.bootstrap_servers());
-        let properties = [
-            ("session.timeout.ms", "6000"),
-            ("heartbeat.interval.ms", "500"),
-            ("fetch.wait.max.ms", "5"),
-            ("statistics.interval.ms", "200"),
-        ];
-        let options = KafkaOptions {
-            bootstrap: cluster.bootstrap_servers(),
-            group: "g".into(),
-            instance: None,
-            topics: vec![TOPIC.into()],
-            properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        };
+        let options = options(&cluster);
         // The mock does not answer by time: the positions are there already.
         let kept = Arc::new(sim::Memory::default());
         for number in 0..PARTITIONS {
@@ -182,4 +188,41 @@ async fn the_ends_of_a_log_come_with_the_statistics() {
     until("the ends are known", || status().iter().filter_map(|status| status.end).sum::<u64>() == 101);
     until("nothing lags", || status().iter().all(|status| status.lag() == 0));
     lab.stops();
+}
+
+/// The bug: librdkafka remembers a pause beyond the assignment, and a partition that came back stood still for ever.
+#[test]
+fn a_partition_that_was_paused_and_is_placed_anew_delivers() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let options = options(&cluster);
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", cluster.bootstrap_servers());
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create().unwrap();
+    let mut source = KafkaSource::join(&options).unwrap();
+    let mut polled = Vec::new();
+    let assigned = |polled: &[Polled]| polled.iter().any(|news| matches!(news, Polled::Assigned(_)));
+    until_polled("the partition", &mut source, &mut polled, assigned);
+    let part = Part::new(TOPIC, 0);
+    source.place(&[(part.clone(), 0)]).unwrap();
+    producer.send(BaseRecord::to(TOPIC).partition(0).key("k").payload("v")).map_err(|(error, _)| error).unwrap();
+    producer.flush(PATIENCE).unwrap();
+    let record = |polled: &[Polled]| polled.iter().any(|news| matches!(news, Polled::Record(_)));
+    for again in ["placed anew", "released and placed"] {
+        source.pause(std::slice::from_ref(&part), true).unwrap();
+        if again == "released and placed" {
+            source.release(std::slice::from_ref(&part)).unwrap();
+        }
+        source.place(&[(part.clone(), 0)]).unwrap();
+        polled.clear();
+        until_polled(again, &mut source, &mut polled, record);
+    }
+}
+
+fn until_polled(what: &str, source: &mut KafkaSource, polled: &mut Vec<Polled>, there: impl Fn(&[Polled]) -> bool) {
+    let began = Instant::now();
+    while !there(polled) {
+        assert!(began.elapsed() < PATIENCE, "in vain: {what}");
+        let _passing = source.poll(10, Duration::from_millis(20), polled);
+    }
 }

@@ -28,7 +28,8 @@ Examples:
   orderbell serve --config chain.toml   with a [kafka] section: on Kafka
   orderbell token store 17              a token for a till of store 17
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 70 the ledger could not be written.";
+Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 the ledger is not whole, 70 the ledger cannot be written or orders
+cannot be read any more: start again.";
 
 /// Rings a store's bell when an order is paid, and a customer's phone when the pickup code is there.
 #[derive(Parser)]

@@ -8,8 +8,8 @@ use super::{FAILED, logs, say, tell};
 use crate::config::Config;
 use crate::server::Server;
 
-/// The ledger could not be written: the exit code of sysexits' EX_SOFTWARE.
-const LEDGER_FAILED: i32 = 70;
+/// The ledger cannot be written, or orders cannot be read any more: the exit code of sysexits' EX_SOFTWARE.
+const CANNOT_GO_ON: i32 = 70;
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(config: &Config) -> Result<(), ExitCode> {
@@ -30,15 +30,13 @@ async fn serve(config: &Config) -> Result<(), ExitCode> {
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         return Err(failed("signals cannot be handled"));
     };
-    let ledger_failed = |error: &str| {
+    let cannot_go_on = |error: &str| {
         // Nothing that this process could still do is worth more than a clean start from what is durable.
-        say(&format!(
-            "orderbell: the ledger cannot be written: {error}. Ending at once; what was answered is durable."
-        ));
-        std::process::exit(LEDGER_FAILED);
+        say(&format!("orderbell: {error}. Ending at once; what was answered is durable."));
+        std::process::exit(CANNOT_GO_ON);
     };
     let server =
-        Server::start(config, config.limits(), ledger_failed).await.map_err(|error| failed(&error.to_string()))?;
+        Server::start(config, config.limits(), cannot_go_on).await.map_err(|error| failed(&error.to_string()))?;
     tracing::info!(public = %server.public(), admin = %server.admin(), data = %config.data_dir.display(), "ready");
     hint(config, &server);
     let name = tokio::select! {

@@ -18,8 +18,8 @@ const HEAD: &[u8] = b"orderbell ledger 1\n";
 const END: u8 = 0xff;
 /// Rows of one batch while putting back.
 const BATCH_ROWS: usize = 4_096;
-/// No key and no value is longer: more means that the file is damaged.
-const FIELD_BYTES_MAX: usize = 16 << 20;
+/// No key and no value is longer (the largest is a dead letter with its bytes as hexadecimal digits): more means that the file is damaged.
+const FIELD_BYTES_MAX: usize = 256 << 20;
 
 fn damaged(what: &str) -> Error {
     Error::new(ErrorKind::InvalidData, format!("not a whole backup: {what}"))

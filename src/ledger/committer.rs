@@ -129,7 +129,7 @@ impl Committer {
                 upkept = std::time::Instant::now();
             }
             if let Err(error) = self.batch(first, tick) {
-                (self.failed)(&error.to_string());
+                (self.failed)(&format!("the ledger cannot be written: {error}"));
                 return;
             }
         }

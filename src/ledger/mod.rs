@@ -121,6 +121,7 @@ pub struct Ledger {
     outbox_grown: Arc<Notify>,
     /// Why history could not be vouched for, until the log was read again.
     doubt: Mutex<Option<String>>,
+    was_doubted: bool,
     epoch: u32,
     id: String,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -202,6 +203,7 @@ impl Ledger {
             growth,
             crowded,
             outbox_grown,
+            was_doubted: known.doubt.is_some(),
             doubt: Mutex::new(known.doubt),
             epoch: known.epoch,
             id: known.id,
@@ -215,6 +217,11 @@ impl Ledger {
     fn open_whole(dir: &Path, options: LedgerOptions) -> Result<(Disk, Option<String>), OpenError> {
         let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
         let path = dir.join("db");
+        if !path.exists() && dir.join("db.next").exists() {
+            // A crash between the two names.
+            std::fs::rename(dir.join("db.next"), &path)
+                .map_err(|error| OpenError::Io { dir: dir.to_owned(), error })?;
+        }
         let disk = Disk::open(&path).map_err(broken)?;
         let looked = whole::look(&disk.view()).map_err(broken)?;
         let (why, newest) = match looked {
@@ -230,16 +237,26 @@ impl Ledger {
             disk.number_from(newest + whole::RING);
             return Ok((disk, Some(why)));
         }
+        // The new one is whole, doubt and all, before the old one goes: a crash in between finds either.
         let saved = whole::promised(&disk.view()).map_err(broken)?;
-        drop(disk);
         let io = |error| OpenError::Io { dir: dir.to_owned(), error };
-        let aside = whole::set_aside(&path, committer::now().0).map_err(io)?;
-        tracing::error!(aside = %aside.display(), rows = saved.len(), "set aside; the log is read again");
-        let disk = Disk::open(&path).map_err(broken)?;
-        let mut batch = disk.batch();
+        let next_path = dir.join("db.next");
+        if next_path.exists() {
+            std::fs::remove_dir_all(&next_path).map_err(io)?;
+        }
+        let next = Disk::open(&next_path).map_err(broken)?;
+        let mut batch = next.batch();
         saved.iter().for_each(|(key, value)| batch.put(Space::Meta, key, value));
         batch.commit().map_err(broken)?;
-        Ok((disk, Some(why)))
+        Self::know(&next, dir, Some(why.clone()))?;
+        drop((next, disk));
+        let aside = whole::set_aside(&path, committer::now().0).map_err(io)?;
+        std::fs::rename(&next_path, &path).map_err(io)?;
+        tracing::error!(aside = %aside.display(), rows = saved.len(), "set aside; the log is read again");
+        let disk = Disk::open(&path).map_err(broken)?;
+        let (Whole::Yes(newest) | Whole::No(_, newest)) = whole::look(&disk.view()).map_err(broken)?;
+        disk.number_from(newest);
+        Ok((disk, None))
     }
 
     /// Reads what the ledger knows of itself, or makes it. With a doubt, a new epoch begins.
@@ -316,6 +333,12 @@ impl Ledger {
     #[must_use]
     pub fn doubt(&self) -> Option<String> {
         self.doubt.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// True when this start began, or went on, in doubt: what the log says of going back is known then.
+    #[must_use]
+    pub fn was_doubted(&self) -> bool {
+        self.was_doubted
     }
 
     /// The log was read again to its end: the doubt is over, durably.

@@ -79,17 +79,23 @@ impl Ledger {
         let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
         std::fs::create_dir_all(dir).map_err(io)?;
         let _lock = lock(dir)?;
-        let path = dir.join("db");
-        if path.exists() {
-            whole::set_aside(&path, committer::now().0).map_err(io)?;
+        // Beside the old one until it is whole: a restore that is cut off changes nothing.
+        let (path, next) = (dir.join("db"), dir.join("db.restoring"));
+        if next.exists() {
+            std::fs::remove_dir_all(&next).map_err(io)?;
         }
-        let disk = Disk::open(&path).map_err(broken)?;
+        let disk = Disk::open(&next).map_err(broken)?;
         let rows = backup::put_back(&disk, from, progress).map_err(io)?;
         let old = disk.view().row(Space::Meta, keys::EPOCH).map_err(broken)?;
         let old = old.and_then(|row| row.try_into().ok()).map_or(0, u32::from_be_bytes);
         let mut batch = disk.batch();
         whole::begin_epoch(&mut batch, old, Some("put back from a backup"), disk.newest());
         batch.commit().map_err(broken)?;
+        drop(disk);
+        if path.exists() {
+            whole::set_aside(&path, committer::now().0).map_err(io)?;
+        }
+        std::fs::rename(&next, &path).map_err(io)?;
         Ok(rows)
     }
 }

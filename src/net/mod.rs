@@ -176,7 +176,9 @@ impl Net {
         let (at, as_of) = (wall_clock(), (self.rules.as_of)());
         let since = as_of.unwrap_or(self.began_at);
         let stale_after = i64::try_from(self.limits.stale_after.as_millis()).unwrap_or(i64::MAX);
-        Freshness { at, as_of, stale: since.plus_ms(stale_after) < at }
+        // While the log is read again, what is here is a part of what happened.
+        let stale = since.plus_ms(stale_after) < at || self.ledger.doubt().is_some();
+        Freshness { at, as_of, stale }
     }
 
     /// What to say while it is stale.

@@ -47,6 +47,9 @@ pub(crate) async fn open(
     if asked.open.as_deref() != Some("1") {
         return Err(wrong("open", "only open orders are listed: open=1"));
     }
+    if net.ledger.doubt().is_some() {
+        return Err(Problem::unavailable("the log is read again: what is open is not known yet", 2_000).into());
+    }
     let from = asked.from.as_deref().map(Id::new).transpose().map_err(|error| wrong("from", error.to_string()))?;
     let page = net.ledger.open_orders(&who, from.as_ref(), PAGE_MAX).map_err(unreadable)?;
     let seen = |(key, state): &(OrderKey, Vec<u8>)| (net.rules.view)(&who, key, state);

@@ -67,6 +67,7 @@ async fn on_kafka(parts: &Parts<'_>, kafka: &KafkaConfig, options: &Options) -> 
     }
     let emitter = emitter::emit(Arc::clone(ledger), sink, output, Arc::clone(stats), CancellationToken::clone(stop));
     tasks.spawn(emitter);
+    let options = &Options { needs_topics: kafka.topics.clone(), ..options.clone() };
     let letters = Arc::new(KafkaLetters::new(&joining, Arc::clone(ledger)).map_err(failed)?);
     let source = KafkaSource::join(&joining).map_err(failed)?;
     Ok(Group::start(source, Arc::clone(handler), Arc::clone(ledger), letters, options))

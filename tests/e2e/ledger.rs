@@ -24,7 +24,13 @@ async fn open_orders(bell: &Bell) -> (BTreeSet<String>, Position) {
     let (mut orders, mut position, mut from) = (BTreeSet::new(), None, String::new());
     loop {
         let path = format!("/v1/orders?open=1{from}");
-        let answer = bell.http.ask(&path, &bell.token("store", "1")).await.unwrap().json();
+        let answer = bell.http.ask(&path, &bell.token("store", "1")).await.unwrap();
+        if answer.status == 503 {
+            // The log is read again: nobody is told half of the truth.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            continue;
+        }
+        let answer = answer.json();
         orders.extend(
             answer["orders"].as_array().unwrap().iter().map(|order| order["order"].as_str().unwrap().to_owned()),
         );

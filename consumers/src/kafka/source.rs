@@ -14,12 +14,11 @@ use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{Broker, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
-use crate::poller::now_ms;
 use crate::record::{Header, Offset, Part, Record};
 use crate::seams::{Held, LogEnd, Polled, Source, SourceError};
 
@@ -44,10 +43,11 @@ struct Context {
 impl ClientContext for Context {
     /// Every few seconds, from within a poll. What a broker that is away said last is no news: its partitions are left out.
     fn stats(&self, statistics: Statistics) {
-        let now_ms = now_ms();
+        // When they were made, not when this thread came to read them.
+        let made_ms = statistics.time * 1000;
         let heard_ms = |broker: i32| {
-            let mut brokers = statistics.brokers.values().filter(|known| known.nodeid == broker && known.state == "UP");
-            brokers.next().map(|known| now_ms - known.rxidle / 1000)
+            let up = |known: &&Broker| known.nodeid == broker && known.state == "UP" && known.rxidle >= 0;
+            statistics.brokers.values().find(up).map(|known| made_ms - known.rxidle / 1000)
         };
         let mut ends = Vec::new();
         for (topic, held) in &statistics.topics {
@@ -235,6 +235,17 @@ impl KafkaSource {
         }
     }
 
+    /// librdkafka remembers a pause beyond the assignment: a partition that comes back would stand still for ever.
+    fn unpause(&self, parts: &[Part]) {
+        let paused = |part: &&Part| self.places.get(*part).is_some_and(|place| place.paused);
+        let paused: Vec<Part> = parts.iter().filter(paused).cloned().collect();
+        if !paused.is_empty()
+            && let Err(error) = self.consumer.resume(&Self::list(&paused))
+        {
+            tracing::warn!(%error, ?paused, "partitions that go were not resumed");
+        }
+    }
+
     fn list(parts: &[Part]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(parts.len());
         for part in parts {
@@ -328,6 +339,7 @@ impl Source for KafkaSource {
         let again: Vec<Part> =
             at.iter().map(|(part, _)| part.clone()).filter(|part| self.places.contains_key(part)).collect();
         if !again.is_empty() {
+            self.unpause(&again);
             self.consumer.incremental_unassign(&Self::list(&again)).map_err(passing)?;
             // Should the rest fail: it is not assigned any more, and must not be taken back twice.
             self.places.retain(|part, _| !again.contains(part));
@@ -351,6 +363,7 @@ impl Source for KafkaSource {
         if !strangers.is_empty() {
             self.place(&strangers)?;
         }
+        self.unpause(parts);
         self.places.retain(|part, _| !parts.contains(part));
         self.consumer.incremental_unassign(&Self::list(parts)).map_err(passing)
     }
@@ -368,7 +381,11 @@ impl Source for KafkaSource {
     }
 
     fn ends(&mut self) -> Vec<(Part, LogEnd)> {
-        std::mem::take(&mut self.consumer.context().ends.lock().unwrap_or_else(PoisonError::into_inner))
+        let context = self.consumer.context();
+        let mut ends = std::mem::take(&mut *context.ends.lock().unwrap_or_else(PoisonError::into_inner));
+        // What is paused is not fetched, and its end not heard of.
+        ends.retain(|(part, _)| self.places.get(part).is_some_and(|place| !place.paused));
+        ends
     }
 
     fn saved(&mut self, at: &[(Part, Offset)]) {
