@@ -305,7 +305,7 @@ async fn play(options: &DemoOptions) -> Result<(), String> {
     let config =
         Config { data_dir: dir.path().to_owned(), listen: Listen { public: any, admin: any }, ..Config::default() };
     let failed = |error: &str| {
-        say(&format!("orderbell: the ledger cannot be written: {error}"));
+        say(&format!("orderbell: {error}"));
         std::process::exit(70);
     };
     let limits = NetLimits { drain_spread: Duration::from_millis(300), ..NetLimits::default() };

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod config;
 mod demo;
 mod dlq;
 mod ledger;
@@ -58,6 +59,16 @@ enum Command {
     Bench {
         #[command(subcommand)]
         bench: bench::Bench,
+    },
+    /// Read a configuration, or print one.
+    Config {
+        #[command(subcommand)]
+        command: config::ConfigCommand,
+    },
+    /// Try the mapping of events.
+    Mapping {
+        #[command(subcommand)]
+        command: config::MappingCommand,
     },
     /// Dead letters: list, look, send again.
     Dlq {
@@ -172,6 +183,8 @@ pub fn main() -> ExitCode {
         }),
         Command::Demo { options } => demo::run(&options),
         Command::Bench { bench } => bench::run(&bench),
+        Command::Config { command } => config::run(&command),
+        Command::Mapping { command } => config::run_mapping(&command),
         Command::Dlq { command } => dlq::run(&command),
         Command::Ledger { command } => ledger::run(&command),
         Command::Token { role, id, device, seconds, place } => {
