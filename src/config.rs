@@ -28,6 +28,9 @@ pub struct Config {
     /// Notices that one mailbox keeps. Above it, those of ended orders go, oldest first; a client that stands below them hears 410. Live
     /// ones stay, and more of them than this is a red light. Bounds what three days of a very busy store cost.
     pub mailbox_rows_max: u64,
+    /// Free space on the ledger's file system, below which nothing new is taken in; it resumes by itself. More than the ledger's journal and
+    /// memory tables together, so that what is under way can always be written. MiB.
+    pub free_space_min_mb: u64,
     /// Clients are told that what they see is stale when the stream was not read to its end for this long: below the time in which
     /// somebody in a store wonders where the orders are. Seconds.
     pub stale_after_seconds: u32,
@@ -54,6 +57,7 @@ impl Default for Config {
             data_dir: PathBuf::from("orderbell-data"),
             state_retention_hours: 72,
             mailbox_rows_max: 20_000,
+            free_space_min_mb: 512,
             stale_after_seconds: 30,
             listen: Listen::default(),
             tokens: TokenConfig::default(),
@@ -258,6 +262,7 @@ impl Config {
         LedgerOptions {
             state_retention_ms: self.retention_ms(),
             mailbox_rows_max: self.mailbox_rows_max,
+            free_space_min: self.free_space_min_mb << 20,
             emit,
             went_back: false,
         }

@@ -99,6 +99,9 @@ impl Health for State {
             let what = format!("{paid} since the start look like paid orders: orderbell dlq list");
             lights.insert(String::from("dead letters"), what);
         }
+        if self.ledger.is_full() {
+            lights.insert(String::from("disk"), String::from("too little free space: nothing new is taken in"));
+        }
         if let Some(why) = self.ledger.doubt() {
             let what = format!("history cannot be vouched for ({why}): a new epoch, and the log is read again");
             lights.insert(String::from("ledger"), what);

@@ -33,6 +33,9 @@ pub fn open(
     said: &ClientEvent,
     now: UnixMs,
 ) -> Result<Incoming, &'static str> {
+    if ledger.is_full() {
+        return Err("unavailable");
+    }
     let too_long = |text: Option<&str>, max: usize| text.is_some_and(|text| text.chars().count() > max);
     if said.id.is_empty() || too_long(Some(&said.id), ID_CHARS_MAX) {
         return Err("bad-id");

@@ -233,6 +233,9 @@ impl OrderHandler {
     }
 
     async fn turn(&self, turn: Turn) -> Vec<Outcome> {
+        if self.ledger.is_full() {
+            return vec![Outcome::Halt(Reason { code: "disk-full", message: "there is too little free space".into() })];
+        }
         let now = now();
         let mut held = Held::new();
         let mut effects = TurnEffects::default();

@@ -26,6 +26,7 @@ fn handler(dir: &std::path::Path, retention_ms: i64) -> (Arc<Ledger>, OrderHandl
             LedgerOptions {
                 state_retention_ms: retention_ms,
                 mailbox_rows_max: 1000,
+                free_space_min: 0,
                 emit: Emit::Stream,
                 went_back: false,
             },

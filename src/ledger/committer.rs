@@ -26,6 +26,7 @@ use super::disk::{Disk, DiskError, Space};
 use super::effects::{Appended, Incoming, TurnEffects};
 use super::keys;
 use super::outbox::Emit;
+use super::space::Guard;
 use super::stage::{Done, Stage};
 use super::upkeep::Upkeep;
 
@@ -104,6 +105,7 @@ pub(crate) struct Committer {
     pub(crate) failed: Arc<dyn Fn(&str) + Send + Sync>,
     pub(crate) upkeep: Upkeep,
     pub(crate) crowd: Crowd,
+    pub(crate) guard: Guard,
     pub(crate) seq: u64,
     pub(crate) letters: u64,
     pub(crate) emit: Emit,
@@ -158,6 +160,7 @@ impl Committer {
         }
         self.tell(done, answers);
         if tick {
+            self.guard.look();
             self.thin()?;
         }
         Ok(())

@@ -15,6 +15,7 @@ mod keys;
 mod letters;
 mod mailbox;
 mod outbox;
+mod space;
 mod stage;
 pub mod stream;
 mod tools;
@@ -40,6 +41,7 @@ pub use keys::OrderKey;
 pub use letters::{Kept, KeptLetter};
 use mailbox::Mailbox;
 pub use outbox::{Emit, Waiting};
+use space::{Guard, Room};
 use stream::{Growth, StreamSource};
 use upkeep::Upkeep;
 use whole::Whole;
@@ -94,6 +96,8 @@ pub struct LedgerOptions {
     pub state_retention_ms: i64,
     /// Rows of one mailbox. Above it, those that nobody needs any more go, oldest first; live ones stay and are an alarm.
     pub mailbox_rows_max: u64,
+    /// Free space on the ledger's file system, below which nothing new is taken in. Bytes.
+    pub free_space_min: u64,
     /// Where emitted events go.
     pub emit: Emit,
     /// Somebody outside knows that this ledger went back: it begins a new epoch.
@@ -119,6 +123,7 @@ pub struct Ledger {
     growth: Arc<Growth>,
     crowded: Alarms,
     outbox_grown: Arc<Notify>,
+    room: Room,
     /// Why history could not be vouched for, until the log was read again.
     doubt: Mutex<Option<String>>,
     was_doubted: bool,
@@ -170,6 +175,7 @@ impl Ledger {
         let growth = Arc::new(Growth::default());
         let crowded = Alarms::default();
         let outbox_grown = Arc::new(Notify::new());
+        let room = Room::default();
         let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
         let committer = Committer {
             disk: disk.clone(),
@@ -179,6 +185,7 @@ impl Ledger {
             stream: growth.clone(),
             failed: failed.clone(),
             upkeep: Upkeep::new(options.state_retention_ms),
+            guard: Guard::new(dir.to_owned(), options.free_space_min, room.clone()),
             crowd: Crowd::new(options.mailbox_rows_max, crowded.clone()),
             seq: known.seq,
             letters: known.letters,
@@ -203,6 +210,7 @@ impl Ledger {
             growth,
             crowded,
             outbox_grown,
+            room,
             was_doubted: known.doubt.is_some(),
             doubt: Mutex::new(known.doubt),
             epoch: known.epoch,
@@ -327,6 +335,12 @@ impl Ledger {
         let (tx, rx) = oneshot::channel();
         self.sender()?.send_async(Work::Replay(events, letters, tx)).await.map_err(|_| LedgerFailed)?;
         rx.await.map_err(|_| LedgerFailed)
+    }
+
+    /// True while there is too little free space to take anything in.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.room.is_full()
     }
 
     /// Why history could not be vouched for; nothing once the log was read again to its end.

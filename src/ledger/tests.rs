@@ -23,6 +23,7 @@ fn open_with(dir: &Path, mailbox_rows: u64) -> Ledger {
         LedgerOptions {
             state_retention_ms: 1000,
             mailbox_rows_max: mailbox_rows,
+            free_space_min: 0,
             emit: Emit::Stream,
             went_back: false,
         },
@@ -205,7 +206,13 @@ fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
     let ledger = open(dir.path());
     let second = Ledger::open(
         dir.path(),
-        LedgerOptions { state_retention_ms: 1000, mailbox_rows_max: 1000, emit: Emit::Stream, went_back: false },
+        LedgerOptions {
+            state_retention_ms: 1000,
+            mailbox_rows_max: 1000,
+            free_space_min: 0,
+            emit: Emit::Stream,
+            went_back: false,
+        },
         Arc::new(Silence),
         |_| {},
     );
@@ -219,7 +226,13 @@ fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
     drop(disk);
     let newer = Ledger::open(
         dir.path(),
-        LedgerOptions { state_retention_ms: 1000, mailbox_rows_max: 1000, emit: Emit::Stream, went_back: false },
+        LedgerOptions {
+            state_retention_ms: 1000,
+            mailbox_rows_max: 1000,
+            free_space_min: 0,
+            emit: Emit::Stream,
+            went_back: false,
+        },
         Arc::new(Silence),
         |_| {},
     );
@@ -357,7 +370,13 @@ fn damage(dir: &Path) -> u64 {
 async fn a_ledger_that_is_not_whole_begins_a_new_epoch() {
     for emit in [Emit::Stream, Emit::Outbox] {
         let dir = tempfile::tempdir().unwrap();
-        let options = LedgerOptions { state_retention_ms: 3_600_000, mailbox_rows_max: 1000, emit, went_back: false };
+        let options = LedgerOptions {
+            state_retention_ms: 3_600_000,
+            mailbox_rows_max: 1000,
+            free_space_min: 0,
+            emit,
+            went_back: false,
+        };
         let open = || Ledger::open(dir.path(), options, Arc::new(Silence), |error| panic!("{error}")).unwrap();
         let who = Recipient::store(Id::new("1").unwrap());
         let ledger = open();

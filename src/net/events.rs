@@ -91,6 +91,9 @@ async fn produced(net: &Arc<Net>, request: Request) -> Result<Response<Body>, Re
         .to_owned();
     let body = reply::body(request.into_body(), BODY_BYTES_MAX).await?;
     let events = (net.rules.door)(&media, &body)?;
+    if net.ledger.is_full() {
+        return Err(Problem::unavailable("there is too little free space on the ledger's disk", 10_000).into());
+    }
     let (ids, events): (Vec<String>, Vec<_>) = events.into_iter().unzip();
     let appended =
         net.ledger.append(events).await.map_err(|_| Problem::unavailable("the ledger does not write", 5_000))?;

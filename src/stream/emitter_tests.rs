@@ -40,8 +40,13 @@ impl Sink for Topic {
 }
 
 fn open(dir: &std::path::Path) -> Arc<Ledger> {
-    let options =
-        LedgerOptions { state_retention_ms: 3_600_000, mailbox_rows_max: 1000, emit: Emit::Outbox, went_back: false };
+    let options = LedgerOptions {
+        state_retention_ms: 3_600_000,
+        mailbox_rows_max: 1000,
+        free_space_min: 0,
+        emit: Emit::Outbox,
+        went_back: false,
+    };
     Arc::new(Ledger::open(dir, options, Arc::new(Silence), |error| panic!("{error}")).unwrap())
 }
 
