@@ -76,3 +76,26 @@ async fn live_ready_and_metrics_are_on_a_listener_of_their_own() {
     assert_eq!(bell.metric("orderbell_sentinel_violations_total").await, 0);
     assert_eq!(bell.http.ask("/metrics", "").await.unwrap().status, 404, "not on the public one");
 }
+
+/// Backups and dead letters hold what people ordered: a listener that others can reach does not give them out.
+#[tokio::test]
+async fn an_admin_listener_that_is_not_on_loopback_gives_nobodys_orders_out() {
+    let here = Bell::embedded();
+    let admin = Http::new(here.admin);
+    assert_eq!(admin.ask("/letters", "").await.unwrap().status, 200);
+    assert_eq!(admin.ask("/ledger/backup", "").await.unwrap().status, 200);
+
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let args = ["serve", "--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"];
+    let process = orderbell_lab::Process::start(std::path::Path::new(env!("CARGO_BIN_EXE_orderbell")), &args, &[]);
+    let port: u16 = process.out.wait_for("its addresses", |line| {
+        let (_, rest) = line.split_once("metrics on 0.0.0.0:")?;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    });
+    let admin = Http::new(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+    assert_eq!(admin.ask("/live", "").await.unwrap().status, 200);
+    for path in ["/ledger/backup", "/letters", "/letters/1"] {
+        assert_eq!(admin.ask(path, "").await.unwrap().status, 404, "{path}");
+    }
+}
