@@ -58,6 +58,7 @@ async fn on_kafka(parts: &Parts<'_>, kafka: &KafkaConfig, options: &Options) -> 
     let (output, joining) = (kafka.output(), options_of(kafka, ledger));
     joining.check().map_err(|error| StartError::Kafka(error.to_string()))?;
     let failed = |error: orderbell_consumers::SourceError| StartError::Kafka(error.to_string());
+    alone(&joining, ledger.id()).await?;
     let like = kafka.topics.first().unwrap_or(&output);
     let sink = Arc::new(KafkaSink::new(&joining, &output, like).map_err(failed)?);
     match tokio::time::timeout(PREPARE_MAX, sink.prepare()).await {
@@ -71,6 +72,45 @@ async fn on_kafka(parts: &Parts<'_>, kafka: &KafkaConfig, options: &Options) -> 
     let letters = Arc::new(KafkaLetters::new(&joining, Arc::clone(ledger)).map_err(failed)?);
     let source = KafkaSource::join(&joining).map_err(failed)?;
     Ok(Group::start(source, Arc::clone(handler), Arc::clone(ledger), letters, options))
+}
+
+/// Waits until nobody else reads with this group: the ledger is this node's alone, and two that share the partitions would each know half.
+/// One that was killed is a member until its session ends, so it is waited for so long.
+#[cfg(feature = "kafka")]
+async fn alone(joining: &orderbell_consumers::kafka::KafkaOptions, ours: &str) -> Result<(), StartError> {
+    use std::time::{Duration, Instant};
+
+    use orderbell_consumers::kafka::GroupReader;
+
+    const ASK_MAX: Duration = Duration::from_secs(3);
+    /// librdkafka's own session, where the configuration names none, and how much longer is waited.
+    const SESSION_MS: u64 = 45_000;
+    const LONGER_MS: u64 = 5_000;
+
+    let session_ms = joining.properties.get("session.timeout.ms").and_then(|ms| ms.parse().ok()).unwrap_or(SESSION_MS);
+    let until = Instant::now() + Duration::from_millis(session_ms + LONGER_MS);
+    loop {
+        let (options, group) = (joining.clone(), joining.group.clone());
+        let asked = tokio::task::spawn_blocking(move || GroupReader::new(&options, ASK_MAX)?.members(&group));
+        let members = match asked.await {
+            Ok(Ok(members)) => members,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "whether somebody else reads with this group is not known");
+                return Ok(());
+            }
+            Err(_) => return Ok(()),
+        };
+        let Some((_, host)) = members.iter().find(|(id, _)| !id.starts_with(ours)) else { return Ok(()) };
+        if Instant::now() >= until {
+            return Err(StartError::Kafka(format!(
+                "somebody else (host {host}) reads with the group {}: this ledger serves one process; stop the other, or give this one a \
+                 group of its own",
+                joining.group
+            )));
+        }
+        tracing::warn!(host, group = joining.group, "somebody else reads with this group: waiting whether it is gone");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 #[cfg(feature = "kafka")]

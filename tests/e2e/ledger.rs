@@ -198,3 +198,29 @@ async fn a_ledger_that_is_gone_is_made_again_from_the_log() {
     until("all orders are there again", async || open_orders(&bell).await.0 == names(0..40)).await;
     resyncs(&bell, before).await;
 }
+
+#[cfg(feature = "real-kafka")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_that_finds_another_member_of_its_group_leaves_with_a_clear_sentence() {
+    let bell = crate::kafka::bell().await;
+    bell.pays("o1", "1").await;
+    let mut till = bell.till("1", "a").await;
+    till.hears(NewOrder, "o1").await;
+    // A second server with a ledger of its own and the same group.
+    let text = std::fs::read_to_string(&bell.args[1]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (config, data) = (dir.path().join("second.toml"), dir.path().join("data"));
+    std::fs::write(&config, format!("{text}properties = {{ \"session.timeout.ms\" = \"6000\" }}\n")).unwrap();
+    let args = ["serve", "--config", config.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+    let loopback = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let args = [&args[..], &loopback].concat();
+    let exe = std::path::Path::new(env!("CARGO_BIN_EXE_orderbell"));
+    let mut second = orderbell_lab::Process::start(exe, &args, &[]);
+    let ended = tokio::task::block_in_place(|| second.ends());
+    assert_eq!(ended.code(), Some(1), "{}", second.err.text());
+    assert!(second.err.text().contains("give this one a group of its own"), "{}", second.err.text());
+    // The first one was not disturbed.
+    bell.pays("o2", "1").await;
+    till.hears(NewOrder, "o2").await;
+    assert_eq!(red(&bell).await, json!({}));
+}

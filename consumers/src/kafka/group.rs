@@ -41,6 +41,16 @@ impl GroupReader {
             .ok_or_else(|| passing("no broker tells the cluster's name"))
     }
 
+    /// The group's members, by id (for a static member it begins with its instance's name) and host. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Passing`] while the coordinator does not answer, or does not let us ask.
+    pub fn members(&self, group: &str) -> Result<Vec<(String, String)>, SourceError> {
+        let list = self.consumer.client().fetch_group_list(Some(group), self.ask_max).map_err(passing)?;
+        let members = list.groups().iter().flat_map(|group| group.members());
+        Ok(members.map(|member| (member.id().to_owned(), member.client_host().to_owned())).collect())
+    }
+
     /// The group's offsets of these partitions, where it has some. Blocks.
     ///
     /// # Errors
