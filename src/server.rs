@@ -287,7 +287,7 @@ async fn open(
     let ledger = open(config.ledger())?;
     let Some(kafka) = &config.kafka else { return Ok(ledger) };
     // One that is in doubt is behind on purpose.
-    if ledger.doubt().is_some() || !stream::went_back(kafka, &ledger).await {
+    if ledger.is_in_doubt() || !stream::went_back(kafka, &ledger).await {
         return Ok(ledger);
     }
     ledger.close();
@@ -321,7 +321,7 @@ async fn watch(server: Arc<Server>, failed: Arc<dyn Fn(&str) + Send + Sync>, dra
             return failed("the stream of orders is not read any more");
         }
         // The brokers did not answer at the start. The next start sees it and begins a new epoch.
-        if server.group_stats.went_back.value() > 0 && server.ledger.doubt().is_none() && !server.ledger.was_doubted() {
+        if server.group_stats.went_back.value() > 0 && !server.ledger.was_doubted() {
             return failed("this ledger is behind its group: it went back, and must begin a new epoch");
         }
     }
@@ -330,7 +330,7 @@ async fn watch(server: Arc<Server>, failed: Arc<dyn Fn(&str) + Send + Sync>, dra
 /// While the ledger's history is in doubt: waits until the log was read to an end that was seen after this start.
 async fn vouch(server: Arc<Server>, drain: CancellationToken) {
     let since = net::wall_clock();
-    while server.ledger.doubt().is_some() {
+    while server.ledger.is_in_doubt() {
         tokio::select! {
             biased;
             () = drain.cancelled() => return,

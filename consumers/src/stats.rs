@@ -1,7 +1,7 @@
 //! What a group tells about itself: counters, the state of its partitions, and its red lights.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::core::Status;
@@ -70,6 +70,8 @@ pub struct Stats {
     /// Topics of which a partition must be placed, for [`Self::as_of_ms`] to say anything.
     pub(crate) needs: Mutex<Vec<String>>,
     status: Mutex<Vec<Status>>,
+    /// [`Self::as_of_ms`] as of the last second; 0: not known. Read for every frame, so it is one number.
+    as_of_ms: AtomicI64,
     lights: Mutex<BTreeMap<String, String>>,
 }
 
@@ -84,17 +86,14 @@ impl Stats {
     /// one of them, or none is placed. Milliseconds since 1970.
     #[must_use]
     pub fn as_of_ms(&self) -> Option<i64> {
-        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        let needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
-        let has = |topic: &String| status.iter().any(|status| *status.part.topic == **topic);
-        if self.unplaced.value() > 0 || !needs.iter().all(has) {
-            return None;
-        }
-        let known: Option<Vec<i64>> = status.iter().map(|status| status.as_of_ms).collect();
-        known?.into_iter().min()
+        Some(self.as_of_ms.load(Ordering::Relaxed)).filter(|at| *at > 0 && self.unplaced.value() == 0)
     }
 
     pub(crate) fn publish(&self, status: Vec<Status>) {
+        let needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = |topic: &String| status.iter().any(|status| *status.part.topic == **topic);
+        let oldest = status.iter().map(|status| status.as_of_ms.unwrap_or(0)).min().filter(|_| needs.iter().all(has));
+        self.as_of_ms.store(oldest.unwrap_or(0), Ordering::Relaxed);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 

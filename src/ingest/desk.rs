@@ -51,7 +51,7 @@ pub fn open(
     let order = Id::new(&said.order).map_err(|_| "bad-order")?;
     let key = OrderKey { shadow: who.shadow, id: order.clone() };
     // While the log is read again, an order that is not here may merely not be read yet.
-    let missing = if ledger.doubt().is_some() { "unavailable" } else { "not-found" };
+    let missing = if ledger.is_in_doubt() { "unavailable" } else { "not-found" };
     let state = ledger.order(&key).map_err(|_| "unavailable")?.ok_or(missing)?;
     let state: Order = serde_json::from_slice(&state).map_err(|_| "not-found")?;
     if !owns(who, &state) {

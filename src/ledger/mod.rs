@@ -25,6 +25,7 @@ mod whole;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -127,6 +128,8 @@ pub struct Ledger {
     room: Room,
     /// Why history could not be vouched for, until the log was read again.
     doubt: Mutex<Option<String>>,
+    /// The same as one bit: it is asked for every frame.
+    in_doubt: AtomicBool,
     was_doubted: bool,
     epoch: u32,
     id: String,
@@ -213,6 +216,7 @@ impl Ledger {
             outbox_grown,
             room,
             was_doubted: known.doubt.is_some(),
+            in_doubt: AtomicBool::new(known.doubt.is_some()),
             doubt: Mutex::new(known.doubt),
             epoch: known.epoch,
             id: known.id,
@@ -350,6 +354,12 @@ impl Ledger {
         self.doubt.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// True while history could not be vouched for.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Acquire)
+    }
+
     /// True when this start began, or went on, in doubt: what the log says of going back is known then.
     #[must_use]
     pub fn was_doubted(&self) -> bool {
@@ -365,6 +375,7 @@ impl Ledger {
         self.sender()?.send_async(Work::Rebuilt(tx)).await.map_err(|_| LedgerFailed)?;
         rx.await.map_err(|_| LedgerFailed)?;
         self.doubt.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.in_doubt.store(false, Ordering::Release);
         Ok(())
     }
 

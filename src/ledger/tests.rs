@@ -17,20 +17,18 @@ fn open(dir: &Path) -> Ledger {
     open_with(dir, 1_000_000)
 }
 
-fn open_with(dir: &Path, mailbox_rows: u64) -> Ledger {
-    Ledger::open(
-        dir,
-        LedgerOptions {
-            state_retention_ms: 1000,
-            mailbox_rows_max: mailbox_rows,
-            free_space_min: 0,
-            emit: Emit::Stream,
-            went_back: false,
-        },
-        Arc::new(Silence),
-        |error| panic!("{error}"),
-    )
-    .unwrap()
+fn options(mailbox_rows_max: u64) -> LedgerOptions {
+    LedgerOptions {
+        state_retention_ms: 1000,
+        mailbox_rows_max,
+        free_space_min: 0,
+        emit: Emit::Stream,
+        went_back: false,
+    }
+}
+
+fn open_with(dir: &Path, mailbox_rows_max: u64) -> Ledger {
+    Ledger::open(dir, options(mailbox_rows_max), Arc::new(Silence), |error| panic!("{error}")).unwrap()
 }
 
 /// A notice's name begins with its order's: three notices in a row belong to one order, as in life.
@@ -204,18 +202,7 @@ fn what_was_committed_is_there_after_a_reopening() {
 fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
-    let second = Ledger::open(
-        dir.path(),
-        LedgerOptions {
-            state_retention_ms: 1000,
-            mailbox_rows_max: 1000,
-            free_space_min: 0,
-            emit: Emit::Stream,
-            went_back: false,
-        },
-        Arc::new(Silence),
-        |_| {},
-    );
+    let second = Ledger::open(dir.path(), options(1000), Arc::new(Silence), |_| {});
     assert!(matches!(second, Err(OpenError::InUse(_))));
     ledger.close();
     drop(ledger);
@@ -224,18 +211,7 @@ fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
     batch.put(Space::Meta, keys::FORMAT, &(FORMAT + 1).to_be_bytes());
     batch.commit().unwrap();
     drop(disk);
-    let newer = Ledger::open(
-        dir.path(),
-        LedgerOptions {
-            state_retention_ms: 1000,
-            mailbox_rows_max: 1000,
-            free_space_min: 0,
-            emit: Emit::Stream,
-            went_back: false,
-        },
-        Arc::new(Silence),
-        |_| {},
-    );
+    let newer = Ledger::open(dir.path(), options(1000), Arc::new(Silence), |_| {});
     assert!(matches!(newer, Err(OpenError::Newer { found: 2, .. })), "{:?}", newer.err());
 }
 

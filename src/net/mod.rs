@@ -177,7 +177,7 @@ impl Net {
         let since = as_of.unwrap_or(self.began_at);
         let stale_after = i64::try_from(self.limits.stale_after.as_millis()).unwrap_or(i64::MAX);
         // While the log is read again, what is here is a part of what happened.
-        let stale = since.plus_ms(stale_after) < at || self.ledger.doubt().is_some();
+        let stale = since.plus_ms(stale_after) < at || self.ledger.is_in_doubt();
         Freshness { at, as_of, stale }
     }
 

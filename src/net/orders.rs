@@ -47,7 +47,7 @@ pub(crate) async fn open(
     if asked.open.as_deref() != Some("1") {
         return Err(wrong("open", "only open orders are listed: open=1"));
     }
-    if net.ledger.doubt().is_some() {
+    if net.ledger.is_in_doubt() {
         return Err(Problem::unavailable("the log is read again: what is open is not known yet", 2_000).into());
     }
     let from = asked.from.as_deref().map(Id::new).transpose().map_err(|error| wrong("from", error.to_string()))?;

@@ -22,14 +22,13 @@ fn ledger(bell: &Bell, args: &[&str]) -> (i32, String) {
 /// All open orders of store 1, and where to go on.
 async fn open_orders(bell: &Bell) -> (BTreeSet<String>, Position) {
     let (mut orders, mut position, mut from) = (BTreeSet::new(), None, String::new());
+    // While the log is read again, nobody is told half of the truth.
+    let ask = async || bell.http.ask("/v1/orders?open=1", &bell.token("store", "1")).await.unwrap().status;
+    until("what is open is known", async || ask().await == 200).await;
     loop {
         let path = format!("/v1/orders?open=1{from}");
         let answer = bell.http.ask(&path, &bell.token("store", "1")).await.unwrap();
-        if answer.status == 503 {
-            // The log is read again: nobody is told half of the truth.
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            continue;
-        }
+        assert_eq!(answer.status, 200);
         let answer = answer.json();
         orders.extend(
             answer["orders"].as_array().unwrap().iter().map(|order| order["order"].as_str().unwrap().to_owned()),
