@@ -4,6 +4,7 @@
 //! position, how partitions are handed over, what a producer may reorder. Everything else (TLS, SASL, addresses) passes through.
 
 mod group;
+mod inquest;
 mod letters;
 mod offsets;
 mod reader;

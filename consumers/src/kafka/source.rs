@@ -19,13 +19,12 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
+use super::inquest::{Inquest, Step};
 use crate::record::{Header, Offset, Part, Record};
 use crate::seams::{Held, LogEnd, Polled, Source, SourceError};
 
 /// Longest wait for an answer about offsets.
 const ASK_MAX: Duration = Duration::from_secs(5);
-/// After an error that names no partition: how long the innocent ones have to show that they go on.
-const SUSPECT_AFTER: Duration = Duration::from_secs(2);
 
 enum Asked {
     Assign(Vec<Part>),
@@ -116,12 +115,7 @@ pub struct KafkaSource {
     consumer: BaseConsumer<Context>,
     cluster: String,
     places: BTreeMap<Part, Place>,
-    /// An error named no partition, at this time.
-    suspected: Option<Instant>,
-    /// Those that stood still since, to be tried one after another.
-    suspects: VecDeque<Part>,
-    /// The one that is being tried, since when, and whether the error came back.
-    trial: Option<(Part, Instant, bool)>,
+    inquest: Inquest,
 }
 
 impl KafkaSource {
@@ -135,14 +129,7 @@ impl KafkaSource {
             options.consumer().create_with_context(Context::default()).map_err(fatal)?;
         let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(fatal)?;
-        Ok(Self {
-            consumer,
-            cluster: String::new(),
-            places: BTreeMap::new(),
-            suspected: None,
-            suspects: VecDeque::new(),
-            trial: None,
-        })
+        Ok(Self { consumer, cluster: String::new(), places: BTreeMap::new(), inquest: Inquest::default() })
     }
 
     /// What the callback wrote down. An assignment waits until the cluster's name is known: frontiers are kept under it.
@@ -180,69 +167,73 @@ impl KafkaSource {
         match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::BadMessage => {
                 tracing::warn!(%error, "some partition cannot be read on; finding out which");
-                match &mut self.trial {
-                    Some((_, _, again)) => *again = true,
-                    None => drop(self.suspected.get_or_insert_with(Instant::now)),
-                }
+                self.inquest.error(Instant::now());
                 Ok(())
             }
             _ => Err(passing(error)),
         }
     }
 
-    /// Errors of damaged or missing records name no partition. Those that stand still, while there is something to read, are placed anew
-    /// where they stand, one after another: the one at which the error comes back is the one. The others were merely quiet.
+    /// One step of finding out which partition cannot be read on.
     fn look_into(&mut self, out: &mut Vec<Polled>) {
-        let Some(since) = self.suspected.filter(|since| since.elapsed() >= SUSPECT_AFTER) else { return };
-        self.suspected = None;
-        for (part, place) in &mut self.places {
+        let heard = |part: &Part| {
+            self.places.get(part).filter(|place| !place.damaged && !place.paused).map(|place| place.heard)
+        };
+        match self.inquest.step(Instant::now(), heard) {
+            None => (),
+            Some(Step::Ask(since)) => self.ask_around(since, out),
+            Some(Step::Damaged(part)) => {
+                if let Some(place) = self.places.get_mut(&part) {
+                    place.damaged = true;
+                    out.push(Polled::Damaged(part, place.next));
+                }
+            }
+            Some(Step::Try(part)) => {
+                let Some(place) = self.places.get(&part).filter(|place| !place.damaged && !place.paused) else {
+                    return;
+                };
+                let next = place.next;
+                match self.place(&[(part.clone(), next)]) {
+                    Ok(()) => self.inquest.tried(part, Instant::now()),
+                    Err(error) => {
+                        tracing::warn!(%error, %part, "a partition could not be tried");
+                        self.inquest.suspect(part);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Who has something to read, and was silent since then?
+    fn ask_around(&mut self, since: Instant, out: &mut Vec<Polled>) {
+        let mut held_back = Vec::new();
+        for (part, place) in &self.places {
             if place.damaged || place.paused || place.heard > since {
                 continue;
             }
             let Ok((low, high)) = self.consumer.fetch_watermarks(&part.topic, number(part), ASK_MAX) else {
-                self.suspected = Some(Instant::now());
+                self.inquest.error(Instant::now());
                 continue;
             };
             let held = Held { start: offset(low), end: offset(high), by_time: offset(low), committed: None };
             if place.next < held.start || place.next > held.end {
                 out.push(Polled::OutOfRange(part.clone(), held));
             } else if place.next < held.end {
-                self.suspects.push_back(part.clone());
+                held_back.push(part.clone());
             }
         }
-    }
-
-    fn try_suspects(&mut self, out: &mut Vec<Polled>) {
-        if let Some((part, since, again)) = self.trial.take() {
-            let Some(place) = self.places.get_mut(&part) else { return };
-            if again {
-                place.damaged = true;
-                out.push(Polled::Damaged(part, place.next));
-            } else if place.heard <= since && since.elapsed() < SUSPECT_AFTER {
-                self.trial = Some((part, since, false));
-            }
-            return;
+        if let Err(error) = self.consumer.pause(&Self::list(&held_back)) {
+            tracing::warn!(%error, ?held_back, "suspects were not held");
         }
-        let Some(part) = self.suspects.pop_front() else { return };
-        let Some(place) = self.places.get(&part).filter(|place| !place.damaged && !place.paused) else { return };
-        let next = place.next;
-        match self.place(&[(part.clone(), next)]) {
-            Ok(()) => self.trial = Some((part, Instant::now(), false)),
-            Err(error) => {
-                tracing::warn!(%error, %part, "a partition could not be tried");
-                self.suspects.push_back(part);
-            }
+        for part in held_back {
+            self.inquest.suspect(part);
         }
     }
 
     /// librdkafka remembers a pause beyond the assignment: a partition that comes back would stand still for ever.
     fn unpause(&self, parts: &[Part]) {
-        let paused = |part: &&Part| self.places.get(*part).is_some_and(|place| place.paused);
-        let paused: Vec<Part> = parts.iter().filter(paused).cloned().collect();
-        if !paused.is_empty()
-            && let Err(error) = self.consumer.resume(&Self::list(&paused))
-        {
-            tracing::warn!(%error, ?paused, "partitions that go were not resumed");
+        if let Err(error) = self.consumer.resume(&Self::list(parts)) {
+            tracing::warn!(%error, ?parts, "partitions that go were not resumed");
         }
     }
 
@@ -278,7 +269,6 @@ impl Source for KafkaSource {
     fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError> {
         self.take_asked(out);
         self.look_into(out);
-        self.try_suspects(out);
         if !out.is_empty() {
             return Ok(());
         }
@@ -369,7 +359,8 @@ impl Source for KafkaSource {
     }
 
     fn pause(&mut self, parts: &[Part], paused: bool) -> Result<(), SourceError> {
-        let list = Self::list(parts);
+        let list: Vec<Part> = parts.iter().filter(|part| paused || !self.inquest.holds(part)).cloned().collect();
+        let list = Self::list(&list);
         if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) }.map_err(passing)?;
         for part in parts {
             if let Some(place) = self.places.get_mut(part) {

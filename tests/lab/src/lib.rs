@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Generous: a machine may be busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Of what a process said before a scenario failed: enough for its last minute, and a page to read.
+const LAST_LINES: usize = 120;
 
 /// What a process has written so far.
 #[derive(Clone, Default)]
@@ -117,8 +119,17 @@ impl Process {
 }
 
 impl Drop for Process {
+    /// A scenario that fails shows what its servers said: of a rare failure nothing else is left.
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            let said = self.err.text();
+            let lines: Vec<&str> = said.lines().collect();
+            eprintln!(
+                "a process of the scenario said:\n{}",
+                lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+            );
+        }
     }
 }
 
