@@ -1,9 +1,10 @@
 //! A whole topic, read once from its first record to the end that it had at the beginning: for tools. Joins no group, commits nothing.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
@@ -14,9 +15,27 @@ use crate::seams::SourceError;
 
 /// Longest wait for an answer, and for the next record.
 const ASK_MAX: Duration = Duration::from_secs(10);
+/// Between questions to a partition whose leader moves.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 fn passing(error: impl std::fmt::Display) -> SourceError {
     SourceError::Passing(error.to_string())
+}
+
+/// A leader that was just elected, or moves, is not there for a moment: that is no answer yet.
+fn patiently<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, SourceError> {
+    let until = Instant::now() + ASK_MAX;
+    loop {
+        match ask() {
+            Err(error) if moves(&error) && Instant::now() < until => std::thread::park_timeout(ASK_AGAIN),
+            answer => return answer.map_err(passing),
+        }
+    }
+}
+
+fn moves(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(error.rdkafka_error_code(), Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
 }
 
 /// Reads `topic`; `each` says whether to go on. How many records were read; 0 when there is no such topic. Blocks.
@@ -35,7 +54,7 @@ pub fn read_topic(
         metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
     let (mut list, mut ends) = (TopicPartitionList::with_capacity(numbers.len()), BTreeMap::new());
     for number in numbers {
-        let (low, high) = consumer.fetch_watermarks(topic, number, ASK_MAX).map_err(passing)?;
+        let (low, high) = patiently(|| consumer.fetch_watermarks(topic, number, ASK_MAX))?;
         if low < high {
             list.add_partition_offset(topic, number, KafkaOffset::Offset(low)).map_err(passing)?;
             ends.insert(number, high);
@@ -47,7 +66,11 @@ pub fn read_topic(
     while !ends.is_empty() {
         // Control records at the tail are never delivered: silence is the end, too.
         let Some(message) = consumer.poll(ASK_MAX) else { break };
-        let message = message.map_err(passing)?;
+        let message = match message {
+            // Its leader moves: librdkafka finds the new one by itself.
+            Err(error) if moves(&error) => continue,
+            message => message.map_err(passing)?,
+        };
         let number = message.partition();
         let Some(end) = ends.get(&number).copied() else { continue };
         if message.offset() + 1 >= end {
