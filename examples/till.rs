@@ -1,109 +1,158 @@
-//! A till in one page: connect, keep, acknowledge, come back.
+//! A till: rings, keeps what it heard, comes back by itself, and can accept what rings.
 //!
 //! ```sh
 //! export ORDERBELL_TOKEN=$(orderbell token store 17)
-//! cargo run --example till -- 127.0.0.1:8377            # until Ctrl-C
-//! cargo run --example till -- 127.0.0.1:8377 --once     # until the first order
+//! cargo run --example till -- 127.0.0.1:8377                  # until Ctrl-C
+//! cargo run --example till -- 127.0.0.1:8377 --once           # until the first order
+//! cargo run --example till -- 127.0.0.1:8377 --accept A17     # accepts each with this code
 //! ```
 //!
-//! What every till does: it keeps the position of the last notice that it kept, hands it back when it connects again, drops what it knows,
-//! and asks by poll while it cannot connect. A real one would keep notices and position on disk before it acknowledges.
+//! Resuming, repeats, the chain, polling while there is no socket: the client machine does it. What is left to a till is here: what to do
+//! with what it hears, where to keep it, and whom to ask when nobody is heard.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::error::Error;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 
-use orderbell::client::{Heard, Http, Socket};
-use orderbell_protocol::frame::NoticeFrame;
-use orderbell_protocol::{NoticeKind, Position, ServerFrame};
+use orderbell::client::{App, Device};
+use orderbell_protocol::client::{Input, Link, Output, Pace, Saved};
+use orderbell_protocol::event::PickupCode;
+use orderbell_protocol::frame::{NoticeFrame, OpenOrder};
+use orderbell_protocol::{ClientEvent, NoticeKind};
+use tokio::sync::mpsc;
 
-/// First and longest wait before connecting again.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-const DEVICE: &str = "example-till";
-
-#[derive(Default)]
 struct Till {
-    position: Option<Position>,
-    known: HashSet<String>,
+    /// Orders that rang here and are not over: the id of the notice that rang, and the order.
+    ringing: HashMap<String, String>,
+    file: Option<PathBuf>,
     once: bool,
+    accept: Option<String>,
+    say: mpsc::Sender<Input<'static>>,
 }
 
 impl Till {
-    /// Keeps a notice and rings; true when that was all we wanted.
-    fn keep(&mut self, notice: &NoticeFrame) -> bool {
-        if !self.known.insert(notice.notice.id.clone()) {
-            return false;
+    fn ring(&mut self, order: &str, notice: &str, body: &serde_json::Value) -> ControlFlow<()> {
+        println!("ring! new order {order}: {body}");
+        self.ringing.insert(notice.into(), order.into());
+        if let Some(code) = &self.accept {
+            let event = ClientEvent {
+                // The same answer has the same id, however often it is given.
+                id: format!("accept-{order}"),
+                kind: "order.accepted".into(),
+                order: order.into(),
+                code: Some(PickupCode(code.clone())),
+                reason: None,
+                at: None,
+            };
+            // The queue holds more than a hand can tap; a full one is a till that nobody stands at.
+            let _queued = self.say.try_send(Input::Say(event));
         }
-        self.position = Some(notice.position);
-        let order = &notice.notice.order;
-        match notice.notice.kind {
-            NoticeKind::NewOrder => println!("ring! new order {order}: {}", notice.notice.body),
-            NoticeKind::Cancelled | NoticeKind::Refused => {
-                // Silent, unless the order rang here.
-                let rang = notice.notice.body["cancels"].as_str().is_some_and(|id| self.known.contains(id));
-                println!("order {order} is off{}", if rang { ": stop cooking" } else { "" });
-            }
-            _ => println!("order {order}: {:?}", notice.notice.kind),
-        }
-        self.once && notice.notice.kind == NoticeKind::NewOrder
+        if self.once && self.accept.is_none() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Listens until the socket ends, or until we have what we wanted. How long the server wants us to stay away, if it said so.
-    async fn listen(&mut self, mut socket: Socket) -> Result<Option<Duration>, Box<dyn Error>> {
-        let mut away = None;
-        loop {
-            match socket.next().await? {
-                Heard::Notice(notice) => {
-                    let enough = self.keep(&notice);
-                    socket.ack(notice.position).await?;
-                    if enough {
-                        std::process::exit(0);
-                    }
+    fn notice(&mut self, notice: &NoticeFrame) -> ControlFlow<()> {
+        let told = &notice.notice;
+        match told.kind {
+            NoticeKind::NewOrder => return self.ring(&told.order, &told.id, &told.body),
+            NoticeKind::Taken => {
+                println!("order {} is taken, code {}", told.order, told.body["code"].as_str().unwrap_or("none"));
+                self.ringing.retain(|_, order| *order != told.order);
+                if self.once {
+                    return ControlFlow::Break(());
                 }
-                Heard::Frame(ServerFrame::Leave { retry_ms }) => {
-                    away = Some(Duration::from_millis(u64::from(retry_ms)))
-                }
-                Heard::Frame(_) => {}
-                Heard::Closed(Some((4200, why))) => {
-                    eprintln!("our position is of no use any more ({why}): starting without one");
-                    self.position = None;
-                    return Ok(Some(Duration::ZERO));
-                }
-                Heard::Closed(Some((code, why))) if (4000..4100).contains(&code) || code == 3000 => {
-                    return Err(format!("closed for good: {code} {why}").into());
-                }
-                Heard::Closed(_) => return Ok(away),
             }
+            NoticeKind::Cancelled | NoticeKind::Refused => {
+                // Silent, unless the order rang here.
+                if told.body["cancels"].as_str().is_some_and(|id| self.ringing.remove(id).is_some()) {
+                    println!("order {} is off: stop", told.order);
+                }
+            }
+            NoticeKind::Declined => println!("order {}: too late, it was {}", told.order, told.body["reason"]),
+            NoticeKind::PickupCode | NoticeKind::Ready => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// What is open takes the place of what we had: for a new till, and after the server's history began anew.
+    fn open(&mut self, orders: Vec<OpenOrder>) -> ControlFlow<()> {
+        println!("{} open orders", orders.len());
+        for order in orders.iter().filter(|order| order.stage == "paid") {
+            let notice = order.notice.as_deref().unwrap_or(&order.order);
+            if !self.ringing.contains_key(notice) {
+                self.ring(&order.order, notice, &order.body)?;
+            }
+        }
+        self.ringing.retain(|_, ringing| orders.iter().any(|order| order.order == *ringing));
+        ControlFlow::Continue(())
+    }
+}
+
+impl App for Till {
+    fn told(&mut self, told: Output) -> ControlFlow<()> {
+        match told {
+            Output::Notice(notice) => return self.notice(&notice),
+            Output::OpenOrders(orders) => return self.open(orders),
+            Output::Answered { id, refused: Some(why) } => println!("{id} was not taken: {why}"),
+            // Here a real till would ask the order system itself, until it hears otherwise.
+            Output::Link(Link::Unreachable) => println!("nobody is heard: ask the order system"),
+            Output::Stale(true) => println!("what the server knows is old: ask the order system"),
+            Output::Stale(false) => println!("what the server knows is new again"),
+            Output::Link(link) => println!("link: {link:?}"),
+            Output::Fault(code, why) => eprintln!("the server complains of this till: {code} {why}"),
+            Output::TokenNeeded => {
+                eprintln!("the token is not good (any more)");
+                return ControlFlow::Break(());
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Written aside and moved into place: a till that loses its power has the old one or the new one.
+    fn keep(&mut self, saved: &Saved) {
+        let Some(file) = &self.file else { return };
+        let aside = file.with_extension("new");
+        let written = serde_json::to_vec(saved)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| std::fs::write(&aside, bytes))
+            .and_then(|()| std::fs::File::open(&aside)?.sync_all())
+            .and_then(|()| std::fs::rename(&aside, file));
+        if let Err(error) = written {
+            // What cannot be kept must not be acknowledged.
+            eprintln!("{}: {error}", file.display());
+            std::process::exit(1);
         }
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    let usage = "till ADDRESS [--device ID] [--state FILE] [--accept CODE] [--once]";
     let mut args = std::env::args().skip(1);
-    let server: SocketAddr = args.next().ok_or("till ADDRESS [--once]")?.parse()?;
+    let server: SocketAddr = args.next().ok_or(usage)?.parse()?;
     let token = std::env::var("ORDERBELL_TOKEN").map_err(|_| "ORDERBELL_TOKEN holds no token")?;
-    let mut till = Till { once: args.any(|word| word == "--once"), ..Till::default() };
-    let (http, mut wait) = (Http::new(server), BACK_OFF.0);
-    loop {
-        let away = match Socket::hello(server, &token, DEVICE, till.position).await {
-            Ok(socket) => {
-                wait = BACK_OFF.0;
-                till.listen(socket).await?
-            }
-            Err(error) => {
-                eprintln!("no socket ({error}): polling");
-                if let Ok(answer) = http.poll(&token, DEVICE, till.position, Duration::ZERO).await {
-                    if answer.notices.iter().any(|notice| till.keep(notice)) {
-                        return Ok(());
-                    }
-                    till.position = Some(answer.position);
-                }
-                None
-            }
-        };
-        tokio::time::sleep(away.unwrap_or(wait)).await;
-        wait = (wait * 2).min(BACK_OFF.1);
+    let (say, said) = mpsc::channel(256);
+    let mut till = Till { ringing: HashMap::new(), file: None, once: false, accept: None, say };
+    let mut device = String::from("example-till");
+    while let Some(word) = args.next() {
+        match word.as_str() {
+            "--once" => till.once = true,
+            "--device" => device = args.next().ok_or(usage)?,
+            "--state" => till.file = Some(args.next().ok_or(usage)?.into()),
+            "--accept" => till.accept = Some(args.next().ok_or(usage)?),
+            _ => return Err(usage.into()),
+        }
+    }
+    let saved = match till.file.as_ref().map(std::fs::read) {
+        Some(Ok(bytes)) => serde_json::from_slice(&bytes)?,
+        _ => Saved::default(),
+    };
+    let seed = u64::from(std::process::id());
+    let device = Device::new(server, &token, &device, saved, Pace::default(), seed);
+    tokio::select! {
+        () = device.run(&mut till, said) => Ok(()),
+        ended = tokio::signal::ctrl_c() => Ok(ended?),
     }
 }

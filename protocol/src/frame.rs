@@ -234,7 +234,7 @@ pub fn encode_poll(
 }
 
 /// A `notice` frame as a client reads it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct NoticeFrame {
     /// Where it stands; what is acknowledged.
     pub position: Position,
@@ -276,6 +276,61 @@ pub struct PollAnswer {
     /// How new what the server knows is.
     #[serde(flatten)]
     pub fresh: Freshness,
+}
+
+/// What a client sees of one order.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct OpenOrder {
+    /// Its id.
+    pub order: String,
+    /// How far it is: `unknown`, `created`, `paid`, `accepted`, `ready`, `picked_up`.
+    pub stage: String,
+    /// Something is to be done or waited for.
+    pub open: bool,
+    /// How it ended early: `refused`, `cancelled`, `refunded`, `expired`.
+    #[serde(default)]
+    pub end: Option<String>,
+    /// When something was last heard of it. Milliseconds.
+    pub at: UnixMs,
+    /// To a store: the id of its `new_order`.
+    #[serde(default)]
+    pub notice: Option<String>,
+    /// What this recipient may see of it.
+    pub body: serde_json::Value,
+}
+
+/// A page of open orders as a client reads it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct OrdersAnswer {
+    /// Those of this page.
+    pub orders: Vec<OpenOrder>,
+    /// A position of the same moment. The first page's is the one to go on from.
+    pub position: Position,
+    /// More follow: ask from here.
+    #[serde(default)]
+    pub next: Option<String>,
+    /// How new what the server knows is.
+    #[serde(flatten)]
+    pub fresh: Freshness,
+}
+
+/// What became of one posted event.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Told {
+    /// The client's own id of the event.
+    pub id: String,
+    /// As in a `logged` frame.
+    pub status: String,
+    /// As in a `logged` frame.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// What became of posted events, in their order.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ToldAnswer {
+    /// One for each.
+    pub events: Vec<Told>,
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! The language that is spoken in every room of Orderbell.
 //!
 //! Facts that come in ([`event`]), messages that go out ([`notice`], [`page`]), where a reader stands ([`position`]), who reads
-//! ([`recipient`]), what goes over the wire ([`frame`], [`close`], [`problem`]) and the pure protocol state of one client ([`session`]).
+//! ([`recipient`]), what goes over the wire ([`frame`], [`close`], [`problem`]) and the pure protocol state of one client, on the server's side
+//! ([`session`]) and on its own ([`client`]).
 //!
 //! This crate has no clock, no task, no lock and no socket: time is an argument, bytes come in and go out as values. It is the one
 //! place that knows how a frame looks as JSON.
 
+pub mod client;
 pub mod close;
 pub mod event;
 pub mod frame;

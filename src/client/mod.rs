@@ -1,5 +1,7 @@
-//! A small client over real sockets: for the demo, the benches and the tests. It connects, says hello, hears and acknowledges; it does
-//! not reconnect by itself.
+//! Clients over real sockets: [`Device`] is a whole till or phone, which comes back by itself; [`Socket`] and [`Http`] are its parts, for
+//! the demo, the benches and the tests, which decide each step themselves.
+
+mod device;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,9 +17,11 @@ use orderbell_protocol::frame::{NoticeFrame, PollAnswer};
 use orderbell_protocol::{ClientEvent, ClientFrame, Position, SUBPROTOCOL, ServerFrame};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+pub use device::{App, Device};
 
 /// Connecting, or one request, takes at most this long beside the wait that was asked for.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
@@ -48,6 +52,11 @@ impl Answer {
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
+}
+
+/// As a value in a query.
+pub(crate) fn escaped(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
 /// HTTP to one server, with kept connections.
@@ -141,6 +150,9 @@ impl Http {
     }
 }
 
+/// How a connection ended: the close frame's code and reason, if there was one.
+pub type Closed = Option<(u16, String)>;
+
 /// What a socket hears.
 #[derive(Debug)]
 pub enum Heard {
@@ -149,7 +161,7 @@ pub enum Heard {
     /// Anything else that the server says.
     Frame(ServerFrame),
     /// The end, with code and reason if there was a close frame.
-    Closed(Option<(u16, String)>),
+    Closed(Closed),
 }
 
 /// One WebSocket.
@@ -229,25 +241,28 @@ impl Socket {
     /// # Errors
     /// A frame that is not of the protocol.
     pub async fn next(&mut self) -> Result<Heard, ClientError> {
+        match self.text().await {
+            Ok(text) if text.starts_with("{\"type\":\"notice\"") => {
+                serde_json::from_str(&text).map(Heard::Notice).map_err(failed)
+            }
+            Ok(text) => serde_json::from_str(&text).map(Heard::Frame).map_err(failed),
+            Err(close) => Ok(Heard::Closed(close)),
+        }
+    }
+
+    /// The next text frame as it is. May be dropped while it waits: nothing is lost.
+    ///
+    /// # Errors
+    /// The connection is gone: the close frame's code and reason, if there was one.
+    pub async fn text(&mut self) -> Result<String, Closed> {
         loop {
             match self.stream.next().await {
-                Some(Ok(Message::Text(text))) if text.starts_with("{\"type\":\"notice\"") => {
-                    return serde_json::from_str(&text).map(Heard::Notice).map_err(failed);
-                }
-                Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).map(Heard::Frame).map_err(failed),
+                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
                 Some(Ok(Message::Close(frame))) => {
-                    return Ok(Heard::Closed(
-                        frame.map(|frame| (u16::from(frame.code), frame.reason.as_str().to_owned())),
-                    ));
+                    return Err(frame.map(|frame| (u16::from(frame.code), frame.reason.as_str().to_owned())));
                 }
                 Some(Ok(_)) => {}
-                None
-                | Some(Err(
-                    WsError::ConnectionClosed | WsError::AlreadyClosed | WsError::Io(_) | WsError::Protocol(_),
-                )) => {
-                    return Ok(Heard::Closed(None));
-                }
-                Some(Err(error)) => return Err(failed(error)),
+                None | Some(Err(_)) => return Err(None),
             }
         }
     }

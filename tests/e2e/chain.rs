@@ -84,7 +84,10 @@ impl Bell {
 
     fn serve(dir: &Path, args: &[String]) -> (Process, SocketAddr, SocketAddr) {
         let data = dir.to_str().unwrap();
-        let mut all = vec!["serve", "--data-dir", data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let mut all = vec!["serve", "--data-dir", data, "--admin", "127.0.0.1:0"];
+        if !args.iter().any(|arg| arg == "--listen") {
+            all.extend(["--listen", "127.0.0.1:0"]);
+        }
         all.extend(args.iter().map(String::as_str));
         let process = Process::start(Path::new(env!("CARGO_BIN_EXE_orderbell")), &all, &[("ORDERBELL_LOG", "info")]);
         let (public, admin) = process.out.wait_for("its addresses", |line| {
