@@ -622,3 +622,21 @@ fn a_position_of_no_use_is_not_hammered() {
     assert_eq!(out, [], "the second time it waits");
     assert!(client.deadline().unwrap() >= Duration::from_millis(250));
 }
+
+#[test]
+fn an_answer_from_before_the_socket_does_not_take_it_back() {
+    let (mut client, mut out) = live();
+    let start = Duration::from_secs(1);
+    client.input(Input::Closed(None), start, &mut out);
+    assert!(matches!(&out[..], [Output::Poll(Some(_))]), "{out:?}");
+    client.input(Input::Time, start * 2, &mut out);
+    client.input(Input::Opened, start * 2, &mut out);
+    let welcome = json!({"type": "welcome", "recipient": "store:1", "device": "till-1", "position": "1.2.0000",
+        "heartbeat_ms": 10_000, "window": 4, "frame_bytes_max": 16_384, "at": 1});
+    client.input(Input::Text(&welcome.to_string()), start * 2, &mut out);
+    client.input(Input::Text(&pushed(5, 2)), start * 2, &mut out);
+    client.input(Input::Closed(None), start * 3, &mut out);
+    let answer = json!({"notices": [], "position": "1.2.0000", "head": "1.2.0000", "next_poll_ms": 60_000, "at": 1});
+    client.input(Input::Answer { status: 200, body: &answer.to_string(), retry_after: None }, start * 3, &mut out);
+    assert_eq!(client.saved().position.unwrap().to_string(), "1.5.0000");
+}
