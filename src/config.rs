@@ -28,6 +28,9 @@ pub struct Config {
     /// Notices that one mailbox keeps. Above it, those of ended orders go, oldest first; a client that stands below them hears 410. Live
     /// ones stay, and more of them than this is a red light. Bounds what three days of a very busy store cost.
     pub mailbox_rows_max: u64,
+    /// How long it is kept what became of each notice on each device (sent, received, shown), for `GET /v1/orders/ID`; 0 keeps nothing. A
+    /// complaint about a lost order comes on the same day. Hours.
+    pub timeline_hours: u32,
     /// Free space on the ledger's file system, below which nothing new is taken in; it resumes by itself. More than the ledger's journal and
     /// memory tables together, so that what is under way can always be written. MiB.
     pub free_space_min_mb: u64,
@@ -57,6 +60,7 @@ impl Default for Config {
             data_dir: PathBuf::from("orderbell-data"),
             state_retention_hours: 72,
             mailbox_rows_max: 20_000,
+            timeline_hours: 24,
             free_space_min_mb: 512,
             stale_after_seconds: 30,
             listen: Listen::default(),
@@ -262,6 +266,7 @@ impl Config {
         LedgerOptions {
             state_retention_ms: self.retention_ms(),
             mailbox_rows_max: self.mailbox_rows_max,
+            trail_ms: i64::from(self.timeline_hours) * 3_600_000,
             free_space_min: self.free_space_min_mb << 20,
             emit,
             went_back: false,

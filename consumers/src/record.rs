@@ -52,6 +52,8 @@ pub struct Record {
     pub offset: Offset,
     /// The log's time stamp. Milliseconds since 1970; 0 when the log has none.
     pub timestamp_ms: i64,
+    /// When the source delivered it. Milliseconds since 1970; 0 when it was not read from a log.
+    pub read_ms: i64,
     /// The key, unless null.
     pub key: Option<Bytes>,
     /// The value, unless null (a tombstone).

@@ -85,6 +85,7 @@ impl Log {
             part: Part { topic: self.topic.clone(), number: partition },
             offset,
             timestamp_ms: now_ms(),
+            read_ms: now_ms(),
             key: Some(Bytes::copy_from_slice(key.as_bytes())),
             value: Some(Bytes::copy_from_slice(value.as_bytes())),
             headers: Vec::new(),

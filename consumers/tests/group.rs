@@ -358,6 +358,7 @@ async fn an_injected_record_runs_in_its_keys_queue_and_moves_no_frontier() {
         part: Part::new("mine", 0),
         offset: 0,
         timestamp_ms: 0,
+        read_ms: 0,
         key: Some(Bytes::from_static(b"k")),
         value: Some(Bytes::from_static(b"ok")),
         headers: Vec::new(),

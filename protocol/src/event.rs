@@ -123,6 +123,8 @@ pub struct Event {
     pub source: String,
     /// When it happened.
     pub at: UnixMs,
+    /// When it was read here; nothing when it did not come from a log.
+    pub read_at: Option<UnixMs>,
     /// The order's version in its source, when that source counts.
     pub version: Option<u64>,
     /// The store, when the event names it.

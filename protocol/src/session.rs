@@ -146,6 +146,17 @@ pub enum Output {
     Ping,
     /// Note where the device stands.
     Stand(Standing),
+    /// Notices were sent: a stretch of the mailbox, both ends included. For an order's story; nothing follows from it.
+    Sent {
+        /// Seq of the first.
+        from: u64,
+        /// Seq of the last.
+        to: u64,
+        /// The same of all.
+        attempt: u32,
+    },
+    /// The client has received and kept everything up to here. For an order's story; [`Output::Stand`] says where it stands.
+    Received(Position),
     /// The client says that a person has seen this notice.
     Shown(Position),
     /// The client cannot use this notice: an alarm. It counts as acknowledged.
@@ -428,6 +439,7 @@ impl Session {
         if !live.sent.contains(&position) {
             return self.close(Close::BadMessage("ack of a notice that was not sent"), out);
         }
+        out.push(Output::Received(position));
         // An acknowledgement that moves on is bounded by what was sent, and a client that catches up sends many: it costs nothing.
         self.bucket.0 += 1000;
         live.pass(position, &limits, now, out);

@@ -280,7 +280,7 @@ impl World {
             }
             // Whoever has a socket answers pings without being asked.
             O::Ping if self.open => self.serve(session::Input::Control),
-            O::Ping | O::Shown(_) | O::Unusable { .. } | O::GaveUp(_) => {}
+            O::Ping | O::Sent { .. } | O::Received(_) | O::Shown(_) | O::Unusable { .. } | O::GaveUp(_) => {}
         }
     }
 

@@ -222,7 +222,7 @@ impl World {
                     assert!(status == "logged" || (full && reason.as_deref() == Some("busy")), "{text}");
                 }
             }
-            Output::Ping | Output::GaveUp(_) | Output::Shown(_) => {}
+            Output::Ping | Output::GaveUp(_) | Output::Shown(_) | Output::Sent { .. } | Output::Received(_) => {}
             Output::Unusable { position, reason } => {
                 assert!(self.got.contains_key(&position.seq) && reason == "no-printer", "{reason}");
                 self.unusable += 1;

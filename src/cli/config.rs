@@ -93,6 +93,7 @@ pub(crate) fn run_mapping(command: &MappingCommand) -> Result<(), ExitCode> {
             part: Part::new("sample", 0),
             offset: 0,
             timestamp_ms: now.0,
+            read_ms: 0,
             key: key.as_ref().map(|key| Bytes::copy_from_slice(key.as_bytes())),
             value: Some(Bytes::copy_from_slice(value)),
             headers: header
@@ -157,6 +158,7 @@ mod tests {
             part: Part::new("sample", 0),
             offset: 0,
             timestamp_ms: 1_790_000_000_000,
+            read_ms: 0,
             key: None,
             value: Some(Bytes::copy_from_slice(value.as_bytes())),
             headers: Vec::new(),

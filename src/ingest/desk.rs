@@ -7,9 +7,9 @@ use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, NoticeKind, Recip
 use serde_json::{Map, Value, json};
 
 use super::life::{Order, Stage};
-use super::notices;
 use super::outgoing::{self, Outgoing};
-use crate::ledger::{Incoming, Ledger, OrderKey};
+use super::{notices, timeline};
+use crate::ledger::{Incoming, Ledger, OrderKey, Trail};
 
 /// Longest id that a client gives an event, longest pickup code and longest reason, in characters.
 const ID_CHARS_MAX: usize = 64;
@@ -80,9 +80,10 @@ fn owns(who: &Recipient, order: &Order) -> bool {
     owner == Some(&who.id)
 }
 
-/// What a recipient sees of an order; nothing when it is not theirs. The same allow-list as for notices.
+/// What a recipient sees of an order, with its story when a trail is given; nothing when it is not theirs. The same allow-list as for
+/// notices.
 #[must_use]
-pub fn view(who: &Recipient, key: &OrderKey, state: &[u8]) -> Option<Value> {
+pub fn view(who: &Recipient, key: &OrderKey, state: &[u8], trail: Option<&Trail>) -> Option<Value> {
     let order: Order = serde_json::from_slice(state).ok()?;
     if key.shadow != who.shadow || !owns(who, &order) {
         return None;
@@ -97,6 +98,9 @@ pub fn view(who: &Recipient, key: &OrderKey, state: &[u8]) -> Option<Value> {
     }
     if let Some(end) = order.end() {
         seen["end"] = end.word().into();
+    }
+    if let Some(trail) = trail {
+        seen["timeline"] = timeline::timeline(&order, who, key, trail).into();
     }
     Some(seen)
 }

@@ -74,6 +74,7 @@ fn incoming(
         part: Part::new(crate::ledger::stream::TOPIC, 0),
         offset: 0,
         timestamp_ms: now.0,
+        read_ms: 0,
         key: None,
         value: Some(value.clone()),
         headers: vec![("content-type".into(), Some(Bytes::from_static(content_type.as_bytes())))],

@@ -83,6 +83,7 @@ impl OrderHandler {
             part: Part::new(SWEEP_TOPIC, 0),
             offset: 0,
             timestamp_ms: due.0,
+            read_ms: 0,
             key: Some(Bytes::copy_from_slice(order.id.as_str().as_bytes())),
             value: Some(Bytes::copy_from_slice(&[shadow])),
             headers: Vec::new(),

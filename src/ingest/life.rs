@@ -134,6 +134,24 @@ const SEEN_MAX: usize = 32;
 /// Sources whose versions one order remembers.
 const SOURCES_MAX: usize = 8;
 
+/// Events that one order keeps for its story: the line has five stages and an end, and tills that are late say so.
+const STORY_MAX: usize = 12;
+
+/// One event of an order's story. Stored as a short array.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Heard(
+    /// The type's name.
+    pub(super) String,
+    /// When it happened.
+    pub(super) UnixMs,
+    /// When it was read.
+    pub(super) Option<UnixMs>,
+    /// When it was decided upon.
+    pub(super) UnixMs,
+    /// The device that said it.
+    pub(super) Option<Id>,
+);
+
 /// A notice that waits for its recipient, or for the code that it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Owed {
@@ -167,6 +185,8 @@ pub struct Order {
     ended_at: Option<UnixMs>,
     /// When something was last heard of it, by event time.
     last_at: UnixMs,
+    /// What moved it, oldest first; for its story.
+    pub(super) story: Vec<Heard>,
 }
 
 /// What an event was.
@@ -252,6 +272,7 @@ impl Order {
         let behind = order.is_behind(event);
         order.fill(event);
         let mut effects = nothing(if behind { Verdict::Stale } else { order.advance(event) });
+        order.tell_of(event, now, effects.verdict);
         if effects.verdict == Verdict::LatePayment {
             effects.emits.push((E::LatePayment, event.at));
         }
@@ -393,6 +414,15 @@ impl Order {
         let after = self.ended_at.is_some_and(|ended_at| event.at > ended_at);
         let unpaid = self.end.is_some_and(|end| end != End::Refunded) && self.stage < Stage::Paid;
         after && unpaid && !self.late_payment
+    }
+
+    /// What moved it, and what somebody here said, belongs to its story.
+    fn tell_of(&mut self, event: &Event, now: UnixMs, verdict: Verdict) {
+        let counts = event.device.is_some() || matches!(verdict, Verdict::Moved | Verdict::LatePayment);
+        if counts && self.story.len() < STORY_MAX {
+            let (name, device) = (event.kind.name().to_owned(), event.device.clone());
+            self.story.push(Heard(name, event.at, event.read_at, now, device));
+        }
     }
 
     /// Moves along the line and notes who is owed what.

@@ -11,6 +11,7 @@ fn event(kind: E, id: &str) -> Event {
         id: id.into(),
         source: "shop".into(),
         at: NOW,
+        read_at: None,
         version: None,
         store: Some(Id::new("s1").unwrap()),
         customer: Some(Id::new("c1").unwrap()),

@@ -277,6 +277,7 @@ impl Mapping {
             id,
             source: envelope.source.clone().or_else(|| text(&self.source)).map(clip).unwrap_or_default(),
             at: at_ms,
+            read_at: (record.read_ms > 0).then_some(UnixMs(record.read_ms)),
             version: at(&self.version).and_then(Value::as_u64),
             store,
             customer,

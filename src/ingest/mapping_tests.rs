@@ -10,6 +10,7 @@ fn record(key: Option<&str>, value: &str, headers: &[(&str, &str)]) -> Record {
         part: Part::new("orders", 0),
         offset: 0,
         timestamp_ms: NOW.0,
+        read_ms: NOW.0,
         key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
         headers: headers

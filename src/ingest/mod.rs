@@ -11,6 +11,7 @@ pub mod mapping;
 pub mod notices;
 mod outgoing;
 mod time;
+mod timeline;
 
 pub use handler::{IngestStats, OrderHandler, SWEEP_TOPIC};
 pub use mapping::Mapping;

@@ -28,6 +28,7 @@ use super::keys;
 use super::outbox::Emit;
 use super::space::Guard;
 use super::stage::{Done, Stage};
+use super::trail::Trails;
 use super::upkeep::Upkeep;
 
 /// Work items folded into one batch: bounds how long an fsync's callers wait for each other.
@@ -101,6 +102,7 @@ pub(crate) struct Committer {
     pub(crate) rx: flume::Receiver<Work>,
     pub(crate) bell: Arc<dyn Bell>,
     pub(crate) standings: Arc<Standings>,
+    pub(crate) trails: Arc<Trails>,
     pub(crate) stream: Arc<super::stream::Growth>,
     pub(crate) failed: Arc<dyn Fn(&str) + Send + Sync>,
     pub(crate) upkeep: Upkeep,
@@ -152,11 +154,13 @@ impl Committer {
             for ((who, device), standing) in self.standings.begin() {
                 stage.standing(&who, &device, standing);
             }
+            self.trails.write(&mut stage);
             self.upkeep.step(&disk.view(), &mut stage, now())?;
         }
         let done = stage.commit(self.seq)?;
         if tick {
             self.standings.end();
+            self.trails.written();
         }
         self.tell(done, answers);
         if tick {

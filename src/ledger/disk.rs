@@ -1,6 +1,6 @@
 //! The one file that knows fjall.
 //!
-//! Four keyspaces, one journal: a batch over all of them is atomic, and `durability(SyncData)` makes fjall write the journal, fsync it,
+//! Five keyspaces, one journal: a batch over all of them is atomic, and `durability(SyncData)` makes fjall write the journal, fsync it,
 //! and only then show the batch to readers. So a snapshot never sees anything that is not durable; the durable head is simply what a
 //! snapshot sees. That order is what "store first, ring later" rests on, and `tests/mutants` holds a patch that breaks it.
 //!
@@ -48,10 +48,12 @@ pub(crate) enum Space {
     Stream,
     /// Frontiers, cursors, floors, event ids, dead letters, and what the ledger knows of itself.
     Meta,
+    /// What became of notices, for stories.
+    Trail,
 }
 
 impl Space {
-    pub(crate) const ALL: [Self; 4] = [Self::Orders, Self::Mail, Self::Stream, Self::Meta];
+    pub(crate) const ALL: [Self; 5] = [Self::Orders, Self::Mail, Self::Stream, Self::Meta, Self::Trail];
 
     /// Its place in a set of keyspaces.
     pub(crate) fn bit(self) -> u8 {
@@ -62,7 +64,7 @@ impl Space {
 /// An open database.
 pub(crate) struct Disk {
     db: Database,
-    spaces: [Keyspace; 4],
+    spaces: [Keyspace; 5],
     /// Number of the newest commit.
     commits: AtomicU64,
 }
@@ -71,7 +73,7 @@ impl Disk {
     pub(crate) fn open(dir: &Path) -> Result<Self, DiskError> {
         let db = Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).open()?;
         let space = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
-        let spaces = [space("orders")?, space("mail")?, space("stream")?, space("meta")?];
+        let spaces = [space("orders")?, space("mail")?, space("stream")?, space("meta")?, space("trail")?];
         Ok(Self { db, spaces, commits: AtomicU64::new(0) })
     }
 

@@ -71,7 +71,7 @@ pub struct KeptLetter {
 
 impl KeptLetter {
     pub(crate) fn of(letter: &Letter, at: UnixMs) -> Self {
-        let Record { part, offset, timestamp_ms, key, value, headers } = &letter.record;
+        let Record { part, offset, timestamp_ms, key, value, headers, .. } = &letter.record;
         Self {
             at,
             topic: part.topic.to_string(),

@@ -19,6 +19,8 @@ const PAGE_BYTES_MAX: usize = 64 * 1024;
 
 const SUPERSEDED: u8 = 1;
 const STUB: u8 = 2;
+/// The time of storing follows the header: rows of format 1 have none.
+const TIMED: u8 = 4;
 const HEADER: usize = 1 + 2 + 8;
 
 /// A row of a mailbox.
@@ -27,12 +29,19 @@ pub(crate) struct MailRow {
     flags: u8,
     pub(crate) check: u16,
     expires_at: UnixMs,
+    stored_at: UnixMs,
     notice: Vec<u8>,
 }
 
 impl MailRow {
-    pub(crate) fn live(id: &str, expires_at: UnixMs, notice: &Encoded) -> Self {
-        Self { flags: 0, check: check_bits(id), expires_at, notice: notice.as_str().as_bytes().to_vec() }
+    pub(crate) fn live(id: &str, expires_at: UnixMs, stored_at: UnixMs, notice: &Encoded) -> Self {
+        let notice = notice.as_str().as_bytes().to_vec();
+        Self { flags: TIMED, check: check_bits(id), expires_at, stored_at, notice }
+    }
+
+    /// When the batch of this row was written.
+    pub(crate) fn stored_at(&self) -> Option<UnixMs> {
+        (self.flags & TIMED != 0).then_some(self.stored_at)
     }
 
     pub(crate) fn superseded(mut self) -> Self {
@@ -55,21 +64,30 @@ impl MailRow {
 
     /// True when a reader is given this row at `now`.
     fn rings(&self, now: UnixMs) -> bool {
-        self.flags == 0 && self.expires_at > now
+        self.flags & (SUPERSEDED | STUB) == 0 && self.expires_at > now
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(HEADER + self.notice.len());
+        let mut row = Vec::with_capacity(HEADER + 8 + self.notice.len());
         row.push(self.flags);
         row.extend(self.check.to_be_bytes());
         row.extend(self.expires_at.0.to_be_bytes());
+        if self.flags & TIMED != 0 {
+            row.extend(self.stored_at.0.to_be_bytes());
+        }
         row.extend_from_slice(&self.notice);
         row
     }
 
     pub(crate) fn decode(row: &[u8]) -> Option<Self> {
-        let (head, notice) = row.split_at_checked(HEADER)?;
+        let (head, mut notice) = row.split_at_checked(HEADER)?;
+        let mut stored_at = UnixMs(0);
+        if head[0] & TIMED != 0 {
+            let (at, rest) = notice.split_first_chunk::<8>()?;
+            (stored_at, notice) = (UnixMs(i64::from_be_bytes(*at)), rest);
+        }
         Some(Self {
+            stored_at,
             flags: head[0],
             check: u16::from_be_bytes([head[1], head[2]]),
             expires_at: UnixMs(i64::from_be_bytes(head[3..].try_into().ok()?)),

@@ -14,16 +14,18 @@ mod effects;
 mod keys;
 mod letters;
 mod mailbox;
+mod opening;
 mod outbox;
 mod seams;
 mod space;
 mod stage;
 pub mod stream;
 mod tools;
+mod trail;
 mod upkeep;
 mod whole;
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,11 +47,12 @@ use mailbox::Mailbox;
 pub use outbox::{Emit, Waiting};
 use space::{Guard, Room};
 use stream::{Growth, StreamSource};
+use trail::Trails;
+pub use trail::{Step, Told, Trail};
 use upkeep::Upkeep;
-use whole::Whole;
 
 /// The format that this program writes. A higher one on disk is refused.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Work items that may wait for the committer. A shard waits when it is full: backpressure up to the source.
 const WORK_MAX: usize = 16_384;
 
@@ -100,6 +103,8 @@ pub struct LedgerOptions {
     pub mailbox_rows_max: u64,
     /// Free space on the ledger's file system, below which nothing new is taken in. Bytes.
     pub free_space_min: u64,
+    /// How long it is kept what became of each notice on each device; 0 keeps nothing. Milliseconds.
+    pub trail_ms: i64,
     /// Where emitted events go.
     pub emit: Emit,
     /// Somebody outside knows that this ledger went back: it begins a new epoch.
@@ -122,6 +127,8 @@ pub struct Ledger {
     disk: Arc<Disk>,
     work: Mutex<Option<flume::Sender<Work>>>,
     standings: Arc<Standings>,
+    /// None: nothing is kept of what became of notices.
+    trails: Option<Arc<Trails>>,
     growth: Arc<Growth>,
     crowded: Alarms,
     outbox_grown: Arc<Notify>,
@@ -137,25 +144,6 @@ pub struct Ledger {
     _lock: File,
 }
 
-struct Known {
-    epoch: u32,
-    id: String,
-    seq: u64,
-    letters: u64,
-    doubt: Option<String>,
-}
-
-/// One process per directory.
-fn lock(dir: &Path) -> Result<File, OpenError> {
-    let io = |error| OpenError::Io { dir: dir.to_owned(), error };
-    let lock = File::create(dir.join("lock")).map_err(io)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(io(error)),
-    }
-}
-
 impl Ledger {
     /// Opens or makes the ledger in `dir`. `failed` is called once if it can no longer be written: it should end the process.
     ///
@@ -169,13 +157,14 @@ impl Ledger {
     ) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io { dir: dir.to_owned(), error };
         std::fs::create_dir_all(dir).map_err(io)?;
-        let lock = lock(dir)?;
+        let lock = opening::lock(dir)?;
         let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
-        let (disk, doubt) = Self::open_whole(dir, options)?;
+        let (disk, doubt) = opening::open_whole(dir, options)?;
         let disk = Arc::new(disk);
-        let known = Self::know(&disk, dir, doubt)?;
+        let known = opening::know(&disk, dir, doubt)?;
         let (tx, rx) = flume::bounded(WORK_MAX);
         let standings = Arc::new(Standings::default());
+        let trails = Arc::new(Trails::default());
         let growth = Arc::new(Growth::default());
         let crowded = Alarms::default();
         let outbox_grown = Arc::new(Notify::new());
@@ -186,9 +175,10 @@ impl Ledger {
             rx,
             bell,
             standings: standings.clone(),
+            trails: trails.clone(),
             stream: growth.clone(),
             failed: failed.clone(),
-            upkeep: Upkeep::new(options.state_retention_ms),
+            upkeep: Upkeep::new(options.state_retention_ms, options.trail_ms),
             guard: Guard::new(dir.to_owned(), options.free_space_min, room.clone()),
             crowd: Crowd::new(options.mailbox_rows_max, crowded.clone()),
             seq: known.seq,
@@ -211,6 +201,7 @@ impl Ledger {
             disk,
             work: Mutex::new(Some(tx)),
             standings,
+            trails: (options.trail_ms > 0).then_some(trails),
             growth,
             crowded,
             outbox_grown,
@@ -223,93 +214,6 @@ impl Ledger {
             thread: Mutex::new(Some(thread)),
             _lock: lock,
         })
-    }
-
-    /// Opens the database, and why it cannot be vouched for, if so. One that is not whole and whose log can be read again is set aside; what
-    /// was promised and stands nowhere else (the outbox, dead letters) comes along.
-    fn open_whole(dir: &Path, options: LedgerOptions) -> Result<(Disk, Option<String>), OpenError> {
-        let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
-        let path = dir.join("db");
-        if !path.exists() && dir.join("db.next").exists() {
-            // A crash between the two names.
-            std::fs::rename(dir.join("db.next"), &path)
-                .map_err(|error| OpenError::Io { dir: dir.to_owned(), error })?;
-        }
-        let disk = Disk::open(&path).map_err(broken)?;
-        let looked = whole::look(&disk.view()).map_err(broken)?;
-        let (why, newest) = match looked {
-            Whole::Yes(newest) => {
-                disk.number_from(newest);
-                return Ok((disk, options.went_back.then(|| String::from("the log is ahead of this ledger"))));
-            }
-            Whole::No(why, newest) => (why, newest),
-        };
-        tracing::error!(why, "the ledger is not whole");
-        if options.emit == Emit::Stream {
-            // Its log is in the same files: what is there is all there is.
-            disk.number_from(newest + whole::RING);
-            return Ok((disk, Some(why)));
-        }
-        // The new one is whole, doubt and all, before the old one goes: a crash in between finds either.
-        let saved = whole::promised(&disk.view()).map_err(broken)?;
-        let io = |error| OpenError::Io { dir: dir.to_owned(), error };
-        let next_path = dir.join("db.next");
-        if next_path.exists() {
-            std::fs::remove_dir_all(&next_path).map_err(io)?;
-        }
-        let next = Disk::open(&next_path).map_err(broken)?;
-        let mut batch = next.batch();
-        saved.iter().for_each(|(key, value)| batch.put(Space::Meta, key, value));
-        batch.commit().map_err(broken)?;
-        Self::know(&next, dir, Some(why.clone()))?;
-        drop((next, disk));
-        let aside = whole::set_aside(&path, committer::now().0).map_err(io)?;
-        std::fs::rename(&next_path, &path).map_err(io)?;
-        tracing::error!(aside = %aside.display(), rows = saved.len(), "set aside; the log is read again");
-        let disk = Disk::open(&path).map_err(broken)?;
-        let (Whole::Yes(newest) | Whole::No(_, newest)) = whole::look(&disk.view()).map_err(broken)?;
-        disk.number_from(newest);
-        Ok((disk, None))
-    }
-
-    /// Reads what the ledger knows of itself, or makes it. With a doubt, a new epoch begins.
-    fn know(disk: &Disk, dir: &Path, doubt: Option<String>) -> Result<Known, OpenError> {
-        let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
-        let view = disk.view();
-        let row = |key: &[u8]| view.row(Space::Meta, key).map_err(broken);
-        let number = |row: Option<Vec<u8>>| row.and_then(|row| row.try_into().ok()).map_or(0, u32::from_be_bytes);
-        let old_epoch = number(row(keys::EPOCH)?);
-        let Some(format) = row(keys::FORMAT)? else {
-            let now = committer::now();
-            let seed = (now.0, std::process::id(), dir.to_owned());
-            let made = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(format!("{seed:?}").as_bytes()));
-            // One that takes the place of another keeps its name: to Kafka's group it is the same member.
-            let id = row(keys::LEDGER_ID)?.map_or(made, |row| String::from_utf8_lossy(&row).into_owned());
-            let mut batch = disk.batch();
-            batch.put(Space::Meta, keys::FORMAT, &FORMAT.to_be_bytes());
-            batch.put(Space::Meta, keys::LEDGER_ID, id.as_bytes());
-            let epoch = whole::begin_epoch(&mut batch, old_epoch, doubt.as_deref(), disk.newest());
-            batch.commit().map_err(broken)?;
-            return Ok(Known { epoch, id, seq: 0, letters: 0, doubt });
-        };
-        let found = format.try_into().map_or(u32::MAX, u32::from_be_bytes);
-        if found > FORMAT {
-            return Err(OpenError::Newer { dir: dir.to_owned(), found });
-        }
-        let (epoch, doubt) = if doubt.is_some() {
-            let mut batch = disk.batch();
-            let epoch = whole::begin_epoch(&mut batch, old_epoch, doubt.as_deref(), disk.newest());
-            batch.commit().map_err(broken)?;
-            (epoch, doubt)
-        } else {
-            // A crash in the middle of reading again is not another loss.
-            let before = row(keys::REBUILDING)?.map(|why| String::from_utf8_lossy(&why).into_owned());
-            (old_epoch, before)
-        };
-        let seq = row(keys::SEQ)?.and_then(|row| row.try_into().ok()).map_or(0, u64::from_be_bytes);
-        let id = row(keys::LEDGER_ID)?.map_or_else(String::new, |row| String::from_utf8_lossy(&row).into_owned());
-        let letter = view.rows(Space::Meta, b"d", &keys::after_prefix(b"d")).next_back().transpose().map_err(broken)?;
-        Ok(Known { epoch, id, seq, doubt, letters: letter.map_or(0, |(key, _)| mailbox::seq_of(&key)) })
     }
 
     /// Changes only when history cannot be vouched for.
@@ -530,6 +434,22 @@ impl Ledger {
     /// Notes where a device stands. Written lazily: losing it costs a redelivery.
     pub fn stand(&self, who: &Recipient, device: &DeviceId, standing: Standing) {
         self.standings.note(who, device, standing);
+    }
+
+    /// Notes what became of notices on a device, for stories.
+    pub fn tell(&self, who: &Recipient, device: &DeviceId, step: Step) {
+        if let Some(trails) = &self.trails {
+            trails.note(who, device, step, committer::now());
+        }
+    }
+
+    /// What became of an order's notices in one mailbox.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn trail(&self, who: &Recipient, order: &OrderKey) -> Result<Trail, DiskError> {
+        let Some(trails) = &self.trails else { return Ok(Trail::default()) };
+        trail::read(&self.disk.view(), trails, who, order, committer::now())
     }
 
     /// Orders whose retention is to be looked at, oldest first, and the moments they were due.

@@ -83,7 +83,7 @@ impl<'a> Stage<'a> {
             self.put(Space::Orders, &keys::order(order), state);
         }
         for notice in &effects.notices {
-            self.notice(notice)?;
+            self.notice(notice, now)?;
         }
         for (order, id) in &effects.superseded {
             self.supersede(order, id)?;
@@ -108,7 +108,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    fn notice(&mut self, new: &NewNotice) -> Result<(), DiskError> {
+    fn notice(&mut self, new: &NewNotice, now: UnixMs) -> Result<(), DiskError> {
         let index = keys::notice(&new.order, &new.id);
         if self.rows.contains_key(&index) || self.view.row(Space::Orders, &index)?.is_some() {
             return Ok(());
@@ -117,7 +117,7 @@ impl<'a> Stage<'a> {
         let mailbox = keys::mailbox(&new.recipient);
         let key = keys::mail(&mailbox, self.seq);
         *self.counts.entry(mailbox).or_default() += 1;
-        let row = MailRow::live(&new.id, new.expires_at, &new.notice);
+        let row = MailRow::live(&new.id, new.expires_at, now, &new.notice);
         self.put(Space::Mail, &key, &row.encode());
         self.put(Space::Orders, &index, &key);
         self.rows.insert(index, (key, row));
@@ -264,6 +264,10 @@ impl<'a> Stage<'a> {
 
     pub(crate) fn letter(&mut self, number: u64, letter: &[u8]) {
         self.put(Space::Meta, &keys::letter(number), letter);
+    }
+
+    pub(crate) fn put_row(&mut self, space: Space, key: &[u8], row: &[u8]) {
+        self.put(space, key, row);
     }
 
     pub(crate) fn drop_row(&mut self, space: Space, key: &[u8]) {

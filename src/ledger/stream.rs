@@ -79,6 +79,7 @@ fn decode(part: &Part, offset: Offset, row: Vec<u8>) -> Option<Record> {
         part: part.clone(),
         offset,
         timestamp_ms,
+        read_ms: super::committer::now().0,
         key: Some(key),
         value: Some(value),
         headers: vec![(String::from("content-type"), Some(content_type))],

@@ -1,5 +1,6 @@
 //! The ledger on a real disk against a naive mailbox.
 
+use super::whole::Whole;
 use super::*;
 use orderbell_protocol::Id;
 use orderbell_protocol::notice::Encoded;
@@ -22,6 +23,7 @@ fn options(mailbox_rows_max: u64) -> LedgerOptions {
         state_retention_ms: 1000,
         mailbox_rows_max,
         free_space_min: 0,
+        trail_ms: 3_600_000,
         emit: Emit::Stream,
         went_back: false,
     }
@@ -212,7 +214,7 @@ fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
     batch.commit().unwrap();
     drop(disk);
     let newer = Ledger::open(dir.path(), options(1000), Arc::new(Silence), |_| {});
-    assert!(matches!(newer, Err(OpenError::Newer { found: 2, .. })), "{:?}", newer.err());
+    assert!(matches!(newer, Err(OpenError::Newer { found: 3, .. })), "{:?}", newer.err());
 }
 
 #[test]
@@ -350,6 +352,7 @@ async fn a_ledger_that_is_not_whole_begins_a_new_epoch() {
             state_retention_ms: 3_600_000,
             mailbox_rows_max: 1000,
             free_space_min: 0,
+            trail_ms: 3_600_000,
             emit,
             went_back: false,
         };

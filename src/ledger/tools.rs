@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use super::disk::{Disk, Space};
+use super::opening::lock;
 use super::whole::{self, Whole};
-use super::{Ledger, OpenError, backup, committer, keys, lock};
+use super::{Ledger, OpenError, backup, committer, keys};
 
 /// What a look at a ledger found.
 #[derive(Clone, Debug)]
@@ -39,7 +40,7 @@ impl Ledger {
         let all = |space| count(space, &[], &[0xff; 64]);
         let text = format!(
             "commits    {newest}\nepoch      {epoch:x}\norders     {} rows with their notices' index\nmail       {} rows\nstream     {} \
-             rows\nmeta       {} rows, of these {} cursors, {} event ids, {} dead letters, {} waiting to be emitted",
+             rows\nmeta       {} rows, of these {} cursors, {} event ids, {} dead letters, {} waiting to be emitted\ntrail      {} rows",
             all(Space::Orders)?,
             all(Space::Mail)?,
             all(Space::Stream)?,
@@ -48,6 +49,7 @@ impl Ledger {
             meta(b"e")?,
             meta(b"d")?,
             meta(b"x")?,
+            all(Space::Trail)?,
         );
         Ok(Report { text, fault })
     }

@@ -1,4 +1,4 @@
-//! Retention of what belongs to no order: event ids that came through the door, and the embedded stream below its frontier.
+//! Retention of what belongs to no order: event ids that came through the door, stories, and the embedded stream below its frontier.
 //!
 //! fjall deletes no ranges, so this goes in small bounded steps beside the committer's other work.
 
@@ -8,6 +8,7 @@ use super::disk::{DiskError, Space, View};
 use super::keys;
 use super::stage::Stage;
 use super::stream;
+use super::trail;
 
 /// Rows looked at in one step, of each kind.
 const ROWS_PER_STEP: usize = 256;
@@ -15,17 +16,19 @@ const ROWS_PER_STEP: usize = 256;
 /// Where the last step ended.
 pub(crate) struct Upkeep {
     retention_ms: i64,
+    trail_ms: i64,
     event_ids: Vec<u8>,
 }
 
 impl Upkeep {
-    pub(crate) fn new(retention_ms: i64) -> Self {
-        Self { retention_ms, event_ids: keys::event_id(0) }
+    pub(crate) fn new(retention_ms: i64, trail_ms: i64) -> Self {
+        Self { retention_ms, trail_ms, event_ids: keys::event_id(0) }
     }
 
     pub(crate) fn step(&mut self, view: &View<'_>, stage: &mut Stage<'_>, now: UnixMs) -> Result<(), DiskError> {
         let before = now.plus_ms(-self.retention_ms);
         self.step_event_ids(view, stage, before)?;
+        trail::step(view, stage, now.plus_ms(-self.trail_ms))?;
         for part in 0..stream::PARTITIONS {
             step_stream(view, stage, part, before)?;
         }

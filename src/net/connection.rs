@@ -32,6 +32,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use super::tokens::Principal;
 use super::{Net, wall_clock};
 use crate::hub::Seated;
+use crate::ledger::Step;
 
 /// Clients send little: a small buffer, since every connection has one (crates' notes: 128 KiB by default is 56 times the need).
 const READ_BUFFER_BYTES: usize = 512;
@@ -196,8 +197,16 @@ impl Connection {
                 Output::Ping => self.send(Message::Ping(Default::default()))?,
                 Output::Stand(standing) => self.stand(standing),
                 Output::Append(event) => self.append(event),
-                Output::Shown(_) => drop(self.net.stats.shown.inc()),
+                Output::Sent { from, to, attempt } => {
+                    self.tell(Step::Sent { from, to, attempt: u8::try_from(attempt).unwrap_or(u8::MAX) });
+                }
+                Output::Received(position) => self.tell(Step::Received(position.seq)),
+                Output::Shown(position) => {
+                    self.net.stats.shown.inc();
+                    self.tell(Step::Shown(position.seq));
+                }
                 Output::Unusable { position, reason } => {
+                    self.tell(Step::Unusable(position.seq));
                     self.net.stats.unusable.inc();
                     tracing::error!(%position, reason, "a client cannot use a notice");
                 }
@@ -219,6 +228,12 @@ impl Connection {
     fn stand(&self, standing: Standing) {
         if let Some((who, device, _)) = &self.seated {
             self.net.ledger.stand(who, device, standing);
+        }
+    }
+
+    fn tell(&self, step: Step) {
+        if let Some((who, device, _)) = &self.seated {
+            self.net.ledger.tell(who, device, step);
         }
     }
 

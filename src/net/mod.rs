@@ -28,7 +28,7 @@ pub use admin::{Health, Replayed, routes as admin_routes};
 pub use listener::serve;
 
 use crate::hub::Hub;
-use crate::ledger::{Appended, Incoming, Ledger, OrderKey};
+use crate::ledger::{Appended, Incoming, Ledger, OrderKey, Trail};
 use crate::observe::NetStats;
 use tokens::Tokens;
 
@@ -39,8 +39,8 @@ pub type Door = Arc<dyn Fn(&str, &[u8]) -> Result<Vec<(String, Incoming)>, Probl
 pub type Desk =
     Arc<dyn Fn(&Recipient, &DeviceId, &ClientEvent, UnixMs) -> Result<Incoming, &'static str> + Send + Sync>;
 
-/// What a recipient may see of an order, given its stored state; nothing when it is not theirs.
-pub type View = Arc<dyn Fn(&Recipient, &OrderKey, &[u8]) -> Option<serde_json::Value> + Send + Sync>;
+/// What a recipient may see of an order, given its stored state and, for its story, what became of its notices; nothing when it is not theirs.
+pub type View = Arc<dyn Fn(&Recipient, &OrderKey, &[u8], Option<&Trail>) -> Option<serde_json::Value> + Send + Sync>;
 
 /// Up to when the stream of orders is known to be read and durable.
 pub type AsOf = Arc<dyn Fn() -> Option<UnixMs> + Send + Sync>;

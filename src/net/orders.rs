@@ -52,7 +52,7 @@ pub(crate) async fn open(
     }
     let from = asked.from.as_deref().map(Id::new).transpose().map_err(|error| wrong("from", error.to_string()))?;
     let page = net.ledger.open_orders(&who, from.as_ref(), PAGE_MAX).map_err(unreadable)?;
-    let seen = |(key, state): &(OrderKey, Vec<u8>)| (net.rules.view)(&who, key, state);
+    let seen = |(key, state): &(OrderKey, Vec<u8>)| (net.rules.view)(&who, key, state, None);
     let orders: Vec<_> = page.orders.iter().filter_map(seen).collect();
     let mut answer = serde_json::json!({ "orders": orders, "position": page.head });
     if let (Some(told), Ok(serde_json::Value::Object(fresh))) =
@@ -78,6 +78,7 @@ pub(crate) async fn one(
     let id = Id::new(&order).map_err(|_| Problem::not_found())?;
     let key = OrderKey { shadow: who.shadow, id };
     let state = net.ledger.order(&key).map_err(unreadable)?.ok_or_else(Problem::not_found)?;
-    let order = (net.rules.view)(&who, &key, &state).ok_or_else(Problem::not_found)?;
+    let trail = net.ledger.trail(&who, &key).map_err(unreadable)?;
+    let order = (net.rules.view)(&who, &key, &state, Some(&trail)).ok_or_else(Problem::not_found)?;
     Ok(reply::json(order.to_string()))
 }

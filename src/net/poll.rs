@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::reply::{self, Refusal};
 use super::tokens::Principal;
 use super::{Net, wall_clock};
+use crate::ledger::Step;
 
 /// The device of a poll that names none.
 const DEVICE_DEFAULT: &str = "default";
@@ -115,12 +116,17 @@ fn answer(net: &Net, who: &Recipient, device: &DeviceId, after: Position, standi
     let acked = if after.seq > standing.acked.seq { after } else { standing.acked };
     if acked != standing.acked {
         net.hub.acked(who, device, acked);
+        net.ledger.tell(who, device, Step::Received(acked.seq));
     }
     let sent = page.notices.last().map_or(0, |delivery| delivery.position.seq);
     net.ledger.stand(who, device, Standing { acked, sent_seq: standing.sent_seq.max(sent) });
     let repeat = |seq: u64| if seq <= standing.sent_seq { 2 } else { 1 };
     let notices: Vec<_> =
         page.notices.iter().map(|delivery| (delivery.clone(), repeat(delivery.position.seq))).collect();
+    for (delivery, attempt) in &notices {
+        let (seq, attempt) = (delivery.position.seq, u8::try_from(*attempt).unwrap_or(u8::MAX));
+        net.ledger.tell(who, device, Step::Sent { from: seq, to: seq, attempt });
+    }
     net.stats.polled.inc_by(notices.len() as u64);
     // Rows behind the last notice that ring nobody are behind this reader, too: unless more is waiting, it may stand at their end.
     let position = page.notices.last().map_or(page.next, |delivery| delivery.position);

@@ -182,6 +182,7 @@ fn letter(topic: &str, row: &Waiting, message: String) -> Letter {
             part: Part::new(topic, 0),
             offset: row.number,
             timestamp_ms: record.timestamp_ms,
+            read_ms: 0,
             key: record.key,
             value: Some(record.value),
             headers: record.headers,

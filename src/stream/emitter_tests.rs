@@ -44,6 +44,7 @@ fn open(dir: &std::path::Path) -> Arc<Ledger> {
         state_retention_ms: 3_600_000,
         mailbox_rows_max: 1000,
         free_space_min: 0,
+        trail_ms: 3_600_000,
         emit: Emit::Outbox,
         went_back: false,
     };

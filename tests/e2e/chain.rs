@@ -246,6 +246,12 @@ impl Till {
         self.socket.ack(notice.position).await.unwrap();
     }
 
+    /// A person has seen it.
+    pub(crate) async fn shows(&mut self, position: Position) {
+        let shown = orderbell_protocol::ClientFrame::Shown { position: position.to_string() };
+        self.socket.say(&shown.encode()).await.unwrap();
+    }
+
     /// Says that something happened to an order; the answer, and why not.
     pub(crate) async fn says(&mut self, event: ClientEvent) -> (String, Option<String>) {
         let said = event.id.clone();

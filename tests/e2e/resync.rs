@@ -6,12 +6,14 @@ use orderbell_protocol::NoticeKind::{NewOrder, PickupCode};
 use orderbell_protocol::Position;
 use serde_json::{Value, json};
 
-use crate::chain::{Bell, Till, accepted, event, until};
+use crate::chain::{Bell, Till, accepted, event, now, until};
 
 scenarios! {
     with "mailbox_rows_max = 20";
     a_new_device_takes_the_open_orders_and_goes_on,
     each_viewer_sees_its_part_and_nobody_elses,
+    the_story_of_an_order_says_what_became_of_each_notice_on_each_device,
+    a_story_outlives_the_process,
     many_open_orders_come_in_pages,
     a_position_below_what_is_kept_leads_to_the_open_orders,
     what_opens_and_ends_at_once_is_not_open,
@@ -72,6 +74,8 @@ async fn each_viewer_sees_its_part_and_nobody_elses(bell: Bell) {
     let (_, order) = ask(&bell, "customer", "of-o1", "/v1/orders/o1").await;
     assert_eq!(order["body"], json!({"store": "1", "code": "A17"}));
     let listed = ask(&bell, "customer", "of-o1", "/v1/orders?open=1").await.1;
+    let mut order = order;
+    order.as_object_mut().unwrap().remove("timeline");
     assert_eq!(listed["orders"], json!([order]), "the list says the same");
     for (role, id) in [("store", "2"), ("customer", "of-o2"), ("customer", "1"), ("producer", "p")] {
         let (status, problem) = ask(&bell, role, id, "/v1/orders/o1").await;
@@ -82,6 +86,71 @@ async fn each_viewer_sees_its_part_and_nobody_elses(bell: Bell) {
     assert_eq!(open(&bell, "store", "2").await.0, []);
     assert_eq!(ask(&bell, "store", "1", "/v1/orders").await.0, 422);
     assert_eq!(ask(&bell, "store", "1", "/v1/orders?open=1&from=%00").await.0, 422);
+}
+
+/// Steps of a story about one kind of notice, in time: word, device, attempt.
+fn steps(order: &Value, kind: &str) -> Vec<String> {
+    let timeline = order["timeline"].as_array().unwrap();
+    assert!(timeline.is_sorted_by_key(|entry| entry["at"].as_i64().unwrap()), "{timeline:?}");
+    let about = timeline.iter().filter(|entry| entry["kind"] == kind || entry["event"] == kind);
+    let text = |entry: &Value, name: &str| entry[name].as_str().map(|text| format!(" {text}")).unwrap_or_default();
+    about
+        .map(|entry| {
+            let attempt = entry["attempt"].as_u64().map_or(String::new(), |n| format!(" {n}"));
+            format!("{}{}{attempt}", entry["step"].as_str().unwrap(), text(entry, "device"))
+        })
+        .collect()
+}
+
+async fn the_story_of_an_order_says_what_became_of_each_notice_on_each_device(bell: Bell) {
+    let mut till = bell.till("1", "a").await;
+    let mut phone = bell.phone("of-o1").await;
+    let before = now();
+    bell.pays("o1", "1").await;
+    let new = till.hears(NewOrder, "o1").await;
+    till.shows(new.position).await;
+    let polled = bell.polls("1", "b", None, 0).await;
+    bell.polls("1", "b", Some(polled.position), 0).await;
+    till.says(accepted("o1", "A17")).await;
+    phone.hears(PickupCode, "o1").await;
+    let story = async || ask(&bell, "store", "1", "/v1/orders/o1").await.1;
+    let rang = ["stored", "sent a 1", "received a", "shown a", "sent b 1", "received b"];
+    until("all of it is told", async || {
+        let mut told = steps(&story().await, "new_order");
+        // Two devices at once: between them there is no order.
+        told.sort();
+        let mut rang = rang.map(str::to_owned);
+        rang.sort();
+        told == rang
+    })
+    .await;
+    assert_eq!(steps(&story().await, "order.paid"), ["happened", "read", "decided"]);
+    assert_eq!(steps(&story().await, "order.accepted"), ["happened a", "read", "decided"]);
+    let first = story().await["timeline"][0]["at"].as_i64().unwrap();
+    assert!(first >= before.0 - 1_000 && first <= now().0, "times of the wall clock: {first}");
+    let seen = ask(&bell, "customer", "of-o1", "/v1/orders/o1").await.1;
+    assert!(steps(&seen, "pickup_code").starts_with(&["stored".into(), "sent phone 1".into()]), "{seen}");
+    assert_eq!(steps(&seen, "order.accepted"), ["happened", "read", "decided"], "no device of the store");
+    assert_eq!(steps(&seen, "new_order"), [""; 0], "nobody sees what became of another's notices");
+}
+
+/// A stop writes what waits; a kill -9 would cost the last half second of it.
+async fn a_story_outlives_the_process(mut bell: Bell) {
+    let mut till = bell.till("1", "a").await;
+    bell.pays("o1", "1").await;
+    till.hears(NewOrder, "o1").await;
+    let story = async |bell: &Bell| steps(&ask(bell, "store", "1", "/v1/orders/o1").await.1, "new_order");
+    let whole = ["stored", "sent a 1", "received a"];
+    until("it is told", async || story(&bell).await == whole).await;
+    bell.process.signal("TERM");
+    let mut bell = tokio::task::spawn_blocking(move || {
+        bell.process.ends();
+        bell
+    })
+    .await
+    .unwrap();
+    bell.restart();
+    assert_eq!(story(&bell).await, whole);
 }
 
 async fn many_open_orders_come_in_pages(bell: Bell) {

@@ -259,6 +259,7 @@ pub(super) fn record(message: &BorrowedMessage<'_>, part: Part) -> Record {
         part,
         offset: offset(message.offset()),
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        read_ms: crate::poller::now_ms(),
         key: message.key().map(Bytes::copy_from_slice),
         value: message.payload().map(Bytes::copy_from_slice),
         headers,

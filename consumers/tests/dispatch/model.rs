@@ -110,7 +110,7 @@ pub(crate) fn lane(number: usize, rows: &[Row]) -> Lane {
         let hash = KeyHash(key.map_or(unkeyed, u64::from));
         let (key, value) = (key.map(|key| Bytes::from(vec![key])), Some(Bytes::from(vec![7; *len])));
         let (part, timestamp_ms) = (part.clone(), offset.cast_signed());
-        log.push((Record { part, offset, timestamp_ms, key, value, headers: Vec::new() }, hash));
+        log.push((Record { part, offset, timestamp_ms, read_ms: 0, key, value, headers: Vec::new() }, hash));
         end = offset + 1;
     }
     let store = Frontier { next: 10, last: None };

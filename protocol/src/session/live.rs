@@ -35,6 +35,10 @@ pub(super) struct Live {
     pub(super) appending: u16,
 }
 
+fn sent((from, to, attempt): (u64, u64, u32)) -> Output {
+    Output::Sent { from, to, attempt }
+}
+
 impl Live {
     pub(super) fn room(&self, limits: &Limits) -> u16 {
         let in_flight = u16::try_from(self.in_flight.len()).unwrap_or(u16::MAX);
@@ -53,10 +57,12 @@ impl Live {
     pub(super) fn deliver(&mut self, page: &Page, limits: &Limits, now: Duration, out: &mut Vec<Output>) {
         self.head = page.head;
         let idle = self.in_flight.is_empty();
+        let mut told: Option<(u64, u64, u32)> = None;
         for delivery in &page.notices {
             if delivery.after != self.chain {
                 // The cursor moved (a poll beside the socket) after this page was read: read anew from where we are.
                 self.again = true;
+                out.extend(told.map(sent));
                 return;
             }
             let seq = delivery.position.seq;
@@ -72,10 +78,18 @@ impl Live {
             } else {
                 out.push(Output::Send(frame::encode_notice(delivery, attempt)));
             }
+            told = match told {
+                Some((from, _, same)) if same == attempt => Some((from, seq, attempt)),
+                before => {
+                    out.extend(before.map(sent));
+                    Some((seq, seq, attempt))
+                }
+            };
             self.chain = delivery.position;
             self.in_flight.push_back(delivery.position);
             self.sent_seq = self.sent_seq.max(seq);
         }
+        out.extend(told.map(sent));
         self.scan = if page.next.seq > self.chain.seq { page.next } else { self.chain };
         if !page.notices.is_empty() {
             if idle {
