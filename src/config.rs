@@ -13,6 +13,8 @@ use orderbell_protocol::session;
 use serde::Deserialize;
 
 use crate::ingest::Mapping;
+use crate::ingest::life::LifeRules;
+use crate::ingest::notices::Visible;
 use crate::ledger::{Emit, LedgerOptions};
 use crate::net::NetLimits;
 use crate::net::tokens::{Secret, Tokens};
@@ -47,6 +49,8 @@ pub struct Config {
     pub kafka: Option<KafkaConfig>,
     /// What the members of an event are called.
     pub mapping: Mapping,
+    /// What of an order each kind of notice may tell.
+    pub visible: Visible,
     /// Longest time that a stop may take. Seconds.
     pub drain_seconds: u64,
     /// What an operator gives up at this start; from the command line only.
@@ -68,6 +72,7 @@ impl Default for Config {
             sessions: Sessions::default(),
             kafka: None,
             mapping: Mapping::default(),
+            visible: Visible::default(),
             drain_seconds: 20,
             skips: Vec::new(),
         }
@@ -257,6 +262,12 @@ impl Config {
     #[must_use]
     pub fn retention_ms(&self) -> i64 {
         i64::from(self.state_retention_hours) * 3_600_000
+    }
+
+    /// What the life of an order goes by.
+    #[must_use]
+    pub fn life(&self) -> LifeRules {
+        LifeRules { retention_ms: self.retention_ms(), visible: self.visible.clone() }
     }
 
     /// What the ledger keeps, and where it lets events go.

@@ -168,7 +168,7 @@ impl Server {
         let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
         let ledger = open(config, &hub, failed.clone()).await?;
         let tokens = config.tokens()?;
-        let handler = Arc::new(OrderHandler::new(ledger.clone(), config.mapping.clone(), config.retention_ms()));
+        let handler = Arc::new(OrderHandler::new(ledger.clone(), config.mapping.clone(), config.life()));
         let (background, emit_stop) = (TaskTracker::new(), CancellationToken::new());
         let emit_stats = Arc::<EmitStats>::default();
         let parts = stream::Parts {
@@ -296,11 +296,12 @@ async fn open(
 }
 
 fn rules(config: &Config, ledger: &Arc<Ledger>, group: &Arc<Stats>) -> Rules {
+    let visible = config.visible.clone();
     let (mapping, ledger, group) = (config.mapping.clone(), ledger.clone(), group.clone());
     Rules {
         door: Arc::new(move |media, body| door::open(&mapping, media, body, net::wall_clock())),
         desk: Arc::new(move |who, device, event, now| desk::open(&ledger, who, device, event, now)),
-        view: Arc::new(desk::view),
+        view: Arc::new(move |who, key, state, trail| desk::view(who, key, state, trail, &visible)),
         as_of: Arc::new(move || group.as_of_ms().map(UnixMs)),
     }
 }

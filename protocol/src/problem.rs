@@ -80,14 +80,14 @@ impl Problem {
     #[must_use]
     pub fn epoch_changed() -> Self {
         Self::new(409, "epoch-changed", "The position belongs to another history of this mailbox")
-            .detail("start again without a position")
+            .detail("take the open orders and go on with their position")
     }
 
     /// 410: the position is older than what is kept.
     #[must_use]
     pub fn continuity_lost() -> Self {
         Self::new(410, "continuity-lost", "The position is older than what is kept")
-            .detail("start again without a position")
+            .detail("take the open orders and go on with their position")
     }
 
     /// 503: this server cannot do it now.

@@ -338,7 +338,8 @@ impl Session {
             return self.close(Close::BadMessage("not a device id"), out);
         };
         let Ok(position) = position.map(|text| text.parse()).transpose() else {
-            return self.close(Close::BadMessage("not a position"), out);
+            // A till whose file is damaged is to go on, not to stay away.
+            return self.close(Close::Resync("epoch-changed"), out);
         };
         self.state = State::Authenticating;
         out.push(Output::Admit { token, device, position });

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{FAILED, Place, say, tell};
 use crate::ingest::Mapping;
-use crate::ingest::life::Order;
+use crate::ingest::life::{LifeRules, Order};
 use crate::net;
 
 /// Every key with its default and its reason.
@@ -101,7 +101,7 @@ pub(crate) fn run_mapping(command: &MappingCommand) -> Result<(), ExitCode> {
                 .map(|(name, value)| (name.clone(), Some(Bytes::copy_from_slice(value.as_bytes()))))
                 .collect(),
         };
-        let (good, said) = tried(&config.mapping, &record, config.retention_ms(), now);
+        let (good, said) = tried(&config.mapping, &record, &config.life(), now);
         bad += u32::from(!good);
         tell(&said);
     }
@@ -109,12 +109,12 @@ pub(crate) fn run_mapping(command: &MappingCommand) -> Result<(), ExitCode> {
 }
 
 /// What becomes of a record, as the first of its order.
-fn tried(mapping: &Mapping, record: &Record, retention_ms: i64, now: UnixMs) -> (bool, String) {
+fn tried(mapping: &Mapping, record: &Record, rules: &LifeRules, now: UnixMs) -> (bool, String) {
     let event = match mapping.decode(record, now) {
         Ok(event) => event,
         Err(reason) => return (false, format!("rejected: {}: {}", reason.code, reason.message)),
     };
-    let told = match Order::apply(None, &event, now, retention_ms) {
+    let told = match Order::apply(None, &event, now, rules) {
         Err(reason) => format!("rejected: {}: {}", reason.code, reason.message),
         Ok((_, effects)) => {
             let notice = |draft: &crate::ingest::notices::Draft| {
@@ -164,11 +164,12 @@ mod tests {
             headers: Vec::new(),
         };
         let now = UnixMs(1_790_000_000_000);
+        let rules = LifeRules { retention_ms: 86_400_000, ..LifeRules::default() };
         let (good, said) =
-            tried(&mapping, &record(r#"{"type":"PAY_SUCCESS","order":"o1","store":"17","amount":5}"#), 86_400_000, now);
+            tried(&mapping, &record(r#"{"type":"PAY_SUCCESS","order":"o1","store":"17","amount":5}"#), &rules, now);
         assert!(good && said.contains("\"type\": \"order.paid\""), "{said}");
         assert!(said.contains("moved\n  store:17 hears new_order {\"amount\":5"), "{said}");
-        let (good, said) = tried(&mapping, &record("{\"type\":\"EATEN\"}"), 86_400_000, now);
+        let (good, said) = tried(&mapping, &record("{\"type\":\"EATEN\"}"), &rules, now);
         assert_eq!((good, said.as_str()), (false, "rejected: unknown-type: the event's type is not known"));
     }
 }

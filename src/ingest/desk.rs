@@ -7,6 +7,7 @@ use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, NoticeKind, Recip
 use serde_json::{Map, Value, json};
 
 use super::life::{Order, Stage};
+use super::notices::Visible;
 use super::outgoing::{self, Outgoing};
 use super::{notices, timeline};
 use crate::ledger::{Incoming, Ledger, OrderKey, Trail};
@@ -83,14 +84,14 @@ fn owns(who: &Recipient, order: &Order) -> bool {
 /// What a recipient sees of an order, with its story when a trail is given; nothing when it is not theirs. The same allow-list as for
 /// notices.
 #[must_use]
-pub fn view(who: &Recipient, key: &OrderKey, state: &[u8], trail: Option<&Trail>) -> Option<Value> {
+pub fn view(who: &Recipient, key: &OrderKey, state: &[u8], trail: Option<&Trail>, visible: &Visible) -> Option<Value> {
     let order: Order = serde_json::from_slice(state).ok()?;
     if key.shadow != who.shadow || !owns(who, &order) {
         return None;
     }
     let mut seen = json!({
         "order": key.id.as_str(), "stage": order.stage(), "open": order.is_open_for(who.role), "at": order.last_at(),
-        "body": notices::seen_by(&order, who.role),
+        "body": notices::seen_by(&order, who.role, visible),
     });
     if who.role == Role::Store {
         // Whoever learnt of an order here knows by this what a later cancel takes back.

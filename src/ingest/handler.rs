@@ -14,7 +14,7 @@ use orderbell_consumers::{Handler, KeyHash, Outcome, Part, Reason, Record, Turn}
 use orderbell_protocol::notice::{Encoded, Notice};
 use orderbell_protocol::{Event, UnixMs};
 
-use super::life::{Effects, Order};
+use super::life::{Effects, LifeRules, Order};
 use super::mapping::Mapping;
 use super::outgoing;
 use crate::ledger::{DiskError, Ledger, NewNotice, OrderKey, TurnEffects};
@@ -47,7 +47,7 @@ fn count<K: Ord>(map: &Mutex<BTreeMap<K, u64>>, key: K) {
 pub struct OrderHandler {
     ledger: Arc<Ledger>,
     mapping: Mapping,
-    retention_ms: i64,
+    rules: LifeRules,
     seed: RandomState,
     stats: Arc<IngestStats>,
 }
@@ -56,10 +56,10 @@ pub struct OrderHandler {
 type Held = Vec<(OrderKey, Option<Order>)>;
 
 impl OrderHandler {
-    /// A handler that writes to `ledger` and holds orders for `retention_ms` after their last event.
+    /// A handler that writes to `ledger`.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>, mapping: Mapping, retention_ms: i64) -> Self {
-        Self { ledger, mapping, retention_ms, seed: RandomState::default(), stats: Arc::default() }
+    pub fn new(ledger: Arc<Ledger>, mapping: Mapping, rules: LifeRules) -> Self {
+        Self { ledger, mapping, rules, seed: RandomState::default(), stats: Arc::default() }
     }
 
     /// What was counted.
@@ -128,7 +128,7 @@ impl OrderHandler {
         };
         let order = OrderKey { shadow: event.shadow, id: event.order.clone() };
         let state = self.state(held, &order)?;
-        match Order::apply(state.as_ref(), &event, now, self.retention_ms) {
+        match Order::apply(state.as_ref(), &event, now, &self.rules) {
             Ok((next, what)) => {
                 self.note(&event, &what);
                 let mut before = state.as_ref().map_or_else(Vec::new, |state| state.open_for(order.shadow));
@@ -196,7 +196,7 @@ impl OrderHandler {
         effects.superseded.extend(what.superseded.into_iter().map(|id| (key.clone(), id)));
         // A sweep of the same turn took its look; the order that lives on is looked at again.
         if new || effects.forgotten.contains(key) {
-            effects.due.push((order.forget_at(self.retention_ms), key.clone()));
+            effects.due.push((order.forget_at(self.rules.retention_ms), key.clone()));
         }
         if let Some(slot) = held.iter_mut().find(|(known, _)| known == key) {
             slot.1 = Some(order);
@@ -219,7 +219,7 @@ impl OrderHandler {
             state => state?,
         };
         effects.looked.push((UnixMs(record.timestamp_ms), key.clone()));
-        match state.as_ref().map(|order| order.forget_at(self.retention_ms)) {
+        match state.as_ref().map(|order| order.forget_at(self.rules.retention_ms)) {
             Some(at) if at > now => effects.due.push((at, key)),
             Some(_) => {
                 self.stats.forgotten.up();

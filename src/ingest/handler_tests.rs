@@ -37,7 +37,7 @@ fn handler(dir: &std::path::Path, retention_ms: i64) -> (Arc<Ledger>, OrderHandl
         )
         .unwrap(),
     );
-    (ledger.clone(), OrderHandler::new(ledger, Mapping::default(), retention_ms))
+    (ledger.clone(), OrderHandler::new(ledger, Mapping::default(), LifeRules { retention_ms, ..LifeRules::default() }))
 }
 
 fn turn(records: Vec<Record>) -> Turn {

@@ -19,7 +19,7 @@ use orderbell_protocol::{Event, EventType, Id, NoticeKind, Recipient, Role, Unix
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::notices::{self, Draft};
+use super::notices::{self, Draft, Visible};
 
 /// How far an order has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -236,12 +236,21 @@ pub struct Effects {
     pub emits: Vec<(EventType, UnixMs)>,
 }
 
+/// What [`Order::apply`] goes by, besides the table.
+#[derive(Clone, Debug, Default)]
+pub struct LifeRules {
+    /// How long orders are held after their last event. Milliseconds.
+    pub retention_ms: i64,
+    /// What each kind of notice may tell.
+    pub visible: Visible,
+}
+
 fn mismatch(code: &'static str) -> Reason {
     Reason { code, message: "an order's store and customer never change".into() }
 }
 
 impl Order {
-    /// One event happened to an order (`None`: not held). `retention_ms` is how long orders are held after their last event.
+    /// One event happened to an order (`None`: not held).
     ///
     /// # Errors
     /// The event names another store or customer than the order has: a security event. The order is as it was.
@@ -249,14 +258,14 @@ impl Order {
         held: Option<&Self>,
         event: &Event,
         now: UnixMs,
-        retention_ms: i64,
+        rules: &LifeRules,
     ) -> Result<(Option<Self>, Effects), Reason> {
         let nothing =
             |verdict| Effects { verdict, notices: Vec::new(), superseded: Vec::new(), too_old: 0, emits: Vec::new() };
         if event.kind.is_about_a_store() {
             return Ok((None, nothing(Verdict::Noted)));
         }
-        if held.is_none() && event.at.plus_ms(retention_ms) < now {
+        if held.is_none() && event.at.plus_ms(rules.retention_ms) < now {
             return Ok((None, nothing(Verdict::Forgotten)));
         }
         let mut order = held.cloned().unwrap_or_default();
@@ -280,7 +289,7 @@ impl Order {
             order.decline(event, now, &mut effects);
         }
         let told_before = order.told.clone();
-        order.discharge(event, now, &mut effects);
+        order.discharge(event, now, &rules.visible, &mut effects);
         if effects.verdict == Verdict::Moved && order.is_over() {
             effects.superseded =
                 told_before.iter().filter_map(|(to, kind)| order.notice_id(event, *to, *kind)).collect();
@@ -395,10 +404,13 @@ impl Order {
         }
         keep(&mut self.store, event.store.as_ref());
         keep(&mut self.customer, event.customer.as_ref());
-        keep(&mut self.device, event.device.as_ref().filter(|_| event.kind == E::Accepted));
         keep(&mut self.amount, event.amount.as_ref());
         keep(&mut self.currency, event.currency.as_ref());
-        keep(&mut self.code, event.code.as_ref());
+        // Who accepts what is over gives no code that counts.
+        if !self.is_over() {
+            keep(&mut self.code, event.code.as_ref());
+            keep(&mut self.device, event.device.as_ref().filter(|_| event.kind == E::Accepted));
+        }
         keep(&mut self.reason, event.reason.as_ref());
         keep(&mut self.details, event.details.as_ref());
         for flag in &event.flags {
@@ -438,12 +450,23 @@ impl Order {
             Move::End(end, up_to) if self.end.is_none() && self.stage <= up_to => {
                 (self.end, self.ended_at) = (Some(end), Some(event.at));
             }
+            Move::Reach(stage) if self.end.is_none() && self.stage > stage && !self.is_over() => {
+                // It was passed over: what it tells is still to be told. A customer whose order was ready before it was accepted needs its code.
+                self.owe(rule, event.at);
+                return Verdict::Stale;
+            }
             _ => return Verdict::Stale,
         }
-        let heard = self.told.contains(&(Store, N::NewOrder));
         if self.is_over() {
             self.owed.clear();
         }
+        self.owe(rule, event.at);
+        Verdict::Moved
+    }
+
+    /// Notes who is owed what by a rule, each once in an order's life.
+    fn owe(&mut self, rule: &Rule, at: UnixMs) {
+        let heard = self.told.contains(&(Store, N::NewOrder));
         for (to, kind) in rule.tells {
             let of_no_use = match (to, kind) {
                 (_, N::NewOrder) => self.is_over(),
@@ -454,10 +477,9 @@ impl Order {
                 && !self.told.contains(&(*to, *kind))
                 && !self.owed.iter().any(|owed| (owed.to, owed.kind) == (*to, *kind))
             {
-                self.owed.push(Owed { to: *to, kind: *kind, at: event.at });
+                self.owed.push(Owed { to: *to, kind: *kind, at });
             }
         }
-        Verdict::Moved
     }
 
     /// A device spoke too late: the order is over in another way than it said. Whoever only said what is so already hears nothing; the
@@ -489,7 +511,7 @@ impl Order {
     }
 
     /// Makes the notices that are owed and can be made.
-    fn discharge(&mut self, event: &Event, now: UnixMs, effects: &mut Effects) {
+    fn discharge(&mut self, event: &Event, now: UnixMs, visible: &Visible, effects: &mut Effects) {
         for owed in std::mem::take(&mut self.owed) {
             let Some(recipient) = self.recipient(event.shadow, owed.to) else {
                 self.owed.push(owed);
@@ -506,7 +528,7 @@ impl Order {
                 continue;
             }
             let cancels = self.notice_id(event, Store, N::NewOrder).filter(|_| owed.to == Store);
-            let body = notices::body(self, owed.to, owed.kind, cancels);
+            let body = notices::body(self, owed.to, owed.kind, cancels, visible);
             let id = notices::id(event.shadow, &event.order, owed.kind, &recipient);
             effects.notices.push(Draft { id, kind: owed.kind, recipient, at: owed.at, expires_at, body });
         }

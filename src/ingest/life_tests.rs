@@ -4,6 +4,10 @@ use proptest::prelude::*;
 const NOW: UnixMs = UnixMs(1_790_000_000_000);
 const RETENTION: i64 = 3 * 24 * 3_600_000;
 
+fn rules() -> LifeRules {
+    LifeRules { retention_ms: RETENTION, visible: Visible::default() }
+}
+
 fn event(kind: E, id: &str) -> Event {
     Event {
         kind,
@@ -39,7 +43,7 @@ struct Story {
 
 impl Story {
     fn hears(mut self, event: &Event) -> Self {
-        let (next, effects) = Order::apply(self.order.as_ref(), event, NOW, RETENTION).unwrap();
+        let (next, effects) = Order::apply(self.order.as_ref(), event, NOW, &rules()).unwrap();
         self.order = next;
         self.told.extend(effects.notices.iter().map(|draft| (draft.recipient.role, draft.kind)));
         self.superseded.extend(effects.superseded);
@@ -201,7 +205,7 @@ fn versions_are_compared_within_one_source_only() {
 #[test]
 fn another_store_or_customer_is_refused() {
     let paid = Story::of(&[E::Paid]).order;
-    let apply = |event| Order::apply(paid.as_ref(), &event, NOW, RETENTION).map(|_| ()).map_err(|reason| reason.code);
+    let apply = |event| Order::apply(paid.as_ref(), &event, NOW, &rules()).map(|_| ()).map_err(|reason| reason.code);
     assert_eq!(apply(Event { store: Some(Id::new("s2").unwrap()), ..event(E::Accepted, "9") }), Err("store-mismatch"));
     assert_eq!(
         apply(Event { customer: Some(Id::new("c2").unwrap()), ..event(E::Accepted, "9") }),
@@ -212,10 +216,42 @@ fn another_store_or_customer_is_refused() {
 #[test]
 fn a_store_never_sees_the_customer_and_a_customer_no_details() {
     let order = Story::of(&[E::Paid, E::Accepted]).order.unwrap();
-    let store = notices::body(&order, Store, N::NewOrder, None);
+    let store = notices::body(&order, Store, N::NewOrder, None, &Visible::default());
     assert!(!store.get().contains("c1") && store.get().contains("1250"));
-    let customer = notices::body(&order, Customer, N::PickupCode, None);
+    let customer = notices::body(&order, Customer, N::PickupCode, None, &Visible::default());
     assert!(customer.get().contains("A17") && !customer.get().contains("1250"));
+}
+
+/// The bug: an order that was ready before it was accepted gave its customer no code.
+#[test]
+fn an_acceptance_that_was_passed_over_still_tells_the_code() {
+    let story = Story::of(&[E::Paid, E::Ready, E::Accepted, E::Accepted]);
+    let wanted = [(Store, N::NewOrder), (Customer, N::Ready), (Store, N::Taken), (Customer, N::PickupCode)];
+    assert_eq!(story.told, wanted);
+    assert_eq!(Story::of(&[E::Paid, E::PickedUp, E::Accepted]).told, [(Store, N::NewOrder)], "what is over needs none");
+}
+
+/// The bug: a till that accepted too late put its code on an order that was off.
+#[test]
+fn who_accepts_what_is_over_gives_no_code() {
+    let order = Story::of(&[E::Paid, E::Cancelled, E::Accepted]).order.unwrap();
+    assert_eq!((order.code, order.device), (None, None));
+}
+
+#[test]
+fn what_a_notice_tells_is_configured_for_each_kind() {
+    let visible: Visible = serde_json::from_value(serde_json::json!({
+        "new_order": ["details.items", "flags"], "pickup_code": ["code", "amount"]
+    }))
+    .unwrap();
+    let mut order = Story::of(&[E::Paid, E::Accepted]).order.unwrap();
+    order.details = serde_json::from_str(r#"{"items":[1],"note":"ring twice"}"#).unwrap();
+    let body = |to, kind| notices::body(&order, to, kind, None, &visible).get().to_owned();
+    assert_eq!(body(Store, N::NewOrder), r#"{"details":{"items":[1]}}"#);
+    assert_eq!(body(Customer, N::PickupCode), r#"{"amount":1250,"code":"A17"}"#);
+    let seen = notices::seen_by(&order, Store, &visible).get().to_owned();
+    assert_eq!(seen, r#"{"code":"A17","details":{"items":[1]}}"#, "the amount is hidden here, too");
+    assert!(serde_json::from_value::<Visible>(serde_json::json!({"ready": ["phone"]})).is_err());
 }
 
 #[test]

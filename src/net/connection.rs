@@ -170,8 +170,7 @@ impl Connection {
     fn time(&mut self, leave_at: Option<Duration>, seed: u64) {
         let now = self.net.now();
         if leave_at.is_some_and(|at| now >= at) {
-            let spread = millis(self.net.limits.retry_spread).max(1);
-            let retry_ms = u32::try_from(1_000 + (seed >> 16) % spread).unwrap_or(u32::MAX);
+            let retry_ms = u32::try_from(self.net.retry_ms(seed)).unwrap_or(u32::MAX);
             return self.input(Input::Drain { retry_ms });
         }
         if self.expires.is_some_and(|at| now >= at) {

@@ -224,6 +224,13 @@ impl Net {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// When a client of a server that stops should be back: behind the restart, and each at a moment of its own. Milliseconds.
+    pub(crate) fn retry_ms(&self, seed: u64) -> u64 {
+        let spread = u64::try_from(self.limits.retry_spread.as_millis()).unwrap_or(1).max(1);
+        let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.now().as_nanos() as u64;
+        1_000 + (mixed >> 16) % spread
+    }
+
     /// Accepts nobody any more, sends everybody away at a paced rate, and waits until they are gone, or `at_most`.
     pub async fn drain(&self, at_most: Duration) -> bool {
         self.draining.store(true, Ordering::Release);

@@ -68,7 +68,7 @@ pub(crate) async fn poll(
     };
     let (standing, _) = net.ledger.standing(&who, &device)?;
     let after = match &asked.after {
-        Some(text) => text.parse::<Position>().map_err(|error| wrong("after", error.to_string()))?,
+        Some(text) => text.parse::<Position>().map_err(|_| Refusal(Problem::epoch_changed()))?,
         None => standing.acked,
     };
     net.stats.polls.inc();
@@ -131,6 +131,11 @@ fn answer(net: &Net, who: &Recipient, device: &DeviceId, after: Position, standi
     // Rows behind the last notice that ring nobody are behind this reader, too: unless more is waiting, it may stand at their end.
     let position = page.notices.last().map_or(page.next, |delivery| delivery.position);
     let interval = u64::try_from(net.limits.poll_interval.as_millis()).unwrap_or(60_000);
-    let next_poll_ms = if page.more() { 0 } else { interval };
+    let next_poll_ms = match page.more() {
+        true => 0,
+        // A server that stops lets those go that wait: back when the next one is there, each at a moment of its own.
+        false if net.is_draining() => net.retry_ms(position.seq ^ acked.seq),
+        false => interval,
+    };
     encode_poll(&notices, position, page.head, next_poll_ms, net.fresh())
 }
