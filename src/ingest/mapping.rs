@@ -58,8 +58,8 @@ pub struct Mapping {
     pub id: String,
     /// Source of the event; for CloudEvents the envelope's `source`.
     pub source: String,
-    /// Order id. Mandatory.
-    pub order: String,
+    /// Order id. Mandatory. Several pointers compose one where a number alone is not unique in the chain; see [`Composed`].
+    pub order: Composed,
     /// Store id.
     pub store: String,
     /// Customer id.
@@ -91,6 +91,33 @@ pub struct Mapping {
     pub details: Vec<String>,
     /// What the record's key is.
     pub kafka_key: KafkaKey,
+    /// Topics whose events are called otherwise: each with a whole mapping of its own, which takes nothing from this one.
+    pub topics: BTreeMap<String, Mapping>,
+}
+
+/// An order id made of one member, or of several in this order: `"/order"` or `["/shop/id", "/number"]`.
+///
+/// Several are joined with `:`. In each `~` becomes `~0` and `:` becomes `~1`, so that no two orders share an id.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "OneOrMore")]
+pub struct Composed(Vec<String>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl TryFrom<OneOrMore> for Composed {
+    type Error = &'static str;
+    fn try_from(given: OneOrMore) -> Result<Self, Self::Error> {
+        match given {
+            OneOrMore::One(pointer) => Ok(Self(vec![pointer])),
+            OneOrMore::More(pointers) if pointers.is_empty() => Err("an order id has at least one member"),
+            OneOrMore::More(pointers) => Ok(Self(pointers)),
+        }
+    }
 }
 
 impl Default for Mapping {
@@ -100,7 +127,7 @@ impl Default for Mapping {
             r#type: at("/type"),
             id: at("/id"),
             source: at("/source"),
-            order: at("/order"),
+            order: Composed(vec![at("/order")]),
             store: at("/store"),
             customer: at("/customer"),
             device: at("/device"),
@@ -116,6 +143,7 @@ impl Default for Mapping {
             types: BTreeMap::new(),
             details: ["items", "note", "table", "number", "channel", "due"].map(String::from).to_vec(),
             kafka_key: KafkaKey::Any,
+            topics: BTreeMap::new(),
         }
     }
 }
@@ -144,10 +172,13 @@ impl Mapping {
         self.of(record).decode_by(record, now)
     }
 
-    /// Our own events are understood by our own names, whatever the chain calls things.
+    /// Our own events are understood by our own names, whatever the chain calls things; a topic may have names of its own.
     fn of(&self, record: &Record) -> &Self {
         static OURS: LazyLock<Mapping> = LazyLock::new(Mapping::default);
-        if record.header("content-type").is_some_and(|media| media == outgoing::OWN) { &OURS } else { self }
+        if record.header("content-type").is_some_and(|media| media == outgoing::OWN) {
+            return &OURS;
+        }
+        self.topics.get(&*record.part.topic).unwrap_or(self)
     }
 
     fn decode_by(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
@@ -207,7 +238,7 @@ impl Mapping {
     #[must_use]
     pub fn looks_paid(&self, record: &Record) -> bool {
         let paid = EventType::Paid.name();
-        let theirs = self.types.iter().filter(|(_, ours)| *ours == paid).map(|(theirs, _)| theirs.as_str());
+        let theirs = self.of(record).types.iter().filter(|(_, ours)| *ours == paid).map(|(theirs, _)| theirs.as_str());
         let mut names = theirs.chain([paid]);
         let value = record.value.as_deref().unwrap_or_default();
         names.any(|name| {
@@ -224,8 +255,21 @@ impl Mapping {
         let json: Value = serde_json::from_slice(value).ok()?;
         let mapping = self.of(record);
         let (envelope, data) = mapping.open(record, json).ok()?;
-        let named = |pointer| mapping.named(record, &envelope, &data, pointer);
-        named(&mapping.order).ok()?.or_else(|| named(&mapping.store).ok()?)
+        let order = mapping.order(record, &envelope, &data).ok()?;
+        order.or_else(|| mapping.named(record, &envelope, &data, &mapping.store).ok()?)
+    }
+
+    /// The order's id. One of several members has no substitute: subject or key would be another id.
+    fn order(&self, record: &Record, envelope: &Envelope, data: &Value) -> Result<Option<String>, Reason> {
+        let [pointer] = &self.order.0[..] else {
+            let mut parts = Vec::with_capacity(self.order.0.len());
+            for pointer in &self.order.0 {
+                let Some(part) = data.pointer(pointer).map_or(Ok(None), id_text)? else { return Ok(None) };
+                parts.push(part.replace('~', "~0").replace(':', "~1"));
+            }
+            return Ok(Some(parts.join(":")));
+        };
+        self.named(record, envelope, data, pointer)
     }
 
     fn named(
@@ -249,11 +293,12 @@ impl Mapping {
         let text = |pointer: &str| at(pointer).and_then(scalar).map(clip);
         let kind = envelope.kind.clone().or_else(|| text(&self.r#type));
         let kind = self.kind(&kind.ok_or_else(|| reject("no-type", "the event has no type"))?)?;
-        let order_at = if kind.is_about_a_store() { &self.store } else { &self.order };
         let key_text = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok());
-        let order = self
-            .named(record, envelope, data, order_at)?
-            .ok_or_else(|| reject("no-order", "the event names no order"))?;
+        let order = match kind.is_about_a_store() {
+            true => self.named(record, envelope, data, &self.store)?,
+            false => self.order(record, envelope, data)?,
+        };
+        let order = order.ok_or_else(|| reject("no-order", "the event names no order"))?;
         let order = Id::new(&order).map_err(|error| reject("bad-order", format!("the order's id: {error}")))?;
         let id_of = |pointer: &str| -> Result<Option<Id>, Reason> {
             let Some(text) = at(pointer).map_or(Ok(None), id_text)? else { return Ok(None) };

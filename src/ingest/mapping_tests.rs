@@ -139,3 +139,45 @@ fn amounts_never_pass_through_floating_point() {
     assert_eq!(major(json!("99999999999999999999")), None);
     assert_eq!(minor_units(&json!(12.5), AmountUnit::Minor), None);
 }
+
+#[test]
+fn an_order_id_is_composed_of_several_members_without_two_orders_sharing_one() {
+    let mapping: Mapping = toml::from_str("order = ['/shop/id', '/no']").unwrap();
+    let order = |shop: &str, no: &str| {
+        let value = json!({"type": "order.paid", "shop": {"id": shop}, "no": no}).to_string();
+        let record = record(Some("key"), &value, &[]);
+        let event = mapping.decode(&record, NOW).unwrap();
+        assert_eq!(mapping.order_of(&record).as_deref(), Some(event.order.as_str()), "one choice of key");
+        event.order.as_str().to_owned()
+    };
+    assert_eq!(order("17", "4711"), "17:4711");
+    assert_ne!(order("a:b", "c"), order("a", "b:c"));
+    assert_ne!(order("a~1b", "c"), order("a:b", "c"));
+    // A part that is missing has no substitute.
+    let half = record(Some("17:4711"), r#"{"type":"order.paid","no":4711}"#, &[]);
+    assert_eq!(code(&mapping, &half), "no-order");
+    assert!(toml::from_str::<Mapping>("order = []").is_err());
+}
+
+#[test]
+fn each_topic_may_call_things_its_own_way() {
+    let text = "types = { PAID = 'order.paid' }\n[topics.payments]\norder = '/trade'\ntypes = { OK = 'order.paid' }";
+    let mapping: Mapping = toml::from_str(text).unwrap();
+    let theirs = Record { part: Part::new("payments", 0), ..record(None, r#"{"type":"OK","trade":"o1"}"#, &[]) };
+    assert_eq!(mapping.decode(&theirs, NOW).unwrap().order.as_str(), "o1");
+    assert_eq!(mapping.order_of(&theirs).as_deref(), Some("o1"));
+    assert!(mapping.looks_paid(&theirs));
+    let ours = record(None, r#"{"type":"PAID","order":"o1"}"#, &[]);
+    assert_eq!(mapping.decode(&ours, NOW).unwrap().order.as_str(), "o1");
+    assert_eq!(code(&mapping, &Record { part: Part::new("payments", 0), ..ours }), "unknown-type");
+}
+
+#[test]
+fn amounts_and_times_are_taken_as_a_chain_writes_them() {
+    let mapping: Mapping =
+        toml::from_str("amount_unit = 'major'\ntime = '/paid_at'\ntime_zone = 'Asia/Shanghai'").unwrap();
+    let value = r#"{"type":"order.paid","order":"o1","amount":"12.50","paid_at":"2026-09-21 18:00:00"}"#;
+    let event = mapping.decode(&record(None, value, &[]), NOW).unwrap();
+    assert_eq!((event.amount, event.at), (Some(MinorUnits(1250)), UnixMs(1_789_984_800_000)));
+    assert_eq!(event.flags, []);
+}
