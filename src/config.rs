@@ -1,7 +1,9 @@
 //! The configuration: one TOML file, or none.
 //!
-//! Without a file everything has a default that works on loopback with nothing installed. A mistake is told with file, line and column;
-//! an unknown key is a mistake.
+//! Without a file everything has a default that works on loopback with nothing installed. Mistakes are told all at once, with file, line,
+//! column and what might have been meant; an unknown key is a mistake.
+
+mod reading;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +20,8 @@ use crate::ingest::notices::Visible;
 use crate::ledger::{Emit, LedgerOptions};
 use crate::net::NetLimits;
 use crate::net::tokens::{Secret, Tokens};
+
+pub use reading::{ENV_PREFIX, Mistake, Mistakes};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -196,14 +200,9 @@ pub enum ConfigError {
         /// The system's words.
         error: std::io::Error,
     },
-    /// A file says something that is not understood; the text names line and column.
-    #[error("{}: {error}", .path.display())]
-    Toml {
-        /// Which.
-        path: PathBuf,
-        /// What and where.
-        error: Box<toml::de::Error>,
-    },
+    /// What the file and the environment say cannot be right: all of it, with places.
+    #[error("{0}")]
+    Mistakes(Box<Mistakes>),
     /// A value cannot be right.
     #[error("{0}")]
     Value(String),
@@ -220,24 +219,56 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let Some(path) = path else { return Ok(Self::default()) };
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
-        let toml = |error| ConfigError::Toml { path: path.to_owned(), error: Box::new(error) };
-        let config: Self = toml::from_str(&text).map_err(toml)?;
+        Self::load(path, &[])
+    }
+
+    /// Reads a file, or takes the defaults, and lays over them what `variables` of the environment say: `ORDERBELL__SESSIONS__WINDOW=32`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(path: Option<&Path>, variables: &[(String, String)]) -> Result<Self, ConfigError> {
+        let (name, text) = match path {
+            None => ("environment".into(), String::new()),
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
+                (path.display().to_string(), text)
+            }
+        };
+        reading::read(&name, &text, variables).map_err(|mistakes| ConfigError::Mistakes(Box::new(mistakes)))
+    }
+
+    /// Values that cannot be right, by their keys.
+    fn mistakes(&self) -> Vec<(Vec<&'static str>, String)> {
+        let mut found = Vec::new();
+        let mut must = |holds: bool, path: &[&'static str], what: &str| {
+            if !holds {
+                found.push((path.to_vec(), what.to_owned()));
+            }
+        };
         // Longer than any notice rings, or a sweep would take what still has to be heard.
-        if config.state_retention_hours < RETENTION_HOURS_MIN {
-            return Err(ConfigError::Value(format!("state_retention_hours is at least {RETENTION_HOURS_MIN}")));
+        let hours = format!("at least {RETENTION_HOURS_MIN}: longer than any notice rings");
+        must(self.state_retention_hours >= RETENTION_HOURS_MIN, &["state_retention_hours"], &hours);
+        must(self.mailbox_rows_max > 0, &["mailbox_rows_max"], "at least 1");
+        must(self.stale_after_seconds > 0, &["stale_after_seconds"], "at least 1");
+        let sessions = &self.sessions;
+        must(sessions.window > 0, &["sessions", "window"], "at least 1");
+        must(sessions.attempts_max > 0, &["sessions", "attempts_max"], "at least 1");
+        must(sessions.sockets_max > 0, &["sessions", "sockets_max"], "at least 1");
+        must(sessions.heartbeat_ms > 0, &["sessions", "heartbeat_ms"], "at least 1");
+        must(sessions.redeliver_after_ms > 0, &["sessions", "redeliver_after_ms"], "at least 1");
+        let longer = "more than heartbeat_ms, or every client is taken for gone";
+        must(sessions.silence_ms > sessions.heartbeat_ms, &["sessions", "silence_ms"], longer);
+        let same = self.listen.public == self.listen.admin && self.listen.public.port() != 0;
+        must(!same, &["listen", "admin"], "another address than listen.public");
+        if let Some(kafka) = &self.kafka {
+            must(!kafka.topics.is_empty(), &["kafka", "topics"], "at least one topic");
+            must(!kafka.bootstrap.trim().is_empty(), &["kafka", "bootstrap"], "host:port of at least one broker");
+            let stranger = self.mapping.topics.keys().find(|topic| !kafka.topics.contains(topic));
+            let names = stranger.map(|topic| format!("{topic} is none of kafka.topics"));
+            must(stranger.is_none(), &["mapping", "topics"], names.as_deref().unwrap_or_default());
         }
-        let sessions = &config.sessions;
-        if sessions.window == 0 || sessions.attempts_max == 0 || sessions.silence_ms <= sessions.heartbeat_ms {
-            return Err(ConfigError::Value(
-                "sessions: window and attempts_max are at least 1, silence_ms is above heartbeat_ms".into(),
-            ));
-        }
-        if config.kafka.as_ref().is_some_and(|kafka| kafka.topics.is_empty()) {
-            return Err(ConfigError::Value("kafka.topics names at least one topic".into()));
-        }
-        Ok(config)
+        found
     }
 
     /// The bounds of the public listener.
@@ -340,11 +371,67 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_line_and_column() {
-        let error = read("[listen]\npublik = \"127.0.0.1:1\"\n").unwrap_err().to_string();
-        assert!(error.contains("line 2, column 1") && error.contains("publik") && error.contains("public"), "{error}");
-        let error = read("[mapping]\ntime_zone = \"Asia/Atlantis\"\n").unwrap_err().to_string();
-        assert!(error.contains("line 2") && error.contains("Asia/Atlantis"), "{error}");
+    fn all_mistakes_are_told_at_once_with_their_places_and_what_was_meant() {
+        let text = "state_retention_hours = 3\n\
+                    [listen]\npublik = \"127.0.0.1:1\"\nadmin = \"here\"\n\
+                    [sessions]\nwindow = \"many\"\nheartbeat_ms = 90000\n\
+                    [mapping]\ntime_zone = \"Asia/Atlantis\"\namount_unit = \"majr\"\n\
+                    [visible]\nready = [\"code\", \"phone\"]\n";
+        let told = read(text).unwrap_err().to_string();
+        for wanted in [
+            "8 things to mend",
+            "sessions.silence_ms: more than heartbeat_ms",
+            "orderbell.toml:1:25",
+            "state_retention_hours: at least 24",
+            "orderbell.toml:3:1",
+            "unknown field `publik`",
+            "did you mean `public`?",
+            "orderbell.toml:4:9",
+            "orderbell.toml:6:10",
+            "orderbell.toml:9:13",
+            "Asia/Atlantis",
+            "did you mean `major`?",
+            "no member is called phone",
+        ] {
+            assert!(told.contains(wanted), "{wanted} is not in:\n{told}");
+        }
+        let told = read(
+            "[sessions]\nwindow = 0\nattempts_max = 0\nsilence_ms = 5\n[kafka]\nbootstrap = \"a:1\"\ntopics = []\n",
+        );
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains("4 things") && told.contains("kafka.topics: at least one"), "{told}");
+        let told = read("a = = 1\n[b\n").unwrap_err().to_string();
+        assert!(told.contains("orderbell.toml:1:5"), "{told}");
+    }
+
+    #[test]
+    fn variables_are_laid_over_the_file_and_named_when_they_are_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("orderbell.toml");
+        std::fs::write(&path, "[sessions]\nwindow = 5\nattempts_max = 6\n").unwrap();
+        let variable = |name: &str, value: &str| (format!("{ENV_PREFIX}{name}"), value.to_owned());
+        let load = |variables: &[(String, String)]| Config::load(Some(&path), variables);
+        let config = load(&[
+            variable("SESSIONS__WINDOW", "7"),
+            variable("LISTEN__PUBLIC", "127.0.0.1:9"),
+            variable("KAFKA__BOOTSTRAP", "a:1"),
+            variable("KAFKA__TOPICS", "['orders']"),
+            ("ORDERBELL_TOKEN".into(), "not a setting".into()),
+        ])
+        .unwrap();
+        assert_eq!((config.sessions.window, config.sessions.attempts_max), (7, 6));
+        assert_eq!((config.listen.public.port(), config.kafka.unwrap().topics), (9, vec!["orders".to_owned()]));
+        let told = load(&[variable("SESSIONS__WINDOW", "0"), variable("LISTEN__PUBLC", "x"), variable("__", "1")]);
+        let told = told.unwrap_err().to_string();
+        for wanted in [
+            "3 things",
+            "ORDERBELL__SESSIONS__WINDOW: sessions.window: at least 1",
+            "ORDERBELL__LISTEN__PUBLC: unknown field",
+            "did you mean `public`?",
+            "ORDERBELL____: names no key",
+        ] {
+            assert!(told.contains(wanted), "{wanted} is not in:\n{told}");
+        }
     }
 
     #[test]

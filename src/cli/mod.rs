@@ -123,10 +123,11 @@ struct Place {
 
 impl Place {
     fn config(&self) -> Result<Config, ExitCode> {
-        let mut config = Config::read(self.config.as_deref()).map_err(|error| {
-            say(&format!("orderbell: {error}"));
-            ExitCode::from(CONFIG)
-        })?;
+        let mut config =
+            Config::load(self.config.as_deref(), &std::env::vars().collect::<Vec<_>>()).map_err(|error| {
+                say(&format!("orderbell: {error}"));
+                ExitCode::from(CONFIG)
+            })?;
         if let Some(dir) = &self.data_dir {
             config.data_dir.clone_from(dir);
         }

@@ -1,0 +1,246 @@
+//! From a TOML file and the environment to a [`Config`], or to all mistakes at once.
+//!
+//! The file becomes a table whose parts know where they stand; variables `ORDERBELL__LISTEN__PUBLIC` are laid over it. What does not
+//! deserialize is noted with its place, taken out, and the rest tried again: so one run tells everything. Then the values are checked against
+//! each other. Refused: a second description of the configuration to validate against; the types are the one there is.
+
+use std::ops::Range;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode};
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue, Deserializer};
+
+use super::Config;
+
+/// Variables that lay a value over the file: `ORDERBELL__SESSIONS__WINDOW=32`.
+pub const ENV_PREFIX: &str = "ORDERBELL__";
+/// Mistakes told at once: a file of another program has hundreds.
+const MISTAKES_MAX: usize = 50;
+/// A known name that is at least as alike as this is suggested. From 0 to 1, Jaro-Winkler.
+const ALIKE_MIN: f64 = 0.8;
+
+/// One thing that cannot be as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// What is wrong.
+    pub what: String,
+    /// What might have been meant.
+    pub hint: Option<String>,
+    /// Where it stands in the file, in bytes; nothing for a variable, or for what is missing.
+    pub span: Option<Range<usize>>,
+    /// The variable that says it.
+    pub variable: Option<String>,
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug)]
+pub struct Mistakes {
+    name: String,
+    text: String,
+    /// In the order of the file.
+    pub all: Vec<Mistake>,
+}
+
+#[derive(Debug)]
+struct Told<'a>(&'a Mistake, NamedSource<String>);
+
+impl std::fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0.variable {
+            Some(variable) => write!(f, "{variable}: {}", self.0.what),
+            None => f.write_str(&self.0.what),
+        }
+    }
+}
+
+impl std::error::Error for Told<'_> {}
+
+impl Diagnostic for Told<'_> {
+    fn severity(&self) -> Option<Severity> {
+        Some(Severity::Error)
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        self.0.hint.as_ref().map(|hint| Box::new(hint) as _)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.0.span.as_ref().map(|_| &self.1 as _)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let span = self.0.span.clone()?;
+        Some(Box::new(std::iter::once(LabeledSpan::underline(span))))
+    }
+}
+
+impl std::fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "{}: {} to mend",
+            self.name,
+            if self.all.len() == 1 { "one thing".into() } else { format!("{} things", self.all.len()) }
+        )?;
+        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_context_lines(1);
+        for mistake in &self.all {
+            let told = Told(mistake, NamedSource::new(&self.name, self.text.clone()));
+            handler.render_report(f, &told)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+/// Reads a configuration. `variables` are those of the environment, all of them.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(super) fn read(name: &str, text: &str, variables: &[(String, String)]) -> Result<Config, Mistakes> {
+    let fail = |mut all: Vec<Mistake>| {
+        all.sort_by_key(|mistake| mistake.span.as_ref().map_or(usize::MAX, |span| span.start));
+        all.dedup();
+        all.truncate(MISTAKES_MAX);
+        Err(Mistakes { name: name.into(), text: text.into(), all })
+    };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What follows from a broken line is no mistake of its own.
+        let syntax = |error: &toml::de::Error| mistake(error.message(), error.span());
+        return fail(errors.iter().map(syntax).collect());
+    }
+    let mut variables: Vec<_> = variables.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+    variables.sort();
+    let mut table = table;
+    let mut all = Vec::new();
+    for (at, (variable, value)) in variables.iter().enumerate() {
+        let place = text.len() + 1 + at;
+        if !lay_over(table.get_mut(), variable, value, place..place) {
+            let what = "names no key of the configuration".into();
+            all.push(Mistake { what, hint: None, span: None, variable: Some(variable.clone()) });
+        }
+    }
+    let config = loop {
+        match Config::deserialize(Deserializer::from(table.clone())) {
+            Ok(config) => break config,
+            Err(error) => {
+                all.push(mistake(error.message(), error.span()));
+                let removed = error.span().is_some_and(|span| take_out(table.get_mut(), &span));
+                if !removed || all.len() >= MISTAKES_MAX {
+                    return fail(named(all, text, &variables));
+                }
+            }
+        }
+    };
+    all.extend(config.mistakes().into_iter().map(|(path, what)| {
+        let span = find(table.get_ref(), &path);
+        mistake(&format!("{}: {what}", path.join(".")), span)
+    }));
+    if all.is_empty() { Ok(config) } else { fail(named(all, text, &variables)) }
+}
+
+/// Places behind the file's end are those of variables.
+fn named(mut all: Vec<Mistake>, text: &str, variables: &[&(String, String)]) -> Vec<Mistake> {
+    for mistake in &mut all {
+        if let Some(at) = mistake.span.as_ref().and_then(|span| span.start.checked_sub(text.len() + 1)) {
+            mistake.variable = variables.get(at).map(|(name, _)| name.clone());
+            mistake.span = None;
+        }
+    }
+    all
+}
+
+fn mistake(message: &str, span: Option<Range<usize>>) -> Mistake {
+    let what = message.lines().next().unwrap_or_default().trim().to_owned();
+    Mistake { hint: hint(&what), what, span, variable: None }
+}
+
+/// Of the names that would be known, the one that is most alike.
+fn hint(what: &str) -> Option<String> {
+    let (wrong, expected) = what.split_once(", expected ")?;
+    let words = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let wrong = words(wrong).into_iter().next()?;
+    let alike = |known: &String| strsim::jaro_winkler(&wrong, known);
+    let known = words(expected);
+    let best = known.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)))?;
+    (alike(best) >= ALIKE_MIN).then(|| format!("did you mean `{best}`?"))
+}
+
+/// `ORDERBELL__LISTEN__PUBLIC` is `listen.public`. A value is read as TOML, and as a string where it is none.
+fn lay_over<'a>(table: &mut DeTable<'a>, variable: &'a str, value: &'a str, place: Range<usize>) -> bool {
+    let path: Vec<String> = variable[ENV_PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+    let Some((last, sections)) = path.split_last().filter(|_| path.iter().all(|part| !part.is_empty())) else {
+        return false;
+    };
+    let mut table = table;
+    for section in sections {
+        let entry = table.entry(Spanned::new(place.clone(), DeString::Owned(section.clone())));
+        let fresh = || Spanned::new(place.clone(), DeValue::Table(DeTable::new()));
+        let DeValue::Table(inner) = entry.or_insert_with(fresh).get_mut() else { return false };
+        table = inner;
+    }
+    let value = match DeValue::parse(value) {
+        Ok(parsed) => parsed,
+        Err(_) => Spanned::new(place.clone(), DeValue::String(DeString::Borrowed(value))),
+    };
+    let value = moved(value, &place);
+    table.remove(last.as_str());
+    table.insert(Spanned::new(place, DeString::Owned(last.clone())), value);
+    true
+}
+
+fn moved<'a>(value: Spanned<DeValue<'a>>, place: &Range<usize>) -> Spanned<DeValue<'a>> {
+    let moved_value = match value.into_inner() {
+        DeValue::Array(items) => DeValue::Array(items.into_iter().map(|item| moved(item, place)).collect()),
+        DeValue::Table(table) => {
+            let entry = |(key, value): (Spanned<DeString<'a>>, _)| {
+                (Spanned::new(place.clone(), key.into_inner()), moved(value, place))
+            };
+            DeValue::Table(table.into_iter().map(entry).collect())
+        }
+        other => other,
+    };
+    Spanned::new(place.clone(), moved_value)
+}
+
+/// All keys with their places, tables before what is in them.
+fn keys(table: &DeTable<'_>, path: &mut Vec<String>, all: &mut Vec<(Vec<String>, Range<usize>, Range<usize>)>) {
+    for (key, value) in table {
+        path.push(key.get_ref().to_string());
+        all.push((path.clone(), key.span(), value.span()));
+        if let DeValue::Table(inner) = value.get_ref() {
+            keys(inner, path, all);
+        }
+        path.pop();
+    }
+}
+
+fn find(table: &DeTable<'_>, path: &[&str]) -> Option<Range<usize>> {
+    let mut all = Vec::new();
+    keys(table, &mut Vec::new(), &mut all);
+    all.into_iter().find(|(known, _, _)| known == path).map(|(_, _, value)| value)
+}
+
+/// Takes the innermost thing out that stands at `span`.
+fn take_out(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
+    let mut all = Vec::new();
+    keys(table, &mut Vec::new(), &mut all);
+    let at = |place: &Range<usize>| place.start <= span.start && span.end <= place.end;
+    let hit = all.iter().filter(|(_, key, value)| at(key) || at(value));
+    let Some((path, _, _)) = hit.min_by_key(|(path, key, value)| {
+        let len = if at(key) { key.len() } else { value.len() };
+        (len, std::cmp::Reverse(path.len()))
+    }) else {
+        return false;
+    };
+    let (Some((last, sections)), mut table) = (path.split_last(), table) else { return false };
+    for section in sections {
+        match table.get_mut(section.as_str()).map(Spanned::get_mut) {
+            Some(DeValue::Table(inner)) => table = inner,
+            _ => return false,
+        }
+    }
+    table.remove(last.as_str()).is_some()
+}
