@@ -24,7 +24,7 @@ use crate::net::tokens::{Secret, Tokens};
 pub use reading::{ENV_PREFIX, Mistake, Mistakes};
 
 /// The whole configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where the ledger lives.
@@ -84,7 +84,7 @@ impl Default for Config {
 }
 
 /// Addresses to listen on.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
     /// Tills, customers and producers.
@@ -100,7 +100,7 @@ impl Default for Listen {
 }
 
 /// How clients with a socket are treated. Milliseconds where a unit is due.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sessions {
     /// Sockets at once: below the process's file limit, with room for the ledger's files.
@@ -131,7 +131,7 @@ impl Default for Sessions {
 }
 
 /// Who signs tokens.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenConfig {
     /// `iss` of every token.
@@ -149,7 +149,7 @@ impl Default for TokenConfig {
 }
 
 /// One HS256 key.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyConfig {
     /// The token header's `kid`.
@@ -159,7 +159,7 @@ pub struct KeyConfig {
 }
 
 /// A Kafka cluster to read from.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaConfig {
     /// `host:port`, several with commas.

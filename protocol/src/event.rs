@@ -81,6 +81,7 @@ impl EventType {
 }
 
 /// The code that a customer shows to collect an order. Never printed by `Debug`.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PickupCode(pub String);

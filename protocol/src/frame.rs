@@ -23,6 +23,7 @@ pub const CLIENT_FRAME_BYTES_MAX: usize = 16 * 1024;
 pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
 
 /// What a client says.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Deserialize, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientFrame {
@@ -61,6 +62,7 @@ pub enum ClientFrame {
 }
 
 /// What a client says happened. The same id from the same device is the same event, however often it is sent.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ClientEvent {
     /// Drawn by the client, unique for its device: repeat it when no answer came.
@@ -104,6 +106,7 @@ impl ClientFrame {
 
 /// How new what a server knows is. A push centre must not be a single point of failure: a client that is told of staleness may ask the
 /// order system itself.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freshness {
     /// The server's clock. Milliseconds.
@@ -117,6 +120,7 @@ pub struct Freshness {
 }
 
 /// What a server says, apart from notices.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerFrame {
@@ -234,6 +238,7 @@ pub fn encode_poll(
 }
 
 /// A `notice` frame as a client reads it.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct NoticeFrame {
     /// Where it stands; what is acknowledged.
@@ -248,6 +253,7 @@ pub struct NoticeFrame {
 }
 
 /// A notice's own fields, with the body as a value: for clients, which look into it.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct NoticeFields {
     /// Derived id: the same fact has the same id.
@@ -263,6 +269,7 @@ pub struct NoticeFields {
 }
 
 /// A poll answer as a client reads it.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize)]
 pub struct PollAnswer {
     /// In order.
@@ -279,6 +286,7 @@ pub struct PollAnswer {
 }
 
 /// What a client sees of one order.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct OpenOrder {
     /// Its id.
@@ -297,9 +305,35 @@ pub struct OpenOrder {
     pub notice: Option<String>,
     /// What this recipient may see of it.
     pub body: serde_json::Value,
+    /// What happened to it, in time; of one order only.
+    #[serde(default)]
+    pub timeline: Option<Vec<TimelineEntry>>,
+}
+
+/// One step of an order's story.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TimelineEntry {
+    /// When. Milliseconds.
+    pub at: UnixMs,
+    /// Of an event: `happened`, `read`, `decided`. Of a notice: `stored`, `sent`, `received`, `shown`, `unusable`.
+    pub step: String,
+    /// The event's type.
+    #[serde(default)]
+    pub event: Option<String>,
+    /// The notice's kind.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// Who said it, or got it.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// Of `sent`: for the nth time.
+    #[serde(default)]
+    pub attempt: Option<u32>,
 }
 
 /// A page of open orders as a client reads it.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize)]
 pub struct OrdersAnswer {
     /// Those of this page.
@@ -315,6 +349,7 @@ pub struct OrdersAnswer {
 }
 
 /// What became of one posted event.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Told {
     /// The client's own id of the event.
@@ -327,6 +362,7 @@ pub struct Told {
 }
 
 /// What became of posted events, in their order.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ToldAnswer {
     /// One for each.

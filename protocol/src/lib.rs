@@ -28,6 +28,7 @@ pub use problem::Problem;
 pub use recipient::{DeviceId, Id, Recipient, Role};
 
 /// Milliseconds since 1970-01-01T00:00:00Z, as the wall clock or a producer tells it.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct UnixMs(pub i64);

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub const POSITION_TEXT_MAX: usize = 8 + 1 + 16 + 1 + 4;
 
 /// A place in one mailbox: everything up to and including `seq` is behind the reader.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Position {

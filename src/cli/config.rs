@@ -26,6 +26,8 @@ pub(crate) enum ConfigCommand {
     },
     /// Print a configuration with every key, its default and its reason.
     Default,
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
 }
 
 #[derive(Subcommand)]
@@ -54,6 +56,11 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<(), ExitCode> {
     match command {
         ConfigCommand::Default => {
             tell(DEFAULT.trim_end());
+            Ok(())
+        }
+        ConfigCommand::Schema => {
+            let schema = schemars::schema_for!(crate::config::Config);
+            tell(&serde_json::to_string_pretty(&schema).unwrap_or_default());
             Ok(())
         }
         ConfigCommand::Check { place } => {
@@ -148,6 +155,20 @@ mod tests {
     fn the_printed_defaults_are_the_defaults() {
         let printed: Config = toml::from_str(DEFAULT).unwrap();
         assert_eq!(format!("{printed:?}"), format!("{:?}", Config::default()));
+    }
+
+    /// What is printed as default has only keys that the schema knows, and the schema none that has no default or is left out on purpose.
+    #[test]
+    fn the_schema_knows_every_key() {
+        let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+        let printed: toml::Table = toml::from_str(DEFAULT).unwrap();
+        let known: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+        let mut keys: Vec<String> = printed.keys().cloned().chain(["kafka".to_owned()]).collect();
+        keys.sort();
+        assert_eq!(known.into_iter().cloned().collect::<Vec<_>>(), keys);
+        let sessions = schema["$defs"]["Sessions"]["properties"].as_object().unwrap();
+        assert!(printed["sessions"].as_table().unwrap().keys().all(|key| sessions.contains_key(key)));
+        assert_eq!(schema["additionalProperties"], false);
     }
 
     #[test]

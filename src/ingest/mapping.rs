@@ -25,7 +25,7 @@ const DETAILS_BYTES_MAX: usize = 8 * 1024;
 const TEXT_CHARS_MAX: usize = 200;
 
 /// How the number of an amount is meant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AmountUnit {
     /// The smallest unit: 1250 is 12.50.
@@ -36,7 +36,7 @@ pub enum AmountUnit {
 }
 
 /// What a Kafka record's key is, besides a way to partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KafkaKey {
     /// Nothing that is checked.
@@ -49,7 +49,7 @@ pub enum KafkaKey {
 }
 
 /// Where the members are. Every field is an RFC 6901 pointer into the JSON (for CloudEvents: into `data`).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mapping {
     /// Type of the event; for CloudEvents the envelope's `type` is taken.
@@ -98,11 +98,12 @@ pub struct Mapping {
 /// An order id made of one member, or of several in this order: `"/order"` or `["/shop/id", "/number"]`.
 ///
 /// Several are joined with `:`. In each `~` becomes `~0` and `:` becomes `~1`, so that no two orders share an id.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "OneOrMore")]
+#[schemars(with = "OneOrMore")]
 pub struct Composed(Vec<String>);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 enum OneOrMore {
     One(String),

@@ -71,8 +71,9 @@ struct Body<'a> {
 }
 
 /// One member of a notice's body.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
+#[schemars(with = "String")]
 pub enum Field {
     /// The store's id.
     Store,
@@ -119,7 +120,7 @@ impl TryFrom<String> for Field {
 }
 
 /// What of an order each kind of notice may tell: an allow-list, so a field that nobody thought of reaches nobody.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Visible {
     /// To the store: cook it.

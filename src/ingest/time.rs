@@ -19,8 +19,9 @@ const EARLIEST_MS: i64 = 1_262_304_000_000;
 const SECONDS_BELOW: i64 = 100_000_000_000;
 
 /// A time zone by its IANA name.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
+#[schemars(with = "String")]
 pub struct Zone(TimeZone);
 
 impl Default for Zone {
