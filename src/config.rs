@@ -208,6 +208,15 @@ pub enum ConfigError {
     Value(String),
 }
 
+/// What became of a configuration that was read while a server runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Holds from now on.
+    pub taken: Vec<&'static str>,
+    /// Differs, and waits for a restart.
+    pub waits: Vec<&'static str>,
+}
+
 /// Above the 12 hours for which the longest-lived notice rings.
 const RETENTION_HOURS_MIN: u32 = 24;
 /// Shortest secret that is taken: as long as the hash that it keys.
@@ -269,6 +278,40 @@ impl Config {
             must(stranger.is_none(), &["mapping", "topics"], names.as_deref().unwrap_or_default());
         }
         found
+    }
+
+    /// What differs in `new`: what may change while a server runs, and what waits for a restart.
+    #[must_use]
+    pub fn changed(&self, new: &Self) -> Reloaded {
+        fn told(part: &impl std::fmt::Debug) -> String {
+            format!("{part:?}")
+        }
+        // Sockets are counted by a semaphore that was made with their number.
+        let sockets = |config: &Self| config.sessions.sockets_max;
+        let sessions = |config: &Self| told(&Sessions { sockets_max: 0, ..config.sessions.clone() });
+        let at_once = [
+            ("sessions", sessions(self), sessions(new)),
+            ("tokens", told(&self.tokens), told(&new.tokens)),
+            ("visible", told(&self.visible), told(&new.visible)),
+            ("mailbox_rows_max", told(&self.mailbox_rows_max), told(&new.mailbox_rows_max)),
+            ("free_space_min_mb", told(&self.free_space_min_mb), told(&new.free_space_min_mb)),
+            ("stale_after_seconds", told(&self.stale_after_seconds), told(&new.stale_after_seconds)),
+            ("drain_seconds", told(&self.drain_seconds), told(&new.drain_seconds)),
+        ];
+        let at_a_restart = [
+            ("data_dir", told(&self.data_dir), told(&new.data_dir)),
+            ("state_retention_hours", told(&self.state_retention_hours), told(&new.state_retention_hours)),
+            ("timeline_hours", told(&self.timeline_hours), told(&new.timeline_hours)),
+            ("listen", told(&self.listen), told(&new.listen)),
+            ("sessions.sockets_max", told(&sockets(self)), told(&sockets(new))),
+            ("kafka", told(&self.kafka), told(&new.kafka)),
+            ("mapping", told(&self.mapping), told(&new.mapping)),
+        ];
+        let differs = |(name, old, new): &(&'static str, String, String)| (old != new).then_some(*name);
+        Reloaded {
+            taken: at_once.iter().filter_map(differs).collect(),
+            waits: at_a_restart.iter().filter_map(differs).collect(),
+        }
     }
 
     /// The bounds of the public listener.

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Reloaded};
 use crate::hub::Hub;
 use crate::ingest::{IngestStats, OrderHandler, desk, door};
 use crate::ledger::{DiskError, KeptLetter, Ledger, LedgerOptions, OpenError, OrderKey};
@@ -69,7 +69,8 @@ pub struct Server {
     background: TaskTracker,
     emit_stop: CancellationToken,
     stopped: CancellationToken,
-    drain_max: Duration,
+    handler: Arc<OrderHandler>,
+    config: Mutex<Config>,
     public: SocketAddr,
     admin: SocketAddr,
 }
@@ -181,7 +182,7 @@ impl Server {
         };
         let group = stream::start(parts).await?;
         let group_stats = group.stats().clone();
-        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, rules(config, &ledger, &group_stats));
+        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, rules(config, &ledger, &handler, &group_stats));
         let counted = Counted {
             net: net.stats().clone(),
             ingest: handler.stats().clone(),
@@ -209,7 +210,8 @@ impl Server {
             background,
             emit_stop,
             stopped: CancellationToken::new(),
-            drain_max: Duration::from_secs(config.drain_seconds),
+            handler: handler.clone(),
+            config: Mutex::new(config.clone()),
             public,
             admin,
         });
@@ -249,10 +251,34 @@ impl Server {
         &self.group_stats
     }
 
+    /// Takes what may change while the server runs; what else differs is named, and waits for a restart.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a key cannot be read: then nothing has changed.
+    pub fn reload(&self, new: Config) -> Result<Reloaded, ConfigError> {
+        let tokens = new.tokens()?;
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let reloaded = config.changed(&new);
+        // What waits for a restart stays as it is also where it is looked at now.
+        let now = Config {
+            data_dir: config.data_dir.clone(),
+            listen: config.listen.clone(),
+            state_retention_hours: config.state_retention_hours,
+            ..new
+        };
+        self.net.renew(tokens, now.limits());
+        self.handler.renew(now.life());
+        let bounds = now.ledger();
+        self.ledger.bound(bounds.mailbox_rows_max, bounds.free_space_min);
+        *config = now;
+        Ok(reloaded)
+    }
+
     /// Stops in order; true when everybody left in time and every frontier was saved.
     pub async fn stop(&self) -> bool {
         self.health.ready.store(false, Ordering::Release);
-        let left = self.net.drain(self.drain_max).await;
+        let drain_max = Duration::from_secs(self.config.lock().unwrap_or_else(PoisonError::into_inner).drain_seconds);
+        let left = self.net.drain(drain_max).await;
         // What clients have said is durable; what is not emitted yet goes out after the next start.
         self.emit_stop.cancel();
         self.background.close();
@@ -266,7 +292,7 @@ impl Server {
             ledger.close();
             ended
         });
-        let saved = tokio::time::timeout(self.drain_max, saved).await.is_ok_and(|ended| ended.unwrap_or(false));
+        let saved = tokio::time::timeout(drain_max, saved).await.is_ok_and(|ended| ended.unwrap_or(false));
         self.stopped.cancel();
         self.admin_tasks.close();
         let _in_time = tokio::time::timeout(Duration::from_secs(1), self.admin_tasks.wait()).await;
@@ -295,13 +321,12 @@ async fn open(
     Ok(open(LedgerOptions { went_back: true, ..config.ledger() })?)
 }
 
-fn rules(config: &Config, ledger: &Arc<Ledger>, group: &Arc<Stats>) -> Rules {
-    let visible = config.visible.clone();
-    let (mapping, ledger, group) = (config.mapping.clone(), ledger.clone(), group.clone());
+fn rules(config: &Config, ledger: &Arc<Ledger>, handler: &Arc<OrderHandler>, group: &Arc<Stats>) -> Rules {
+    let (mapping, ledger, group, handler) = (config.mapping.clone(), ledger.clone(), group.clone(), handler.clone());
     Rules {
         door: Arc::new(move |media, body| door::open(&mapping, media, body, net::wall_clock())),
         desk: Arc::new(move |who, device, event, now| desk::open(&ledger, who, device, event, now)),
-        view: Arc::new(move |who, key, state, trail| desk::view(who, key, state, trail, &visible)),
+        view: Arc::new(move |who, key, state, trail| desk::view(who, key, state, trail, &handler.rules().visible)),
         as_of: Arc::new(move || group.as_of_ms().map(UnixMs)),
     }
 }

@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use orderbell_consumers::{Offset, Part};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::net;
 
 /// Something could not be done.
@@ -123,11 +123,16 @@ struct Place {
 
 impl Place {
     fn config(&self) -> Result<Config, ExitCode> {
-        let mut config =
-            Config::load(self.config.as_deref(), &std::env::vars().collect::<Vec<_>>()).map_err(|error| {
-                say(&format!("orderbell: {error}"));
-                ExitCode::from(CONFIG)
-            })?;
+        self.read().map_err(|error| {
+            say(&format!("orderbell: {error}"));
+            ExitCode::from(CONFIG)
+        })
+    }
+
+    /// File, environment, then flags: the later one holds.
+    fn read(&self) -> Result<Config, ConfigError> {
+        let variables: Vec<(String, String)> = std::env::vars().collect();
+        let mut config = Config::load(self.config.as_deref(), &variables)?;
         if let Some(dir) = &self.data_dir {
             config.data_dir.clone_from(dir);
         }
@@ -180,7 +185,7 @@ pub fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Serve { place, skip } => place.config().and_then(|mut config| {
             config.skips = skip;
-            serve::run(&config)
+            serve::run(&config, &|| place.read())
         }),
         Command::Demo { options } => demo::run(&options),
         Command::Bench { bench } => bench::run(&bench),

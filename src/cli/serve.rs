@@ -5,29 +5,30 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{FAILED, logs, say, tell};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Reloaded};
 use crate::server::Server;
 
 /// The ledger cannot be written, or orders cannot be read any more: the exit code of sysexits' EX_SOFTWARE.
 const CANNOT_GO_ON: i32 = 70;
 
-/// Runs until SIGTERM or SIGINT.
-pub(crate) fn run(config: &Config) -> Result<(), ExitCode> {
+/// Runs until SIGTERM or SIGINT. On SIGHUP the configuration is read again.
+pub(crate) fn run(config: &Config, reread: &dyn Fn() -> Result<Config, ConfigError>) -> Result<(), ExitCode> {
     logs("info");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         say(&format!("orderbell: no runtime: {error}"));
         ExitCode::from(FAILED)
     })?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, reread))
 }
 
-async fn serve(config: &Config) -> Result<(), ExitCode> {
+async fn serve(config: &Config, reread: &dyn Fn() -> Result<Config, ConfigError>) -> Result<(), ExitCode> {
     let failed = |error: &str| {
         say(&format!("orderbell: {error}"));
         ExitCode::from(FAILED)
     };
     // Both handlers stand before anything starts, so that a signal can never find none.
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let handlers = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = handlers else {
         return Err(failed("signals cannot be handled"));
     };
     let cannot_go_on = |error: &str| {
@@ -39,9 +40,15 @@ async fn serve(config: &Config) -> Result<(), ExitCode> {
         Server::start(config, config.limits(), cannot_go_on).await.map_err(|error| failed(&error.to_string()))?;
     tracing::info!(public = %server.public(), admin = %server.admin(), data = %config.data_dir.display(), "ready");
     hint(config, &server);
-    let name = tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
+    let name = loop {
+        tokio::select! {
+            _ = term.recv() => break "SIGTERM",
+            _ = int.recv() => break "SIGINT",
+            _ = hup.recv() => match reread().and_then(|config| server.reload(config)) {
+                Ok(Reloaded { taken, waits }) => tracing::info!(?taken, waits_for_a_restart = ?waits, "reloaded"),
+                Err(error) => tracing::error!("the reload changes nothing: {error}"),
+            },
+        }
     };
     tracing::info!(signal = name, "draining");
     let clean = tokio::select! {

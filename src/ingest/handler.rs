@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 use orderbell_consumers::stats::Count;
@@ -47,7 +48,7 @@ fn count<K: Ord>(map: &Mutex<BTreeMap<K, u64>>, key: K) {
 pub struct OrderHandler {
     ledger: Arc<Ledger>,
     mapping: Mapping,
-    rules: LifeRules,
+    rules: ArcSwap<LifeRules>,
     seed: RandomState,
     stats: Arc<IngestStats>,
 }
@@ -59,7 +60,24 @@ impl OrderHandler {
     /// A handler that writes to `ledger`.
     #[must_use]
     pub fn new(ledger: Arc<Ledger>, mapping: Mapping, rules: LifeRules) -> Self {
-        Self { ledger, mapping, rules, seed: RandomState::default(), stats: Arc::default() }
+        Self {
+            ledger,
+            mapping,
+            rules: ArcSwap::from_pointee(rules),
+            seed: RandomState::default(),
+            stats: Arc::default(),
+        }
+    }
+
+    /// What orders go by now.
+    #[must_use]
+    pub fn rules(&self) -> Arc<LifeRules> {
+        self.rules.load_full()
+    }
+
+    /// From the next event on, orders go by these.
+    pub fn renew(&self, rules: LifeRules) {
+        self.rules.store(Arc::new(rules));
     }
 
     /// What was counted.
@@ -128,7 +146,7 @@ impl OrderHandler {
         };
         let order = OrderKey { shadow: event.shadow, id: event.order.clone() };
         let state = self.state(held, &order)?;
-        match Order::apply(state.as_ref(), &event, now, &self.rules) {
+        match Order::apply(state.as_ref(), &event, now, &self.rules.load()) {
             Ok((next, what)) => {
                 self.note(&event, &what);
                 let mut before = state.as_ref().map_or_else(Vec::new, |state| state.open_for(order.shadow));
@@ -196,7 +214,7 @@ impl OrderHandler {
         effects.superseded.extend(what.superseded.into_iter().map(|id| (key.clone(), id)));
         // A sweep of the same turn took its look; the order that lives on is looked at again.
         if new || effects.forgotten.contains(key) {
-            effects.due.push((order.forget_at(self.rules.retention_ms), key.clone()));
+            effects.due.push((order.forget_at(self.rules.load().retention_ms), key.clone()));
         }
         if let Some(slot) = held.iter_mut().find(|(known, _)| known == key) {
             slot.1 = Some(order);
@@ -219,7 +237,7 @@ impl OrderHandler {
             state => state?,
         };
         effects.looked.push((UnixMs(record.timestamp_ms), key.clone()));
-        match state.as_ref().map(|order| order.forget_at(self.rules.retention_ms)) {
+        match state.as_ref().map(|order| order.forget_at(self.rules.load().retention_ms)) {
             Some(at) if at > now => effects.due.push((at, key)),
             Some(_) => {
                 self.stats.forgotten.up();

@@ -12,6 +12,7 @@
 //! its order is forgotten.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orderbell_protocol::UnixMs;
@@ -19,6 +20,7 @@ use orderbell_protocol::UnixMs;
 use super::disk::{DiskError, Space, View};
 use super::keys;
 use super::mailbox::{self, MailRow};
+use super::space::Bounds;
 use super::stage::Stage;
 
 /// Rows looked at in one tick: bounds what a walk adds to the time of other batches.
@@ -44,20 +46,24 @@ struct Walk {
 
 /// See the module.
 pub(crate) struct Crowd {
-    rows_max: u64,
+    bounds: Arc<Bounds>,
     crowded: BTreeMap<Vec<u8>, Walk>,
     alarms: Alarms,
 }
 
 impl Crowd {
-    pub(crate) fn new(rows_max: u64, alarms: Alarms) -> Self {
-        Self { rows_max, crowded: BTreeMap::new(), alarms }
+    pub(crate) fn new(bounds: Arc<Bounds>, alarms: Alarms) -> Self {
+        Self { bounds, crowded: BTreeMap::new(), alarms }
+    }
+
+    fn rows_max(&self) -> u64 {
+        self.bounds.mailbox_rows_max.load(Ordering::Relaxed)
     }
 
     /// These mailboxes hold so many rows now.
     pub(crate) fn counted(&mut self, counts: Vec<(Vec<u8>, u64)>) {
         for (mailbox, rows) in counts {
-            if rows > self.rows_max && self.crowded.len() < CROWDED_MAX {
+            if rows > self.rows_max() && self.crowded.len() < CROWDED_MAX {
                 self.crowded.entry(mailbox).or_default();
             }
         }
@@ -76,7 +82,7 @@ impl Crowd {
         let next = self.crowded.iter().find(|(_, walk)| walk.not_before <= now).map(|(mailbox, _)| mailbox.clone());
         let Some(mailbox) = next else { return Ok(()) };
         let mut walk = self.crowded.remove(&mailbox).unwrap_or_default();
-        let mut over = mailbox::count(view, &mailbox)?.saturating_sub(self.rows_max);
+        let mut over = mailbox::count(view, &mailbox)?.saturating_sub(self.rows_max());
         if over == 0 {
             self.alarm(&mailbox, None);
             return Ok(());

@@ -45,7 +45,7 @@ pub use keys::OrderKey;
 pub use letters::{Kept, KeptLetter};
 use mailbox::Mailbox;
 pub use outbox::{Emit, Waiting};
-use space::{Guard, Room};
+use space::{Bounds, Guard, Room};
 use stream::{Growth, StreamSource};
 use trail::Trails;
 pub use trail::{Step, Told, Trail};
@@ -133,6 +133,7 @@ pub struct Ledger {
     crowded: Alarms,
     outbox_grown: Arc<Notify>,
     room: Room,
+    bounds: Arc<Bounds>,
     /// Why history could not be vouched for, until the log was read again.
     doubt: Mutex<Option<String>>,
     /// The same as one bit: it is asked for every frame.
@@ -169,6 +170,10 @@ impl Ledger {
         let crowded = Alarms::default();
         let outbox_grown = Arc::new(Notify::new());
         let room = Room::default();
+        let bounds = Arc::new(Bounds {
+            mailbox_rows_max: options.mailbox_rows_max.into(),
+            free_space_min: options.free_space_min.into(),
+        });
         let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
         let committer = Committer {
             disk: disk.clone(),
@@ -179,8 +184,8 @@ impl Ledger {
             stream: growth.clone(),
             failed: failed.clone(),
             upkeep: Upkeep::new(options.state_retention_ms, options.trail_ms),
-            guard: Guard::new(dir.to_owned(), options.free_space_min, room.clone()),
-            crowd: Crowd::new(options.mailbox_rows_max, crowded.clone()),
+            guard: Guard::new(dir.to_owned(), bounds.clone(), room.clone()),
+            crowd: Crowd::new(bounds.clone(), crowded.clone()),
             seq: known.seq,
             letters: known.letters,
             emit: options.emit,
@@ -206,6 +211,7 @@ impl Ledger {
             crowded,
             outbox_grown,
             room,
+            bounds,
             was_doubted: known.doubt.is_some(),
             in_doubt: AtomicBool::new(known.doubt.is_some()),
             doubt: Mutex::new(known.doubt),
@@ -244,6 +250,12 @@ impl Ledger {
         let (tx, rx) = oneshot::channel();
         self.sender()?.send_async(Work::Replay(events, letters, tx)).await.map_err(|_| LedgerFailed)?;
         rx.await.map_err(|_| LedgerFailed)
+    }
+
+    /// From now on these bounds hold: rows of one mailbox, and free space in bytes.
+    pub fn bound(&self, mailbox_rows_max: u64, free_space_min: u64) {
+        self.bounds.mailbox_rows_max.store(mailbox_rows_max, Ordering::Relaxed);
+        self.bounds.free_space_min.store(free_space_min, Ordering::Relaxed);
     }
 
     /// True while there is too little free space to take anything in.

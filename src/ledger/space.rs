@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Whether there is room, as of the last look. Shared with whoever takes in.
 #[derive(Clone, Debug, Default)]
@@ -17,16 +17,25 @@ impl Room {
     }
 }
 
+/// Bounds that may change while the ledger runs.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    /// Rows of one mailbox.
+    pub(crate) mailbox_rows_max: AtomicU64,
+    /// Bytes.
+    pub(crate) free_space_min: AtomicU64,
+}
+
 /// Watches the file system of the ledger.
 pub(crate) struct Guard {
     dir: PathBuf,
-    bytes_min: u64,
+    bounds: Arc<Bounds>,
     room: Room,
 }
 
 impl Guard {
-    pub(crate) fn new(dir: PathBuf, bytes_min: u64, room: Room) -> Self {
-        let guard = Self { dir, bytes_min, room };
+    pub(crate) fn new(dir: PathBuf, bounds: Arc<Bounds>, room: Room) -> Self {
+        let guard = Self { dir, bounds, room };
         guard.look();
         guard
     }
@@ -35,9 +44,10 @@ impl Guard {
     pub(crate) fn look(&self) {
         let Ok(told) = rustix::fs::statvfs(&self.dir) else { return };
         let free = told.f_bavail.saturating_mul(told.f_frsize);
-        let (before, after) = (self.room.is_full(), is_full(self.room.is_full(), free, self.bytes_min));
+        let bytes_min = self.bounds.free_space_min.load(Ordering::Relaxed);
+        let (before, after) = (self.room.is_full(), is_full(self.room.is_full(), free, bytes_min));
         if before != after {
-            tracing::error!(free, guard = self.bytes_min, full = after, "free space passed the guard");
+            tracing::error!(free, guard = bytes_min, full = after, "free space passed the guard");
         }
         self.room.0.store(after, Ordering::Release);
     }

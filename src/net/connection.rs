@@ -82,7 +82,7 @@ pub(crate) async fn run(net: Arc<Net>, upgraded: Upgraded) {
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     net.stats.sockets_opened.inc();
     let seed = net.stats.sockets_opened.get().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let session = Session::new(net.limits.session, seed, net.now());
+    let session = Session::new(net.limits().session, seed, net.now());
     let mut connection = Connection {
         net,
         socket,
@@ -121,7 +121,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 () = drain.cancelled(), if leave_at.is_none() => {
-                    let spread = millis(self.net.limits.drain_spread);
+                    let spread = millis(self.net.limits().drain_spread);
                     leave_at = Some(now + Duration::from_millis(seed % spread.max(1)));
                 }
                 io = std::future::poll_fn(|cx| look(socket, flushing, cx)) => match io {
@@ -277,7 +277,7 @@ impl Connection {
         device: Option<DeviceId>,
         position: Option<Position>,
     ) -> Result<(Standing, Position), Close> {
-        let Ok(Principal::Reader { who, device: bound, expires }) = self.net.tokens.check(token) else {
+        let Ok(Principal::Reader { who, device: bound, expires }) = self.net.tokens().check(token) else {
             return Err(Close::Unauthorized);
         };
         let device = bound.or(device).ok_or(Close::BadMessage("hello names no device"))?;

@@ -36,7 +36,7 @@ enum OneOrMany {
 }
 
 pub(crate) async fn append(State(net): State<Arc<Net>>, request: Request) -> Result<Response<Body>, Refusal> {
-    match reply::principal(request.headers(), &net.tokens)? {
+    match reply::principal(request.headers(), &net.tokens())? {
         Principal::Producer => produced(&net, request).await,
         Principal::Reader { who, device, .. } => said(&net, &who, device, request).await,
     }
@@ -56,7 +56,7 @@ async fn said(
         Some(device) => device,
         None => poll::device_of(request.uri()).map_err(|reason| wrong("device", reason))?,
     };
-    let body_max = CLIENT_FRAME_BYTES_MAX * usize::from(net.limits.session.events_max);
+    let body_max = CLIENT_FRAME_BYTES_MAX * usize::from(net.limits().session.events_max);
     let body = reply::body(request.into_body(), body_max).await?;
     let events: OneOrMany = serde_json::from_slice(&body).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
@@ -69,8 +69,8 @@ async fn said(
         OneOrMany::One(event) => vec![event],
         OneOrMany::Many(events) => events,
     };
-    if events.is_empty() || events.len() > usize::from(net.limits.session.events_max) {
-        return Err(wrong("", format!("1 to {} events", net.limits.session.events_max)));
+    if events.is_empty() || events.len() > usize::from(net.limits().session.events_max) {
+        return Err(wrong("", format!("1 to {} events", net.limits().session.events_max)));
     }
     // In their order, and in as few batches as the ledger makes of them.
     let answers = join_all(events.iter().map(|event| net.said(who, &device, event))).await;

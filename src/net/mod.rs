@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::routing::{get, post};
 use orderbell_protocol::session;
@@ -115,8 +116,8 @@ impl Default for NetLimits {
 pub struct Net {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) tokens: Tokens,
-    pub(crate) limits: NetLimits,
+    tokens: ArcSwap<Tokens>,
+    limits: ArcSwap<NetLimits>,
     pub(crate) rules: Rules,
     pub(crate) stats: Arc<NetStats>,
     pub(crate) tasks: TaskTracker,
@@ -134,8 +135,8 @@ impl Net {
         Arc::new(Self {
             ledger,
             hub,
-            tokens,
-            limits,
+            tokens: ArcSwap::from_pointee(tokens),
+            limits: ArcSwap::from_pointee(limits),
             rules,
             stats: Arc::default(),
             tasks: TaskTracker::new(),
@@ -145,6 +146,23 @@ impl Net {
             began: Instant::now(),
             began_at: wall_clock(),
         })
+    }
+
+    /// The bounds as they are now.
+    pub(crate) fn limits(&self) -> NetLimits {
+        **self.limits.load()
+    }
+
+    /// What tokens are checked with now.
+    pub(crate) fn tokens(&self) -> Arc<Tokens> {
+        self.tokens.load_full()
+    }
+
+    /// From now on these hold: for requests at once, for sockets from their next connection on. How many sockets there may be, and what the
+    /// listeners were made with, stays.
+    pub fn renew(&self, tokens: Tokens, limits: NetLimits) {
+        self.tokens.store(Arc::new(tokens));
+        self.limits.store(Arc::new(limits));
     }
 
     /// Makes what a client said durable: checked at once, answered when it is there.
@@ -175,7 +193,7 @@ impl Net {
     pub(crate) fn fresh(&self) -> Freshness {
         let (at, as_of) = (wall_clock(), (self.rules.as_of)());
         let since = as_of.unwrap_or(self.began_at);
-        let stale_after = i64::try_from(self.limits.stale_after.as_millis()).unwrap_or(i64::MAX);
+        let stale_after = i64::try_from(self.limits().stale_after.as_millis()).unwrap_or(i64::MAX);
         // While the log is read again, what is here is a part of what happened.
         let stale = since.plus_ms(stale_after) < at || self.ledger.is_in_doubt();
         Freshness { at, as_of, stale }
@@ -226,7 +244,7 @@ impl Net {
 
     /// When a client of a server that stops should be back: behind the restart, and each at a moment of its own. Milliseconds.
     pub(crate) fn retry_ms(&self, seed: u64) -> u64 {
-        let spread = u64::try_from(self.limits.retry_spread.as_millis()).unwrap_or(1).max(1);
+        let spread = u64::try_from(self.limits().retry_spread.as_millis()).unwrap_or(1).max(1);
         let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.now().as_nanos() as u64;
         1_000 + (mixed >> 16) % spread
     }

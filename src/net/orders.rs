@@ -40,7 +40,7 @@ pub(crate) async fn open(
     headers: HeaderMap,
     asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response<Body>, Refusal> {
-    let Principal::Reader { who, .. } = reply::principal(&headers, &net.tokens)? else {
+    let Principal::Reader { who, .. } = reply::principal(&headers, &net.tokens())? else {
         return Err(Problem::not_found().into());
     };
     let Query(asked) = asked.map_err(|_| wrong("", "the query cannot be read"))?;
@@ -71,7 +71,7 @@ pub(crate) async fn one(
     headers: HeaderMap,
     Path(order): Path<String>,
 ) -> Result<Response<Body>, Refusal> {
-    let Principal::Reader { who, .. } = reply::principal(&headers, &net.tokens)? else {
+    let Principal::Reader { who, .. } = reply::principal(&headers, &net.tokens())? else {
         return Err(Problem::not_found().into());
     };
     // Foreign and missing look the same.

@@ -57,7 +57,7 @@ pub(crate) async fn poll(
     headers: HeaderMap,
     asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response<Body>, Refusal> {
-    let Principal::Reader { who, device, .. } = reply::principal(&headers, &net.tokens)? else {
+    let Principal::Reader { who, device, .. } = reply::principal(&headers, &net.tokens())? else {
         return Err(Problem::not_found().into());
     };
     let Query(asked) = asked.map_err(|_| wrong("", "the query cannot be read"))?;
@@ -72,7 +72,7 @@ pub(crate) async fn poll(
         None => standing.acked,
     };
     net.stats.polls.inc();
-    let page = read(&net, &who, after, Duration::from_secs(asked.wait.unwrap_or(0)).min(net.limits.wait_max)).await?;
+    let page = read(&net, &who, after, Duration::from_secs(asked.wait.unwrap_or(0)).min(net.limits().wait_max)).await?;
     // A long-poll may have waited: meanwhile the same device may have gone on over its socket.
     let (standing, _) = net.ledger.standing(&who, &device)?;
     Ok(reply::json(answer(&net, &who, &device, after, standing, &page)))
@@ -82,9 +82,9 @@ pub(crate) async fn poll(
 async fn read(net: &Arc<Net>, who: &Recipient, after: Position, wait: Duration) -> Result<Page, Refusal> {
     // A stretch of rows that ring nobody is passed over, a bounded piece at a time.
     let once = || {
-        let mut page = net.ledger.read(who, after, after, net.limits.poll_max, wall_clock())?;
+        let mut page = net.ledger.read(who, after, after, net.limits().poll_max, wall_clock())?;
         while page.notices.is_empty() && page.more() {
-            page = net.ledger.read(who, after, page.next, net.limits.poll_max, wall_clock())?;
+            page = net.ledger.read(who, after, page.next, net.limits().poll_max, wall_clock())?;
         }
         Ok::<Page, ReadError>(page)
     };
@@ -130,7 +130,7 @@ fn answer(net: &Net, who: &Recipient, device: &DeviceId, after: Position, standi
     net.stats.polled.inc_by(notices.len() as u64);
     // Rows behind the last notice that ring nobody are behind this reader, too: unless more is waiting, it may stand at their end.
     let position = page.notices.last().map_or(page.next, |delivery| delivery.position);
-    let interval = u64::try_from(net.limits.poll_interval.as_millis()).unwrap_or(60_000);
+    let interval = u64::try_from(net.limits().poll_interval.as_millis()).unwrap_or(60_000);
     let next_poll_ms = match page.more() {
         true => 0,
         // A server that stops lets those go that wait: back when the next one is there, each at a moment of its own.

@@ -41,6 +41,7 @@ mod kafka;
 mod ledger;
 #[cfg(feature = "real-kafka")]
 mod members;
+mod reload;
 mod resync;
 mod ring;
 mod sockets;
