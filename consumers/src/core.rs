@@ -13,6 +13,7 @@ use std::collections::HashMap;
 
 use crate::record::{Offset, Part, Record};
 use crate::seams::{Frontier, KeyHash, LogEnd};
+use crate::stats::Hot;
 use crate::watermark::{Nth, Watermark};
 
 /// Number of a placing, unique in a process.
@@ -424,6 +425,16 @@ impl Core {
     #[must_use]
     pub fn held(&self) -> (u64, u64) {
         (self.records, self.bytes)
+    }
+
+    /// The keys that hold most records, most first.
+    #[must_use]
+    pub fn hottest(&self, max: usize) -> Vec<Hot> {
+        let hot = |(key, held): (&KeyHash, &(u64, u64))| Hot { key: *key, records: held.0, bytes: held.1 };
+        let mut keys: Vec<Hot> = self.keys.iter().map(hot).filter(|hot| hot.records > 1).collect();
+        keys.sort_by_key(|hot| (std::cmp::Reverse(hot.records), hot.key));
+        keys.truncate(max);
+        keys
     }
 
     /// Every placed partition.

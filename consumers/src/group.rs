@@ -56,6 +56,8 @@ impl Group {
         D: DeadLetters,
     {
         let stats = Arc::new(Stats::default());
+        stats.records_max.set(options.records_max);
+        stats.bytes_max.set(options.bytes_max);
         stats.needs.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&options.needs_topics);
         let stop = Arc::new(AtomicBool::new(false));
         let shards = options.shards.next_power_of_two();

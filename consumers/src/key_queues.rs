@@ -176,9 +176,9 @@ impl KeyQueues {
         self.slots.len()
     }
 
-    /// Keys that rest.
+    /// Keys that rest, and some that were fenced while they did.
     #[must_use]
     pub fn parked(&self) -> usize {
-        self.slots.values().filter(|slot| matches!(slot.state, State::Parked(_))).count()
+        self.parked.len()
     }
 }

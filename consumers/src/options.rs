@@ -34,6 +34,10 @@ pub struct Options {
     pub resume: Resume,
     /// Topics of which this group must have a partition before it says how new its knowledge is. Empty: whatever it has.
     pub needs_topics: Vec<String>,
+    /// This group must own every partition of its topics: one that is somebody else's for this long is a red light, nothing is taken in, and
+    /// how new the knowledge is, is not known. Longer than a rebalance, and than a partition that was just added waits for its owner. None:
+    /// members share.
+    pub whole_after: Option<Duration>,
     /// An operator's word: nothing below this offset of this partition is read any more, whatever stands there. The way on for a
     /// partition whose bytes are damaged.
     pub skips: Vec<(Part, Offset)>,
@@ -56,6 +60,7 @@ impl Default for Options {
             retention_ms: 3 * 24 * 3600 * 1000,
             resume: Resume::Frontiers,
             needs_topics: Vec::new(),
+            whole_after: None,
             skips: Vec::new(),
         }
     }

@@ -15,6 +15,8 @@ use crate::shard::{FromShard, ToShard, shard_of};
 use crate::start::{self, Alarm, Start};
 use crate::stats::Stats;
 
+/// Keys that are named as the hottest.
+const HOTTEST_MAX: usize = 10;
 /// Records taken in one turn: enough to fill every shard, few enough that completions are looked at often.
 const POLL_MAX: usize = 1024;
 /// Longest wait inside one poll: bounds how late a stop, a save or a completion is seen.
@@ -44,9 +46,13 @@ pub(crate) struct Poller<S, H, F> {
     place_retry: Duration,
     saved_at: Instant,
     polled_at: Instant,
+    /// Longest time between two polls since the last upkeep.
+    poll_gap_ms: u64,
     pace: Pace,
     began: Instant,
     halted_until: Option<Instant>,
+    /// Partitions are somebody else's, since then; and whether that is too long.
+    shared: Option<(Instant, bool)>,
     news: Vec<Polled>,
     /// Partitions that went back, and where they are again where the group was: then their light goes out.
     behind: Vec<(Part, Offset)>,
@@ -90,9 +96,11 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             place_retry: PLACE_RETRY.0,
             saved_at: now,
             polled_at: now,
+            poll_gap_ms: 0,
             pace,
             began: now,
             halted_until: None,
+            shared: None,
             news: Vec::new(),
             behind: Vec::new(),
             placed: Vec::new(),
@@ -180,6 +188,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         self.stats.held_bytes.set(bytes);
         self.stats.violations.add(std::mem::take(&mut self.core.violations));
         self.core.ends(&self.source.ends());
+        self.look_around(now);
         let status = self.core.status();
         self.behind.retain(|(part, at)| {
             let there = status.iter().any(|status| status.part == *part && status.durable >= *at);
@@ -189,7 +198,35 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             !there
         });
         self.stats.publish(status);
-        self.stats.poll_gap_ms.set(0);
+        self.stats.hottest(self.core.hottest(HOTTEST_MAX));
+        self.stats.poll_gap_ms.set(self.poll_gap_ms);
+        self.poll_gap_ms = 0;
+    }
+
+    /// A group that must be whole, and is not: nothing is taken in, so that nobody takes half for all.
+    fn look_around(&mut self, now: Instant) {
+        let Some(whole_after) = self.options.whole_after else { return };
+        let mut foreign = self.source.foreign();
+        foreign.retain(|part| !self.unplaced.contains(part));
+        if foreign.is_empty() {
+            if self.shared.take().is_some_and(|(_, told)| told) {
+                tracing::warn!("every partition is ours again");
+                self.stats.unlight("group");
+            }
+            self.stats.foreign.set(0);
+            return;
+        }
+        let (since, told) = self.shared.get_or_insert((now, false));
+        if now < *since + whole_after {
+            return;
+        }
+        if !*told {
+            tracing::error!(?foreign, "partitions are somebody else's: nothing is taken in");
+        }
+        *told = true;
+        self.stats.foreign.set(foreign.len() as u64);
+        let what = format!("{} partitions are somebody else's: stop the other member of this group", foreign.len());
+        self.stats.light_named("group".into(), what);
     }
 
     fn save(&mut self) {
@@ -209,7 +246,8 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
     }
 
     fn poll(&mut self) -> Result<(), SourceError> {
-        let room = if self.halted() { 0 } else { self.core.room() };
+        let shared = self.shared.is_some_and(|(_, told)| told);
+        let room = if self.halted() || shared { 0 } else { self.core.room() };
         let pause = self.pace.wants_pause(room, self.began.elapsed());
         self.stall(pause);
         let Next::Poll { max } = self.pace.next(room, self.began.elapsed()) else {
@@ -219,7 +257,7 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
             return Ok(());
         };
         let gap = u64::try_from(self.polled_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.stats.poll_gap_ms.set(self.stats.poll_gap_ms.value().max(gap));
+        self.poll_gap_ms = self.poll_gap_ms.max(gap);
         self.polled_at = Instant::now();
         let polled = self.source.poll(max, POLL_WAIT, &mut self.news);
         if max == 0

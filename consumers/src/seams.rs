@@ -102,6 +102,10 @@ pub trait Source: Send + 'static {
     fn ends(&mut self) -> Vec<(Part, LogEnd)> {
         Vec::new()
     }
+    /// Partitions of its topics that the log has and that are not ours at present, as far as it is known without asking anybody.
+    fn foreign(&mut self) -> Vec<Part> {
+        Vec::new()
+    }
     /// Ends the wait of a `poll` under way.
     fn waker(&self) -> Option<Waker> {
         None

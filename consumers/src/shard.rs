@@ -80,6 +80,8 @@ pub(crate) struct Shard<H, D> {
     rx: flume::Receiver<ToShard>,
     tx: flume::Sender<FromShard>,
     completed: Vec<Ticket>,
+    /// Keys that rest, as it was told last.
+    parked_told: u64,
     began: Instant,
 }
 
@@ -103,6 +105,7 @@ impl<H: Handler, D: DeadLetters> Shard<H, D> {
             rx,
             tx,
             completed: Vec::new(),
+            parked_told: 0,
             began: Instant::now(),
         }
     }
@@ -112,6 +115,8 @@ impl<H: Handler, D: DeadLetters> Shard<H, D> {
         loop {
             let busy = self.start_turns().await;
             self.flush();
+            let parked = self.queues.parked() as u64;
+            self.stats.parked.change(std::mem::replace(&mut self.parked_told, parked), parked);
             if busy {
                 tokio::task::yield_now().await;
                 self.take_news();

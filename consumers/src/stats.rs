@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::core::Status;
 use crate::record::Part;
+use crate::seams::KeyHash;
 
 /// A number that only grows, or the newest value of a gauge.
 #[derive(Debug, Default)]
@@ -25,6 +26,11 @@ impl Count {
     /// The newest value.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// One of several who share a gauge: what was `old` of it is `new` now.
+    pub fn change(&self, old: u64, new: u64) {
+        self.0.fetch_add(new.wrapping_sub(old), Ordering::Relaxed);
     }
 
     /// The value.
@@ -63,8 +69,16 @@ pub struct Stats {
     pub held_records: Count,
     /// Bytes held.
     pub held_bytes: Count,
+    /// The bounds of both: credits that are not held are free.
+    pub records_max: Count,
+    /// Bytes.
+    pub bytes_max: Count,
+    /// Keys that rest until their next try.
+    pub parked: Count,
     /// Partitions that are ours and not placed yet.
     pub unplaced: Count,
+    /// Partitions that should be ours and are somebody else's.
+    pub foreign: Count,
     /// Partitions at which the log's own position was ahead of ours: our state went back.
     pub went_back: Count,
     /// Topics of which a partition must be placed, for [`Self::as_of_ms`] to say anything.
@@ -72,7 +86,19 @@ pub struct Stats {
     status: Mutex<Vec<Status>>,
     /// [`Self::as_of_ms`] as of the last second; 0: not known. Read for every frame, so it is one number.
     as_of_ms: AtomicI64,
+    hottest: Mutex<Vec<Hot>>,
     lights: Mutex<BTreeMap<String, String>>,
+}
+
+/// A key that holds much of what is in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hot {
+    /// Which, by its hash.
+    pub key: KeyHash,
+    /// Records held.
+    pub records: u64,
+    /// Bytes held.
+    pub bytes: u64,
 }
 
 impl Stats {
@@ -86,7 +112,8 @@ impl Stats {
     /// one of them, or none is placed. Milliseconds since 1970.
     #[must_use]
     pub fn as_of_ms(&self) -> Option<i64> {
-        Some(self.as_of_ms.load(Ordering::Relaxed)).filter(|at| *at > 0 && self.unplaced.value() == 0)
+        let all_ours = self.unplaced.value() == 0 && self.foreign.value() == 0;
+        Some(self.as_of_ms.load(Ordering::Relaxed)).filter(|at| *at > 0 && all_ours)
     }
 
     pub(crate) fn publish(&self, status: Vec<Status>) {
@@ -95,6 +122,16 @@ impl Stats {
         let oldest = status.iter().map(|status| status.as_of_ms.unwrap_or(0)).min().filter(|_| needs.iter().all(has));
         self.as_of_ms.store(oldest.unwrap_or(0), Ordering::Relaxed);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    pub(crate) fn hottest(&self, keys: Vec<Hot>) {
+        *self.hottest.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// The keys that held most records, as of the last second, most first.
+    #[must_use]
+    pub fn hot(&self) -> Vec<Hot> {
+        self.hottest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What is red: where, and a sentence.

@@ -183,8 +183,28 @@ impl Metrics {
         }
         single(text, "records_held", "gauge", "Records held", group.held_records.value());
         single(text, "bytes_held", "gauge", "Bytes held", group.held_bytes.value());
+        single(text, "records_max", "gauge", "Records that may be held", group.records_max.value());
+        single(text, "bytes_max", "gauge", "Bytes that may be held", group.bytes_max.value());
+        single(text, "keys_parked", "gauge", "Keys that rest until their next try", group.parked.value());
+        single(text, "poll_gap_ms", "gauge", "Longest time between two polls, last second", group.poll_gap_ms.value());
+        let hottest = group.hot().first().map_or(0, |hot| hot.records);
+        single(text, "hottest_key_records", "gauge", "Records held of the key that holds most", hottest);
+        let status = group.status();
+        let paused = status.iter().filter(|status| status.paused).count() as u64;
+        single(text, "partitions", "gauge", "Partitions that are placed", status.len() as u64);
+        single(text, "partitions_paused", "gauge", "Of these, not read at present", paused);
+        single(text, "partitions_unplaced", "gauge", "Partitions that cannot be placed yet", group.unplaced.value());
+        single(text, "partitions_foreign", "gauge", "Partitions that are somebody else's", group.foreign.value());
+        let now_ms = crate::net::wall_clock().0;
+        header(text, "partition_age_ms", "gauge", "How long ago it was that all of a partition was finished");
+        for status in &status {
+            let age = status.as_of_ms.map_or(-1, |at| now_ms - at);
+            let (topic, number) = (&status.part.topic, status.part.number);
+            let _infallible =
+                writeln!(text, "orderbell_partition_age_ms{{topic=\"{topic}\",partition=\"{number}\"}} {age}");
+        }
         header(text, "partition_lag", "gauge", "Offsets between what is durably finished and the end of the log");
-        for status in group.status() {
+        for status in status {
             let lag = status.lag();
             let _infallible = writeln!(
                 text,

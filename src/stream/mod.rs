@@ -54,6 +54,9 @@ async fn on_kafka(parts: &Parts<'_>, kafka: &KafkaConfig, options: &Options) -> 
     /// and a start must not fail for it.
     const PREPARE_MAX: Duration = Duration::from_secs(3);
 
+    /// A rebalance and a partition that was just made have their owner well before; a member that shares is noticed before it is lunch time.
+    const WHOLE_AFTER: Duration = Duration::from_secs(20);
+
     let Parts { ledger, handler, stats, tasks, stop, .. } = parts;
     let (output, joining) = (kafka.output(), options_of(kafka, ledger));
     joining.check().map_err(|error| StartError::Kafka(error.to_string()))?;
@@ -68,7 +71,7 @@ async fn on_kafka(parts: &Parts<'_>, kafka: &KafkaConfig, options: &Options) -> 
     }
     let emitter = emitter::emit(Arc::clone(ledger), sink, output, Arc::clone(stats), CancellationToken::clone(stop));
     tasks.spawn(emitter);
-    let options = &Options { needs_topics: kafka.topics.clone(), ..options.clone() };
+    let options = &Options { needs_topics: kafka.topics.clone(), whole_after: Some(WHOLE_AFTER), ..options.clone() };
     let letters = Arc::new(KafkaLetters::new(&joining, Arc::clone(ledger)).map_err(failed)?);
     let source = KafkaSource::join(&joining).map_err(failed)?;
     Ok(Group::start(source, Arc::clone(handler), Arc::clone(ledger), letters, options))

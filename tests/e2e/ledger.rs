@@ -223,3 +223,49 @@ async fn a_newcomer_that_finds_another_member_of_its_group_leaves_with_a_clear_s
     till.hears(NewOrder, "o2").await;
     assert_eq!(red(&bell).await, json!({}));
 }
+
+/// Somebody joins the group who does not look around first: each would know half of the orders and say that it is all.
+#[cfg(feature = "real-kafka")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_in_the_group_stops_intake_until_it_is_gone() {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    let bell = crate::kafka::bell_with("stale_after_seconds = 5").await;
+    let topic = bell.topic.as_ref().unwrap();
+    pays(&bell, 0..1).await;
+    let mut till = bell.till("1", "a").await;
+    till.hears(NewOrder, "o0").await;
+    let config = [
+        ("bootstrap.servers", topic.bootstrap.as_str()),
+        ("group.id", topic.name.as_str()),
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        ("enable.auto.commit", "false"),
+    ];
+    let config: rdkafka::ClientConfig = config.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let (stay, name) = (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true)), topic.name.clone());
+    let stays = stay.clone();
+    let stranger = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = config.create().unwrap();
+        consumer.subscribe(&[&name]).unwrap();
+        while stays.load(std::sync::atomic::Ordering::Acquire) {
+            // What it reads it keeps to itself.
+            let _lost_to_the_stranger = consumer.poll(std::time::Duration::from_millis(100));
+        }
+        consumer.unsubscribe();
+    });
+    until("the light is red", async || red(&bell).await["group"].is_string()).await;
+    until("clients are told", async || bell.polls("1", "b", None, 0).await.fresh.stale).await;
+    // Whichever partition it is on: nothing is taken in while half of them are somebody else's.
+    let before = bell.metric("orderbell_records_taken_total").await;
+    pays(&bell, 1..9).await;
+    assert_eq!(before, bell.metric("orderbell_records_taken_total").await);
+    stay.store(false, std::sync::atomic::Ordering::Release);
+    stranger.await.unwrap();
+    let mut heard = std::collections::BTreeSet::new();
+    while heard.len() < 8 {
+        let notice = till.notice().await;
+        till.acks(&notice).await;
+        heard.insert(notice.notice.order);
+    }
+    assert_eq!(heard, names(1..9));
+    until("the light is out", async || red(&bell).await == json!({})).await;
+}

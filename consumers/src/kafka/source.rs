@@ -37,6 +37,8 @@ struct Context {
     asked: Mutex<VecDeque<Asked>>,
     closing: AtomicBool,
     ends: Mutex<Vec<(Part, LogEnd)>>,
+    /// All partitions of the topics that are subscribed to, as of the last statistics.
+    all: Mutex<Vec<Part>>,
 }
 
 impl ClientContext for Context {
@@ -48,9 +50,14 @@ impl ClientContext for Context {
             let up = |known: &&Broker| known.nodeid == broker && known.state == "UP" && known.rxidle >= 0;
             statistics.brokers.values().find(up).map(|known| made_ms - known.rxidle / 1000)
         };
-        let mut ends = Vec::new();
+        let (mut ends, mut all) = (Vec::new(), Vec::new());
         for (topic, held) in &statistics.topics {
             for (number, at) in &held.partitions {
+                // -1 stands for "any".
+                if *number < 0 {
+                    continue;
+                }
+                all.push(part_of(topic, *number));
                 // Behind the last stable offset stand transactions that are open: nobody delivers them yet.
                 let end = if at.ls_offset >= 0 { at.ls_offset } else { at.hi_offset };
                 let Some(at_ms) = heard_ms(at.broker).filter(|_| end >= 0) else { continue };
@@ -59,6 +66,7 @@ impl ClientContext for Context {
             }
         }
         *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+        *self.all.lock().unwrap_or_else(PoisonError::into_inner) = all;
     }
 }
 
@@ -378,6 +386,12 @@ impl Source for KafkaSource {
         // What is paused is not fetched, and its end not heard of.
         ends.retain(|(part, _)| self.places.get(part).is_some_and(|place| !place.paused));
         ends
+    }
+
+    fn foreign(&mut self) -> Vec<Part> {
+        let context = self.consumer.context();
+        let all = context.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|part| !self.places.contains_key(*part)).cloned().collect()
     }
 
     fn saved(&mut self, at: &[(Part, Offset)]) {
