@@ -92,7 +92,7 @@ pub struct Mapping {
     /// What the record's key is.
     pub kafka_key: KafkaKey,
     /// Topics whose events are called otherwise: each with a whole mapping of its own, which takes nothing from this one.
-    pub topics: BTreeMap<String, Mapping>,
+    pub topics: BTreeMap<String, Self>,
 }
 
 /// An order id made of one member, or of several in this order: `"/order"` or `["/shop/id", "/number"]`.
