@@ -4,6 +4,7 @@ mod bench;
 mod config;
 mod demo;
 mod dlq;
+mod doctor;
 mod ledger;
 mod serve;
 
@@ -26,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   orderbell demo                        a small chain in this terminal, with nothing installed
   orderbell serve                       embedded, on loopback; prints what to try next
+  orderbell doctor --config chain.toml  what would go wrong on the first day, and what to do
   orderbell serve --config chain.toml   with a [kafka] section: on Kafka
   orderbell token store 17              a token for a till of store 17
 
@@ -59,6 +61,11 @@ enum Command {
     Bench {
         #[command(subcommand)]
         bench: bench::Bench,
+    },
+    /// Will it run here? Looks at file limit, clock, keys, ports, disk and Kafka, and says what to do.
+    Doctor {
+        #[command(flatten)]
+        options: doctor::DoctorOptions,
     },
     /// Read a configuration, or print one.
     Config {
@@ -189,6 +196,7 @@ pub fn main() -> ExitCode {
         }),
         Command::Demo { options } => demo::run(&options),
         Command::Bench { bench } => bench::run(&bench),
+        Command::Doctor { options } => doctor::run(&options),
         Command::Config { command } => config::run(&command),
         Command::Mapping { command } => config::run_mapping(&command),
         Command::Dlq { command } => dlq::run(&command),

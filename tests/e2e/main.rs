@@ -31,6 +31,7 @@ mod crash;
 mod deaf;
 mod disk;
 mod dlq;
+mod doctor;
 mod door;
 mod examples;
 #[cfg(feature = "real-kafka")]

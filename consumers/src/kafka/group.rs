@@ -41,6 +41,21 @@ impl GroupReader {
             .ok_or_else(|| passing("no broker tells the cluster's name"))
     }
 
+    /// How many partitions a topic has; 0 when it is not there. Blocks.
+    ///
+    /// # Errors
+    /// [`SourceError::Passing`] while no broker answers, or when we may not ask.
+    pub fn partitions(&self, topic: &str) -> Result<usize, SourceError> {
+        use rdkafka::types::RDKafkaRespErr as Code;
+        let metadata = self.consumer.fetch_metadata(Some(topic), self.ask_max).map_err(passing)?;
+        let Some(told) = metadata.topics().first() else { return Ok(0) };
+        match told.error() {
+            None => Ok(told.partitions().len()),
+            Some(Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(0),
+            Some(code) => Err(passing(rdkafka::error::RDKafkaErrorCode::from(code))),
+        }
+    }
+
     /// The group's members, by id (for a static member it begins with its instance's name) and host. Blocks.
     ///
     /// # Errors

@@ -1,0 +1,77 @@
+//! `orderbell doctor`: what would go wrong, before it does.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::chain::Bell;
+
+fn doctor(args: &[&str], prefix: &[&str]) -> Output {
+    let exe = env!("CARGO_BIN_EXE_orderbell");
+    let words = [prefix, &[exe, "doctor"], args].concat();
+    Command::new(words[0]).args(&words[1..]).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn config(dir: &Path, more: &str) -> String {
+    let path = dir.join("orderbell.toml");
+    let data = dir.join("data");
+    std::fs::write(&path, format!("data_dir = \"{}\"\n{more}", data.display())).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+const LOOPBACK: &str = "[listen]\npublic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n";
+
+#[test]
+fn on_a_machine_that_will_do_nothing_is_bad() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), &format!("free_space_min_mb = 1\n{LOOPBACK}[sessions]\nsockets_max = 100\n"));
+    let found = doctor(&["--config", &config], &[]);
+    assert!(found.status.success(), "{}", text(&found));
+    assert!(text(&found).contains("an fsync takes") && !text(&found).contains("BAD"), "{}", text(&found));
+    assert!(!dir.path().join("data").exists(), "it changes nothing");
+}
+
+#[test]
+fn each_thing_that_would_go_wrong_is_bad_with_a_fix() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = "[tokens]\nkeys = [{ id = \"k\", secret_file = \"/nowhere/key\" }]\n";
+    let kafka = "[kafka]\nbootstrap = \"127.0.0.1:1\"\ntopics = [\"orders\"]\n";
+    let listen = "[listen]\npublic = \"192.0.2.1:80\"\nadmin = \"127.0.0.1:0\"\n";
+    let more = format!("free_space_min_mb = 900000000\n{listen}{keys}{kafka}");
+    let config = config(dir.path(), &more);
+    // With fewer files than it may have sockets.
+    let found = doctor(&["--config", &config, "--json"], &["sh", "-c", "ulimit -n 512; exec \"$@\"", "sh"]);
+    assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+    for what in ["files", "tokens", "public", "space", "kafka"] {
+        let line = text(&found).lines().find(|line| line.contains(&format!("\"what\":\"{what}\""))).unwrap().to_owned();
+        assert!(line.contains("\"verdict\":\"bad\"") && line.contains("\"fix\":"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn beside_a_running_server_it_says_so() {
+    let bell = Bell::embedded();
+    let (public, data) = (bell.public.to_string(), bell.dir.to_str().unwrap().to_owned());
+    let found = doctor(&["--data-dir", &data, "--listen", &public, "--admin", "127.0.0.1:0"], &[]);
+    let said = text(&found);
+    assert!(said.contains(&format!("{public} is in use")) && said.contains(": in use"), "{said}");
+}
+
+#[cfg(feature = "real-kafka")]
+#[tokio::test]
+async fn it_knows_the_topics_of_a_real_kafka() {
+    let bell = crate::kafka::bell().await;
+    let found = doctor(&["--config", &bell.args[1]], &[]);
+    let (said, topic) = (text(&found), &bell.topic.as_ref().unwrap().name);
+    assert!(said.contains(&format!("{topic} has 4 partitions")), "{said}");
+    assert!(said.contains(&format!("{topic}.events has")) && said.contains("reads as"), "{said}");
+    let text = std::fs::read_to_string(&bell.args[1]).unwrap().replace("topics = [", "topics = [\"none-such\", ");
+    let other = tempfile::tempdir().unwrap();
+    let path = other.path().join("other.toml");
+    std::fs::write(&path, text).unwrap();
+    let found = doctor(&["--config", path.to_str().unwrap()], &[]);
+    assert!(String::from_utf8_lossy(&found.stdout).contains("none-such is not there"), "{found:?}");
+}
