@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+mod crash;
 pub mod hub;
 pub mod ingest;
 pub mod ledger;

@@ -18,6 +18,7 @@ use orderbell_protocol::{Event, UnixMs};
 use super::life::{Effects, LifeRules, Order};
 use super::mapping::Mapping;
 use super::outgoing;
+use crate::crash;
 use crate::ledger::{DiskError, Ledger, NewNotice, OrderKey, TurnEffects};
 
 /// Topic of records that Orderbell puts into its own queues: time to look whether an order may be forgotten.
@@ -255,6 +256,7 @@ impl OrderHandler {
         if self.ledger.is_full() {
             return vec![Outcome::Halt(Reason { code: "disk-full", message: "there is too little free space".into() })];
         }
+        crash::point("read");
         let now = now();
         let mut held = Held::new();
         let mut effects = TurnEffects::default();
@@ -275,6 +277,7 @@ impl OrderHandler {
                 effects.states.push((order, bytes));
             }
         }
+        crash::point("applied");
         if !effects.is_empty()
             && let Err(error) = self.ledger.commit(effects).await
         {

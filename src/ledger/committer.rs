@@ -30,6 +30,7 @@ use super::space::Guard;
 use super::stage::{Done, Stage};
 use super::trail::Trails;
 use super::upkeep::Upkeep;
+use crate::crash;
 
 /// Work items folded into one batch: bounds how long an fsync's callers wait for each other.
 const WORK_PER_BATCH_MAX: usize = 4096;
@@ -157,7 +158,13 @@ impl Committer {
             self.trails.write(&mut stage);
             self.upkeep.step(&disk.view(), &mut stage, now())?;
         }
+        if !answers.is_empty() {
+            crash::point("batch");
+        }
         let done = stage.commit(self.seq)?;
+        if !answers.is_empty() {
+            crash::point("durable");
+        }
         if tick {
             self.standings.end();
             self.trails.written();
@@ -226,6 +233,7 @@ impl Committer {
                 self.outbox_grown.notify_one();
             }
             self.bell.ring(&done.rung);
+            crash::point("rung");
             self.crowd.counted(done.counts);
             if done.grown {
                 self.stream.wake();
@@ -238,6 +246,7 @@ impl Committer {
                 Answer::Append(reply, appended) => drop(reply.send(appended)),
                 Answer::Frontiers(reply, saved) => drop(reply.try_send(saved)),
             }
+            crash::point("answered");
         }
     }
 }

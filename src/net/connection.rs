@@ -31,6 +31,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 
 use super::tokens::Principal;
 use super::{Net, wall_clock};
+use crate::crash;
 use crate::hub::Seated;
 use crate::ledger::Step;
 
@@ -125,7 +126,7 @@ impl Connection {
                     leave_at = Some(now + Duration::from_millis(seed % spread.max(1)));
                 }
                 io = std::future::poll_fn(|cx| look(socket, flushing, cx)) => match io {
-                    Io::Flushed(Ok(())) => {}
+                    Io::Flushed(Ok(())) => crash::point("sent"),
                     Io::Flushed(Err(_)) | Io::Frame(None) => return None,
                     Io::Frame(Some(Ok(message))) => self.message(message),
                     Io::Frame(Some(Err(error))) => match close_for(&error) {
@@ -197,9 +198,13 @@ impl Connection {
                 Output::Stand(standing) => self.stand(standing),
                 Output::Append(event) => self.append(event),
                 Output::Sent { from, to, attempt } => {
+                    crash::point("send");
                     self.tell(Step::Sent { from, to, attempt: u8::try_from(attempt).unwrap_or(u8::MAX) });
                 }
-                Output::Received(position) => self.tell(Step::Received(position.seq)),
+                Output::Received(position) => {
+                    crash::point("ack");
+                    self.tell(Step::Received(position.seq));
+                }
                 Output::Shown(position) => {
                     self.net.stats.shown.inc();
                     self.tell(Step::Shown(position.seq));

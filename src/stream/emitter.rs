@@ -17,6 +17,7 @@ use orderbell_consumers::{DeadLetters, Letter, Part, Reason, Record, Sink, SinkE
 use orderbell_protocol::UnixMs;
 use tokio_util::sync::CancellationToken;
 
+use crate::crash;
 use crate::ledger::{DiskError, Ledger, Waiting};
 use crate::net::wall_clock;
 
@@ -128,6 +129,7 @@ impl<S: Sink> Emitter<S> {
                 continue;
             }
             self.busy.insert(row.record.key.clone(), None);
+            crash::point("emit");
             let sink = self.sink.clone();
             self.sending.push(Box::pin(async move {
                 let answer = sink.send(&row.record).await;
@@ -165,8 +167,10 @@ impl<S: Sink> Emitter<S> {
         if sent.is_empty() {
             return Ok(());
         }
+        crash::point("emitted");
         let numbers = sent.iter().map(|row| row.number).collect();
         self.ledger.sent(numbers).await.map_err(|_| LedgerGone)?;
+        crash::point("marked");
         // Only now: an event that is still in the outbox must not be sent once more.
         for row in &sent {
             self.busy.remove(&row.record.key);

@@ -44,6 +44,8 @@ pub(crate) struct Bell {
     pub(crate) http: Http,
     _temp: TempDir,
     pub(crate) args: Vec<String>,
+    /// The step at which the next start ends as by kill -9: `durable@3`.
+    pub(crate) die_at: String,
     #[cfg(feature = "real-kafka")]
     pub(crate) topic: Option<crate::kafka::Topic>,
 }
@@ -68,7 +70,7 @@ impl Bell {
     }
 
     pub(crate) fn with(temp: TempDir, dir: PathBuf, args: Vec<String>) -> Self {
-        let (process, public, admin) = Self::serve(&dir, &args);
+        let (process, public, admin) = Self::serve(&dir, &args, "");
         Self {
             process,
             dir,
@@ -77,19 +79,21 @@ impl Bell {
             http: Http::new(public),
             _temp: temp,
             args,
+            die_at: String::new(),
             #[cfg(feature = "real-kafka")]
             topic: None,
         }
     }
 
-    fn serve(dir: &Path, args: &[String]) -> (Process, SocketAddr, SocketAddr) {
+    fn serve(dir: &Path, args: &[String], die_at: &str) -> (Process, SocketAddr, SocketAddr) {
         let data = dir.to_str().unwrap();
         let mut all = vec!["serve", "--data-dir", data, "--admin", "127.0.0.1:0"];
         if !args.iter().any(|arg| arg == "--listen") {
             all.extend(["--listen", "127.0.0.1:0"]);
         }
         all.extend(args.iter().map(String::as_str));
-        let process = Process::start(Path::new(env!("CARGO_BIN_EXE_orderbell")), &all, &[("ORDERBELL_LOG", "info")]);
+        let env = [("ORDERBELL_LOG", "info"), ("ORDERBELL_DIE_AT", die_at)];
+        let process = Process::start(Path::new(env!("CARGO_BIN_EXE_orderbell")), &all, &env);
         let (public, admin) = process.out.wait_for("its addresses", |line| {
             let (public, rest) = line.strip_prefix("Orderbell listens on ")?.split_once(';')?;
             let admin = rest.rsplit_once(' ')?.1.trim_end_matches(|c: char| !c.is_ascii_digit());
@@ -106,7 +110,7 @@ impl Bell {
     /// Starts again on the same directory, after it ended or was killed.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
-        (self.process, self.public, self.admin) = Self::serve(&self.dir, &self.args);
+        (self.process, self.public, self.admin) = Self::serve(&self.dir, &self.args, &self.die_at);
         self.http = Http::new(self.public);
     }
 

@@ -21,7 +21,7 @@ async fn every_wrong_request_has_its_own_answer() {
     assert_eq!(ask("/nowhere", &store).await, (404, json!("not-found")));
     assert_eq!(ask("/v1/notices", "garbage").await, (401, json!("unauthorized")));
     assert_eq!(ask("/v1/notices", &producer).await, (404, json!("not-found")));
-    assert_eq!(ask("/v1/notices?after=-1", &store).await, (422, json!("invalid-field")));
+    assert_eq!(ask("/v1/notices?after=-1", &store).await, (409, json!("epoch-changed")));
     assert_eq!(ask("/v1/notices?wait=long", &store).await, (422, json!("invalid-field")));
     assert_eq!(ask("/v1/notices?after=1.7.0000", &store).await, (409, json!("epoch-changed")));
     assert_eq!(ask("/v1/events", &producer).await, (405, json!("method-not-allowed")));

@@ -122,6 +122,27 @@ impl Topic {
         letters
     }
 
+    /// The values of all records of `topic` as JSON.
+    pub(crate) async fn values(&self, topic: &str) -> Vec<Value> {
+        let options = orderbell_consumers::kafka::KafkaOptions {
+            bootstrap: self.bootstrap.clone(),
+            group: "reader".into(),
+            instance: None,
+            topics: Vec::new(),
+            properties: std::collections::BTreeMap::new(),
+        };
+        let (topic, mut values) = (topic.to_owned(), Vec::new());
+        let read = move || {
+            let keep = |record: orderbell_consumers::Record| {
+                values.push(serde_json::from_slice(&record.value.unwrap()).unwrap());
+                true
+            };
+            orderbell_consumers::kafka::read_topic(&options, &topic, keep).unwrap();
+            values
+        };
+        tokio::task::spawn_blocking(read).await.unwrap()
+    }
+
     /// The group's own offset, summed over partitions.
     pub(crate) fn committed(&self, partitions: i32) -> i64 {
         let mut config = ClientConfig::new();

@@ -46,3 +46,5 @@ mod reload;
 mod resync;
 mod ring;
 mod sockets;
+#[cfg(feature = "real-kafka")]
+mod steps;

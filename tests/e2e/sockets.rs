@@ -31,7 +31,7 @@ async fn frames_that_cannot_be_understood_are_answered_with_their_code() {
         (vec![Message::text("x".repeat(17_000))], 1009),
         (vec![Message::text(hello("forged.token.here", ""))], 3000),
         (vec![Message::text(hello(&bell.token("producer", "p"), ""))], 3000),
-        (vec![Message::text(hello(&token, ",\"position\":\"far away\""))], 4001),
+        (vec![Message::text(hello(&token, ",\"position\":\"far away\""))], 4200),
         (vec![Message::text(hello(&token, ",\"position\":\"1.5.0000\""))], 4200),
         (vec![Message::text("{\"type\":\"bye\"}")], 1000),
     ];

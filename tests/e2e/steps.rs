@@ -1,0 +1,210 @@
+//! kill -9 at each named step of the path, embedded and on Kafka: between reading and applying, before and after the batch, the ring, the
+//! answers, a frame, an acknowledgement, an event that goes out and its mark.
+//!
+//! The same checks for each: everything that was acknowledged is there, every order rings, no notice has two positions and no position two
+//! notices, every accepted order is taken with the code that the till was told is logged, and what goes to the output topic has one id.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use orderbell::client::{App, Device};
+use orderbell_protocol::NoticeKind::{NewOrder, Taken};
+use orderbell_protocol::client::{Input, Output, Pace, Saved};
+use orderbell_protocol::frame::NoticeFrame;
+use orderbell_protocol::{NoticeKind, Position};
+use tokio::sync::mpsc;
+
+use crate::chain::{Bell, accepted, event, until};
+
+const ORDERS: usize = 12;
+
+/// What a till knows: a real one that comes back by itself.
+#[derive(Default)]
+struct Known {
+    notices: Vec<NoticeFrame>,
+    open: BTreeSet<String>,
+    answered: BTreeMap<String, Option<String>>,
+}
+
+struct Till {
+    known: Arc<Mutex<Known>>,
+    say: mpsc::Sender<Input<'static>>,
+}
+
+impl Till {
+    /// Accepts each order once, with an event id that stays the same.
+    fn accepts(&self, order: &str) {
+        let event = orderbell_protocol::ClientEvent { id: format!("accept-{order}"), ..accepted(order, "A17") };
+        self.say.try_send(Input::Say(event)).unwrap();
+    }
+}
+
+impl App for Till {
+    fn told(&mut self, told: Output) -> ControlFlow<()> {
+        let mut known = self.known.lock().unwrap();
+        match told {
+            Output::Notice(notice) => {
+                if notice.notice.kind == NewOrder {
+                    self.accepts(&notice.notice.order);
+                }
+                known.notices.push(notice);
+            }
+            Output::OpenOrders(orders) => {
+                for order in orders {
+                    if order.stage == "paid" {
+                        self.accepts(&order.order);
+                    }
+                    known.open.insert(order.order);
+                }
+            }
+            Output::Answered { id, refused } => drop(known.answered.insert(id, refused)),
+            Output::Fault(code, why) => panic!("the till is told off: {code} {why}"),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn keep(&mut self, _: &Saved) {}
+}
+
+fn names() -> BTreeSet<String> {
+    (0..ORDERS).map(|n| format!("o{n}")).collect()
+}
+
+/// Pays an order until that is durable, whatever happens to the server meanwhile.
+async fn pays(bell: &Bell, order: String) {
+    let paid = event("order.paid", &order, serde_json::json!({"store": "1", "customer": "c1"}));
+    if bell.topic.is_some() {
+        return bell.happens(&[paid]).await;
+    }
+    until("it is posted", async || {
+        let token = bell.token("producer", "me");
+        let posted = bell.http.send("POST", "/v1/events", &token, "application/json", paid.to_string()).await;
+        posted.is_ok_and(|answer| answer.status == 200)
+    })
+    .await;
+}
+
+/// All notices of the mailbox as a fresh device polls them.
+async fn polled(bell: &Bell) -> Vec<(String, NoticeKind, Position, String)> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = bell.polls("1", "checker", after, 0).await;
+        let told =
+            page.notices.iter().map(|n| (n.notice.id.clone(), n.notice.kind, n.position, n.notice.order.clone()));
+        all.extend(told);
+        if page.next_poll_ms > 0 {
+            return all;
+        }
+        after = Some(page.position);
+    }
+}
+
+async fn dies_at(mut bell: Bell, step: &str, nth: usize) {
+    let public = bell.public.to_string();
+    bell.args.extend(["--listen".into(), public]);
+    bell.die_at = format!("{step}@{nth}");
+    bell.restart();
+    let known = Arc::new(Mutex::new(Known::default()));
+    let (say, said) = mpsc::channel(256);
+    let quick = Duration::from_millis(50);
+    let pace = Pace { retry_min: quick, retry_max: quick * 4, poll_min: quick, ..Pace::default() };
+    let device = Device::new(bell.public, &bell.token("store", "1"), "a", Saved::default(), pace, 1);
+    let mut app = Till { known: known.clone(), say };
+    let till = tokio::spawn(async move { device.run(&mut app, said).await });
+    // The server is started again by somebody who watches it, without the fault.
+    let watched = async |bell: &mut Bell| {
+        let mut process =
+            std::mem::replace(&mut bell.process, orderbell_lab::Process::start("true".as_ref(), &[], &[]));
+        let ended = tokio::task::spawn_blocking(move || process.ends()).await.unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9), "it did not die at {step}");
+        bell.die_at.clear();
+        bell.restart();
+    };
+    for n in 0..ORDERS {
+        let paying = pays(&bell, format!("o{n}"));
+        let in_time = tokio::time::timeout(Duration::from_secs(1), paying).await;
+        if in_time.is_err() {
+            watched(&mut bell).await;
+            pays(&bell, format!("o{n}")).await;
+        }
+    }
+    if !bell.die_at.is_empty() {
+        watched(&mut bell).await;
+    }
+    let taken = |known: &Known| -> BTreeSet<String> {
+        known.notices.iter().filter(|n| n.notice.kind == Taken).map(|n| n.notice.order.clone()).collect()
+    };
+    until("every order rang, was accepted and is taken", async || {
+        let known = known.lock().unwrap();
+        known.answered.len() == ORDERS && taken(&known) == names()
+    })
+    .await;
+    till.abort();
+    let known = std::mem::take(&mut *known.lock().unwrap());
+    assert!(known.answered.values().all(Option::is_none), "refused: {:?}", known.answered);
+    let rang: BTreeSet<String> =
+        known.notices.iter().filter(|n| n.notice.kind == NewOrder).map(|n| n.notice.order.clone()).collect();
+    assert_eq!(rang.union(&known.open).cloned().collect::<BTreeSet<_>>(), names(), "an order did not ring");
+    let mailbox = polled(&bell).await;
+    let positions: BTreeMap<u64, &String> = mailbox.iter().map(|(id, _, position, _)| (position.seq, id)).collect();
+    let ids: BTreeMap<&String, u64> = mailbox.iter().map(|(id, _, position, _)| (id, position.seq)).collect();
+    assert_eq!((positions.len(), ids.len()), (mailbox.len(), mailbox.len()), "two of one: {mailbox:?}");
+    for heard in &known.notices {
+        let now = ids.get(&heard.notice.id).copied();
+        assert!(now.is_none_or(|seq| seq == heard.position.seq), "a notice that was heard has another position");
+        let other = positions.get(&heard.position.seq);
+        assert!(other.is_none_or(|id| **id == heard.notice.id), "a position that was heard has another notice");
+    }
+    if let Some(topic) = &bell.topic {
+        let emitted = topic.values(&format!("{}.events", topic.name)).await;
+        let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for event in emitted.iter().filter(|event| event["type"] == "order.accepted") {
+            let order = event["subject"].as_str().unwrap_or_default().to_owned();
+            ids.entry(order).or_default().insert(event["id"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(ids.keys().cloned().collect::<BTreeSet<_>>(), names(), "what was logged was not emitted");
+        assert!(ids.values().all(|ids| ids.len() == 1), "one event under several ids: {ids:?}");
+    }
+}
+
+macro_rules! steps {
+    ($bell:expr; $($name:ident $step:literal $nth:literal),* $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            super::dies_at($bell, $step, $nth).await;
+        })*
+    };
+}
+
+mod embedded {
+    steps! { crate::chain::Bell::embedded();
+        before_applying "read" 4,
+        before_the_commit "applied" 4,
+        before_the_batch "batch" 7,
+        before_anybody_is_told "durable" 7,
+        before_the_answers "rung" 5,
+        between_the_answers "answered" 9,
+        before_a_frame "send" 4,
+        behind_a_frame "sent" 8,
+        at_an_acknowledgement "ack" 4,
+    }
+}
+
+mod on_kafka {
+    steps! { crate::kafka::bell().await;
+        before_applying "read" 4,
+        before_the_commit "applied" 4,
+        before_the_batch "batch" 7,
+        before_anybody_is_told "durable" 7,
+        before_the_answers "rung" 5,
+        between_the_answers "answered" 9,
+        before_a_frame "send" 4,
+        at_an_acknowledgement "ack" 4,
+        before_an_event_goes_out "emit" 3,
+        before_its_mark "emitted" 3,
+        behind_its_mark "marked" 3,
+    }
+}
