@@ -18,9 +18,14 @@ missing=()
 need cc build-essential
 need kcat kcat
 need strace strace
-need java default-jre-headless
+need javac default-jdk-headless
 need mvn maven
 need git git
+need curl curl
+need python3 python3
+need node nodejs
+need npm npm
+python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 if [ ${#missing[@]} -gt 0 ]; then
   say "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
@@ -36,6 +41,18 @@ if [ ! -f "$jars/.complete" ]; then
   (cd tests/kafka && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
     -DoutputDirectory="$jars" -DincludeScope=runtime)
   touch "$jars/.complete"
+fi
+
+outside=$root/.cache/outside
+if [ ! -f "$outside/.complete" ] || ! cmp -s tests/outside/package-lock.json "$outside/package-lock.json" \
+  || ! cmp -s tests/outside/requirements.txt "$outside/requirements.txt"; then
+  say "fetching the libraries of the outside clients"
+  rm -rf "$outside"; mkdir -p "$outside"
+  cp tests/outside/package.json tests/outside/package-lock.json tests/outside/requirements.txt "$outside"
+  (cd "$outside" && npm ci --silent --no-audit --no-fund && python3 -m pip install --quiet --disable-pip-version-check \
+    --root-user-action=ignore \
+    --target "$outside/python" -r requirements.txt)
+  touch "$outside/.complete"
 fi
 
 say "format"

@@ -45,6 +45,11 @@ pub fn open(
     if too_long(code, CODE_CHARS_MAX) || too_long(said.reason.as_deref(), REASON_CHARS_MAX) {
         return Err("too-long");
     }
+    // What one client writes, others print line by line.
+    let plain = |text: Option<&str>| text.is_none_or(|text| !text.chars().any(char::is_control));
+    if !plain(code) || !plain(said.reason.as_deref()) {
+        return Err("bad-text");
+    }
     let kind = EventType::named(&said.kind).ok_or("unknown-kind")?;
     if !MAY_SAY.iter().any(|(role, kinds)| *role == who.role && kinds.contains(&kind)) {
         return Err("forbidden");

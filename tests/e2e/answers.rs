@@ -103,6 +103,7 @@ async fn a_client_speaks_for_nobody_else(bell: Bell) {
     assert_eq!(till.says(said("order.paid", "o1")).await, refused("forbidden"), "a till does not pay");
     assert_eq!(till.says(said("order.eaten", "o1")).await, refused("unknown-kind"));
     assert_eq!(till.says(accepted("o1", &"9".repeat(33))).await, refused("too-long"));
+    assert_eq!(till.says(accepted("o1", "A1\nring o2")).await, refused("bad-text"), "others print it line by line");
     let nameless = ClientEvent { id: String::new(), ..said("order.ready", "o1") };
     assert_eq!(till.says(nameless).await, refused("bad-id"));
     till.accepts("o1", "A17").await;

@@ -42,6 +42,8 @@ mod kafka;
 mod ledger;
 #[cfg(feature = "real-kafka")]
 mod members;
+#[cfg(feature = "real-kafka")]
+mod outside;
 mod reload;
 mod resync;
 mod ring;
