@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::{FAILED, Place, say, tell};
+use super::{FAILED, Place, progress, say, tell};
 use crate::client::Http;
 use crate::config::Config;
 
@@ -170,7 +170,7 @@ mod kafka {
     use orderbell_consumers::kafka::{KafkaOptions, KafkaSink, read_topic};
     use orderbell_consumers::{OutRecord, Record, Sink};
 
-    use super::{Config, ExitCode, Filter, failed, say, tell};
+    use super::{Config, ExitCode, Filter, failed, progress, tell};
 
     fn options(config: &Config) -> Option<(KafkaOptions, Vec<String>, String)> {
         let kafka = config.kafka.as_ref()?;
@@ -245,15 +245,15 @@ mod kafka {
         let sink = KafkaSink::new(&options, &output, &like).map_err(failed)?;
         let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
         let total = letters.len();
+        let bar = progress(Some(total as u64), "letters");
         for (count, letter) in letters.into_iter().enumerate() {
             pace.tick().await;
+            bar.inc(1);
             let Record { key, value, headers, timestamp_ms, .. } = letter;
             let record = OutRecord { key, value: value.unwrap_or_default(), headers, timestamp_ms };
             sink.send(&record).await.map_err(|error| failed(format!("after {count} of {total}: {error}")))?;
-            if (count + 1) % 1000 == 0 {
-                say(&format!("{} of {total}", count + 1));
-            }
         }
+        bar.finish_and_clear();
         Ok(total as u64)
     }
 }

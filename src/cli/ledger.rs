@@ -1,13 +1,13 @@
 //! `orderbell ledger check | backup | restore`.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{FAILED, Place, say, tell};
+use super::{FAILED, Place, progress, say, tell};
 use crate::client::Http;
 use crate::ledger::{Ledger, OpenError};
 
@@ -65,22 +65,18 @@ fn check(dir: &Path) -> Result<(), ExitCode> {
     }
 }
 
-/// How far it is, on one line that is written over.
-fn progress(rows: u64) {
-    let _closed = write!(std::io::stderr(), "\r{rows} rows");
-}
-
 fn backup(dir: &Path, admin: std::net::SocketAddr, file: &Path) -> Result<(), ExitCode> {
     // Under another name until it is whole: a file of the right name is a backup.
     let unfinished = file.with_extension("unfinished");
     let made = File::options().write(true).create_new(true).open(file).and_then(|_| File::create(&unfinished));
     let out = BufWriter::new(made.map_err(|error| failed(format!("{}: {error}", file.display())))?);
-    let written = match Ledger::write_backup(dir, out, progress) {
+    let bar = progress(None, "rows");
+    let written = match Ledger::write_backup(dir, out, |rows| bar.set_position(rows)) {
         Ok(rows) => Ok(format!("{rows} rows")),
         Err(OpenError::InUse(_)) => fetch(admin, &unfinished),
         Err(error) => Err(error.to_string()),
     };
-    say("");
+    bar.finish_and_clear();
     let named = written.and_then(|what| std::fs::rename(&unfinished, file).map(|()| what).map_err(|e| e.to_string()));
     match named {
         Ok(what) => {
@@ -97,22 +93,30 @@ fn backup(dir: &Path, admin: std::net::SocketAddr, file: &Path) -> Result<(), Ex
 /// From the server that runs on the ledger, by its admin listener.
 fn fetch(admin: std::net::SocketAddr, to: &Path) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let mut out = BufWriter::new(File::create(to).map_err(|error| error.to_string())?);
+    let bar = progress(None, "bytes");
+    let mut out = bar.wrap_write(BufWriter::new(File::create(to).map_err(|error| error.to_string())?));
     let bytes = runtime.block_on(Http::new(admin).save("/ledger/backup", &mut out)).map_err(|error| {
         format!("a server runs on this ledger, and its admin listener {admin} does not give a backup: {error}")
     })?;
     drop(out);
+    bar.finish_and_clear();
     // Read once, so that a file that was cut off on the way is no backup.
-    let file = BufReader::new(File::open(to).map_err(|error| error.to_string())?);
+    let file = opened(to).map_err(|error| error.to_string())?;
     Ledger::verify_backup(file).map_err(|error| error.to_string())?;
     Ok(format!("{bytes} bytes"))
 }
 
+/// A file, with a bar for how much of it is read.
+fn opened(file: &Path) -> std::io::Result<impl Read> {
+    let open = File::open(file)?;
+    let bar = progress(Some(open.metadata()?.len()), "bytes");
+    Ok(bar.wrap_read(BufReader::new(open)))
+}
+
 fn restore(dir: &Path, file: &Path) -> Result<(), ExitCode> {
-    let open = || File::open(file).map_err(|error| failed(format!("{}: {error}", file.display())));
-    Ledger::verify_backup(BufReader::new(open()?)).map_err(|error| failed(format!("{}: {error}", file.display())))?;
-    let rows = Ledger::restore(dir, BufReader::new(open()?), progress).map_err(failed)?;
-    say("");
+    let open = || opened(file).map_err(|error| failed(format!("{}: {error}", file.display())));
+    Ledger::verify_backup(open()?).map_err(|error| failed(format!("{}: {error}", file.display())))?;
+    let rows = Ledger::restore(dir, open()?).map_err(failed)?;
     tell(&format!(
         "{rows} rows are back in {}, in a new epoch: clients take their open orders and go on. The log is read again from the backup's \
          frontiers at the next start.",

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
 use orderbell_consumers::{Offset, Part};
 use tracing_subscriber::EnvFilter;
 
@@ -155,6 +156,17 @@ fn parse_skip(text: &str) -> Result<(Part, Offset), String> {
         Some((Part::new(topic, number.parse().ok()?), offset.parse().ok()?))
     });
     parsed.ok_or_else(|| String::from("a skip is TOPIC/PARTITION@OFFSET"))
+}
+
+/// Shows on a terminal how far a long work is; nothing elsewhere. `of` is how much there is, when that is known.
+fn progress(of: Option<u64>, unit: &'static str) -> ProgressBar {
+    let (bar, template) = match of {
+        Some(all) => {
+            (ProgressBar::new(all), format!("{{bar:40}} {{percent}} % of {{human_len}} {unit}, {{eta}} to go"))
+        }
+        None => (ProgressBar::new_spinner(), format!("{{spinner}} {{human_pos}} {unit}, {{per_sec}}, {{elapsed}}")),
+    };
+    bar.with_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// To the standard error; a closed one is no reason to stop.

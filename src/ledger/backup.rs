@@ -119,14 +119,13 @@ pub(crate) fn read(
 }
 
 /// Puts rows back into an empty database; how many. On an error the database is of no use.
-pub(crate) fn put_back(disk: &Disk, from: impl Read, mut progress: impl FnMut(u64)) -> std::io::Result<u64> {
-    let (mut batch, mut waiting, mut rows) = (disk.batch(), 0, 0_u64);
+pub(crate) fn put_back(disk: &Disk, from: impl Read) -> std::io::Result<u64> {
+    let (mut batch, mut waiting) = (disk.batch(), 0);
     let read = read(from, |space, key, value| {
         batch.put(space, &key, &value);
-        (rows, waiting) = (rows + 1, waiting + 1);
+        waiting += 1;
         if waiting == BATCH_ROWS {
             waiting = 0;
-            progress(rows);
             std::mem::replace(&mut batch, disk.batch()).commit().map_err(io)?;
         }
         Ok(())

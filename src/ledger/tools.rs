@@ -76,7 +76,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`OpenError`]; also when something runs on it.
-    pub fn restore(dir: &Path, from: impl Read, progress: impl FnMut(u64)) -> Result<u64, OpenError> {
+    pub fn restore(dir: &Path, from: impl Read) -> Result<u64, OpenError> {
         let io = |error| OpenError::Io { dir: dir.to_owned(), error };
         let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
         std::fs::create_dir_all(dir).map_err(io)?;
@@ -87,7 +87,7 @@ impl Ledger {
             std::fs::remove_dir_all(&next).map_err(io)?;
         }
         let disk = Disk::open(&next).map_err(broken)?;
-        let rows = backup::put_back(&disk, from, progress).map_err(io)?;
+        let rows = backup::put_back(&disk, from).map_err(io)?;
         let old = disk.view().row(Space::Meta, keys::EPOCH).map_err(broken)?;
         let old = old.and_then(|row| row.try_into().ok()).map_or(0, u32::from_be_bytes);
         let mut batch = disk.batch();
