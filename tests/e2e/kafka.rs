@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::chain::{Bell, event, until};
 
 /// The broker that all scenarios share: another's by `KAFKA_BOOTSTRAP`, or one of our own.
-fn bootstrap() -> String {
+pub(crate) fn bootstrap() -> String {
     static OURS: OnceLock<String> = OnceLock::new();
     OURS.get_or_init(|| {
         std::env::var("KAFKA_BOOTSTRAP").unwrap_or_else(|_| {
@@ -47,7 +47,7 @@ impl Topic {
         Self::make_named(bootstrap, &name, partitions).await
     }
 
-    async fn make_named(bootstrap: &str, name: &str, partitions: i32) -> Self {
+    pub(crate) async fn make_named(bootstrap: &str, name: &str, partitions: i32) -> Self {
         let config = |more: &[(&str, &str)]| {
             let mut config = ClientConfig::new();
             config.set("bootstrap.servers", bootstrap).set("reconnect.backoff.max.ms", "500");
@@ -77,6 +77,20 @@ impl Topic {
         Self { name: name.to_owned(), bootstrap: bootstrap.to_owned(), producer: producer.create().unwrap() }
     }
 
+    /// An admin client of its cluster.
+    pub(crate) fn admin(&self) -> AdminClient<DefaultClientContext> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap).create().unwrap()
+    }
+
+    /// The same topic with a producer that knows it as it is now.
+    pub(crate) fn known(topic: &Self) -> Self {
+        let mut config = ClientConfig::new();
+        let config = config.set("bootstrap.servers", &topic.bootstrap).set("enable.idempotence", "true");
+        let producer = config.set("max.in.flight.requests.per.connection", "1").create().unwrap();
+        Self { name: topic.name.clone(), bootstrap: topic.bootstrap.clone(), producer }
+    }
+
     /// Produces events keyed by their order; returns when the broker has them all.
     pub(crate) async fn produces(&self, events: &[Value]) {
         let sent: Vec<_> = events
@@ -92,7 +106,7 @@ impl Topic {
         }
     }
 
-    async fn produces_raw(&self, partition: i32, value: Option<&[u8]>) {
+    pub(crate) async fn produces_raw(&self, partition: i32, value: Option<&[u8]>) {
         let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.name).partition(partition);
         if let Some(value) = value {
             record = record.payload(value);
@@ -165,11 +179,17 @@ pub(crate) async fn bell_with(more: &str) -> Bell {
     bell_on(Topic::make(&bootstrap(), 4).await, more)
 }
 
-fn bell_on(topic: Topic, more: &str) -> Bell {
+pub(crate) fn bell_on(topic: Topic, more: &str) -> Bell {
+    bell_of(topic, &[], more)
+}
+
+/// Reads further topics beside its own.
+pub(crate) fn bell_of(topic: Topic, further: &[&str], more: &str) -> Bell {
     let temp = tempfile::tempdir().unwrap();
     let config = temp.path().join("orderbell.toml");
     let (name, bootstrap) = (&topic.name, &topic.bootstrap);
-    let text = format!("{more}\n[kafka]\nbootstrap = \"{bootstrap}\"\ntopics = [\"{name}\"]\ngroup = \"{name}\"\n");
+    let topics: Vec<&str> = std::iter::once(name.as_str()).chain(further.iter().copied()).collect();
+    let text = format!("{more}\n[kafka]\nbootstrap = \"{bootstrap}\"\ntopics = {topics:?}\ngroup = \"{name}\"\n");
     std::fs::write(&config, text).unwrap();
     let args = vec!["--config".to_owned(), config.to_str().unwrap().to_owned()];
     let dir = temp.path().join("data");

@@ -50,3 +50,5 @@ mod ring;
 mod sockets;
 #[cfg(feature = "real-kafka")]
 mod steps;
+#[cfg(feature = "real-kafka")]
+mod topics;
