@@ -314,6 +314,21 @@ impl Config {
         }
     }
 
+    /// This configuration with what `new` says of the things that may change while a server runs; the rest stays as it is.
+    #[must_use]
+    pub fn with_what_may_change(&self, new: Self) -> Self {
+        Self {
+            sessions: Sessions { sockets_max: self.sessions.sockets_max, ..new.sessions },
+            tokens: new.tokens,
+            visible: new.visible,
+            mailbox_rows_max: new.mailbox_rows_max,
+            free_space_min_mb: new.free_space_min_mb,
+            stale_after_seconds: new.stale_after_seconds,
+            drain_seconds: new.drain_seconds,
+            ..self.clone()
+        }
+    }
+
     /// The bounds of the public listener.
     #[must_use]
     pub fn limits(&self) -> NetLimits {
@@ -445,6 +460,20 @@ mod tests {
         assert!(told.contains("4 things") && told.contains("kafka.topics: at least one"), "{told}");
         let told = read("a = = 1\n[b\n").unwrap_err().to_string();
         assert!(told.contains("orderbell.toml:1:5"), "{told}");
+    }
+
+    /// The bug: what was wrong beside a password was shown with the password.
+    #[test]
+    fn what_may_be_a_secret_is_not_shown() {
+        let text = "[kafka]\nbootstrap = \"a:1\"\ntopics = [\"o\"]\nproperties = { \"sasl.password\" = \"S3CRET\", \"retries\" = 5 }\n";
+        let told = read(text).unwrap_err().to_string();
+        assert!(told.contains("kafka.properties") && told.contains("(4:") && !told.contains("S3CRET"), "{told}");
+        let variable = (format!("{ENV_PREFIX}KAFKA__PROPERTIES"), "sasl.password=S3CRET".to_owned());
+        let told = Config::load(None, &[variable]).unwrap_err().to_string();
+        assert!(told.contains("KAFKA__PROPERTIES") && !told.contains("S3CRET"), "{told}");
+        let variable = (format!("{ENV_PREFIX}MAPPING__TYPES__PAY_SUCCESS"), "order.paid".to_owned());
+        let config = Config::load(None, &[variable]).unwrap();
+        assert!(format!("{:?}", config.mapping).contains("PAY_SUCCESS"), "the chain's own names keep their case");
     }
 
     #[test]

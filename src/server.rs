@@ -256,16 +256,11 @@ impl Server {
     /// # Errors
     /// [`ConfigError`] when a key cannot be read: then nothing has changed.
     pub fn reload(&self, new: Config) -> Result<Reloaded, ConfigError> {
-        let tokens = new.tokens()?;
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let reloaded = config.changed(&new);
         // What waits for a restart stays as it is also where it is looked at now.
-        let now = Config {
-            data_dir: config.data_dir.clone(),
-            listen: config.listen.clone(),
-            state_retention_hours: config.state_retention_hours,
-            ..new
-        };
+        let now = config.with_what_may_change(new);
+        let tokens = now.tokens()?;
         self.net.renew(tokens, now.limits());
         self.handler.renew(now.life());
         let bounds = now.ledger();

@@ -225,7 +225,11 @@ impl<S: Source, H: Handler, F: Frontiers> Poller<S, H, F> {
         }
         *told = true;
         self.stats.foreign.set(foreign.len() as u64);
-        let what = format!("{} partitions are somebody else's: stop the other member of this group", foreign.len());
+        let what = if self.core.parts().is_empty() {
+            String::from("no partition is ours: the group's coordinator is away, or somebody else has them all")
+        } else {
+            format!("{} partitions are somebody else's: stop the other member of this group", foreign.len())
+        };
         self.stats.light_named("group".into(), what);
     }
 

@@ -8,6 +8,7 @@ mod doctor;
 mod ledger;
 mod serve;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,7 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use orderbell_consumers::{Offset, Part};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, ENV_PREFIX};
 use crate::net;
 
 /// Something could not be done.
@@ -139,7 +140,11 @@ impl Place {
 
     /// File, environment, then flags: the later one holds.
     fn read(&self) -> Result<Config, ConfigError> {
-        let variables: Vec<(String, String)> = std::env::vars().collect();
+        let ours = |(name, value): (OsString, OsString)| {
+            let name = name.into_string().ok().filter(|name| name.starts_with(ENV_PREFIX))?;
+            Some((name, value.to_string_lossy().into_owned()))
+        };
+        let variables: Vec<(String, String)> = std::env::vars_os().filter_map(ours).collect();
         let mut config = Config::load(self.config.as_deref(), &variables)?;
         if let Some(dir) = &self.data_dir {
             config.data_dir.clone_from(dir);

@@ -31,6 +31,8 @@ pub struct Mistake {
     pub span: Option<Range<usize>>,
     /// The variable that says it.
     pub variable: Option<String>,
+    /// It stands where secrets stand: neither what is there nor what the parser says of it is shown, only where.
+    pub secret: bool,
 }
 
 /// All that is wrong with a configuration.
@@ -66,11 +68,11 @@ impl Diagnostic for Told<'_> {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.0.span.as_ref().map(|_| &self.1 as _)
+        self.0.span.as_ref().filter(|_| !self.0.secret).map(|_| &self.1 as _)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let span = self.0.span.clone()?;
+        let span = self.0.span.clone().filter(|_| !self.0.secret)?;
         Some(Box::new(std::iter::once(LabeledSpan::underline(span))))
     }
 }
@@ -83,7 +85,7 @@ impl std::fmt::Display for Mistakes {
             self.name,
             if self.all.len() == 1 { "one thing".into() } else { format!("{} things", self.all.len()) }
         )?;
-        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_context_lines(1);
+        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_context_lines(0);
         for mistake in &self.all {
             let told = Told(mistake, NamedSource::new(&self.name, self.text.clone()));
             handler.render_report(f, &told)?;
@@ -119,14 +121,18 @@ pub(super) fn read(name: &str, text: &str, variables: &[(String, String)]) -> Re
         let place = text.len() + 1 + at;
         if !lay_over(table.get_mut(), variable, value, place..place) {
             let what = "names no key of the configuration".into();
-            all.push(Mistake { what, hint: None, span: None, variable: Some(variable.clone()) });
+            all.push(Mistake { what, hint: None, span: None, variable: Some(variable.clone()), secret: false });
         }
     }
+    let secrets = find(table.get_ref(), &["kafka", "properties"]);
     let config = loop {
         match Config::deserialize(Deserializer::from(table.clone())) {
             Ok(config) => break config,
             Err(error) => {
                 all.push(mistake(error.message(), error.span()));
+                if let (Some(secrets), Some(last)) = (&secrets, all.last_mut()) {
+                    hide(last, secrets, text);
+                }
                 let removed = error.span().is_some_and(|span| take_out(table.get_mut(), &span));
                 if !removed || all.len() >= MISTAKES_MAX {
                     return fail(named(all, text, &variables));
@@ -139,6 +145,19 @@ pub(super) fn read(name: &str, text: &str, variables: &[(String, String)]) -> Re
         mistake(&format!("{}: {what}", path.join(".")), span)
     }));
     if all.is_empty() { Ok(config) } else { fail(named(all, text, &variables)) }
+}
+
+/// The value that is wrong may be a password, or stand beside one.
+fn hide(mistake: &mut Mistake, secrets: &Range<usize>, text: &str) {
+    let Some(span) = mistake.span.as_ref().filter(|span| secrets.start <= span.start && span.end <= secrets.end) else {
+        return;
+    };
+    let before = &text[..span.start.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let column = span.start - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+    let place = if span.start > text.len() { String::new() } else { format!(" ({line}:{column})") };
+    mistake.what = format!("kafka.properties: a table of names and strings{place}");
+    (mistake.hint, mistake.secret) = (None, true);
 }
 
 /// Places behind the file's end are those of variables.
@@ -154,7 +173,7 @@ fn named(mut all: Vec<Mistake>, text: &str, variables: &[&(String, String)]) -> 
 
 fn mistake(message: &str, span: Option<Range<usize>>) -> Mistake {
     let what = message.lines().next().unwrap_or_default().trim().to_owned();
-    Mistake { hint: hint(&what), what, span, variable: None }
+    Mistake { hint: hint(&what), what, span, variable: None, secret: false }
 }
 
 /// Of the names that would be known, the one that is most alike.
@@ -170,7 +189,12 @@ fn hint(what: &str) -> Option<String> {
 
 /// `ORDERBELL__LISTEN__PUBLIC` is `listen.public`. A value is read as TOML, and as a string where it is none.
 fn lay_over<'a>(table: &mut DeTable<'a>, variable: &'a str, value: &'a str, place: Range<usize>) -> bool {
-    let path: Vec<String> = variable[ENV_PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+    let mut path: Vec<String> = Vec::new();
+    for part in variable[ENV_PREFIX.len()..].split("__") {
+        // Names that the chain gives keep their case.
+        let theirs = path.last().is_some_and(|map| ["types", "topics", "properties"].contains(&map.as_str()));
+        path.push(if theirs { part.to_owned() } else { part.to_ascii_lowercase() });
+    }
     let Some((last, sections)) = path.split_last().filter(|_| path.iter().all(|part| !part.is_empty())) else {
         return false;
     };

@@ -5,7 +5,7 @@ use orderbell_consumers::{Part, Record};
 use orderbell_protocol::{Problem, UnixMs};
 use serde_json::Value;
 
-use super::mapping::Mapping;
+use super::mapping::{Mapping, TOPIC_PARAMETER};
 use crate::ledger::{Incoming, Kept, KeptLetter};
 
 /// Events in one request.
@@ -85,7 +85,7 @@ fn incoming(
         id_hash: id_hash(event.shadow, &event.source, &event.id),
         body_hash: xxhash_rust::xxh3::xxh3_64(&value),
         value,
-        content_type,
+        content_type: content_type.into(),
     };
     Ok((event.id, incoming))
 }
@@ -95,8 +95,9 @@ pub(crate) fn again(number: u64, letter: &KeptLetter, now: UnixMs) -> Incoming {
     let bytes = |kept: &Option<Kept>| kept.as_ref().map(Kept::bytes).unwrap_or_default();
     let header = |name: &str| letter.headers.iter().find(|(known, _)| known == name).map(|(_, value)| bytes(value));
     let known = [PLAIN, STRUCTURED, super::outgoing::OWN];
-    let media = header("content-type");
-    let mut content_type = known.into_iter().find(|known| media.as_ref().is_some_and(|media| media == *known));
+    let media = header("content-type").map(|media| String::from_utf8_lossy(&media).into_owned());
+    let media = media.as_deref().map(|media| media.split_once(TOPIC_PARAMETER).map_or(media, |(media, _)| media));
+    let mut content_type = known.into_iter().find(|known| media == Some(*known));
     let mut value = bytes(&letter.value);
     // The stream keeps no headers but the media type: binary mode becomes structured.
     if header("ce_specversion").is_some()
@@ -118,6 +119,10 @@ pub(crate) fn again(number: u64, letter: &KeptLetter, now: UnixMs) -> Incoming {
         id_hash: xxhash_rust::xxh3::xxh3_128(appended.as_bytes()),
         body_hash: number,
         value,
-        content_type: content_type.unwrap_or(PLAIN),
+        // Its topic may call things its own way.
+        content_type: match content_type.unwrap_or(PLAIN) {
+            super::outgoing::OWN => super::outgoing::OWN.into(),
+            media => format!("{media}{TOPIC_PARAMETER}{}", letter.topic).into(),
+        },
     }
 }

@@ -280,7 +280,9 @@ impl Order {
         }
         let behind = order.is_behind(event);
         order.fill(event);
-        let mut effects = nothing(if behind { Verdict::Stale } else { order.advance(event) });
+        // A version that was overtaken ends nothing and tells no news; what it moves forward is moved all the same: an order that is paid rings.
+        let ends = TABLE.iter().any(|rule| rule.on == event.kind && matches!(rule.moves, Move::End(..)));
+        let mut effects = nothing(if behind && ends { Verdict::Stale } else { order.advance(event) });
         order.tell_of(event, now, effects.verdict);
         if effects.verdict == Verdict::LatePayment {
             effects.emits.push((E::LatePayment, event.at));
@@ -430,9 +432,11 @@ impl Order {
 
     /// What moved it, and what somebody here said, belongs to its story.
     fn tell_of(&mut self, event: &Event, now: UnixMs, verdict: Verdict) {
+        // Whose device it is: a store learns nothing of a customer's.
+        let device = event.device.clone().filter(|_| event.store.is_some());
         let counts = event.device.is_some() || matches!(verdict, Verdict::Moved | Verdict::LatePayment);
         if counts && self.story.len() < STORY_MAX {
-            let (name, device) = (event.kind.name().to_owned(), event.device.clone());
+            let name = event.kind.name().to_owned();
             self.story.push(Heard(name, event.at, event.read_at, now, device));
         }
     }

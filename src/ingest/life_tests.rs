@@ -213,6 +213,23 @@ fn another_store_or_customer_is_refused() {
     );
 }
 
+/// The bug: a create that was sent once more, with a newer version, kept the payment before it from ringing.
+#[test]
+fn a_payment_that_was_overtaken_by_another_version_rings() {
+    let versioned = |kind, version| Event { version: Some(version), ..event(kind, &format!("{version}")) };
+    let story = Story::default().hears(&versioned(E::Created, 3)).hears(&versioned(E::Paid, 2));
+    assert_eq!(story.told, [(Store, N::NewOrder)]);
+    let story = Story::default().hears(&versioned(E::Ready, 4)).hears(&versioned(E::Accepted, 3));
+    assert!(story.told.contains(&(Customer, N::PickupCode)), "{:?}", story.told);
+}
+
+#[test]
+fn a_store_learns_nothing_of_a_customers_device() {
+    let phone = Event { store: None, device: Some(Id::new("phone-9").unwrap()), ..event(E::PickedUp, "2") };
+    let order = Story::of(&[E::Paid, E::Accepted]).hears(&phone).order.unwrap();
+    assert!(!serde_json::to_string(&order).unwrap().contains("phone-9"));
+}
+
 #[test]
 fn a_store_never_sees_the_customer_and_a_customer_no_details() {
     let order = Story::of(&[E::Paid, E::Accepted]).order.unwrap();

@@ -24,6 +24,11 @@ const DETAILS_BYTES_MAX: usize = 8 * 1024;
 /// Longest pickup code, reason or source that is kept, in characters.
 const TEXT_CHARS_MAX: usize = 200;
 
+/// Header of a dead letter: where it was read.
+const ORIGINAL_TOPIC: &str = "kafka_dlt-original-topic";
+/// The same for a letter that the ledger kept: the stream keeps no headers but the media type.
+pub(super) const TOPIC_PARAMETER: &str = "; topic=";
+
 /// How the number of an amount is meant.
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -179,7 +184,7 @@ impl Mapping {
         if record.header("content-type").is_some_and(|media| media == outgoing::OWN) {
             return &OURS;
         }
-        self.topics.get(&*record.part.topic).unwrap_or(self)
+        self.topics.get(&topic_of(record)).unwrap_or(self)
     }
 
     fn decode_by(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
@@ -266,6 +271,13 @@ impl Mapping {
             let mut parts = Vec::with_capacity(self.order.0.len());
             for pointer in &self.order.0 {
                 let Some(part) = data.pointer(pointer).map_or(Ok(None), id_text)? else { return Ok(None) };
+                // Orders whose number is blank must not become one.
+                if part.is_empty() || part.trim() != part {
+                    return Err(reject(
+                        "bad-order",
+                        format!("{pointer}: a part of the order's id is empty or begins or ends with space"),
+                    ));
+                }
                 parts.push(part.replace('~', "~0").replace(':', "~1"));
             }
             return Ok(Some(parts.join(":")));
@@ -321,7 +333,8 @@ impl Mapping {
             kind,
             order,
             id,
-            source: envelope.source.clone().or_else(|| text(&self.source)).map(clip).unwrap_or_default(),
+            // Two topics that name no source are two sources all the same: their versions and ids are not to be compared.
+            source: envelope.source.clone().or_else(|| text(&self.source)).map_or_else(|| topic_of(record), clip),
             at: at_ms,
             read_at: (record.read_ms > 0).then_some(UnixMs(record.read_ms)),
             version: at(&self.version).and_then(Value::as_u64),
@@ -374,6 +387,14 @@ impl Mapping {
         }
         RawValue::from_string(text).ok()
     }
+}
+
+/// The topic that a record came from at first: a dead letter that is sent again keeps it in a header, or in its media type.
+fn topic_of(record: &Record) -> String {
+    let text = |name: &str| record.header(name).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let named =
+        text(ORIGINAL_TOPIC).or_else(|| text("content-type")?.split_once(TOPIC_PARAMETER).map(|(_, topic)| topic));
+    named.unwrap_or(&record.part.topic).to_owned()
 }
 
 fn check_specversion(version: &str) -> Result<(), Reason> {

@@ -157,6 +157,11 @@ fn an_order_id_is_composed_of_several_members_without_two_orders_sharing_one() {
     let half = record(Some("17:4711"), r#"{"type":"order.paid","no":4711}"#, &[]);
     assert_eq!(code(&mapping, &half), "no-order");
     assert!(toml::from_str::<Mapping>("order = []").is_err());
+    // Orders whose number is blank must not become one.
+    for blank in ["", " ", " 7"] {
+        let value = json!({"type": "order.paid", "shop": {"id": "17"}, "no": blank}).to_string();
+        assert_eq!(code(&mapping, &record(None, &value, &[])), "bad-order", "{blank:?}");
+    }
 }
 
 #[test]
@@ -180,4 +185,28 @@ fn amounts_and_times_are_taken_as_a_chain_writes_them() {
     let event = mapping.decode(&record(None, value, &[]), NOW).unwrap();
     assert_eq!((event.amount, event.at), (Some(MinorUnits(1250)), UnixMs(1_789_984_800_000)));
     assert_eq!(event.flags, []);
+}
+
+/// The bug: without a source, the versions and ids of two topics were compared.
+#[test]
+fn two_topics_that_name_no_source_are_two_sources() {
+    let value = r#"{"type":"order.paid","order":"o1","id":"1"}"#;
+    let mapping = Mapping::default();
+    let source = |topic: &str, headers: &[(&str, &str)]| {
+        let record = Record { part: Part::new(topic, 0), ..record(None, value, headers) };
+        mapping.decode(&record, NOW).unwrap().source
+    };
+    assert_ne!(source("orders", &[]), source("payments", &[]));
+    // A dead letter that is sent again is still of its topic, whichever way it comes.
+    assert_eq!(source("out", &[("kafka_dlt-original-topic", "payments")]), source("payments", &[]));
+    assert_eq!(source("out", &[("content-type", "application/json; topic=payments")]), source("payments", &[]));
+}
+
+#[test]
+fn a_letter_that_is_sent_again_is_understood_by_the_mapping_of_its_topic() {
+    let mapping: Mapping = toml::from_str("[topics.payments]\norder = '/trade'").unwrap();
+    let headers = [("kafka_dlt-original-topic", "payments")];
+    let again = record(None, r#"{"type":"order.paid","trade":"o1"}"#, &headers);
+    assert_eq!(mapping.decode(&again, NOW).unwrap().order.as_str(), "o1");
+    assert_eq!(mapping.order_of(&again).as_deref(), Some("o1"));
 }

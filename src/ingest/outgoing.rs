@@ -66,7 +66,7 @@ fn incoming(event: Outgoing<'_>) -> Incoming {
         id_hash,
         body_hash: xxhash_rust::xxh3::xxh3_64(told.as_bytes()),
         value,
-        content_type: OWN,
+        content_type: OWN.into(),
     }
 }
 

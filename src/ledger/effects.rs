@@ -2,6 +2,8 @@
 //!
 //! All of one turn goes into one batch: an order's state, its notices and what they supersede, or nothing of it.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use orderbell_protocol::notice::Encoded;
 use orderbell_protocol::{Recipient, UnixMs};
@@ -71,7 +73,7 @@ pub struct Incoming {
     /// Value of the record.
     pub value: Bytes,
     /// Its media type.
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
 }
 
 /// What became of an [`Incoming`].

@@ -129,6 +129,7 @@ pub struct Ledger {
     standings: Arc<Standings>,
     /// None: nothing is kept of what became of notices.
     trails: Option<Arc<Trails>>,
+    trail_ms: i64,
     growth: Arc<Growth>,
     crowded: Alarms,
     outbox_grown: Arc<Notify>,
@@ -207,6 +208,7 @@ impl Ledger {
             work: Mutex::new(Some(tx)),
             standings,
             trails: (options.trail_ms > 0).then_some(trails),
+            trail_ms: options.trail_ms,
             growth,
             crowded,
             outbox_grown,
@@ -461,7 +463,8 @@ impl Ledger {
     /// When the files cannot be read.
     pub fn trail(&self, who: &Recipient, order: &OrderKey) -> Result<Trail, DiskError> {
         let Some(trails) = &self.trails else { return Ok(Trail::default()) };
-        trail::read(&self.disk.view(), trails, who, order, committer::now())
+        let now = committer::now();
+        trail::read(&self.disk.view(), trails, who, order, (now.plus_ms(-self.trail_ms), now))
     }
 
     /// Orders whose retention is to be looked at, oldest first, and the moments they were due.

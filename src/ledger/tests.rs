@@ -226,7 +226,7 @@ fn the_stream_never_uses_an_offset_twice_and_knows_its_ids() {
         id_hash: id,
         body_hash: body,
         value: bytes::Bytes::from_static(b"{}"),
-        content_type: "application/json",
+        content_type: "application/json".into(),
     };
     let ledger = open(dir.path());
     let append = |ledger: &Ledger, events| runtime.block_on(ledger.append(events)).unwrap();
@@ -367,7 +367,7 @@ async fn a_ledger_that_is_not_whole_begins_a_new_epoch() {
             id_hash: 1,
             body_hash: 1,
             value: "said".into(),
-            content_type: "application/json",
+            content_type: "application/json".into(),
         };
         ledger.append(vec![said]).await.unwrap();
         let (_, head) = ledger.standing(&who, &Id::new("d").unwrap()).unwrap();

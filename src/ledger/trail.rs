@@ -19,10 +19,12 @@ use super::stage::Stage;
 
 /// Steps that wait to be written; more are dropped: stories get holes before the ledger gets slow.
 const STEPS_MAX: usize = 65_536;
+/// Of one device in one tick: more is a client that says things at random.
+const DEVICE_STEPS_MAX: usize = 256;
 /// Rows looked at for one story: bounds the time of a request about a very busy store.
 const ROWS_MAX: usize = 4_096;
 /// Rows dropped in one step of upkeep.
-const DROPS_MAX: usize = 256;
+const DROPS_MAX: usize = 4_096;
 /// A row is named by its first step, and holds those that came until it was written: a tick, or a slow disk's while.
 const ROW_SPAN_MS: i64 = 10_000;
 const HOUR_MS: i64 = 3_600_000;
@@ -111,9 +113,13 @@ pub(crate) struct Trails(Mutex<Inner>);
 impl Trails {
     pub(crate) fn note(&self, who: &Recipient, device: &DeviceId, step: Step, at: UnixMs) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.count < STEPS_MAX {
+        if inner.count >= STEPS_MAX {
+            return;
+        }
+        let steps = inner.waiting.entry((who.clone(), device.clone())).or_default();
+        if steps.len() < DEVICE_STEPS_MAX {
+            steps.push((at, step));
             inner.count += 1;
-            inner.waiting.entry((who.clone(), device.clone())).or_default().push((at, step));
         }
     }
 
@@ -164,7 +170,7 @@ pub(crate) fn read(
     trails: &Trails,
     who: &Recipient,
     order: &OrderKey,
-    now: UnixMs,
+    (oldest, now): (UnixMs, UnixMs),
 ) -> Result<Trail, DiskError> {
     let (index, mailbox) = (keys::notices_of(order), keys::mailbox(who));
     let mut trail = Trail::default();
@@ -179,7 +185,8 @@ pub(crate) fn read(
         trail.notices.push(Told { id, seq: mailbox::seq_of(&at), stored_at });
     }
     let Some(since) = trail.notices.iter().filter_map(|told| told.stored_at).min() else { return Ok(trail) };
-    let since = since.plus_ms(-ROW_SPAN_MS);
+    // A clock that was wrong once must not make this a walk through decades: what is older than the keeping is gone anyway.
+    let since = since.plus_ms(-ROW_SPAN_MS).max(oldest);
     let mut left = ROWS_MAX;
     for hour in hour(since)..=hour(now) {
         let prefix = prefix(hour, who);
@@ -201,10 +208,22 @@ pub(crate) fn read(
     Ok(trail)
 }
 
-/// Drops what is older than `before`, a bounded number of rows at a time.
-pub(crate) fn step(view: &View<'_>, stage: &mut Stage<'_>, before: UnixMs) -> Result<(), DiskError> {
-    for row in view.rows(Space::Trail, &[], &hour(before).to_be_bytes()).take(DROPS_MAX) {
-        stage.drop_row(Space::Trail, &row?.0);
+/// Drops what is older than `before`, a bounded number of rows at a time. `from` is where the last step ended: what was dropped in front of it is
+/// not looked at again.
+pub(crate) fn step(
+    view: &View<'_>,
+    stage: &mut Stage<'_>,
+    before: UnixMs,
+    from: &mut Vec<u8>,
+) -> Result<(), DiskError> {
+    let end = hour(before).to_be_bytes();
+    if from.as_slice() >= end.as_slice() {
+        return Ok(());
+    }
+    for row in view.rows(Space::Trail, from, &end).take(DROPS_MAX) {
+        let (key, _) = row?;
+        stage.drop_row(Space::Trail, &key);
+        *from = key;
     }
     Ok(())
 }

@@ -17,18 +17,19 @@ const ROWS_PER_STEP: usize = 256;
 pub(crate) struct Upkeep {
     retention_ms: i64,
     trail_ms: i64,
+    trail_from: Vec<u8>,
     event_ids: Vec<u8>,
 }
 
 impl Upkeep {
     pub(crate) fn new(retention_ms: i64, trail_ms: i64) -> Self {
-        Self { retention_ms, trail_ms, event_ids: keys::event_id(0) }
+        Self { retention_ms, trail_ms, trail_from: Vec::new(), event_ids: keys::event_id(0) }
     }
 
     pub(crate) fn step(&mut self, view: &View<'_>, stage: &mut Stage<'_>, now: UnixMs) -> Result<(), DiskError> {
         let before = now.plus_ms(-self.retention_ms);
         self.step_event_ids(view, stage, before)?;
-        trail::step(view, stage, now.plus_ms(-self.trail_ms))?;
+        trail::step(view, stage, now.plus_ms(-self.trail_ms), &mut self.trail_from)?;
         for part in 0..stream::PARTITIONS {
             step_stream(view, stage, part, before)?;
         }

@@ -57,7 +57,7 @@ fn event(order: &str, value: &'static str) -> Incoming {
         id_hash: xxhash_rust::xxh3::xxh3_128(value.as_bytes()),
         body_hash: 1,
         value: value.into(),
-        content_type: "application/json",
+        content_type: "application/json".into(),
     }
 }
 

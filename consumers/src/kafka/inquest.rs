@@ -33,6 +33,19 @@ struct Trial {
     part: Part,
     since: Instant,
     failed: bool,
+    /// It failed before: an error that was another's does not come twice.
+    again: bool,
+}
+
+/// How a partition is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Now {
+    /// Not ours any more, or known to be damaged.
+    Gone,
+    /// Not fetched for a reason of its own.
+    Paused,
+    /// Heard of last at this time.
+    Heard(Instant),
 }
 
 /// See the module.
@@ -42,6 +55,8 @@ pub(super) struct Inquest {
     errors: Option<(Instant, Instant)>,
     suspects: VecDeque<Part>,
     trial: Option<Trial>,
+    /// Failed once, and is about to be tried again.
+    failed: Option<Part>,
 }
 
 impl Inquest {
@@ -60,7 +75,8 @@ impl Inquest {
 
     /// It was placed anew: from now on it shows what it is.
     pub(super) fn tried(&mut self, part: Part, now: Instant) {
-        self.trial = Some(Trial { part, since: now, failed: false });
+        let again = self.failed.take_if(|failed| *failed == part).is_some();
+        self.trial = Some(Trial { part, since: now, failed: false, again });
     }
 
     /// Whether it waits for its trial. It is not to be fetched meanwhile.
@@ -68,22 +84,29 @@ impl Inquest {
         self.suspects.contains(part)
     }
 
-    /// What is to be done now. `heard` tells when a partition was last heard of, and nothing for one that is not read at present.
-    pub(super) fn step(&mut self, now: Instant, heard: impl Fn(&Part) -> Option<Instant>) -> Option<Step> {
+    /// What is to be done now. `of` tells how a partition is.
+    pub(super) fn step(&mut self, now: Instant, of: impl Fn(&Part) -> Now) -> Option<Step> {
         if let Some(trial) = self.trial.take() {
-            let quiet = heard(&trial.part)? <= trial.since;
-            if trial.failed && quiet {
-                return Some(Step::Damaged(trial.part));
-            }
-            if trial.failed {
-                self.error(now);
-            } else if quiet && now.duration_since(trial.since) < SUSPECT_AFTER {
-                self.trial = Some(trial);
+            match of(&trial.part) {
+                Now::Gone if trial.failed => self.error(now),
+                Now::Gone => {}
+                // Paused in the middle: its trial begins again when it is fetched.
+                Now::Paused => self.suspects.push_back(trial.part),
+                Now::Heard(at) if at > trial.since && trial.failed => self.error(now),
+                Now::Heard(at) if at > trial.since => {}
+                Now::Heard(_) if trial.failed && trial.again => return Some(Step::Damaged(trial.part)),
+                Now::Heard(_) if trial.failed => {
+                    self.failed = Some(trial.part.clone());
+                    return Some(Step::Try(trial.part));
+                }
+                Now::Heard(_) if now.duration_since(trial.since) < SUSPECT_AFTER => self.trial = Some(trial),
+                Now::Heard(_) => {}
             }
             return None;
         }
-        if let Some(part) = self.suspects.pop_front() {
-            return Some(Step::Try(part));
+        self.suspects.retain(|part| of(part) != Now::Gone);
+        if let Some(at) = self.suspects.iter().position(|part| of(part) != Now::Paused) {
+            return self.suspects.remove(at).map(Step::Try);
         }
         let (_, last) = self.errors.take_if(|(first, _)| now.duration_since(*first) >= SUSPECT_AFTER)?;
         Some(Step::Ask(last))
@@ -98,13 +121,14 @@ mod tests {
         inquest: Inquest,
         start: Instant,
         heard: Vec<(Part, Instant)>,
+        paused: Option<Part>,
     }
 
     impl Court {
         fn new() -> Self {
             let start = Instant::now();
             let heard = (0..3).map(|number| (Part::new("t", number), start)).collect();
-            Self { inquest: Inquest::default(), start, heard }
+            Self { inquest: Inquest::default(), start, heard, paused: None }
         }
 
         fn part(&self, number: usize) -> Part {
@@ -125,8 +149,13 @@ mod tests {
 
         fn step(&mut self, ms: u64) -> Option<Step> {
             let at = self.at(ms);
-            let heard = |part: &Part| self.heard.iter().find(|(known, _)| known == part).map(|(_, heard)| *heard);
-            let step = self.inquest.step(at, heard);
+            let paused = self.paused.clone();
+            let of = |part: &Part| match self.heard.iter().find(|(known, _)| known == part) {
+                _ if paused.as_ref() == Some(part) => Now::Paused,
+                Some((_, heard)) => Now::Heard(*heard),
+                None => Now::Gone,
+            };
+            let step = self.inquest.step(at, of);
             if let Some(Step::Try(part)) = &step {
                 self.inquest.tried(part.clone(), at);
             }
@@ -158,7 +187,9 @@ mod tests {
         assert_eq!(court.step(2_000), None, "it was merely quiet");
         assert_eq!(court.step(2_001), Some(Step::Try(bad.clone())));
         court.error(2_100);
-        assert_eq!(court.step(2_101), Some(Step::Damaged(bad)));
+        assert_eq!(court.step(2_101), Some(Step::Try(bad.clone())), "once may be another's error");
+        court.error(2_200);
+        assert_eq!(court.step(2_201), Some(Step::Damaged(bad)));
         assert_eq!(court.step(9_000), None, "and nothing is left over");
     }
 
@@ -173,5 +204,22 @@ mod tests {
         assert_eq!(court.step(7), None);
         let asked = court.step(2_007);
         assert_eq!(asked, Some(Step::Ask(court.at(7))));
+    }
+
+    /// The bug: whoever was paused when it was asked, or tried, was forgotten, and its error does not come again.
+    #[test]
+    fn who_is_paused_is_tried_when_it_is_fetched_again() {
+        let mut court = Court::new();
+        let bad = court.part(1);
+        court.inquest.suspect(bad.clone());
+        court.paused = Some(bad.clone());
+        assert_eq!(court.step(0), None);
+        court.paused = None;
+        assert_eq!(court.step(1), Some(Step::Try(bad.clone())));
+        court.paused = Some(bad.clone());
+        court.error(2);
+        assert_eq!(court.step(3), None);
+        court.paused = None;
+        assert_eq!(court.step(4), Some(Step::Try(bad)));
     }
 }

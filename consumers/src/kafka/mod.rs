@@ -39,7 +39,7 @@ pub struct KafkaOptions {
 }
 
 /// Properties that are ours: name, value, reason.
-const CONSUMER: [(&str, &str, &str); 8] = [
+const CONSUMER: [(&str, &str, &str); 9] = [
     ("enable.auto.commit", "true", "librdkafka commits what is stored, also when partitions are handed over"),
     ("enable.auto.offset.store", "false", "only durable frontiers are stored"),
     ("auto.commit.interval.ms", "1000", "bounds what the group's offset lags behind"),
@@ -48,10 +48,11 @@ const CONSUMER: [(&str, &str, &str); 8] = [
     ("group.protocol", "classic", "the newer one is not ready in the bundled librdkafka"),
     ("check.crcs", "true", "damage is noticed"),
     ("enable.partition.eof", "false", "it names no topic"),
+    ("statistics.interval.ms", "5000", "lag, and whose partitions are, is known from them"),
 ];
 
 /// Properties with a default that the configuration may change.
-const CONSUMER_DEFAULTS: [(&str, &str); 10] = [
+const CONSUMER_DEFAULTS: [(&str, &str); 9] = [
     ("queued.max.messages.kbytes", "16384"),
     ("queued.min.messages", "20000"),
     ("fetch.queue.backoff.ms", "10"),
@@ -61,8 +62,6 @@ const CONSUMER_DEFAULTS: [(&str, &str); 10] = [
     ("socket.keepalive.enable", "true"),
     ("isolation.level", "read_committed"),
     ("topic.metadata.refresh.interval.ms", "10000"),
-    // The ends of partitions, for lag, come with the statistics.
-    ("statistics.interval.ms", "5000"),
 ];
 
 const PRODUCER: [(&str, &str); 4] = [

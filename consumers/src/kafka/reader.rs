@@ -15,6 +15,8 @@ use crate::seams::SourceError;
 
 /// Longest wait for an answer, and for the next record.
 const ASK_MAX: Duration = Duration::from_secs(10);
+/// Without a record, a partition may be without its leader for so long.
+const LEADER_MAX: Duration = Duration::from_secs(60);
 /// Between questions to a partition whose leader moves.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -62,15 +64,22 @@ pub fn read_topic(
     }
     consumer.assign(&list).map_err(passing)?;
     drop(list);
-    let mut count = 0;
+    let (mut count, mut moving) = (0, None);
     while !ends.is_empty() {
         // Control records at the tail are never delivered: silence is the end, too.
-        let Some(message) = consumer.poll(ASK_MAX) else { break };
+        let Some(message) = consumer.poll(ASK_MAX) else {
+            // Unless a leader moved, and its new one was not found: then the rest is missing, not at its end.
+            match moving {
+                Some(_) => return Err(passing("a partition has no leader")),
+                None => break,
+            }
+        };
         let message = match message {
             // Its leader moves: librdkafka finds the new one by itself.
-            Err(error) if moves(&error) => continue,
+            Err(error) if moves(&error) && moving.get_or_insert_with(Instant::now).elapsed() < LEADER_MAX => continue,
             message => message.map_err(passing)?,
         };
+        moving = None;
         let number = message.partition();
         let Some(end) = ends.get(&number).copied() else { continue };
         if message.offset() + 1 >= end {

@@ -19,7 +19,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
-use super::inquest::{Inquest, Step};
+use super::inquest::{Inquest, Now, Step};
 use crate::record::{Header, Offset, Part, Record};
 use crate::seams::{Held, LogEnd, Polled, Source, SourceError};
 
@@ -184,10 +184,13 @@ impl KafkaSource {
 
     /// One step of finding out which partition cannot be read on.
     fn look_into(&mut self, out: &mut Vec<Polled>) {
-        let heard = |part: &Part| {
-            self.places.get(part).filter(|place| !place.damaged && !place.paused).map(|place| place.heard)
+        let of = |part: &Part| match self.places.get(part) {
+            None => Now::Gone,
+            Some(place) if place.damaged => Now::Gone,
+            Some(place) if place.paused => Now::Paused,
+            Some(place) => Now::Heard(place.heard),
         };
-        match self.inquest.step(Instant::now(), heard) {
+        match self.inquest.step(Instant::now(), of) {
             None => (),
             Some(Step::Ask(since)) => self.ask_around(since, out),
             Some(Step::Damaged(part)) => {
@@ -197,15 +200,17 @@ impl KafkaSource {
                 }
             }
             Some(Step::Try(part)) => {
-                let Some(place) = self.places.get(&part).filter(|place| !place.damaged && !place.paused) else {
-                    return;
-                };
-                let next = place.next;
+                let Some(next) = self.places.get(&part).map(|place| place.next) else { return };
                 match self.place(&[(part.clone(), next)]) {
                     Ok(()) => self.inquest.tried(part, Instant::now()),
                     Err(error) => {
                         tracing::warn!(%error, %part, "a partition could not be tried");
-                        self.inquest.suspect(part);
+                        self.inquest.suspect(part.clone());
+                        if !self.places.contains_key(&part) {
+                            // Given up and not taken back: whoever placed it does so again.
+                            let held = Held { start: next, end: next, by_time: next, committed: None };
+                            out.push(Polled::OutOfRange(part, held));
+                        }
                     }
                 }
             }
@@ -216,7 +221,12 @@ impl KafkaSource {
     fn ask_around(&mut self, since: Instant, out: &mut Vec<Polled>) {
         let mut held_back = Vec::new();
         for (part, place) in &self.places {
-            if place.damaged || place.paused || place.heard > since {
+            if place.damaged || place.heard > since {
+                continue;
+            }
+            if place.paused {
+                // It cannot show what it is now, and an error that was its own does not come again.
+                held_back.push(part.clone());
                 continue;
             }
             let Ok((low, high)) = self.consumer.fetch_watermarks(&part.topic, number(part), ASK_MAX) else {
@@ -374,7 +384,6 @@ impl Source for KafkaSource {
         for part in parts {
             if let Some(place) = self.places.get_mut(part) {
                 place.paused = paused;
-                place.heard = Instant::now();
             }
         }
         Ok(())
