@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use orderbell::client::{Answer, Heard, Http, Socket};
 use orderbell::config::{Config, TokenConfig};
-use orderbell_lab::{PATIENCE, Process};
+use orderbell_lab::{Process, patience};
 use orderbell_protocol::event::PickupCode;
 use orderbell_protocol::frame::{NoticeFrame, PollAnswer};
 use orderbell_protocol::{ClientEvent, NoticeKind, Position, ServerFrame, UnixMs};
@@ -22,7 +22,7 @@ pub(crate) fn now() -> UnixMs {
 
 /// In time, or the test fails with the reason.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
+    tokio::time::timeout(patience(), future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
 }
 
 /// Looks again until it holds.

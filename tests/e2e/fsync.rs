@@ -60,7 +60,7 @@ async fn while_an_fsync_is_held_no_offset_is_stored() {
     bell.pays("held", "1").await;
     let topic = bell.topic.as_ref().unwrap();
     while topic.committed(4) == 0 {
-        assert!(began.elapsed() < orderbell_lab::PATIENCE, "the offset is never stored");
+        assert!(began.elapsed() < orderbell_lab::patience(), "the offset is never stored");
     }
     let stored = began.elapsed();
     let notice = soon("the order", till.notice()).await;

@@ -125,7 +125,7 @@ impl Topic {
         consumer.assign(&list).unwrap();
         drop(list);
         let mut letters = Vec::new();
-        let until = std::time::Instant::now() + orderbell_lab::PATIENCE;
+        let until = std::time::Instant::now() + orderbell_lab::patience();
         while letters.len() < wanted && std::time::Instant::now() < until {
             let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
             let headers = message.headers().unwrap();

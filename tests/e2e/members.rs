@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use orderbell_lab::broker::Broker;
-use orderbell_lab::{Dice, PATIENCE, Process};
+use orderbell_lab::{Dice, Process, patience};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, TopicPartitionList};
@@ -59,7 +59,7 @@ impl Load {
                 producer.poll(Duration::ZERO);
                 std::thread::park_timeout(Duration::from_millis(50));
             }
-            producer.flush(PATIENCE).unwrap();
+            producer.flush(patience()).unwrap();
         });
         Self { sent, over, thread }
     }
@@ -192,7 +192,7 @@ impl<'a> Watch<'a> {
 
     /// Looks, again and again, until it holds.
     fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         loop {
             self.looks();
             if holds(self) {

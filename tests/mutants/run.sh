@@ -16,6 +16,8 @@ export CARGO_TARGET_DIR=$root/target/mutants ORDERBELL_KAFKA_LIBS=$root/.cache/k
 rm -rf "$CARGO_TARGET_DIR"; mkdir -p "$CARGO_TARGET_DIR"
 [ ! -d "$root/target/debug" ] || cp -al "$root/target/debug" "$CARGO_TARGET_DIR/debug"
 cd "$tree"
+# A fault often shows as something that never comes.
+export ORDERBELL_PATIENCE_S=60
 caught=0 survived=0
 for patch in "$root"/tests/mutants/*.patch; do
   name=$(basename "$patch" .patch)

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::PATIENCE;
+use crate::patience;
 
 /// A broker. Ends when dropped.
 pub struct Broker {
@@ -83,7 +83,7 @@ impl Broker {
         let shell =
             Command::new("sh").args(["-c", script, "broker"]).arg(&self.dir).arg(jars()).stdin(Stdio::piped()).spawn();
         self.shell = Some(shell.expect("a shell can be started"));
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
             let log = || std::fs::read_to_string(self.dir.join("broker.log")).unwrap_or_default();
             assert!(Instant::now() < until, "the broker does not come up:\n{}", log());

@@ -8,8 +8,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Generous: a machine may be busy with other things.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a scenario waits for what must come: generous, a machine may be busy with other things. `ORDERBELL_PATIENCE_S` makes it shorter
+/// where waiting in vain is the usual end.
+#[must_use]
+pub fn patience() -> Duration {
+    let seconds = std::env::var("ORDERBELL_PATIENCE_S").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(120))
+}
 /// Of what a process said before a scenario failed: enough for its last minute, and a page to read.
 const LAST_LINES: usize = 120;
 
@@ -42,7 +47,7 @@ impl Output {
     /// # Panics
     /// When none comes in time.
     pub fn wait_for<T>(&self, what: &str, matches: impl Fn(&str) -> Option<T>) -> T {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         let (text, more) = &*self.0;
         let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -101,7 +106,7 @@ impl Process {
     /// # Panics
     /// When it does not end in time.
     pub fn ends(&mut self) -> ExitStatus {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         loop {
             if let Some(status) = self.child.try_wait().expect("the process can be waited for") {
                 return status;
