@@ -38,7 +38,9 @@ impl App for Phone {
                     NoticeKind::Ready => "ready",
                     NoticeKind::Refused => "refused",
                     NoticeKind::Cancelled => "cancelled",
-                    NoticeKind::NewOrder | NoticeKind::Taken | NoticeKind::Declined => return ControlFlow::Continue(()),
+                    NoticeKind::NewOrder | NoticeKind::Taken | NoticeKind::Declined | NoticeKind::Unknown => {
+                        return ControlFlow::Continue(());
+                    }
                 };
                 self.shows(&told.order, stage, told.body["code"].as_str())
             }

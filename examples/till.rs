@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use orderbell::client::{App, Device};
 use orderbell_protocol::client::{Input, Link, Output, Pace, Saved};
@@ -46,8 +46,9 @@ impl Till {
                 reason: None,
                 at: None,
             };
-            // The queue holds more than a hand can tap; a full one is a till that nobody stands at.
-            let _queued = self.say.try_send(Input::Say(event));
+            if self.say.try_send(Input::Say(event)).is_err() {
+                eprintln!("order {order} waits to be accepted by hand: too many at once");
+            }
         }
         if self.once && self.accept.is_none() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -70,7 +71,7 @@ impl Till {
                 }
             }
             NoticeKind::Declined => println!("order {}: too late, it was {}", told.order, told.body["reason"]),
-            NoticeKind::PickupCode | NoticeKind::Ready => {}
+            NoticeKind::PickupCode | NoticeKind::Ready | NoticeKind::Unknown => {}
         }
         ControlFlow::Continue(())
     }
@@ -84,7 +85,9 @@ impl Till {
                 self.ring(&order.order, notice, &order.body)?;
             }
         }
-        self.ringing.retain(|_, ringing| orders.iter().any(|order| order.order == *ringing));
+        // What is not listed is over, and what is listed as accepted somebody took.
+        let rings = |order: &OpenOrder, ringing: &String| order.order == *ringing && order.stage == "paid";
+        self.ringing.retain(|_, ringing| orders.iter().any(|order| rings(order, ringing)));
         ControlFlow::Continue(())
     }
 }
@@ -99,6 +102,10 @@ impl App for Till {
             Output::Link(Link::Unreachable) => println!("nobody is heard: ask the order system"),
             Output::Stale(true) => println!("what the server knows is old: ask the order system"),
             Output::Stale(false) => println!("what the server knows is new again"),
+            Output::Link(Link::Replaced) => {
+                eprintln!("another till has this --device: give each its own");
+                return ControlFlow::Break(());
+            }
             Output::Link(link) => println!("link: {link:?}"),
             Output::Fault(code, why) => eprintln!("the server complains of this till: {code} {why}"),
             Output::TokenNeeded => {
@@ -110,13 +117,13 @@ impl App for Till {
         ControlFlow::Continue(())
     }
 
-    /// Written aside and moved into place: a till that loses its power has the old one or the new one.
+    /// Written aside and moved into place: a till that loses its power has the old one or the new one. What rings here belongs to it, or a
+    /// cancel after the next start would find nothing to take back.
     fn keep(&mut self, saved: &Saved) {
         let Some(file) = &self.file else { return };
-        let aside = file.with_extension("new");
-        let written = serde_json::to_vec(saved)
-            .map_err(std::io::Error::from)
-            .and_then(|bytes| std::fs::write(&aside, bytes))
+        let aside = file.with_added_extension("new");
+        let state = serde_json::json!({ "saved": saved, "ringing": self.ringing });
+        let written = std::fs::write(&aside, state.to_string())
             .and_then(|()| std::fs::File::open(&aside)?.sync_all())
             .and_then(|()| std::fs::rename(&aside, file));
         if let Err(error) = written {
@@ -127,13 +134,28 @@ impl App for Till {
     }
 }
 
+/// What was kept. A file that cannot be read is none: the till begins with the open orders, and rings once too often rather than never.
+fn kept(file: Option<&Path>) -> (Saved, HashMap<String, String>) {
+    #[derive(Default, serde::Deserialize)]
+    struct Kept {
+        saved: Saved,
+        ringing: HashMap<String, String>,
+    }
+    let Some(bytes) = file.and_then(|file| std::fs::read(file).ok()) else { return Default::default() };
+    let kept: Kept = serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+        eprintln!("what was kept cannot be read ({error}): beginning with the open orders");
+        Kept::default()
+    });
+    (kept.saved, kept.ringing)
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let usage = "till ADDRESS [--device ID] [--state FILE] [--accept CODE] [--once]";
     let mut args = std::env::args().skip(1);
     let server: SocketAddr = args.next().ok_or(usage)?.parse()?;
     let token = std::env::var("ORDERBELL_TOKEN").map_err(|_| "ORDERBELL_TOKEN holds no token")?;
-    let (say, said) = mpsc::channel(256);
+    let (say, said) = mpsc::channel(4096);
     let mut till = Till { ringing: HashMap::new(), file: None, once: false, accept: None, say };
     let mut device = String::from("example-till");
     while let Some(word) = args.next() {
@@ -145,10 +167,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             _ => return Err(usage.into()),
         }
     }
-    let saved = match till.file.as_ref().map(std::fs::read) {
-        Some(Ok(bytes)) => serde_json::from_slice(&bytes)?,
-        _ => Saved::default(),
-    };
+    let (saved, ringing) = kept(till.file.as_deref());
+    till.ringing = ringing;
     let seed = u64::from(std::process::id());
     let device = Device::new(server, &token, &device, saved, Pace::default(), seed);
     tokio::select! {

@@ -11,11 +11,13 @@
 //!
 //! What it takes off an application's hands: back-off with jitter, resuming, dropping repeats, checking the `after` chain, polling while there
 //! is no socket and back, open orders when its position is of no use, repeating events until they are answered, and telling when what it
-//! knows is stale or when nobody was heard. A bug that the server complains of (40xx) ends the socket, never the till: polling goes on.
+//! knows is stale or when nobody was heard. A bug that the server complains of (40xx) ends the socket for a while, never the till: polling goes
+//! on. What a server asks for (waits, pages) has bounds, and whatever fails is tried again less and less often: no answer makes it spin.
 //!
 //! Refused: a time-out for HTTP answers (the shell's client has one; every request is answered, if only with [`Input::Failed`]), and more than
 //! one request at once.
 
+mod asking;
 mod events;
 mod words;
 
@@ -24,40 +26,36 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::frame::{ClientFrame, Freshness, NoticeFrame, OpenOrder, OrdersAnswer, PollAnswer, ServerFrame, ToldAnswer};
+use crate::frame::{CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, Freshness, NoticeFrame, ServerFrame};
 use crate::position::Position;
+use asking::{Listing, Request};
 use events::Events;
-pub use words::{Input, Link, Output, Pace, Saved};
+pub use words::{Frame, Input, Link, Output, Pace, Saved, Token};
 
 /// Ids of notices that are remembered. A window is 64 and a poll 100: what comes again comes soon; the rest is for restarts and resyncs.
 const KNOWN_MAX: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Socket {
-    /// None; the next one then.
-    Down { retry_at: Duration },
+    /// None; the next one then. `told`: the server said when.
+    Down { retry_at: Duration, told: bool },
     /// Asked for, or said hello.
     Opening { until: Duration },
     /// Welcomed at, heard at, and dead when silent for so long.
     Live { since: Duration, heard: Duration, silence: Duration },
-    /// Never again.
-    Out,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Request {
-    /// From here.
-    Poll(Option<Position>),
-    /// From this order on.
-    Orders(Option<String>),
-    Post,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Client {
     pace: Pace,
-    token: String,
+    token: Token,
+    /// Counts tokens: one that is refused may not be the newest.
+    token_number: u32,
+    /// With which the socket said hello, and the request was made.
+    used: (u32, u32),
+    /// Tokens that were refused one after another, and when the last was.
+    token_failures: (u32, Duration),
     device: String,
     seed: u64,
     position: Option<Position>,
@@ -70,14 +68,21 @@ pub struct Client {
     failures: u32,
     /// Requests that failed one after another.
     refusals: u32,
-    /// Positions of no use, one after another.
-    resyncs: u32,
+    /// The same of posts alone: polls that go well say nothing of them.
+    post_refusals: u32,
+    /// Positions of no use one after another, and when the last was.
+    resyncs: (u32, Duration),
     poll_at: Duration,
     /// Open orders are to be asked for, from then on.
     resync_at: Option<Duration>,
-    /// Pages of open orders so far, and the position of the first.
-    orders: (Vec<OpenOrder>, Option<Position>, Option<String>),
-    heard_at: Duration,
+    listing: Listing,
+    /// Somebody is heard of by then, if all is well.
+    expected_at: Duration,
+    /// We dropped a socket at this time: what the server hears of it late may end the next one.
+    dropped_at: Option<Duration>,
+    /// The same device is connected elsewhere: away until then; how often that was.
+    out: Option<Duration>,
+    replaced: u32,
     link: Link,
     stale: bool,
     token_bad: bool,
@@ -90,22 +95,29 @@ impl Client {
     pub fn new(token: &str, device: &str, saved: Saved, pace: Pace, seed: u64, now: Duration) -> Self {
         Self {
             pace,
-            token: token.into(),
+            token: Token(token.into()),
+            token_number: 0,
+            used: (0, 0),
+            token_failures: (0, now),
             device: device.into(),
             seed,
             position: saved.position,
             known: saved.known.iter().cloned().collect(),
             known_order: saved.known,
             events: Events::new(saved.events),
-            socket: Socket::Down { retry_at: now },
+            socket: Socket::Down { retry_at: now, told: false },
             request: None,
             failures: 0,
             refusals: 0,
-            resyncs: 0,
+            post_refusals: 0,
+            resyncs: (0, now),
             poll_at: now,
             resync_at: saved.position.is_none().then_some(now),
-            orders: Default::default(),
-            heard_at: now,
+            listing: Listing::default(),
+            expected_at: now,
+            dropped_at: None,
+            out: None,
+            replaced: 0,
             link: Link::Begun,
             stale: false,
             token_bad: false,
@@ -113,7 +125,8 @@ impl Client {
         }
     }
 
-    /// What is to be kept over a restart.
+    /// What is to be kept over a restart. It belongs to the state behind all outputs of one input: keep it when these are carried out, and before
+    /// the first that speaks to the server.
     #[must_use]
     pub fn saved(&self) -> Saved {
         Saved { position: self.position, known: self.known_order.clone(), events: self.events.all() }
@@ -128,20 +141,23 @@ impl Client {
     /// When [`Input::Time`] is due, if nothing else happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        if self.idle() {
+        if self.away || self.token_bad {
             return None;
+        }
+        if self.out.is_some() {
+            return self.out;
         }
         let (live, free) = (self.is_live(), self.request.is_none() && !self.is_live());
         let socket = match self.socket {
-            Socket::Down { retry_at } if self.resync_at.is_none() => Some(retry_at),
+            Socket::Down { retry_at, .. } if self.resync_at.is_none() => Some(retry_at),
             Socket::Opening { until } => Some(until),
             Socket::Live { heard, silence, .. } => Some(heard + silence),
-            Socket::Down { .. } | Socket::Out => None,
+            Socket::Down { .. } => None,
         };
         let asks = free && self.asks();
         let poll = asks.then_some(self.poll_at);
         let post = self.events.due().filter(|_| live || asks);
-        let unreachable = (self.link != Link::Unreachable).then_some(self.heard_at + self.pace.unreachable_after);
+        let unreachable = (self.link != Link::Unreachable).then_some(self.unreachable_at());
         [socket, poll, post, self.resync_at.filter(|_| free), unreachable].into_iter().flatten().min()
     }
 
@@ -154,52 +170,79 @@ impl Client {
             Input::Closed(close) => self.closed(close, now, out),
             Input::Answer { status, body, retry_after } => self.answer(status, body, retry_after, now, out),
             Input::Failed => self.failed(None, now),
-            Input::Say(event) => self.events.say(event, now),
+            Input::Say(event) => self.happened(event, now, out),
             Input::Shown(position) => self.say(&ClientFrame::Shown { position: position.to_string() }, out),
-            Input::Token(token) => {
-                (self.token, self.token_bad) = (token, false);
-                self.again_at(now);
-            }
+            Input::Token(token) => self.renewed(token, now),
             Input::Background => {
                 self.away = true;
                 self.drop_socket(now, out);
+                self.abandon(now, out);
             }
-            Input::Foreground => {
-                // A socket that slept may be dead without knowing it.
-                self.drop_socket(now, out);
-                (self.away, self.failures) = (false, 0);
-                // What happened meanwhile is asked for at once, and once: what is open, and where to go on.
-                self.heard_at = now;
-                self.again_at(now);
-                self.resync(now);
-            }
+            Input::Foreground => self.foreground(now, out),
         }
         self.go_on(now, out);
     }
 
-    /// Nothing is done until somebody else does something.
-    fn idle(&self) -> bool {
-        self.away || self.token_bad || self.link == Link::Replaced
+    /// What happened meanwhile is asked for at once, and once: what is open, and where to go on. A socket that slept may be dead without
+    /// knowing it, and so may a request.
+    fn foreground(&mut self, now: Duration, out: &mut Vec<Output>) {
+        self.drop_socket(now, out);
+        self.abandon(now, out);
+        (self.away, self.failures, self.refusals, self.post_refusals, self.out) = (false, 0, 0, 0, None);
+        self.events.hold(now);
+        self.expected_at = now;
+        self.socket = Socket::Down { retry_at: now, told: false };
+        self.poll_at = now;
+        self.resync(now);
+    }
+
+    fn happened(&mut self, event: ClientEvent, now: Duration, out: &mut Vec<Output>) {
+        // It would end every socket that it is sent on.
+        if ClientFrame::Event(event.clone()).encode().len() > CLIENT_FRAME_BYTES_MAX {
+            return out.push(Output::Answered { id: event.id, refused: Some("too-long".into()) });
+        }
+        self.events.say(event, now);
+    }
+
+    fn renewed(&mut self, token: Token, now: Duration) {
+        self.token = token;
+        self.token_number += 1;
+        if std::mem::take(&mut self.token_bad) {
+            // An application whose tokens are all refused must not storm the server with them.
+            let (failures, last) = self.token_failures;
+            let at = if failures > 1 { now.max(last + self.back_off(failures)) } else { now };
+            self.poll_at = at;
+            self.socket = Socket::Down { retry_at: at, told: true };
+        }
     }
 
     fn is_live(&self) -> bool {
         matches!(self.socket, Socket::Live { .. })
     }
 
-    fn again_at(&mut self, at: Duration) {
-        self.poll_at = at;
-        if let Socket::Down { retry_at } = &mut self.socket {
-            *retry_at = at;
-        }
+    fn unreachable_at(&self) -> Duration {
+        self.expected_at + self.pace.unreachable_after
+    }
+
+    /// A wait that the server asks for, within reason.
+    fn told(&self, wait: Duration) -> Duration {
+        wait.clamp(self.pace.retry_min, self.pace.told_max)
     }
 
     /// Whatever is due.
     fn go_on(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if self.idle() {
+        if self.away || self.token_bad {
             return;
         }
+        if let Some(until) = self.out {
+            if now < until {
+                return;
+            }
+            // The socket goes first: a poll would take from the other one what it needs.
+            (self.out, self.expected_at, self.poll_at) = (None, now, now + self.pace.welcome_timeout);
+        }
         match self.socket {
-            Socket::Down { retry_at } if now >= retry_at && self.resync_at.is_none() => {
+            Socket::Down { retry_at, .. } if now >= retry_at && self.resync_at.is_none() => {
                 self.socket = Socket::Opening { until: now + self.pace.welcome_timeout };
                 out.push(Output::Open);
             }
@@ -209,71 +252,55 @@ impl Client {
         }
         if self.is_live() {
             for event in self.events.take(now) {
-                out.push(Output::Send(ClientFrame::Event(event).encode()));
+                out.push(Output::Send(Frame(ClientFrame::Event(event).encode())));
             }
         } else if self.request.is_none() {
             self.ask(now, out);
         }
-        if self.link != Link::Unreachable && now >= self.heard_at + self.pace.unreachable_after {
+        if self.link != Link::Unreachable && now >= self.unreachable_at() {
             self.tell_link(Link::Unreachable, out);
         }
     }
 
-    /// Without a socket there is one request at a time: what is open first, then what happened here, then what is new.
-    fn ask(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if let Some(at) = self.resync_at {
-            if now >= at {
-                self.request = Some(Request::Orders(self.orders.2.clone()));
-                out.push(Output::Orders(self.orders.2.clone()));
-            }
-            return;
-        }
-        if !self.asks() {
-            return;
-        }
-        let events = self.events.take(now);
-        if !events.is_empty() {
-            self.request = Some(Request::Post);
-            out.push(Output::Post(events));
-        } else if now >= self.poll_at {
-            self.request = Some(Request::Poll(self.position));
-            out.push(Output::Poll(self.position));
-        }
-    }
-
-    /// There is no socket, and not because the first one is only being opened.
-    fn asks(&self) -> bool {
-        self.resync_at.is_none() && (self.socket == Socket::Out || self.failures > 0)
-    }
-
     fn say(&self, frame: &ClientFrame, out: &mut Vec<Output>) {
         if self.is_live() {
-            out.push(Output::Send(frame.encode()));
+            out.push(Output::Send(Frame(frame.encode())));
         }
     }
 
     fn opened(&mut self, out: &mut Vec<Output>) {
         let Socket::Opening { .. } = self.socket else { return out.push(Output::Drop) };
+        self.used.0 = self.token_number;
         let position = self.position.map(|position| position.to_string());
-        let hello = ClientFrame::Hello { token: self.token.clone(), device: Some(self.device.clone()), position };
-        out.push(Output::Send(hello.encode()));
+        let hello = ClientFrame::Hello { token: self.token.0.clone(), device: Some(self.device.clone()), position };
+        out.push(Output::Send(Frame(hello.encode())));
     }
 
     fn text(&mut self, text: &str, now: Duration, out: &mut Vec<Output>) {
-        if let Socket::Live { heard, .. } = &mut self.socket {
+        if let Socket::Live { heard, silence, .. } = &mut self.socket {
             *heard = now;
+            self.expected_at = now + *silence / 2;
+            self.tell_link(Link::Pushed, out);
         }
-        self.heard_at = now;
-        if let Ok(frame) = serde_json::from_str::<TypedNotice>(text) {
-            return self.pushed(frame.notice, now, out);
+        let tag = serde_json::from_str::<Tag>(text).map(|tag| tag.name);
+        if tag.is_ok_and(|name| name == "notice") {
+            return match serde_json::from_str(text) {
+                Ok(notice) => self.pushed(notice, now, out),
+                // What stands behind it must not be taken as if it had been read.
+                Err(_) => self.lost(now, out),
+            };
         }
         match serde_json::from_str(text) {
             Ok(ServerFrame::Welcome { position, heartbeat_ms, fresh, .. }) => {
                 // The server's word holds: it may have set something aside that this device could not get.
-                (self.position, self.resyncs) = (Some(position), 0);
-                let silence = Duration::from_millis(u64::from(heartbeat_ms)) * 2;
-                self.socket = Socket::Live { since: now, heard: now, silence };
+                self.position = Some(position);
+                let beat =
+                    Duration::from_millis(u64::from(heartbeat_ms)).clamp(self.pace.retry_min, self.pace.told_max);
+                self.socket = Socket::Live { since: now, heard: now, silence: beat * 2 };
+                self.expected_at = now + beat;
+                self.token_failures.0 = 0;
                 self.events.unanswered(now);
+                self.events.hold(now);
                 self.tell_link(Link::Pushed, out);
                 self.freshness(fresh, out);
             }
@@ -322,33 +349,32 @@ impl Client {
     }
 
     fn closed(&mut self, close: Option<(u16, &str)>, now: Duration, out: &mut Vec<Output>) {
-        if matches!(self.socket, Socket::Down { .. } | Socket::Out) {
+        if matches!(self.socket, Socket::Down { .. }) {
             return;
         }
+        if self.is_live() {
+            // At once for what may have come between; while it only does not open, polls keep their own time.
+            self.poll_at = now;
+            self.events.unanswered(now);
+        }
         self.note_life(now);
-        self.events.unanswered(now);
         self.failures = self.failures.saturating_add(1);
         let (code, reason) = close.unwrap_or((1006, ""));
         let told = reason.split(';').find_map(|word| word.trim().strip_prefix("retry_ms="));
-        let told = told.and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+        let told = told.and_then(|ms| ms.parse().ok()).map(|ms| self.told(Duration::from_millis(ms)));
         let retry_at = now + told.unwrap_or_else(|| self.back_off(self.failures));
-        self.socket = Socket::Down { retry_at };
+        self.socket = Socket::Down { retry_at, told: told.is_some() };
         match code {
-            3000 => self.need_token(out),
-            4003 => {
-                self.socket = Socket::Out;
-                self.tell_link(Link::Replaced, out);
-            }
-            4004 => self.socket = Socket::Down { retry_at: now + self.pace.retry_max * 4 },
+            3000 => self.token_refused(self.used.0, now, out),
+            4003 => self.was_replaced(now, out),
+            4004 => self.socket = Socket::Down { retry_at: now + self.pace.retry_max * 4, told: true },
             4200..=4299 => self.of_no_use(now),
             1002 | 1003 | 1007 | 1009 | 4000..=4099 => {
-                self.socket = Socket::Out;
+                self.socket = Socket::Down { retry_at: now + self.pace.fault_retry, told: true };
                 out.push(Output::Fault(code, reason.into()));
             }
             _ => (),
         }
-        // A server that goes says when to come again; until then the mailbox is asked, at once for what may have come between.
-        self.poll_at = now;
     }
 
     /// Was it a good connection? Then the next wait is short.
@@ -356,21 +382,36 @@ impl Client {
         if let Socket::Live { since, .. } = self.socket
             && now >= since + self.pace.good_after
         {
-            self.failures = 0;
+            (self.failures, self.resyncs.0, self.replaced) = (0, 0, 0);
         }
+    }
+
+    /// The same device is connected elsewhere: away, and no request either, since both share one cursor. Unless it was ourselves: what a server
+    /// hears late of a socket that we gave up ends the one behind it.
+    fn was_replaced(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if self.dropped_at.take().is_some_and(|at| now < at + self.pace.told_max) {
+            return;
+        }
+        self.replaced = self.replaced.saturating_add(1).min(12);
+        self.out = Some(now + self.pace.replaced_retry * self.replaced);
+        self.socket = Socket::Down { retry_at: now, told: true };
+        self.abandon(now, out);
+        self.tell_link(Link::Replaced, out);
     }
 
     /// It is dead, or cannot be trusted: away with it.
     fn lost(&mut self, now: Duration, out: &mut Vec<Output>) {
         out.push(Output::Drop);
+        self.dropped_at = Some(now);
         self.closed(None, now, out);
     }
 
     fn drop_socket(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if self.socket != Socket::Out {
+        if !matches!(self.socket, Socket::Down { .. }) {
             self.note_life(now);
             self.events.unanswered(now);
-            self.socket = Socket::Down { retry_at: now };
+            self.socket = Socket::Down { retry_at: now, told: false };
+            self.dropped_at = Some(now);
             out.push(Output::Drop);
         }
     }
@@ -385,120 +426,24 @@ impl Client {
 
     /// The server says that our position is of no use. When it says so again and again, it is asked less and less often.
     fn of_no_use(&mut self, now: Duration) {
-        self.resyncs = self.resyncs.saturating_add(1);
-        let wait = if self.resyncs > 1 { self.back_off(self.resyncs) } else { Duration::ZERO };
+        self.resyncs = (self.resyncs.0.saturating_add(1), now);
+        let wait = if self.resyncs.0 > 1 { self.back_off(self.resyncs.0) } else { Duration::ZERO };
+        self.position = None;
         self.resync(now + wait);
     }
 
     fn resync(&mut self, at: Duration) {
-        self.orders = Default::default();
+        self.listing = Listing::default();
         self.resync_at = Some(at);
     }
 
-    fn need_token(&mut self, out: &mut Vec<Output>) {
-        self.token_bad = true;
-        out.push(Output::TokenNeeded);
-    }
-
-    fn failed(&mut self, retry_after: Option<Duration>, now: Duration) {
-        let request = self.request.take();
-        if request == Some(Request::Post) {
-            self.events.unanswered(now);
+    /// The token number `used` was refused. If there is a newer one, that is tried; otherwise somebody has to bring one.
+    fn token_refused(&mut self, used: u32, now: Duration, out: &mut Vec<Output>) {
+        self.token_failures = (self.token_failures.0.saturating_add(1), now);
+        if used == self.token_number && !self.is_live() {
+            self.token_bad = true;
+            out.push(Output::TokenNeeded);
         }
-        self.refusals = self.refusals.saturating_add(1);
-        let at = now + retry_after.unwrap_or_else(|| self.back_off(self.refusals));
-        self.poll_at = at;
-        self.events.hold(at);
-        if let Some(resync_at) = &mut self.resync_at {
-            *resync_at = at;
-        }
-    }
-
-    fn answer(&mut self, status: u16, body: &str, retry_after: Option<Duration>, now: Duration, out: &mut Vec<Output>) {
-        let done = match (status, &self.request) {
-            (_, None) => return,
-            (200, Some(request)) => self.taken(request.clone(), body, now, out),
-            (401, _) => {
-                self.failed(None, now);
-                return self.need_token(out);
-            }
-            (409 | 410, Some(Request::Poll(_))) => {
-                self.of_no_use(now);
-                true
-            }
-            _ => false,
-        };
-        if done {
-            (self.request, self.refusals) = (None, 0);
-        } else {
-            if (400..500).contains(&status) && status != 429 && status != 408 {
-                out.push(Output::Fault(status, String::new()));
-            }
-            self.failed(retry_after, now);
-        }
-    }
-
-    /// A good answer; false when it cannot be read.
-    fn taken(&mut self, request: Request, body: &str, now: Duration, out: &mut Vec<Output>) -> bool {
-        match request {
-            Request::Poll(from) => serde_json::from_str(body).is_ok_and(|answer| self.polled(from, answer, now, out)),
-            Request::Orders(from) => {
-                serde_json::from_str(body).is_ok_and(|answer| self.listed(&from, answer, now, out))
-            }
-            Request::Post => {
-                let Ok(ToldAnswer { events }) = serde_json::from_str(body) else { return false };
-                for told in events {
-                    self.answered(told.id, &told.status, told.reason, now, out);
-                }
-                self.events.unanswered(now);
-                true
-            }
-        }
-    }
-
-    fn polled(&mut self, from: Option<Position>, answer: PollAnswer, now: Duration, out: &mut Vec<Output>) -> bool {
-        if self.is_live() || from != self.position {
-            // Asked before a socket was there, which goes, or went, on from where we stand.
-            return true;
-        }
-        self.resyncs = 0;
-        for notice in answer.notices {
-            if !self.take(notice, out) {
-                return false;
-            }
-        }
-        self.position = Some(answer.position);
-        let wait = Duration::from_millis(answer.next_poll_ms);
-        self.poll_at = if wait.is_zero() { now } else { now + wait.max(self.pace.poll_min) };
-        self.heard_at = now;
-        self.tell_link(Link::Polled, out);
-        self.freshness(answer.fresh, out);
-        true
-    }
-
-    fn listed(&mut self, from: &Option<String>, answer: OrdersAnswer, now: Duration, out: &mut Vec<Output>) -> bool {
-        if self.resync_at.is_none() || *from != self.orders.2 {
-            // Asked before it began anew.
-            return true;
-        }
-        self.heard_at = now;
-        self.orders.0.extend(answer.orders);
-        // The first page's position: what changed behind it is told by notices.
-        let position = *self.orders.1.get_or_insert(answer.position);
-        self.orders.2 = answer.next;
-        if self.orders.2.is_some() {
-            return true;
-        }
-        let orders = std::mem::take(&mut self.orders).0;
-        for id in orders.iter().filter_map(|order| order.notice.clone()) {
-            self.remember(id);
-        }
-        out.push(Output::OpenOrders(orders));
-        self.position = Some(position);
-        self.resync_at = None;
-        self.again_at(now);
-        self.freshness(answer.fresh, out);
-        true
     }
 
     fn answered(&mut self, id: String, status: &str, reason: Option<String>, now: Duration, out: &mut Vec<Output>) {
@@ -527,15 +472,7 @@ impl Client {
 }
 
 #[derive(Deserialize)]
-struct TypedNotice {
+struct Tag {
     #[serde(rename = "type")]
-    _kind: NoticeTag,
-    #[serde(flatten)]
-    notice: NoticeFrame,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum NoticeTag {
-    Notice,
+    name: String,
 }

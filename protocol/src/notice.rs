@@ -13,7 +13,7 @@ use crate::recipient::Id;
 
 /// What a notice tells.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoticeKind {
     /// To the store: an order is paid, cook it.
@@ -30,9 +30,23 @@ pub enum NoticeKind {
     Cancelled,
     /// To the device whose event came too late: the order had ended in another way. Other devices ignore it.
     Declined,
+    /// One that this reader does not know: kept, acknowledged, ignored. That is how kinds can be added. Never written.
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    Unknown,
+}
+
+impl<'de> Deserialize<'de> for NoticeKind {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(from)?;
+        Ok(Self::KNOWN.into_iter().find(|kind| kind.word() == word).unwrap_or(Self::Unknown))
+    }
 }
 
 impl NoticeKind {
+    /// Every kind that is written.
+    pub const KNOWN: [Self; 7] =
+        [Self::NewOrder, Self::PickupCode, Self::Taken, Self::Refused, Self::Ready, Self::Cancelled, Self::Declined];
+
     /// The word on the wire, in ids and in metric labels.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -44,6 +58,7 @@ impl NoticeKind {
             Self::Ready => "ready",
             Self::Cancelled => "cancelled",
             Self::Declined => "declined",
+            Self::Unknown => "unknown",
         }
     }
 }

@@ -147,7 +147,7 @@ impl Stage {
                 format!("order {order} is ready, code {} [{how}{again}]", body["code"].as_str().unwrap_or("?"))
             }
             NoticeKind::Cancelled => format!("order {order} was cancelled [{how}{again}]"),
-            NoticeKind::Taken | NoticeKind::Refused | NoticeKind::Declined => return,
+            NoticeKind::Taken | NoticeKind::Refused | NoticeKind::Declined | NoticeKind::Unknown => return,
         };
         drop(told);
         self.line(who, &what);

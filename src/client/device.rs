@@ -3,6 +3,7 @@
 //! One task, one socket, one request at a time. What the application is told comes in order, and what is kept of it is kept before the
 //! server hears of it: [`App::keep`] is called before anything is sent.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -25,6 +26,9 @@ pub trait App {
     /// This is to be there after a restart, together with all that was told before. The server is told that it is when this returns.
     fn keep(&mut self, saved: &Saved);
 }
+
+/// A request is not held by the server: without an answer in this time there is nobody.
+const REQUEST_MAX: Duration = Duration::from_secs(15);
 
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -76,10 +80,14 @@ impl Device {
         let mut out = Vec::new();
         self.client.input(Input::Time, self.began.elapsed(), &mut out);
         loop {
-            for output in std::mem::take(&mut out) {
+            let mut batch: VecDeque<Output> = std::mem::take(&mut out).into();
+            while let Some(output) = batch.pop_front() {
                 let Some(output) = self.carry_out(output, app, &mut out).await else { continue };
                 if app.told(output).is_break() {
-                    self.keep(app);
+                    // What was not told yet must not be kept as if it had been: then it comes again.
+                    if !batch.iter().chain(&out).any(is_news) {
+                        self.keep(app);
+                    }
                     return;
                 }
             }
@@ -93,7 +101,12 @@ impl Device {
                 },
                 happened = self.happens() => happened,
             };
+            let said = matches!(happened, Happened::Said(_));
             self.input(happened, &mut out);
+            if said {
+                // A tap on the screen is there after a power cut, too.
+                self.keep(app);
+            }
         }
     }
 
@@ -116,10 +129,14 @@ impl Device {
                 (self.socket, self.opening) = (None, None);
                 return None;
             }
+            Output::Abandon => {
+                self.request = None;
+                return None;
+            }
             Output::Send(text) => {
                 self.keep(app);
                 if let Some(socket) = &mut self.socket
-                    && !matches!(tokio::time::timeout(SEND_MAX, socket.say(&text)).await, Ok(Ok(())))
+                    && !matches!(tokio::time::timeout(SEND_MAX, socket.say(&text.0)).await, Ok(Ok(())))
                 {
                     self.socket = None;
                     self.client.input(Input::Closed(None), self.began.elapsed(), out);
@@ -140,14 +157,14 @@ impl Device {
                 let path = format!("/v1/events?device={}", escaped(&self.device));
                 let body = serde_json::json!(events).to_string();
                 let post = async move { http.send("POST", &path, &token, "application/json", body).await };
-                self.request = Some(Box::pin(post));
+                self.request = Some(Box::pin(in_time(post)));
                 return None;
             }
             told => return Some(told),
         };
         self.keep(app);
         let (http, token) = (self.http.clone(), self.token.clone());
-        self.request = Some(Box::pin(async move { http.ask(&path, &token).await }));
+        self.request = Some(Box::pin(in_time(async move { http.ask(&path, &token).await })));
         None
     }
 
@@ -169,7 +186,7 @@ impl Device {
             Happened::Time => client.input(Input::Time, now, out),
             Happened::Said(input) => {
                 if let Input::Token(token) = &input {
-                    self.token.clone_from(token);
+                    self.token.clone_from(&token.0);
                 }
                 client.input(input, now, out);
             }
@@ -193,6 +210,15 @@ impl Device {
             }
         }
     }
+}
+
+/// What the application has to know: a state that holds it must not be kept before.
+fn is_news(output: &Output) -> bool {
+    matches!(output, Output::Notice(_) | Output::OpenOrders(_) | Output::Answered { .. })
+}
+
+async fn in_time(asked: impl Future<Output = Result<Answer, ClientError>>) -> Result<Answer, ClientError> {
+    tokio::time::timeout(REQUEST_MAX, asked).await.map_err(|_| super::failed("no answer in time"))?
 }
 
 async fn pending<T>(future: &mut Option<Pending<T>>) -> T {

@@ -124,7 +124,7 @@ pub const TABLE: [Rule; 13] = [
 pub fn lifetime_ms(kind: NoticeKind) -> i64 {
     const HOUR: i64 = 3_600_000;
     match kind {
-        N::NewOrder | N::Taken | N::Declined => 2 * HOUR,
+        N::NewOrder | N::Taken | N::Declined | N::Unknown => 2 * HOUR,
         N::PickupCode | N::Ready | N::Refused | N::Cancelled => 12 * HOUR,
     }
 }

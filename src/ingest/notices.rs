@@ -169,7 +169,7 @@ impl Visible {
             (NoticeKind::Refused, Role::Customer) => &self.refused_to_customer,
             (NoticeKind::Cancelled, Role::Store) => &self.cancelled_to_store,
             (NoticeKind::Cancelled, Role::Customer) => &self.cancelled_to_customer,
-            (NoticeKind::Declined, _) => &[],
+            (NoticeKind::Declined | NoticeKind::Unknown, _) => &[],
         }
     }
 

@@ -108,6 +108,17 @@ impl Bell {
     }
 
     /// Starts again on the same directory, after it ended or was killed.
+    /// From the next start on at one address. Not one that the system gives to whoever connects: meanwhile it could be somebody else's.
+    pub(crate) fn stays_at_one_address(&mut self) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let begin = u64::from(std::process::id()) * 97;
+        let port = (0..1_000).map(|_| 20_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000);
+        let free = |port: &u64| std::net::TcpListener::bind(("127.0.0.1", *port as u16)).is_ok();
+        let port = port.into_iter().find(free).expect("a free port");
+        self.args.extend(["--listen".into(), format!("127.0.0.1:{port}")]);
+        self.restart();
+    }
+
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         (self.process, self.public, self.admin) = Self::serve(&self.dir, &self.args, &self.die_at);

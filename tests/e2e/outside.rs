@@ -70,8 +70,7 @@ fn said(till: &Process, word: &str) -> Vec<String> {
 
 async fn lives_a_day(outsider: Outsider) {
     let (mut bell, temp) = (Bell::embedded(), tempfile::tempdir().unwrap());
-    let public = bell.public.to_string();
-    bell.args.extend(["--listen".into(), public]);
+    bell.stays_at_one_address();
     bell.pays("o1", "17").await;
     bell.pays("other", "18").await;
     let mut till = outsider.starts(temp.path(), &bell, &[]);

@@ -2,6 +2,7 @@
 //!
 //! The id makes repeats harmless, so whatever may have been lost (a socket that closed, a request without an answer) is sent again.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::frame::ClientEvent;
@@ -43,31 +44,37 @@ impl Events {
 
     /// When the next one may be sent.
     pub(super) fn due(&self) -> Option<Duration> {
-        let sent = self.entries.iter().filter(|entry| entry.sent).count();
-        let next = self.entries.iter().filter(|entry| !entry.sent).map(|entry| entry.not_before.max(self.hold)).min();
-        next.filter(|_| sent < SENT_MAX)
+        if self.entries.iter().filter(|entry| entry.sent).count() >= SENT_MAX {
+            return None;
+        }
+        // Of each order the first decides: what is behind it waits for it.
+        let mut orders = HashSet::new();
+        let first = self.entries.iter().filter(|entry| !entry.sent && orders.insert(&entry.event.order));
+        first.map(|entry| entry.not_before.max(self.hold)).min()
     }
 
-    /// What is to be sent now.
+    /// What is to be sent now. What happened to an order is sent in its order: one that waits holds back what is behind it.
     pub(super) fn take(&mut self, now: Duration) -> Vec<ClientEvent> {
-        let sent = self.entries.iter().filter(|entry| entry.sent).count();
-        let due = |entry: &&mut Entry| !entry.sent && now >= entry.not_before.max(self.hold);
-        let taken = self.entries.iter_mut().filter(due).take(SENT_MAX.saturating_sub(sent));
+        let mut room = SENT_MAX.saturating_sub(self.entries.iter().filter(|entry| entry.sent).count());
+        let (mut taken, mut waiting) = (Vec::new(), Vec::new());
+        for entry in self.entries.iter_mut().filter(|entry| !entry.sent) {
+            if room == 0 || now < entry.not_before.max(self.hold) || waiting.contains(&entry.event.order) {
+                waiting.push(entry.event.order.clone());
+                continue;
+            }
+            room -= 1;
+            entry.sent = true;
+            taken.push(entry.event.clone());
+        }
         taken
-            .map(|entry| {
-                entry.sent = true;
-                entry.event.clone()
-            })
-            .collect()
     }
 
-    /// Whatever was sent and not answered may be lost: again.
-    pub(super) fn unanswered(&mut self, now: Duration) {
+    /// Whatever was sent and not answered may be lost: again, from then on.
+    pub(super) fn unanswered(&mut self, at: Duration) {
         for entry in self.entries.iter_mut().filter(|entry| entry.sent) {
             entry.sent = false;
-            entry.not_before = now;
+            entry.not_before = at;
         }
-        self.hold = Duration::ZERO;
     }
 
     /// Nobody answers: nothing before then.

@@ -1,6 +1,7 @@
 //! What a client is told, what it wants done, and its times.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,8 +22,14 @@ pub struct Pace {
     pub good_after: Duration,
     /// Polls are at least this far apart, unless more is waiting.
     pub poll_min: Duration,
-    /// Nobody heard for this long: the application is told, and may ask the order system itself.
+    /// Nobody heard for this long beyond the time when somebody should have been: the application is told, and may ask the order system itself.
     pub unreachable_after: Duration,
+    /// No wait that a server asks for is longer: a till must not be sent away for a day.
+    pub told_max: Duration,
+    /// The server complained of this client: a socket is tried again after this long. Polling goes on.
+    pub fault_retry: Duration,
+    /// The same device was connected elsewhere: this long it stays away; doubled each time, at most twelve times as long.
+    pub replaced_retry: Duration,
 }
 
 impl Default for Pace {
@@ -34,6 +41,9 @@ impl Default for Pace {
             good_after: Duration::from_secs(30),
             poll_min: Duration::from_secs(1),
             unreachable_after: Duration::from_secs(60),
+            told_max: Duration::from_secs(300),
+            fault_retry: Duration::from_secs(600),
+            replaced_retry: Duration::from_secs(300),
         }
     }
 }
@@ -77,11 +87,31 @@ pub enum Input<'a> {
     /// A person has seen the notice at this position.
     Shown(Position),
     /// A new token.
-    Token(String),
+    Token(Token),
     /// The application goes where it has no network (a mini-program in the background).
     Background,
     /// The application is back.
     Foreground,
+}
+
+/// A frame to send. Its `Debug` form does not show a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame(pub String);
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.contains("\"token\"") { "hello ***" } else { &self.0 })
+    }
+}
+
+/// A token. Its `Debug` form does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// What the shell has to do, in order.
@@ -90,9 +120,11 @@ pub enum Output {
     /// Open a socket. Answer `Opened` or `Closed`. There is none when this comes.
     Open,
     /// Send a text frame.
-    Send(String),
+    Send(Frame),
     /// Drop the socket, if there is one. No answer.
     Drop,
+    /// Nobody waits for the answer to the request any more, if there is one. No answer.
+    Abandon,
     /// Ask `GET /v1/notices` from here. Answer `Answer` or `Failed`.
     Poll(Option<Position>),
     /// Ask `GET /v1/orders?open=1`, from here on. Answer `Answer` or `Failed`.
@@ -131,6 +163,6 @@ pub enum Link {
     Polled,
     /// It was not heard for a while.
     Unreachable,
-    /// The same device is connected elsewhere: this one is out.
+    /// The same device is connected elsewhere: this one stays away, and looks again after a while.
     Replaced,
 }

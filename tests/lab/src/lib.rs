@@ -101,6 +101,14 @@ impl Process {
         assert!(sent.expect("kill exists").success(), "the process is gone");
     }
 
+    /// True once it has ended.
+    ///
+    /// # Panics
+    /// When that cannot be found out.
+    pub fn is_gone(&mut self) -> bool {
+        self.child.try_wait().expect("the process can be waited for").is_some()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
