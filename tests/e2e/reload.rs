@@ -30,6 +30,12 @@ async fn a_reload_takes_what_may_change_and_names_what_waits_for_a_restart() {
     assert!(said.contains("taken=[\"sessions\", \"visible\"]"), "{said}");
     assert!(said.contains("waits_for_a_restart=[\"state_retention_hours\"]"), "{said}");
     assert_eq!(window(&bell).await, 7);
+    // And a notice says less than before.
+    let mut till = bell.till("1", "b").await;
+    let paid = serde_json::json!({"store": "1", "amount": 5, "currency": "CNY"});
+    bell.happens(&[crate::chain::event("order.paid", "o1", paid)]).await;
+    let notice = till.hears(orderbell_protocol::NoticeKind::NewOrder, "o1").await;
+    assert_eq!(notice.notice.body, serde_json::json!({"amount": 5}));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
