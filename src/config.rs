@@ -178,6 +178,19 @@ pub struct KafkaConfig {
 }
 
 impl KafkaConfig {
+    /// As whom tools ask this cluster: no member of the group, and without the output topic.
+    #[cfg(feature = "kafka")]
+    #[must_use]
+    pub fn options(&self) -> orderbell_consumers::kafka::KafkaOptions {
+        orderbell_consumers::kafka::KafkaOptions {
+            bootstrap: self.bootstrap.clone(),
+            group: self.group.clone(),
+            instance: None,
+            topics: self.topics.clone(),
+            properties: self.properties.clone(),
+        }
+    }
+
     /// Name of the output topic.
     #[must_use]
     pub fn output(&self) -> String {

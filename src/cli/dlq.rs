@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::{FAILED, Place, progress, say, tell};
+use super::{FAILED, Place, say, tell};
 use crate::client::Http;
 use crate::config::Config;
 
@@ -170,18 +170,13 @@ mod kafka {
     use orderbell_consumers::kafka::{KafkaOptions, KafkaSink, read_topic};
     use orderbell_consumers::{OutRecord, Record, Sink};
 
-    use super::{Config, ExitCode, Filter, failed, progress, tell};
+    use super::{Config, ExitCode, Filter, failed, tell};
+    use crate::cli::progress;
 
     fn options(config: &Config) -> Option<(KafkaOptions, Vec<String>, String)> {
         let kafka = config.kafka.as_ref()?;
         let output = kafka.output();
-        let options = KafkaOptions {
-            bootstrap: kafka.bootstrap.clone(),
-            group: kafka.group.clone(),
-            instance: None,
-            topics: kafka.topics.clone(),
-            properties: kafka.properties.clone(),
-        };
+        let options = kafka.options();
         let letters = kafka.topics.iter().chain([&output]).map(|topic| format!("{topic}.dlq")).collect();
         Some((options, letters, output))
     }

@@ -223,19 +223,13 @@ fn kafka(config: &Config) -> Vec<Finding> {
 
 #[cfg(feature = "kafka")]
 fn kafka(config: &Config) -> Vec<Finding> {
-    use orderbell_consumers::kafka::{GroupReader, KafkaOptions};
+    use orderbell_consumers::kafka::GroupReader;
 
     /// A question waits no longer: a doctor that hangs tells nothing.
     const ASK_MAX: Duration = Duration::from_secs(5);
 
     let Some(kafka) = &config.kafka else { return vec![good("stream", "embedded: no Kafka is configured")] };
-    let options = KafkaOptions {
-        bootstrap: kafka.bootstrap.clone(),
-        group: kafka.group.clone(),
-        instance: None,
-        topics: kafka.topics.clone(),
-        properties: kafka.properties.clone(),
-    };
+    let options = kafka.options();
     if let Err(error) = options.check() {
         return vec![bad("kafka", error.to_string(), "take it out of kafka.properties")];
     }

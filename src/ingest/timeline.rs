@@ -13,15 +13,6 @@ use crate::ledger::{OrderKey, Step, Told, Trail};
 /// Entries of one story: many devices that were told again and again make long ones.
 const ENTRIES_MAX: usize = 200;
 
-const KINDS: [NoticeKind; 6] = [
-    NoticeKind::NewOrder,
-    NoticeKind::PickupCode,
-    NoticeKind::Taken,
-    NoticeKind::Refused,
-    NoticeKind::Ready,
-    NoticeKind::Cancelled,
-];
-
 /// The story of `order`, oldest first.
 pub(super) fn timeline(order: &Order, who: &Recipient, key: &OrderKey, trail: &Trail) -> Vec<Value> {
     let mut entries: Vec<(UnixMs, Value)> = Vec::new();
@@ -31,7 +22,7 @@ pub(super) fn timeline(order: &Order, who: &Recipient, key: &OrderKey, trail: &T
     for told in &trail.notices {
         let same = |kind: &&NoticeKind| notices::id(key.shadow, &key.id, **kind, who) == told.id;
         // The only kind whose id has an occurrence in it.
-        let kind = KINDS.iter().find(same).map_or(NoticeKind::Declined, |kind| *kind).word();
+        let kind = NoticeKind::KNOWN.iter().find(same).map_or(NoticeKind::Declined, |kind| *kind).word();
         if let Some(at) = told.stored_at {
             entries.push((at, json!({"at": at, "step": "stored", "kind": kind})));
         }

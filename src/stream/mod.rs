@@ -118,19 +118,14 @@ async fn alone(joining: &orderbell_consumers::kafka::KafkaOptions, ours: &str) -
 
 #[cfg(feature = "kafka")]
 fn options_of(kafka: &KafkaConfig, ledger: &Ledger) -> orderbell_consumers::kafka::KafkaOptions {
+    let mut options = kafka.options();
     let output = kafka.output();
-    let mut topics = kafka.topics.clone();
-    if !topics.contains(&output) {
-        topics.push(output);
+    if !options.topics.contains(&output) {
+        options.topics.push(output);
     }
-    orderbell_consumers::kafka::KafkaOptions {
-        bootstrap: kafka.bootstrap.clone(),
-        group: kafka.group.clone(),
-        // The ledger's own name: a restart on the same directory takes over at once.
-        instance: Some(ledger.id().to_owned()),
-        topics,
-        properties: kafka.properties.clone(),
-    }
+    // The ledger's own name: a restart on the same directory takes over at once.
+    options.instance = Some(ledger.id().to_owned());
+    options
 }
 
 #[cfg(not(feature = "kafka"))]

@@ -1,0 +1,6 @@
+//! The client machine: [`world`] drives it against the real server session, [`cases`] says what it does in each case that has a name.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it stands")]
+
+mod cases;
+mod world;
