@@ -42,6 +42,10 @@ impl Handler for Obedient {
                     break;
                 }
                 "panic once" if self.panicked.fetch_add(1, Ordering::SeqCst) == 0 => panic!("told to"),
+                "rest" if !self.free.load(Ordering::SeqCst) => {
+                    outcomes.push(Outcome::Retry(Duration::from_secs(1)));
+                    break;
+                }
                 "hang" => {
                     while !self.free.load(Ordering::SeqCst) {
                         self.let_go.notified().await;
@@ -151,8 +155,11 @@ async fn a_key_that_holds_more_than_a_quarter_of_the_credits_pauses_its_partitio
         run.log.append(1, &format!("k{n}"), "ok");
     }
     until("the other goes on", || run.frontier(1) == 3000).await;
+    let hottest = || run.group.stats().hot().first().map(|hot| hot.records);
+    until("it is named as the hottest", || hottest().is_some_and(|records| records > 1_024)).await;
     run.let_go();
     until("the paused one goes on afterwards", || run.frontier(0) == 1500).await;
+    until("nothing is hot any more", || hottest().is_none()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,6 +275,18 @@ async fn a_panic_is_caught_and_its_record_tried_again() {
     until("all are done", || run.frontier(0) == 3).await;
     assert_eq!((run.group.stats().panics.value(), run.kept.letters().len()), (1, 0));
     assert_eq!(run.handled("k").last(), Some(&(0, 2)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_rests_is_counted_until_it_goes_on() {
+    let run = fresh(1);
+    run.log.append(0, "k", "rest");
+    run.log.append(0, "another", "ok");
+    let parked = || run.group.stats().parked.value();
+    until("it rests", || parked() == 1).await;
+    run.let_go();
+    until("it is done", || run.frontier(0) == 2).await;
+    until("nothing rests any more", || parked() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
