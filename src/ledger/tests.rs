@@ -266,6 +266,26 @@ fn a_floor_never_goes_back_when_orders_with_several_notices_are_forgotten() {
     }
 }
 
+/// Forgotten from the newest down, each but the lowest leaves a stub; the lowest takes them all along, though only this batch knows them.
+#[test]
+fn stubs_of_one_batch_go_with_what_stood_below_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (who, device) = (Recipient::customer(Id::new("c").unwrap()), Id::new("d").unwrap());
+    let commit = |effects| runtime.block_on(ledger.commit(effects)).unwrap();
+    let mut positions = Vec::new();
+    for name in ["a_1", "b_1", "c_1", "d_1"] {
+        commit(TurnEffects { notices: vec![notice(&who, name, NOW.plus_ms(1))], ..TurnEffects::default() });
+        positions.push(ledger.standing(&who, &device).unwrap().1);
+    }
+    commit(TurnEffects { forgotten: ["c", "b", "a"].map(order).to_vec(), ..TurnEffects::default() });
+    let (floor, _) = ledger.standing(&who, &device).unwrap();
+    assert_eq!(floor.acked, positions[2], "nothing of the three is left");
+    assert_eq!(read_all(&ledger, &who, positions[1], 9), Err(ReadError::Gone));
+    assert_eq!(read_all(&ledger, &who, positions[2], 9), Ok(vec!["d_1".to_owned()]));
+}
+
 /// Everything a device without a position is given, and where it begins.
 fn all_of(ledger: &Ledger, who: &Recipient) -> (Position, Vec<String>) {
     let (standing, _) = ledger.standing(who, &Id::new("d").unwrap()).unwrap();
