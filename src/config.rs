@@ -17,9 +17,11 @@ use serde::Deserialize;
 use crate::ingest::Mapping;
 use crate::ingest::life::LifeRules;
 use crate::ingest::notices::Visible;
+use crate::ingest::tally::Counting;
 use crate::ledger::{Emit, LedgerOptions};
 use crate::net::NetLimits;
 use crate::net::tokens::{Secret, Tokens};
+use crate::wall::WallConfig;
 
 pub use reading::{ENV_PREFIX, Mistake, Mistakes};
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub mapping: Mapping,
     /// What of an order each kind of notice may tell.
     pub visible: Visible,
+    /// What the wall shows, and to whom; by which days and in which money is counted.
+    pub wall: WallConfig,
     /// Longest time that a stop may take. Seconds.
     pub drain_seconds: u64,
     /// What an operator gives up at this start; from the command line only.
@@ -77,6 +81,7 @@ impl Default for Config {
             kafka: None,
             mapping: Mapping::default(),
             visible: Visible::default(),
+            wall: WallConfig::default(),
             drain_seconds: 20,
             skips: Vec::new(),
         }
@@ -283,6 +288,9 @@ impl Config {
         must(sessions.silence_ms > sessions.heartbeat_ms, &["sessions", "silence_ms"], longer);
         let same = self.listen.public == self.listen.admin && self.listen.public.port() != 0;
         must(!same, &["listen", "admin"], "another address than listen.public");
+        for (key, what) in self.wall.mistakes() {
+            must(false, &["wall", key], &what);
+        }
         if let Some(kafka) = &self.kafka {
             must(!kafka.topics.is_empty(), &["kafka", "topics"], "at least one topic");
             must(!kafka.bootstrap.trim().is_empty(), &["kafka", "bootstrap"], "host:port of at least one broker");
@@ -306,6 +314,7 @@ impl Config {
             ("sessions", sessions(self), sessions(new)),
             ("tokens", told(&self.tokens), told(&new.tokens)),
             ("visible", told(&self.visible), told(&new.visible)),
+            ("wall", told(&self.wall), told(&new.wall.counting_as(&self.wall))),
             ("mailbox_rows_max", told(&self.mailbox_rows_max), told(&new.mailbox_rows_max)),
             ("free_space_min_mb", told(&self.free_space_min_mb), told(&new.free_space_min_mb)),
             ("stale_after_seconds", told(&self.stale_after_seconds), told(&new.stale_after_seconds)),
@@ -319,6 +328,11 @@ impl Config {
             ("sessions.sockets_max", told(&sockets(self)), told(&sockets(new))),
             ("kafka", told(&self.kafka), told(&new.kafka)),
             ("mapping", told(&self.mapping), told(&new.mapping)),
+            (
+                "wall.time_zone, wall.currency, wall.viewers_max",
+                told(&self.wall),
+                told(&self.wall.counting_as(&new.wall)),
+            ),
         ];
         let differs = |(name, old, new): &(&'static str, String, String)| (old != new).then_some(*name);
         Reloaded {
@@ -334,6 +348,7 @@ impl Config {
             sessions: Sessions { sockets_max: self.sessions.sockets_max, ..new.sessions },
             tokens: new.tokens,
             visible: new.visible,
+            wall: new.wall.counting_as(&self.wall),
             mailbox_rows_max: new.mailbox_rows_max,
             free_space_min_mb: new.free_space_min_mb,
             stale_after_seconds: new.stale_after_seconds,
@@ -357,7 +372,13 @@ impl Config {
             ..base.session
         };
         let stale_after = Duration::from_secs(u64::from(self.stale_after_seconds));
-        NetLimits { session, sockets_max: self.sessions.sockets_max, stale_after, ..base }
+        NetLimits {
+            session,
+            sockets_max: self.sessions.sockets_max,
+            viewers_max: self.wall.viewers_max,
+            stale_after,
+            ..base
+        }
     }
 
     /// How long orders are held after their last event. Milliseconds.
@@ -369,7 +390,14 @@ impl Config {
     /// What the life of an order goes by.
     #[must_use]
     pub fn life(&self) -> LifeRules {
-        LifeRules { retention_ms: self.retention_ms(), visible: self.visible.clone() }
+        LifeRules { retention_ms: self.retention_ms(), visible: self.visible.clone(), counting: self.counting() }
+    }
+
+    /// By which days and in which money is counted.
+    #[must_use]
+    pub fn counting(&self) -> Counting {
+        let zone = self.wall.time_zone.as_ref().unwrap_or(&self.mapping.time_zone);
+        Counting { zone: zone.time_zone().clone(), currency: self.wall.currency.clone() }
     }
 
     /// What the ledger keeps, and where it lets events go.

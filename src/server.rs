@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orderbell_consumers::{Group, Stats};
-use orderbell_protocol::{Role, UnixMs};
+use orderbell_protocol::{Id, Recipient, Role, UnixMs};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +22,7 @@ use crate::ledger::{DiskError, KeptLetter, Ledger, LedgerOptions, OpenError, Ord
 use crate::net::{self, Health, Net, NetLimits, Replayed, Rules};
 use crate::observe::{Counted, Metrics};
 use crate::stream::{self, emitter::EmitStats};
+use crate::wall::{Feed, WallBoard};
 
 /// Orders whose retention is looked at in one go, and how often.
 const SWEEP_MAX: usize = 2_048;
@@ -70,6 +71,7 @@ pub struct Server {
     emit_stop: CancellationToken,
     stopped: CancellationToken,
     handler: Arc<OrderHandler>,
+    wall: Arc<Feed>,
     config: Mutex<Config>,
     public: SocketAddr,
     admin: SocketAddr,
@@ -167,7 +169,8 @@ impl Server {
         let (admin_listener, admin) = listen(config.listen.admin).await?;
         let hub = Arc::new(Hub::default());
         let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
-        let ledger = open(config, &hub, failed.clone()).await?;
+        let board = Arc::new(WallBoard::default());
+        let ledger = open(config, &hub, &board, failed.clone()).await?;
         let tokens = config.tokens()?;
         let handler = Arc::new(OrderHandler::new(ledger.clone(), config.mapping.clone(), config.life()));
         let (background, emit_stop) = (TaskTracker::new(), CancellationToken::new());
@@ -182,7 +185,9 @@ impl Server {
         };
         let group = stream::start(parts).await?;
         let group_stats = group.stats().clone();
-        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, rules(config, &ledger, &handler, &group_stats));
+        let wall = feed(config, board, &ledger, &hub)?;
+        let rules = rules(config, &ledger, &handler, &group_stats, &wall);
+        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, rules);
         let counted = Counted {
             net: net.stats().clone(),
             ingest: handler.stats().clone(),
@@ -211,12 +216,15 @@ impl Server {
             emit_stop,
             stopped: CancellationToken::new(),
             handler: handler.clone(),
+            wall: wall.clone(),
             config: Mutex::new(config.clone()),
             public,
             admin,
         });
         server.listen(public_listener, admin_listener, limits);
         net.tasks().spawn(watch(server.clone(), failed, net.draining_token()));
+        let fresh = net.clone();
+        net.tasks().spawn(wall.run(move || fresh.fresh(), net.draining_token()));
         net.tasks().spawn(vouch(server.clone(), net.draining_token()));
         net.tasks().spawn(sweep(server.clone(), handler, net.draining_token()));
         Ok(server)
@@ -261,8 +269,10 @@ impl Server {
         // What waits for a restart stays as it is also where it is looked at now.
         let now = config.with_what_may_change(new);
         let tokens = now.tokens()?;
+        let names = now.wall.names().map_err(ConfigError::Value)?;
         self.net.renew(tokens, now.limits());
         self.handler.renew(now.life());
+        self.wall.renew(names);
         let bounds = now.ledger();
         self.ledger.bound(bounds.mailbox_rows_max, bounds.free_space_min);
         *config = now;
@@ -299,11 +309,12 @@ impl Server {
 async fn open(
     config: &Config,
     hub: &Arc<Hub>,
+    board: &Arc<WallBoard>,
     failed: Arc<dyn Fn(&str) + Send + Sync>,
 ) -> Result<Arc<Ledger>, StartError> {
     let open = |options| {
         let failed = failed.clone();
-        Ledger::open(&config.data_dir, options, hub.clone(), move |error| failed(error)).map(Arc::new)
+        Ledger::open(&config.data_dir, options, hub.clone(), board.clone(), move |error| failed(error)).map(Arc::new)
     };
     let ledger = open(config.ledger())?;
     let Some(kafka) = &config.kafka else { return Ok(ledger) };
@@ -316,13 +327,32 @@ async fn open(
     Ok(open(LedgerOptions { went_back: true, ..config.ledger() })?)
 }
 
-fn rules(config: &Config, ledger: &Arc<Ledger>, handler: &Arc<OrderHandler>, group: &Arc<Stats>) -> Rules {
+fn feed(
+    config: &Config,
+    board: Arc<WallBoard>,
+    ledger: &Arc<Ledger>,
+    hub: &Arc<Hub>,
+) -> Result<Arc<Feed>, ConfigError> {
+    let hub = hub.clone();
+    let reach = move |store: &Id, now: UnixMs| hub.reach(&Recipient::store(store.clone()), now);
+    let names = config.wall.names().map_err(ConfigError::Value)?;
+    Ok(Feed::new(board, ledger.epoch(), config.counting(), names, Box::new(reach)))
+}
+
+fn rules(
+    config: &Config,
+    ledger: &Arc<Ledger>,
+    handler: &Arc<OrderHandler>,
+    group: &Arc<Stats>,
+    wall: &Arc<Feed>,
+) -> Rules {
     let (mapping, ledger, group, handler) = (config.mapping.clone(), ledger.clone(), group.clone(), handler.clone());
     Rules {
         door: Arc::new(move |media, body| door::open(&mapping, media, body, net::wall_clock())),
         desk: Arc::new(move |who, device, event, now| desk::open(&ledger, who, device, event, now)),
         view: Arc::new(move |who, key, state, trail| desk::view(who, key, state, trail, &handler.rules().visible)),
         as_of: Arc::new(move || group.as_of_ms().map(UnixMs)),
+        wall: wall.clone(),
     }
 }
 

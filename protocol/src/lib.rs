@@ -17,6 +17,7 @@ pub mod position;
 pub mod problem;
 pub mod recipient;
 pub mod session;
+pub mod wall;
 
 pub use close::Close;
 pub use event::{Event, EventType};

@@ -111,6 +111,8 @@ enum TokenRole {
     Store,
     Customer,
     Producer,
+    /// Looks at the chain's numbers; the id is a name of the wall.
+    Wall,
 }
 
 /// Where the configuration and the data are.
@@ -235,6 +237,7 @@ fn token(config: &Config, role: TokenRole, id: &str, device: Option<&str>, secon
         TokenRole::Store => "store",
         TokenRole::Customer => "customer",
         TokenRole::Producer => "producer",
+        TokenRole::Wall => "wall",
     };
     for id in std::iter::once(id).chain(device) {
         orderbell_protocol::Id::new(id).map_err(|error| failed(error.to_string()))?;

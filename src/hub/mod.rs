@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use orderbell_protocol::{DeviceId, Position, Recipient};
+use orderbell_protocol::{DeviceId, Position, Recipient, UnixMs};
 use tokio::sync::Notify;
 
 use crate::ledger::Bell;
@@ -72,6 +72,10 @@ impl Drop for Seated {
 pub const STUCK_AFTER: u32 = 3;
 /// Devices that are remembered for not acknowledging; above it, one more is not.
 const DEAF_MAX: usize = 10_000;
+/// Who asked within this time is there: two polls, and one that was late.
+const POLL_PRESENT_MS: i64 = 150_000;
+/// Stores that are remembered for having asked: above what any chain has.
+const POLLED_MAX: usize = 100_000;
 
 /// No seat is free for this recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +90,8 @@ pub struct Hub {
     rings: AtomicU64,
     /// The notice that a device's connections gave up on last, and how many did.
     deaf: Mutex<HashMap<(Recipient, DeviceId), (Position, u32)>>,
+    /// When stores asked last.
+    polled: Mutex<HashMap<Recipient, UnixMs>>,
 }
 
 impl Hub {
@@ -161,6 +167,27 @@ impl Hub {
             return None;
         }
         (times >= STUCK_AFTER).then_some(at)
+    }
+
+    /// A recipient has asked for its notices.
+    pub fn polled(&self, who: &Recipient, now: UnixMs) {
+        let mut polled = self.polled.lock().unwrap_or_else(PoisonError::into_inner);
+        if polled.len() >= POLLED_MAX && !polled.contains_key(who) {
+            polled.retain(|_, at| at.plus_ms(POLL_PRESENT_MS) > now);
+        }
+        if polled.len() < POLLED_MAX || polled.contains_key(who) {
+            polled.insert(who.clone(), now);
+        }
+    }
+
+    /// How a recipient can be reached: true by push, false because it asks, nothing when neither.
+    #[must_use]
+    pub fn reach(&self, who: &Recipient, now: UnixMs) -> Option<bool> {
+        if self.registry.has_session(who) {
+            return Some(true);
+        }
+        let polled = self.polled.lock().unwrap_or_else(PoisonError::into_inner);
+        polled.get(who).filter(|at| at.plus_ms(POLL_PRESENT_MS) > now).map(|_| false)
     }
 
     /// Seats taken at this moment.

@@ -36,6 +36,11 @@ impl Registry {
         });
     }
 
+    /// True when somebody sits there who is a session: it is rung, and need not ask.
+    pub(super) fn has_session(&self, who: &Recipient) -> bool {
+        self.seats.get(who).is_some_and(|seats| seats.iter().any(|seat| seat.device.is_some()))
+    }
+
     /// Calls `what` for each seat of a recipient. It must not come back into the registry.
     pub(super) fn each(&self, who: &Recipient, what: impl Fn(&Seat)) {
         if let Some(seats) = self.seats.get(who) {

@@ -17,7 +17,7 @@ use orderbell_protocol::{Event, UnixMs};
 
 use super::life::{Effects, LifeRules, Order};
 use super::mapping::Mapping;
-use super::outgoing;
+use super::{outgoing, tally};
 use crate::crash;
 use crate::ledger::{DiskError, Ledger, NewNotice, OrderKey, TurnEffects};
 
@@ -161,6 +161,10 @@ impl OrderHandler {
                 let ends =
                     before.iter().filter(|who| !after.contains(who)).map(|who| (who.clone(), order.clone(), false));
                 effects.open.extend(opens.chain(ends));
+                if let Some(next) = &next {
+                    let counting = &self.rules.load().counting;
+                    effects.tallies.extend(tally::of_order(state.as_ref(), next, order.shadow, counting));
+                }
                 self.keep(&order, state.is_none(), next, what, held, effects);
                 Ok(())
             }

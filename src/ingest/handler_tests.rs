@@ -1,5 +1,5 @@
 use super::*;
-use crate::ledger::{Bell, Emit, LedgerOptions};
+use crate::ledger::{Bell, Emit, LedgerOptions, NoBoard};
 use orderbell_protocol::{Id, Recipient};
 
 struct Silence;
@@ -33,6 +33,7 @@ fn handler(dir: &std::path::Path, retention_ms: i64) -> (Arc<Ledger>, OrderHandl
                 went_back: false,
             },
             Arc::new(Silence),
+            Arc::new(NoBoard),
             |error| panic!("{error}"),
         )
         .unwrap(),

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::notices::{self, Draft, Visible};
+use super::tally::{Counting, Facts};
 
 /// How far an order has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -187,6 +188,8 @@ pub struct Order {
     last_at: UnixMs,
     /// What moved it, oldest first; for its story.
     pub(super) story: Vec<Heard>,
+    /// What counting needs.
+    pub(super) facts: Facts,
 }
 
 /// What an event was.
@@ -243,6 +246,8 @@ pub struct LifeRules {
     pub retention_ms: i64,
     /// What each kind of notice may tell.
     pub visible: Visible,
+    /// How is counted.
+    pub counting: Counting,
 }
 
 fn mismatch(code: &'static str) -> Reason {
@@ -275,14 +280,19 @@ impl Order {
         if order.customer.is_some() && event.customer.is_some() && order.customer != event.customer {
             return Err(mismatch("customer-mismatch"));
         }
-        if !order.remember(event) {
+        let hash = xxhash_rust::xxh3::xxh3_64(format!("{}\0{}", event.source, event.id).as_bytes());
+        if !order.remember(event, hash) {
             return Ok((Some(order), nothing(Verdict::Duplicate)));
         }
         let behind = order.is_behind(event);
         order.fill(event);
         // A version that was overtaken ends nothing and tells no news; what it moves forward is moved all the same: an order that is paid rings.
         let ends = TABLE.iter().any(|rule| rule.on == event.kind && matches!(rule.moves, Move::End(..)));
-        let mut effects = nothing(if behind && ends { Verdict::Stale } else { order.advance(event) });
+        let overtaken = behind && ends;
+        if !overtaken {
+            order.facts.hear(event, hash, &rules.counting.currency);
+        }
+        let mut effects = nothing(if overtaken { Verdict::Stale } else { order.advance(event) });
         order.tell_of(event, now, effects.verdict);
         if effects.verdict == Verdict::LatePayment {
             effects.emits.push((E::LatePayment, event.at));
@@ -370,8 +380,7 @@ impl Order {
     }
 
     /// False when this event was heard before.
-    fn remember(&mut self, event: &Event) -> bool {
-        let hash = xxhash_rust::xxh3::xxh3_64(format!("{}\0{}", event.source, event.id).as_bytes());
+    fn remember(&mut self, event: &Event, hash: u64) -> bool {
         if self.seen.contains(&hash) {
             return false;
         }

@@ -5,7 +5,7 @@ const NOW: UnixMs = UnixMs(1_790_000_000_000);
 const RETENTION: i64 = 3 * 24 * 3_600_000;
 
 fn rules() -> LifeRules {
-    LifeRules { retention_ms: RETENTION, visible: Visible::default() }
+    LifeRules { retention_ms: RETENTION, ..LifeRules::default() }
 }
 
 fn event(kind: E, id: &str) -> Event {

@@ -10,7 +10,8 @@ pub mod life;
 pub mod mapping;
 pub mod notices;
 mod outgoing;
-mod time;
+pub mod tally;
+pub mod time;
 mod timeline;
 
 pub use handler::{IngestStats, OrderHandler, SWEEP_TOPIC};

@@ -24,6 +24,14 @@ const SECONDS_BELOW: i64 = 100_000_000_000;
 #[schemars(with = "String")]
 pub struct Zone(TimeZone);
 
+impl Zone {
+    /// What jiff knows of it.
+    #[must_use]
+    pub fn time_zone(&self) -> &TimeZone {
+        &self.0
+    }
+}
+
 impl Default for Zone {
     fn default() -> Self {
         Self(TimeZone::UTC)

@@ -20,7 +20,6 @@ use orderbell_protocol::session::Standing;
 use orderbell_protocol::{DeviceId, Recipient, UnixMs};
 use tokio::sync::{Notify, oneshot};
 
-use super::Bell;
 use super::crowd::Crowd;
 use super::disk::{Disk, DiskError, Space};
 use super::effects::{Appended, Incoming, TurnEffects};
@@ -30,6 +29,7 @@ use super::space::Guard;
 use super::stage::{Done, Stage};
 use super::trail::Trails;
 use super::upkeep::Upkeep;
+use super::{Bell, Board};
 use crate::crash;
 
 /// Work items folded into one batch: bounds how long an fsync's callers wait for each other.
@@ -102,6 +102,7 @@ pub(crate) struct Committer {
     pub(crate) disk: Arc<Disk>,
     pub(crate) rx: flume::Receiver<Work>,
     pub(crate) bell: Arc<dyn Bell>,
+    pub(crate) board: Arc<dyn Board>,
     pub(crate) standings: Arc<Standings>,
     pub(crate) trails: Arc<Trails>,
     pub(crate) stream: Arc<super::stream::Growth>,
@@ -234,6 +235,9 @@ impl Committer {
             }
             self.bell.ring(&done.rung);
             crash::point("rung");
+            if !done.tallies.is_empty() {
+                self.board.counted(&done.tallies, self.disk.newest());
+            }
             self.crowd.counted(done.counts);
             if done.grown {
                 self.stream.wake();

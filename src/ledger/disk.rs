@@ -1,6 +1,6 @@
 //! The one file that knows fjall.
 //!
-//! Five keyspaces, one journal: a batch over all of them is atomic, and `durability(SyncData)` makes fjall write the journal, fsync it,
+//! Six keyspaces, one journal: a batch over all of them is atomic, and `durability(SyncData)` makes fjall write the journal, fsync it,
 //! and only then show the batch to readers. So a snapshot never sees anything that is not durable; the durable head is simply what a
 //! snapshot sees. That order is what "store first, ring later" rests on, and `tests/mutants` holds a patch that breaks it.
 //!
@@ -50,10 +50,12 @@ pub(crate) enum Space {
     Meta,
     /// What became of notices, for stories.
     Trail,
+    /// Sums by minute and day.
+    Tally,
 }
 
 impl Space {
-    pub(crate) const ALL: [Self; 5] = [Self::Orders, Self::Mail, Self::Stream, Self::Meta, Self::Trail];
+    pub(crate) const ALL: [Self; 6] = [Self::Orders, Self::Mail, Self::Stream, Self::Meta, Self::Trail, Self::Tally];
 
     /// Its place in a set of keyspaces.
     pub(crate) fn bit(self) -> u8 {
@@ -64,7 +66,7 @@ impl Space {
 /// An open database.
 pub(crate) struct Disk {
     db: Database,
-    spaces: [Keyspace; 5],
+    spaces: [Keyspace; 6],
     /// Number of the newest commit.
     commits: AtomicU64,
 }
@@ -73,7 +75,9 @@ impl Disk {
     pub(crate) fn open(dir: &Path) -> Result<Self, DiskError> {
         let db = Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).open()?;
         let space = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
-        let spaces = [space("orders")?, space("mail")?, space("stream")?, space("meta")?, space("trail")?];
+        let names = ["orders", "mail", "stream", "meta", "trail", "tally"];
+        let [orders, mail, stream, meta, trail, tally] = names.map(space);
+        let spaces = [orders?, mail?, stream?, meta?, trail?, tally?];
         Ok(Self { db, spaces, commits: AtomicU64::new(0) })
     }
 

@@ -9,6 +9,7 @@ use orderbell_protocol::notice::Encoded;
 use orderbell_protocol::{Recipient, UnixMs};
 
 use super::keys::OrderKey;
+use super::tally::Tally;
 
 /// A notice that is owed to a mailbox. Its id is derived, so appending it twice appends it once.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct TurnEffects {
     pub open: Vec<(Recipient, OrderKey, bool)>,
     /// Events to tell the world.
     pub emits: Vec<Incoming>,
+    /// What is added to the tallies.
+    pub tallies: Vec<Tally>,
 }
 
 impl TurnEffects {
@@ -58,6 +61,7 @@ impl TurnEffects {
             && self.forgotten.is_empty()
             && self.open.is_empty()
             && self.emits.is_empty()
+            && self.tallies.is_empty()
     }
 }
 

@@ -20,6 +20,7 @@ mod seams;
 mod space;
 mod stage;
 pub mod stream;
+pub mod tally;
 mod tools;
 mod trail;
 mod upkeep;
@@ -47,12 +48,13 @@ use mailbox::Mailbox;
 pub use outbox::{Emit, Waiting};
 use space::{Bounds, Guard, Room};
 use stream::{Growth, StreamSource};
+pub use tally::{Cells, Tally, Window};
 use trail::Trails;
 pub use trail::{Step, Told, Trail};
 use upkeep::Upkeep;
 
 /// The format that this program writes. A higher one on disk is refused.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Work items that may wait for the committer. A shard waits when it is full: backpressure up to the source.
 const WORK_MAX: usize = 16_384;
 
@@ -60,6 +62,23 @@ const WORK_MAX: usize = 16_384;
 pub trait Bell: Send + Sync + 'static {
     /// These recipients have something new, durably.
     fn ring(&self, who: &[Recipient]);
+}
+
+/// Who shows the tallies. The wall is one; the ledger imports nothing of it.
+pub trait Board: Send + Sync + 'static {
+    /// A window as it is durable at the start, before anything is counted; `commit` is the number of the newest commit.
+    fn stands(&self, shadow: bool, window: &Window, cells: &Cells, commit: u64);
+    /// These changes are durable, with the commit of this number.
+    fn counted(&self, changes: &[Tally], commit: u64);
+}
+
+/// Nobody looks at the tallies: they are counted all the same.
+#[derive(Debug)]
+pub struct NoBoard;
+
+impl Board for NoBoard {
+    fn stands(&self, _shadow: bool, _window: &Window, _cells: &Cells, _commit: u64) {}
+    fn counted(&self, _changes: &[Tally], _commit: u64) {}
 }
 
 /// Why a ledger cannot be opened.
@@ -155,6 +174,7 @@ impl Ledger {
         dir: &Path,
         options: LedgerOptions,
         bell: Arc<dyn Bell>,
+        board: Arc<dyn Board>,
         failed: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io { dir: dir.to_owned(), error };
@@ -164,6 +184,10 @@ impl Ledger {
         let (disk, doubt) = opening::open_whole(dir, options)?;
         let disk = Arc::new(disk);
         let known = opening::know(&disk, dir, doubt)?;
+        for row in tally::all(&disk.view()) {
+            let (shadow, window, cells) = row.map_err(broken)?;
+            board.stands(shadow, &window, &cells, disk.newest());
+        }
         let (tx, rx) = flume::bounded(WORK_MAX);
         let standings = Arc::new(Standings::default());
         let trails = Arc::new(Trails::default());
@@ -180,6 +204,7 @@ impl Ledger {
             disk: disk.clone(),
             rx,
             bell,
+            board,
             standings: standings.clone(),
             trails: trails.clone(),
             stream: growth.clone(),

@@ -14,6 +14,7 @@ use super::keys::{self, OrderKey};
 use super::mailbox::{self, MailRow};
 use super::outbox::Emit;
 use super::stream;
+use super::tally::{Fold, Tally};
 
 /// Stubs that one forgetting may turn into a higher floor.
 const FLOOR_STEPS_MAX: usize = 64;
@@ -44,6 +45,8 @@ pub(crate) struct Stage<'a> {
     /// Number of the next row of the outbox, and whether this batch has some.
     pub(crate) outbox: u64,
     emitted: bool,
+    /// Sums of this batch.
+    fold: Fold,
     writes: usize,
 }
 
@@ -64,6 +67,7 @@ impl<'a> Stage<'a> {
             emit,
             outbox,
             emitted: false,
+            fold: Fold::default(),
             writes: 0,
         }
     }
@@ -105,6 +109,7 @@ impl<'a> Stage<'a> {
             // A replay emits nothing again: the event's id is derived from its cause.
             self.append(event, now)?;
         }
+        effects.tallies.iter().for_each(|change| self.fold.add(change, now));
         Ok(())
     }
 
@@ -297,6 +302,12 @@ impl<'a> Stage<'a> {
             }
             counts.push((mailbox, rows));
         }
+        for (name, row) in self.fold.rows(&self.view)? {
+            match row {
+                Some(row) => self.put(Space::Tally, &name, &row),
+                None => self.remove(Space::Tally, &name),
+            }
+        }
         if self.writes == 0 {
             return Ok(None);
         }
@@ -308,6 +319,7 @@ impl<'a> Stage<'a> {
             rung: self.rung.into_iter().collect(),
             grown: self.grown,
             counts,
+            tallies: self.fold.changes,
         }))
     }
 }
@@ -321,4 +333,6 @@ pub(crate) struct Done {
     pub(crate) emitted: bool,
     pub(crate) rung: Vec<Recipient>,
     pub(crate) grown: bool,
+    /// What was added to the tallies.
+    pub(crate) tallies: Vec<Tally>,
 }

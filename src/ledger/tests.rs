@@ -30,7 +30,8 @@ fn options(mailbox_rows_max: u64) -> LedgerOptions {
 }
 
 fn open_with(dir: &Path, mailbox_rows_max: u64) -> Ledger {
-    Ledger::open(dir, options(mailbox_rows_max), Arc::new(Silence), |error| panic!("{error}")).unwrap()
+    Ledger::open(dir, options(mailbox_rows_max), Arc::new(Silence), Arc::new(NoBoard), |error| panic!("{error}"))
+        .unwrap()
 }
 
 /// A notice's name begins with its order's: three notices in a row belong to one order, as in life.
@@ -204,7 +205,7 @@ fn what_was_committed_is_there_after_a_reopening() {
 fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
-    let second = Ledger::open(dir.path(), options(1000), Arc::new(Silence), |_| {});
+    let second = Ledger::open(dir.path(), options(1000), Arc::new(Silence), Arc::new(NoBoard), |_| {});
     assert!(matches!(second, Err(OpenError::InUse(_))));
     ledger.close();
     drop(ledger);
@@ -213,8 +214,8 @@ fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
     batch.put(Space::Meta, keys::FORMAT, &(FORMAT + 1).to_be_bytes());
     batch.commit().unwrap();
     drop(disk);
-    let newer = Ledger::open(dir.path(), options(1000), Arc::new(Silence), |_| {});
-    assert!(matches!(newer, Err(OpenError::Newer { found: 3, .. })), "{:?}", newer.err());
+    let newer = Ledger::open(dir.path(), options(1000), Arc::new(Silence), Arc::new(NoBoard), |_| {});
+    assert!(matches!(newer, Err(OpenError::Newer { found: 4, .. })), "{:?}", newer.err());
 }
 
 #[test]
@@ -376,7 +377,9 @@ async fn a_ledger_that_is_not_whole_begins_a_new_epoch() {
             emit,
             went_back: false,
         };
-        let open = || Ledger::open(dir.path(), options, Arc::new(Silence), |error| panic!("{error}")).unwrap();
+        let open = || {
+            Ledger::open(dir.path(), options, Arc::new(Silence), Arc::new(NoBoard), |error| panic!("{error}")).unwrap()
+        };
         let who = Recipient::store(Id::new("1").unwrap());
         let ledger = open();
         let (id, epoch) = (ledger.id().to_owned(), ledger.epoch());

@@ -1,4 +1,4 @@
-//! Retention of what belongs to no order: event ids that came through the door, stories, and the embedded stream below its frontier.
+//! Retention of what belongs to no order: event ids that came through the door, stories, tallies, and the embedded stream below its frontier.
 //!
 //! fjall deletes no ranges, so this goes in small bounded steps beside the committer's other work.
 
@@ -8,6 +8,7 @@ use super::disk::{DiskError, Space, View};
 use super::keys;
 use super::stage::Stage;
 use super::stream;
+use super::tally::Swept;
 use super::trail;
 
 /// Rows looked at in one step, of each kind.
@@ -19,16 +20,18 @@ pub(crate) struct Upkeep {
     trail_ms: i64,
     trail_from: Vec<u8>,
     event_ids: Vec<u8>,
+    tallies: Swept,
 }
 
 impl Upkeep {
     pub(crate) fn new(retention_ms: i64, trail_ms: i64) -> Self {
-        Self { retention_ms, trail_ms, trail_from: Vec::new(), event_ids: keys::event_id(0) }
+        Self { retention_ms, trail_ms, trail_from: Vec::new(), event_ids: keys::event_id(0), tallies: Swept::default() }
     }
 
     pub(crate) fn step(&mut self, view: &View<'_>, stage: &mut Stage<'_>, now: UnixMs) -> Result<(), DiskError> {
         let before = now.plus_ms(-self.retention_ms);
         self.step_event_ids(view, stage, before)?;
+        self.tallies.step(view, stage, now)?;
         trail::step(view, stage, now.plus_ms(-self.trail_ms), &mut self.trail_from)?;
         for part in 0..stream::PARTITIONS {
             step_stream(view, stage, part, before)?;

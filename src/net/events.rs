@@ -39,6 +39,7 @@ pub(crate) async fn append(State(net): State<Arc<Net>>, request: Request) -> Res
     match reply::principal(request.headers(), &net.tokens())? {
         Principal::Producer => produced(&net, request).await,
         Principal::Reader { who, device, .. } => said(&net, &who, device, request).await,
+        Principal::Viewer { .. } => Err(Problem::not_found().into()),
     }
 }
 

@@ -1,17 +1,20 @@
 //! Accepting connections: bounded in number, in the time a request's head may take, and in its size. Never spins.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use orderbell_protocol::Problem;
 use orderbell_protocol::problem::PROBLEM_JSON;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +24,18 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
 /// After a failed accept (no files left, most likely) nobody is accepted for this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection's place among those of its listener, as its requests find it.
+#[derive(Clone)]
+pub(crate) struct Place(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Place {
+    /// Gives the place up: the connection is counted elsewhere from now on.
+    pub(crate) fn leave(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
 /// Serves `routes` until `drain` is cancelled. Connections are tasks of `tasks`.
 pub async fn serve(
     listener: TcpListener,
@@ -51,8 +66,7 @@ pub async fn serve(
         };
         let (routes, drain) = (routes.clone(), drain.clone());
         tasks.spawn(async move {
-            connection(stream, routes, drain, head_timeout).await;
-            drop(place);
+            connection(stream, routes, Place(Arc::new(Mutex::new(Some(place)))), drain, head_timeout).await;
         });
     }
 }
@@ -68,15 +82,20 @@ async fn turn_away(mut stream: TcpStream) {
     let _told = tokio::time::timeout(Duration::from_secs(1), told).await;
 }
 
-async fn connection(stream: TcpStream, routes: Router, drain: CancellationToken, head_timeout: Duration) {
+async fn connection(stream: TcpStream, routes: Router, place: Place, drain: CancellationToken, head_timeout: Duration) {
     // Notices are small and must not wait for the next packet.
     let _best_effort = stream.set_nodelay(true);
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(place.clone());
+        routes.call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(served);
     let ended: Result<(), hyper::Error> = tokio::select! {

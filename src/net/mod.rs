@@ -10,6 +10,7 @@ mod poll;
 mod reply;
 pub mod tokens;
 mod upgrade;
+mod wall;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,7 @@ pub use listener::serve;
 use crate::hub::Hub;
 use crate::ledger::{Appended, Incoming, Ledger, OrderKey, Trail};
 use crate::observe::NetStats;
+use crate::wall::Feed;
 use tokens::Tokens;
 
 /// Understands the body of `POST /v1/events`: the id of each event, and the event ready to be appended.
@@ -57,6 +59,8 @@ pub struct Rules {
     pub view: View,
     /// How new that is.
     pub as_of: AsOf,
+    /// The chain's numbers.
+    pub wall: Arc<Feed>,
 }
 
 /// Bounds of the public listener.
@@ -66,6 +70,8 @@ pub struct NetLimits {
     pub session: session::Limits,
     /// Open WebSockets. Below the file limit of a process, with room for the ledger's files.
     pub sockets_max: usize,
+    /// Viewers of the wall.
+    pub viewers_max: usize,
     /// Open HTTP connections that are no WebSockets.
     pub http_max: usize,
     /// A request's head must be there within this time.
@@ -100,6 +106,7 @@ impl Default for NetLimits {
                 events_max: 8,
             },
             sockets_max: 15_000,
+            viewers_max: 5_000,
             http_max: 2_000,
             head_timeout: Duration::from_secs(5),
             wait_max: Duration::from_secs(50),
@@ -123,6 +130,7 @@ pub struct Net {
     pub(crate) tasks: TaskTracker,
     pub(crate) drain: CancellationToken,
     pub(crate) sockets: Arc<Semaphore>,
+    pub(crate) viewers: Arc<Semaphore>,
     draining: AtomicBool,
     began: Instant,
     began_at: UnixMs,
@@ -142,10 +150,16 @@ impl Net {
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
             sockets: Arc::new(Semaphore::new(limits.sockets_max)),
+            viewers: Arc::new(Semaphore::new(limits.viewers_max)),
             draining: AtomicBool::new(false),
             began: Instant::now(),
             began_at: wall_clock(),
         })
+    }
+
+    /// The chain's numbers.
+    pub(crate) fn wall(&self) -> &Arc<Feed> {
+        &self.rules.wall
     }
 
     /// The bounds as they are now.
@@ -190,7 +204,7 @@ impl Net {
     }
 
     /// How new what this server knows is. Unknown for a while after a start is not stale yet.
-    pub(crate) fn fresh(&self) -> Freshness {
+    pub fn fresh(&self) -> Freshness {
         let (at, as_of) = (wall_clock(), (self.rules.as_of)());
         let since = as_of.unwrap_or(self.began_at);
         let stale_after = i64::try_from(self.limits().stale_after.as_millis()).unwrap_or(i64::MAX);
@@ -265,6 +279,7 @@ impl Net {
             .route("/v1/orders", get(orders::open))
             .route("/v1/orders/{order}", get(orders::one))
             .route("/v1/events", post(events::append))
+            .route("/v1/wall", get(wall::wall))
             .fallback(reply::not_found)
             .method_not_allowed_fallback(reply::wrong_method)
             .with_state(self.clone())

@@ -11,7 +11,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Response};
 use orderbell_protocol::frame::encode_poll;
 use orderbell_protocol::session::Standing;
-use orderbell_protocol::{DeviceId, Id, Page, Position, Problem, ReadError, Recipient};
+use orderbell_protocol::{DeviceId, Id, Page, Position, Problem, ReadError, Recipient, Role};
 use serde::Deserialize;
 
 use super::reply::{self, Refusal};
@@ -72,6 +72,9 @@ pub(crate) async fn poll(
         None => standing.acked,
     };
     net.stats.polls.inc();
+    if who.role == Role::Store && !who.shadow {
+        net.hub.polled(&who, wall_clock());
+    }
     let page = read(&net, &who, after, Duration::from_secs(asked.wait.unwrap_or(0)).min(net.limits().wait_max)).await?;
     // A long-poll may have waited: meanwhile the same device may have gone on over its socket.
     let (standing, _) = net.ledger.standing(&who, &device)?;

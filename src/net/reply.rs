@@ -87,12 +87,14 @@ pub(crate) async fn wrong_method() -> Refusal {
     Refusal(Problem::new(405, "method-not-allowed", "This address takes another method"))
 }
 
+/// The bearer token of a request.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
 /// Who is asking, by the bearer token.
 pub(crate) fn principal(headers: &HeaderMap, tokens: &Tokens) -> Result<Principal, Refusal> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-    });
-    let token = bearer.ok_or_else(Problem::unauthorized)?;
+    let token = bearer(headers).ok_or_else(Problem::unauthorized)?;
     Ok(tokens.check(token).map_err(|_| Problem::unauthorized())?)
 }

@@ -25,9 +25,9 @@ pub struct Claims {
     pub exp: u64,
     /// Since when. Seconds since 1970.
     pub iat: u64,
-    /// `store`, `customer` or `producer`.
+    /// `store`, `customer`, `producer` or `wall`.
     pub role: String,
-    /// The store's, customer's or producer's id.
+    /// The store's, customer's or producer's id, or a name of the wall.
     pub sub: String,
     /// The installation, when the token is bound to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,11 +51,21 @@ pub enum Principal {
     },
     /// Appends events.
     Producer,
+    /// Looks at the wall.
+    Viewer {
+        /// End of the token.
+        expires: UnixMs,
+    },
 }
 
 /// The token is not good. Deliberately without a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
+
+/// The moment from which a token is not taken any more.
+fn end_of(claims: &Claims) -> UnixMs {
+    UnixMs(i64::try_from(claims.exp.saturating_add(LEEWAY_S)).unwrap_or(i64::MAX).saturating_mul(1000))
+}
 
 /// A key that signs and checks.
 #[derive(Clone)]
@@ -115,11 +125,11 @@ impl Tokens {
             "store" => Role::Store,
             "customer" => Role::Customer,
             "producer" => return Ok(Principal::Producer),
+            "wall" => return Ok(Principal::Viewer { expires: end_of(&claims) }),
             _ => return Err(Refused),
         };
+        let expires = end_of(&claims);
         let device = claims.device.map(|device| Id::new(&device)).transpose().map_err(|_| Refused)?;
-        let expires =
-            UnixMs(i64::try_from(claims.exp.saturating_add(LEEWAY_S)).unwrap_or(i64::MAX).saturating_mul(1000));
         Ok(Principal::Reader { who: Recipient { shadow: claims.shadow, role, id }, device, expires })
     }
 

@@ -16,12 +16,12 @@ use super::Net;
 use super::connection;
 use super::reply::Refusal;
 
-fn has(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
+pub(super) fn has(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(word))
 }
 
-fn check(request: &Request) -> Result<(), Problem> {
+pub(super) fn check(request: &Request, subprotocol: &str) -> Result<(), Problem> {
     let headers = request.headers();
     if request.version() == Version::HTTP_10 {
         return Err(Problem::new(505, "http-version", "HTTP/1.1 is needed"));
@@ -32,9 +32,9 @@ fn check(request: &Request) -> Result<(), Problem> {
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(Problem::new(426, "websocket-version", "WebSocket version 13 is needed"));
     }
-    if !has(headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+    if !has(headers, header::SEC_WEBSOCKET_PROTOCOL, subprotocol) {
         let problem = Problem::new(400, "unsupported-subprotocol", "No subprotocol that is spoken here was offered");
-        return Err(problem.detail(format!("offer {SUBPROTOCOL}")));
+        return Err(problem.detail(format!("offer {subprotocol}")));
     }
     // A browser says where its page is from. Tokens are not cookies, so another site's page has nothing to ride on; still, pages are
     // served by those who deploy them, and none of them is this server.
@@ -45,7 +45,7 @@ fn check(request: &Request) -> Result<(), Problem> {
 }
 
 pub(crate) async fn upgrade(State(net): State<Arc<Net>>, mut request: Request) -> Result<Response<Body>, Refusal> {
-    check(&request)?;
+    check(&request, SUBPROTOCOL)?;
     if net.is_draining() {
         return Err(Problem::unavailable("this server stops", 2_000).into());
     }

@@ -12,6 +12,7 @@ use orderbell_protocol::Close;
 use orderbell_protocol::session::Verdict;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::hub::Hub;
@@ -39,6 +40,10 @@ pub struct NetStats {
     pub unusable: Counter,
     /// Notices that no connection of a device could get acknowledged.
     pub stuck: Counter,
+    /// Viewers of the wall at this moment.
+    pub viewers: Gauge,
+    /// Documents that viewers were given.
+    pub shown_wall: Counter,
     closes: Mutex<BTreeMap<&'static str, u64>>,
     said: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -90,6 +95,8 @@ impl Metrics {
         registry.register("notices_stuck", "Notices set aside for a device", net.stuck.clone());
         registry.register("polls", "Polls", net.polls.clone());
         registry.register("notices_polled", "Notices told to polls", net.polled.clone());
+        registry.register("wall_viewers", "Viewers of the wall", net.viewers.clone());
+        registry.register("wall_documents", "Documents that viewers of the wall were given", net.shown_wall.clone());
         registry.register("events_posted", "Events that were posted", net.events_posted.clone());
         Self { registry, counted }
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ledger::{Bell, Emit, Incoming, LedgerOptions};
+use crate::ledger::{Bell, Emit, Incoming, LedgerOptions, NoBoard};
 use orderbell_protocol::Recipient;
 
 struct Silence;
@@ -48,7 +48,7 @@ fn open(dir: &std::path::Path) -> Arc<Ledger> {
         emit: Emit::Outbox,
         went_back: false,
     };
-    Arc::new(Ledger::open(dir, options, Arc::new(Silence), |error| panic!("{error}")).unwrap())
+    Arc::new(Ledger::open(dir, options, Arc::new(Silence), Arc::new(NoBoard), |error| panic!("{error}")).unwrap())
 }
 
 fn event(order: &str, value: &'static str) -> Incoming {

@@ -1,0 +1,196 @@
+use super::*;
+use proptest::prelude::*;
+
+use EventType as E;
+
+const NOON: UnixMs = UnixMs(1_790_000_000_000);
+
+fn event(kind: E, after_ms: i64, amount: Option<i64>) -> Event {
+    Event {
+        kind,
+        order: Id::new("o1").unwrap(),
+        id: String::new(),
+        source: String::new(),
+        at: NOON.plus_ms(after_ms),
+        read_at: None,
+        version: None,
+        store: None,
+        customer: None,
+        device: None,
+        amount: amount.map(MinorUnits),
+        currency: None,
+        code: None,
+        reason: None,
+        details: None,
+        flags: Vec::new(),
+        shadow: false,
+    }
+}
+
+fn facts(events: &[(E, i64, Option<i64>)]) -> Facts {
+    let mut facts = Facts::default();
+    for (number, (kind, after_ms, amount)) in events.iter().enumerate() {
+        facts.hear(&event(*kind, *after_ms, *amount), number as u64, "CNY");
+    }
+    facts
+}
+
+/// What is counted under the named cells, and how many seconds after noon.
+fn counted(facts: &Facts) -> Vec<(&'static str, i64, i64)> {
+    let mut named: Vec<_> = facts
+        .entries()
+        .into_iter()
+        .filter_map(|(at, cell, by)| {
+            let (_, name) = Cell::NAMES.into_iter().find(|(known, _)| *known as u16 == cell)?;
+            Some((name, (at.0 - NOON.0) / 1000, by))
+        })
+        .collect();
+    named.sort_unstable();
+    named
+}
+
+#[test]
+fn an_order_counts_once_at_each_stage_when_it_reached_it() {
+    let whole = facts(&[
+        (E::Created, 0, Some(900)),
+        (E::Paid, 5_000, Some(850)),
+        (E::Accepted, 9_000, None),
+        (E::Ready, 60_000, None),
+        (E::PickedUp, 90_000, None),
+    ]);
+    let wanted = [
+        ("accepted", 9, 1),
+        ("created", 0, 1),
+        ("paid", 5, 1),
+        ("paid_amount", 5, 850),
+        ("picked_up", 90, 1),
+        ("ready", 60, 1),
+    ];
+    assert_eq!(counted(&whole), wanted);
+    let spans: Vec<_> = whole.entries().into_iter().filter(|(_, cell, _)| *cell >= SPANS_FROM).collect();
+    assert_eq!(spans.len(), 4);
+    let ready = SPANS_FROM + 2 * SPANS + span_of(51_000);
+    assert!(spans.contains(&(NOON.plus_ms(60_000), ready, 1)));
+}
+
+#[test]
+fn a_stage_that_was_jumped_over_counts_with_the_next_and_took_no_time() {
+    let jumped = facts(&[(E::Accepted, 9_000, Some(100))]);
+    assert_eq!(counted(&jumped), [("accepted", 9, 1), ("created", 9, 1), ("paid", 9, 1), ("paid_amount", 9, 100)]);
+    assert!(jumped.entries().iter().all(|(_, cell, _)| *cell < SPANS_FROM));
+}
+
+#[test]
+fn what_came_after_the_end_does_not_count_and_nothing_ends_what_was_collected() {
+    let refused = facts(&[(E::Paid, 0, Some(5)), (E::Refused, 2_000, None), (E::Accepted, 3_000, None)]);
+    assert_eq!(counted(&refused), [("created", 0, 1), ("paid", 0, 1), ("paid_amount", 0, 5), ("refused", 2, 1)]);
+    let collected = facts(&[(E::PickedUp, 1_000, None), (E::Cancelled, 2_000, None)]);
+    assert!(!counted(&collected).iter().any(|(name, ..)| *name == "cancelled"));
+    let both = facts(&[(E::Cancelled, 2_000, None), (E::Refused, 3_000, None)]);
+    assert_eq!(counted(&both), [("cancelled", 2, 1)]);
+    let expired = facts(&[(E::Created, 0, Some(5)), (E::Expired, 900_000, None), (E::Paid, 901_000, Some(5))]);
+    assert_eq!(counted(&expired), [("created", 0, 1)], "a late payment is no sale");
+}
+
+#[test]
+fn refunds_count_from_their_own_fields_whenever_they_come() {
+    let paid = [(E::Paid, 0, Some(900)), (E::PickedUp, 60_000, None)];
+    let refunded =
+        facts(&[paid[0], paid[1], (E::Refunded, 86_400_000, Some(200)), (E::Refunded, 90_000_000, Some(100))]);
+    let counts = counted(&refunded);
+    assert!(counts.contains(&("refunded", 86_400, 1)), "an order is refunded once");
+    assert!(counts.contains(&("refunded_amount", 86_400, 200)) && counts.contains(&("refunded_amount", 90_000, 100)));
+    assert!(counts.contains(&("paid_amount", 0, 900)) && counts.contains(&("picked_up", 60, 1)));
+    let alone = facts(&[(E::Refunded, 0, Some(200))]);
+    assert_eq!(
+        counted(&alone),
+        [("refunded", 0, 1), ("refunded_amount", 0, 200)],
+        "of an order that is not held any more"
+    );
+    let twice = (0..40).fold(Facts::default(), |mut facts, _| {
+        facts.hear(&event(E::Refunded, 0, Some(200)), 7, "CNY");
+        facts
+    });
+    assert_eq!(twice, {
+        let mut once = Facts::default();
+        once.hear(&event(E::Refunded, 0, Some(200)), 7, "CNY");
+        once
+    });
+}
+
+#[test]
+fn other_money_is_counted_and_not_summed() {
+    let mut facts = Facts::default();
+    facts.hear(&Event { currency: Some("USD".into()), ..event(E::Paid, 0, Some(900)) }, 1, "CNY");
+    assert_eq!(counted(&facts), [("created", 0, 1), ("other_currency", 0, 1), ("paid", 0, 1)]);
+}
+
+#[test]
+fn days_begin_at_the_chains_own_midnight() {
+    let shanghai = Counting { zone: TimeZone::get("Asia/Shanghai").unwrap(), ..Counting::default() };
+    let evening = UnixMs("2026-11-21T15:59:59Z".parse::<Timestamp>().unwrap().as_millisecond());
+    let (utc, theirs) = (Counting::default().day(evening), shanghai.day(evening));
+    assert_eq!((utc, theirs), (20_778, 20_778));
+    let midnight = evening.plus_ms(1_000);
+    assert_eq!((Counting::default().day(midnight), shanghai.day(midnight)), (20_778, 20_779));
+}
+
+#[test]
+fn a_span_is_told_to_a_fifth() {
+    for seconds in [1_i64, 2, 7, 45, 600, 3_600, 40_000] {
+        let told = span_ms(span_of(seconds * 1000)) / 1000.0;
+        assert!((told / seconds as f64 - 1.0).abs() < 0.2, "{seconds} s are told as {told} s");
+    }
+    assert_eq!((span_of(-5_000), span_of(i64::MAX)), (0, SPANS - 1));
+}
+
+fn kind() -> impl Strategy<Value = E> {
+    prop::sample::select(vec![
+        E::Created,
+        E::Paid,
+        E::Accepted,
+        E::Ready,
+        E::PickedUp,
+        E::Refused,
+        E::Cancelled,
+        E::Refunded,
+        E::Expired,
+    ])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// However often and in whatever order facts are heard, the sums are those of hearing them once, in order.
+    #[test]
+    fn sums_do_not_depend_on_how_the_log_is_read(
+        told in prop::collection::vec((kind(), 0..600_i64, prop::option::of(1..50_i64)), 1..9),
+        heard in prop::collection::vec((0..9_usize, any::<bool>()), 0..40),
+    ) {
+        let counting = Counting::default();
+        let store = Id::new("s1").unwrap();
+        let hear = |facts: &mut Facts, nth: usize| {
+            let (kind, after_s, amount) = &told[nth];
+            facts.hear(&event(*kind, *after_s * 1000, *amount), nth as u64, "CNY");
+        };
+        let mut sums = std::collections::BTreeMap::<(u64, Option<Id>, u16), i64>::new();
+        let (mut facts, mut known) = (Facts::default(), None::<Id>);
+        let in_the_end = (0..told.len()).map(|nth| (nth, true));
+        for (nth, names_store) in heard.iter().map(|(nth, names)| (nth % told.len(), *names)).chain(in_the_end) {
+            let (before, before_store) = (facts.clone(), known.clone());
+            hear(&mut facts, nth);
+            if names_store { known = Some(store.clone()); }
+            for change in changes(Some((&before, before_store.as_ref())), (&facts, known.as_ref()), false, &counting) {
+                *sums.entry((change.minute, change.store, change.cell)).or_default() += change.by;
+            }
+        }
+        sums.retain(|_, sum| *sum != 0);
+        let mut straight = Facts::default();
+        (0..told.len()).for_each(|nth| hear(&mut straight, nth));
+        let mut wanted = std::collections::BTreeMap::new();
+        for change in changes(None, (&straight, Some(&store)), false, &counting) {
+            *wanted.entry((change.minute, change.store, change.cell)).or_default() += change.by;
+        }
+        prop_assert_eq!(sums, wanted);
+    }
+}
