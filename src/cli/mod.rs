@@ -6,6 +6,7 @@ mod demo;
 mod dlq;
 mod doctor;
 mod ledger;
+mod reconcile;
 mod serve;
 
 use std::ffi::OsString;
@@ -33,7 +34,7 @@ Examples:
   orderbell serve --config chain.toml   with a [kafka] section: on Kafka
   orderbell token store 17              a token for a till of store 17
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 the ledger is not whole, 70 the ledger cannot be written or orders
+Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 the ledger is not whole, 5 reconcile found differences, 70 the ledger cannot be written or orders
 cannot be read any more: start again.";
 
 /// Rings a store's bell when an order is paid, and a customer's phone when the pickup code is there.
@@ -88,6 +89,11 @@ enum Command {
     Ledger {
         #[command(subcommand)]
         command: ledger::LedgerCommand,
+    },
+    /// Count the log a second time, and print where the tallies differ. Nothing may run on the ledger.
+    Reconcile {
+        #[command(flatten)]
+        options: reconcile::ReconcileOptions,
     },
     /// Mint a token with the newest key.
     Token {
@@ -220,6 +226,7 @@ pub fn main() -> ExitCode {
         Command::Mapping { command } => config::run_mapping(&command),
         Command::Dlq { command } => dlq::run(&command),
         Command::Ledger { command } => ledger::run(&command),
+        Command::Reconcile { options } => reconcile::run(&options),
         Command::Token { role, id, device, seconds, place } => {
             place.config().and_then(|config| token(&config, role, &id, device.as_deref(), seconds))
         }

@@ -10,6 +10,7 @@ pub mod life;
 pub mod mapping;
 pub mod notices;
 mod outgoing;
+pub mod reconcile;
 pub mod tally;
 pub mod time;
 mod timeline;

@@ -182,6 +182,8 @@ pub(crate) const RING_FROM: &[u8] = b"!ring";
 pub(crate) const REBUILDING: &[u8] = b"!rebuilding";
 pub(crate) const FORMAT: &[u8] = b"!format";
 pub(crate) const EPOCH: &[u8] = b"!epoch";
+/// Events that the log got before this moment are not counted: the ledger was made, or began to count, then.
+pub(crate) const COUNTED_FROM: &[u8] = b"!counted";
 pub(crate) const LEDGER_ID: &[u8] = b"!id";
 /// The newest seq that was given out, over all mailboxes.
 pub(crate) const SEQ: &[u8] = b"!seq";

@@ -16,6 +16,7 @@ mod letters;
 mod mailbox;
 mod opening;
 mod outbox;
+mod rest;
 mod seams;
 mod space;
 mod stage;
@@ -46,6 +47,7 @@ pub use keys::OrderKey;
 pub use letters::{Kept, KeptLetter};
 use mailbox::Mailbox;
 pub use outbox::{Emit, Waiting};
+pub use rest::AtRest;
 use space::{Bounds, Guard, Room};
 use stream::{Growth, StreamSource};
 pub use tally::{Cells, Tally, Window};
@@ -183,7 +185,7 @@ impl Ledger {
         let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
         let (disk, doubt) = opening::open_whole(dir, options)?;
         let disk = Arc::new(disk);
-        let known = opening::know(&disk, dir, doubt)?;
+        let known = opening::know(&disk, dir, doubt, options.state_retention_ms)?;
         for row in tally::all(&disk.view()) {
             let (shadow, window, cells) = row.map_err(broken)?;
             board.stands(shadow, &window, &cells, disk.newest());

@@ -8,6 +8,9 @@ use super::outbox::Emit;
 use super::whole::{self, Whole};
 use super::{FORMAT, LedgerOptions, OpenError, committer, keys, mailbox};
 
+/// The first format with tallies.
+const COUNTING_SINCE: u32 = 3;
+
 /// What a ledger knows of itself.
 pub(super) struct Known {
     pub(super) epoch: u32,
@@ -63,7 +66,7 @@ pub(super) fn open_whole(dir: &Path, options: LedgerOptions) -> Result<(Disk, Op
     let mut batch = next.batch();
     saved.iter().for_each(|(key, value)| batch.put(Space::Meta, key, value));
     batch.commit().map_err(broken)?;
-    know(&next, dir, Some(why.clone()))?;
+    know(&next, dir, Some(why.clone()), options.state_retention_ms)?;
     drop((next, disk));
     let aside = whole::set_aside(&path, committer::now().0).map_err(io)?;
     std::fs::rename(&next_path, &path).map_err(io)?;
@@ -75,7 +78,12 @@ pub(super) fn open_whole(dir: &Path, options: LedgerOptions) -> Result<(Disk, Op
 }
 
 /// Reads what the ledger knows of itself, or makes it. With a doubt, a new epoch begins.
-pub(super) fn know(disk: &Disk, dir: &Path, doubt: Option<String>) -> Result<Known, OpenError> {
+pub(super) fn know(
+    disk: &Disk,
+    dir: &Path,
+    doubt: Option<String>,
+    state_retention_ms: i64,
+) -> Result<Known, OpenError> {
     let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
     let view = disk.view();
     let row = |key: &[u8]| view.row(Space::Meta, key).map_err(broken);
@@ -90,6 +98,8 @@ pub(super) fn know(disk: &Disk, dir: &Path, doubt: Option<String>) -> Result<Kno
         let mut batch = disk.batch();
         batch.put(Space::Meta, keys::FORMAT, &FORMAT.to_be_bytes());
         batch.put(Space::Meta, keys::LEDGER_ID, id.as_bytes());
+        // What is older is not read.
+        batch.put(Space::Meta, keys::COUNTED_FROM, &now.plus_ms(-state_retention_ms).0.to_be_bytes());
         let epoch = whole::begin_epoch(&mut batch, old_epoch, doubt.as_deref(), disk.newest());
         batch.commit().map_err(broken)?;
         return Ok(Known { epoch, id, seq: 0, letters: 0, doubt });
@@ -102,6 +112,9 @@ pub(super) fn know(disk: &Disk, dir: &Path, doubt: Option<String>) -> Result<Kno
         // What the older one wrote is read as it is; from now on it is not to be opened by an older program.
         let mut batch = disk.batch();
         batch.put(Space::Meta, keys::FORMAT, &FORMAT.to_be_bytes());
+        if found < COUNTING_SINCE {
+            batch.put(Space::Meta, keys::COUNTED_FROM, &committer::now().0.to_be_bytes());
+        }
         batch.commit().map_err(broken)?;
     }
     let (epoch, doubt) = if doubt.is_some() {

@@ -73,7 +73,7 @@ pub(crate) fn parts(row: &Bytes) -> Option<(i64, Bytes, Bytes, Bytes)> {
     Some((timestamp(row), key, content_type, value))
 }
 
-fn decode(part: &Part, offset: Offset, row: Vec<u8>) -> Option<Record> {
+pub(super) fn decode(part: &Part, offset: Offset, row: Vec<u8>) -> Option<Record> {
     let (timestamp_ms, key, content_type, value) = parts(&Bytes::from(row))?;
     Some(Record {
         part: part.clone(),

@@ -52,3 +52,4 @@ mod sockets;
 mod steps;
 #[cfg(feature = "real-kafka")]
 mod topics;
+mod wall;
