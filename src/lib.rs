@@ -11,6 +11,7 @@ pub mod ingest;
 pub mod ledger;
 pub mod net;
 pub mod observe;
+pub mod pages;
 pub mod server;
 pub mod stream;
 pub mod wall;

@@ -6,6 +6,7 @@ mod events;
 mod letters;
 mod listener;
 mod orders;
+mod pages;
 mod poll;
 mod reply;
 pub mod tokens;
@@ -273,7 +274,7 @@ impl Net {
 
     /// The public routes.
     pub fn routes(self: &Arc<Self>) -> Router {
-        Router::new()
+        pages::with(Router::new(), crate::pages::PUBLIC)
             .route("/v1/ws", get(upgrade::upgrade))
             .route("/v1/notices", get(poll::poll))
             .route("/v1/orders", get(orders::open))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use orderbell_lab::Process;
 
-use crate::chain::{Bell, soon};
+use crate::chain::{Bell, soon, until};
 
 /// An fsync that is held is held for this long.
 const HOLD: Duration = Duration::from_secs(3);
@@ -38,6 +38,13 @@ async fn while_an_fsync_is_held_nothing_is_heard_and_nothing_answered() {
             began.elapsed()
         })
     };
+    let showing = {
+        let bell = bell.clone();
+        tokio::spawn(async move {
+            until("the wall shows it", async || crate::wall::look(&bell).await.today.paid == 2).await;
+            began.elapsed()
+        })
+    };
     // A poll meanwhile reads only what is durable.
     let page = bell.polls("1", "looker", Some(first.position), 0).await;
     assert!(page.notices.is_empty() && page.head == first.position);
@@ -48,6 +55,8 @@ async fn while_an_fsync_is_held_nothing_is_heard_and_nothing_answered() {
     assert!(logged >= HOLD, "answered after {logged:?}, before its fsync returned");
     // Two batches, one after the other: the event, then its notice.
     assert!(rung >= HOLD * 2, "rung after {rung:?}, before its fsync returned");
+    let shown = showing.await.unwrap();
+    assert!(shown >= HOLD * 2, "shown on the wall after {shown:?}, before its fsync returned");
     strace.kill();
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn config() -> &'static str {
     Box::leak(zone.replace("+0\"", "\"").into_boxed_str())
 }
 
-async fn look(bell: &Bell) -> Wall {
+pub(crate) async fn look(bell: &Bell) -> Wall {
     let answer = bell.http.ask("/v1/wall", &bell.token("wall", "lobby")).await.unwrap();
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     serde_json::from_slice(&answer.body).unwrap()

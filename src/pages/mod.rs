@@ -1,0 +1,70 @@
+//! The pages, inside the binary: plain ES modules, styles, one typeface. Nothing is fetched from elsewhere, nothing is built.
+//!
+//! A table of files by address; `net` serves them. Refused: a framework and a build (Node in every source build of a Rust project), a crate
+//! that embeds folders (this is a dozen files, and which address gives which file should stand somewhere).
+
+/// One file of the pages.
+#[derive(Clone, Copy, Debug)]
+pub struct File {
+    /// Its address.
+    pub path: &'static str,
+    /// Its media type.
+    pub media: &'static str,
+    /// Its bytes.
+    pub bytes: &'static [u8],
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+const FONT: &str = "font/woff2";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+macro_rules! files {
+    ($($path:literal: $media:ident = $file:literal),* $(,)?) => {
+        &[$(File { path: $path, media: $media, bytes: include_bytes!($file) }),*]
+    };
+}
+
+/// What the public listener shows.
+pub const PUBLIC: &[File] = files! {
+    "/wall/": HTML = "wall/index.html",
+    "/assets/wall.css": CSS = "wall/wall.css",
+    "/assets/wall.js": JS = "wall/wall.js",
+    "/assets/curve.js": JS = "wall/curve.js",
+    "/assets/feed.js": JS = "wall/feed.js",
+    "/assets/figures.js": JS = "shared/figures.js",
+    "/assets/words.js": JS = "shared/words.js",
+    "/assets/look.css": CSS = "shared/look.css",
+    "/assets/bell.svg": SVG = "shared/bell.svg",
+    "/assets/uplot.js": JS = "vendor/uplot.js",
+    "/assets/uplot.css": CSS = "vendor/uplot.css",
+    "/assets/inter.woff2": FONT = "vendor/inter.woff2",
+    "/assets/LICENSES.txt": TEXT = "vendor/LICENSES.txt",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_ask_for_nothing_that_is_not_here() {
+        for file in PUBLIC.iter().filter(|file| [HTML, CSS, JS].contains(&file.media)) {
+            let text = std::str::from_utf8(file.bytes).unwrap();
+            for asset in text.split("/assets/").skip(1) {
+                let name = asset.split(['"', '\'', ')', '`']).next().unwrap();
+                let path = format!("/assets/{name}");
+                assert!(PUBLIC.iter().any(|known| known.path == path), "{} asks for {path}", file.path);
+            }
+            let elsewhere = ["src=\"http", "href=\"http", "url(http", "url(\"http", "from \"http"];
+            assert!(!elsewhere.iter().any(|word| text.contains(word)), "{} asks somebody else", file.path);
+        }
+    }
+
+    #[test]
+    fn the_typeface_is_small() {
+        let font = PUBLIC.iter().find(|file| file.media == FONT).unwrap();
+        assert!(font.bytes.len() <= 80 * 1024, "{}", font.bytes.len());
+    }
+}

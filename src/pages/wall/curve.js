@@ -1,0 +1,167 @@
+// Today's curve against yesterday's: no grid but the baseline and one labelled line, names at the ends of the lines. Drawn by uPlot.
+
+import { count } from "/assets/figures.js";
+import { word } from "/assets/words.js";
+
+/** Minutes that one point of the line is the mean of: below it a minute's chance shows more than the day's shape. */
+const SMOOTH_MINUTES = 5;
+const DAY_MINUTES = 1_440;
+
+/** The trailing mean; the last minute has only begun and is left out. */
+export function smooth(orders, whole) {
+  const until = whole ? orders.length : Math.max(orders.length - 1, 0);
+  const means = [];
+  let sum = 0;
+  for (let minute = 0; minute < until; minute += 1) {
+    sum += orders[minute] - (minute >= SMOOTH_MINUTES ? orders[minute - SMOOTH_MINUTES] : 0);
+    means.push(sum / Math.min(minute + 1, SMOOTH_MINUTES));
+  }
+  return means;
+}
+
+/** A round number a little above. */
+function above(number) {
+  const step = 10 ** Math.floor(Math.log10(Math.max(number, 1)));
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((times) => times * step).find((round) => round >= number) ?? number;
+}
+
+const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** A chart in `element`; call what comes back with the curves. */
+export function chart(element) {
+  let plot = null;
+  let shown = null;
+  let made = "";
+
+  const draw = () => {
+    if (!shown) {
+      return;
+    }
+    const { width, height } = element.getBoundingClientRect();
+    if (width < 40 || height < 40) {
+      return;
+    }
+    const minutes = Math.max(DAY_MINUTES, shown.yesterday.orders.length, shown.today.orders.length);
+    const today = smooth(shown.today.orders, false);
+    const yesterday = smooth(shown.yesterday.orders, true);
+    const x = Array.from({ length: minutes + 1 }, (_, minute) => minute);
+    const fill = (line) => x.map((minute) => line[minute] ?? null);
+    const top = above(Math.max(1, ...today, ...yesterday) * 1.06);
+    const data = [x, fill(yesterday), fill(today)];
+    const size = Math.max(11, Math.min(height / 11, width / 46));
+    const key = [Math.round(width), Math.round(height), top, minutes, style("--ink"), word("today")].join();
+    if (plot && key === made) {
+      plot.setData(data, false);
+      plot.redraw(false);
+      return;
+    }
+    plot?.destroy();
+    made = key;
+    plot = make(element, { width, height, size, top, minutes, data });
+  };
+
+  new ResizeObserver(draw).observe(element);
+  return {
+    show(curves) {
+      shown = curves;
+      draw();
+    },
+    redraw() {
+      made = "";
+      draw();
+    },
+  };
+}
+
+function make(element, { width, height, size, top, minutes, data }) {
+  const [ink, quiet, line, orders] = ["--ink", "--quiet", "--line", "--orders"].map(style);
+  const family = getComputedStyle(document.body).fontFamily;
+  const names = (plot) => {
+    const { ctx } = plot;
+    const dpr = devicePixelRatio;
+    ctx.save();
+    ctx.font = `${size * dpr}px ${family}`;
+    ctx.textBaseline = "middle";
+    // One line, labelled: the rest is shape.
+    const y = plot.valToPos(top, "y", true);
+    ctx.strokeStyle = line;
+    ctx.lineWidth = dpr;
+    ctx.beginPath();
+    ctx.moveTo(plot.bbox.left, y);
+    ctx.lineTo(plot.bbox.left + plot.bbox.width, y);
+    ctx.stroke();
+    ctx.fillStyle = quiet;
+    ctx.textAlign = "left";
+    ctx.fillText(count(top), plot.bbox.left, y + size * dpr * 0.8);
+    const last = (series) => {
+      const values = plot.data[series];
+      let at = values.length - 1;
+      while (at > 0 && values[at] === null) {
+        at -= 1;
+      }
+      return [plot.valToPos(at, "x", true), plot.valToPos(values[at] ?? 0, "y", true), at];
+    };
+    const right = plot.bbox.left + plot.bbox.width;
+    const label = (text, px, py, colour) => {
+      ctx.fillStyle = colour;
+      const wide = ctx.measureText(text).width;
+      const room = px + wide + size * dpr * 1.2 < right;
+      ctx.textAlign = room ? "left" : "right";
+      const bounded = Math.min(Math.max(py, plot.bbox.top + size * dpr), plot.bbox.top + plot.bbox.height - size * dpr * 0.7);
+      ctx.fillText(text, room ? px + size * dpr * 0.7 : px - size * dpr * 0.7, bounded);
+    };
+    if (plot.data[2][0] !== null) {
+      const [px, py] = last(2);
+      ctx.fillStyle = orders;
+      ctx.beginPath();
+      ctx.arc(px, py, size * dpr * 0.28, 0, 2 * Math.PI);
+      ctx.fill();
+      label(word("today"), px, py, ink);
+    }
+    if (plot.data[1].some((value) => value > 0)) {
+      // At the line's own evening, where today's line is not yet, or below it.
+      const at = Math.floor(minutes * 0.985);
+      const value = plot.data[1][at] ?? 0;
+      ctx.textAlign = "right";
+      ctx.fillStyle = quiet;
+      const py = plot.valToPos(value, "y", true) - size * dpr * 0.9;
+      ctx.fillText(word("yesterday"), right, Math.max(py, plot.bbox.top + size * dpr * 2));
+    }
+    ctx.restore();
+  };
+  const hours = (_plot, splits) => splits.map((minute) => (minute === minutes ? "24" : String(minute / 60)));
+  const step = width < 420 ? 360 : 180;
+  return new uPlot(
+    {
+      width,
+      height,
+      padding: [size * 0.6, size * 0.2, 0, size * 0.2],
+      cursor: { show: false },
+      legend: { show: false },
+      select: { show: false },
+      scales: { x: { time: false, range: [0, minutes] }, y: { range: [0, top] } },
+      axes: [
+        {
+          stroke: quiet,
+          font: `${size}px ${family}`,
+          size: size * 2,
+          gap: size * 0.5,
+          grid: { show: false },
+          ticks: { show: false },
+          border: { show: true, stroke: line, width: 1 },
+          splits: () => Array.from({ length: Math.floor(minutes / step) + 1 }, (_, nth) => nth * step),
+          values: hours,
+        },
+        { show: false },
+      ],
+      series: [
+        {},
+        { stroke: quiet, width: Math.max(1, size / 16), points: { show: false }, alpha: 0.75 },
+        { stroke: ink, width: Math.max(2, size / 7), points: { show: false } },
+      ],
+      hooks: { draw: [names] },
+    },
+    data,
+    element,
+  );
+}
