@@ -1,6 +1,6 @@
 // Numbers as people read them: grouped, with tabular digits, money in its own currency, times in the chain's zone.
 
-import { locale, shownLanguage } from "/assets/words.js";
+import { locale, shownLanguage, word } from "/assets/words.js";
 
 const made = new Map();
 
@@ -24,6 +24,9 @@ export function count(number) {
 /** An amount in the smallest unit as short money: "CNY 38.4 M", in Chinese with 万 and 亿. */
 export function money(amount, currency, digits) {
   const value = amount / 10 ** digits;
+  if (value < (shownLanguage() === "zh" ? 100_000 : 1_000_000)) {
+    return `${currency}\u00a0${count(value)}`;
+  }
   const short = formatter("NumberFormat", { notation: "compact", maximumSignificantDigits: 4 }).format(value);
   return `${currency}\u00a0${shownLanguage() === "zh" ? short : short.replace(/([A-Z])$/, "\u2009$1")}`;
 }
@@ -39,9 +42,9 @@ export function share(now, before) {
 /** A length of time in one unit: 8 s, 3 min, 2 h. */
 export function span(ms) {
   const seconds = ms / 1000;
-  const [value, unit] =
-    seconds < 90 ? [seconds, "second"] : seconds < 5400 ? [seconds / 60, "minute"] : [seconds / 3600, "hour"];
-  return formatter("NumberFormat", { style: "unit", unit, unitDisplay: "short", maximumFractionDigits: value < 10 && unit !== "second" ? 1 : 0 }).format(value);
+  const [value, unit] = seconds < 90 ? [seconds, "s"] : seconds < 5400 ? [seconds / 60, "min"] : [seconds / 3600, "h"];
+  const digits = value < 10 && unit !== "s" ? 1 : 0;
+  return `${formatter("NumberFormat", { maximumFractionDigits: digits }).format(value)}\u2009${word(unit)}`;
 }
 
 /** 14:32:07 in the chain's zone. */

@@ -107,8 +107,10 @@ function make(element, { width, height, size, top, minutes, data }) {
       const wide = ctx.measureText(text).width;
       const room = px + wide + size * dpr * 1.2 < right;
       ctx.textAlign = room ? "left" : "right";
-      const bounded = Math.min(Math.max(py, plot.bbox.top + size * dpr), plot.bbox.top + plot.bbox.height - size * dpr * 0.7);
-      ctx.fillText(text, room ? px + size * dpr * 0.7 : px - size * dpr * 0.7, bounded);
+      // Behind the line's end there is nothing; where there is no room, above it.
+      const free = room ? py : py - size * dpr * 1.1;
+      const bounded = Math.min(Math.max(free, plot.bbox.top + size * dpr), plot.bbox.top + plot.bbox.height - size * dpr * 0.7);
+      ctx.fillText(text, room ? px + size * dpr * 0.7 : Math.min(px + wide / 2, right), bounded);
     };
     if (plot.data[2][0] !== null) {
       const [px, py] = last(2);
@@ -119,13 +121,19 @@ function make(element, { width, height, size, top, minutes, data }) {
       label(word("today"), px, py, ink);
     }
     if (plot.data[1].some((value) => value > 0)) {
-      // At the line's own evening, where today's line is not yet, or below it.
-      const at = Math.floor(minutes * 0.985);
-      const value = plot.data[1][at] ?? 0;
-      ctx.textAlign = "right";
+      const [todayX] = last(2);
+      let [px, py] = last(1);
+      if (right - todayX < size * dpr * 9) {
+        // Both lines end here: yesterday is named where it was highest, beside the slope.
+        const at = plot.data[1].indexOf(Math.max(...plot.data[1]));
+        [px, py] = [plot.valToPos(at, "x", true) + size * dpr * 2.2, plot.valToPos(plot.data[1][at], "y", true)];
+        ctx.textAlign = px + size * dpr * 5 < right ? "left" : "right";
+      } else {
+        ctx.textAlign = "right";
+        py -= size * dpr * 0.9;
+      }
       ctx.fillStyle = quiet;
-      const py = plot.valToPos(value, "y", true) - size * dpr * 0.9;
-      ctx.fillText(word("yesterday"), right, Math.max(py, plot.bbox.top + size * dpr * 2));
+      ctx.fillText(word("yesterday"), px, Math.max(py, plot.bbox.top + size * dpr * 0.8));
     }
     ctx.restore();
   };
@@ -135,7 +143,7 @@ function make(element, { width, height, size, top, minutes, data }) {
     {
       width,
       height,
-      padding: [size * 0.6, size * 0.2, 0, size * 0.2],
+      padding: [size * 0.6, size * 0.75, 0, size * 0.75],
       cursor: { show: false },
       legend: { show: false },
       select: { show: false },
