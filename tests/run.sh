@@ -25,6 +25,8 @@ need curl curl
 need python3 python3
 need node nodejs
 need npm npm
+need chromium chromium
+fc-list 2>/dev/null | grep -qi 'noto sans cjk' || missing+=(fontconfig fonts-noto-cjk)
 python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 if [ ${#missing[@]} -gt 0 ]; then
   say "installing ${missing[*]}"
@@ -53,6 +55,15 @@ if [ ! -f "$outside/.complete" ] || ! cmp -s tests/outside/package-lock.json "$o
     --root-user-action=ignore \
     --target "$outside/python" -r requirements.txt)
   touch "$outside/.complete"
+fi
+
+pages=$root/.cache/pages
+if [ ! -f "$pages/.complete" ] || ! cmp -s tests/pages/package-lock.json "$pages/package-lock.json"; then
+  say "fetching what drives the pages"
+  rm -rf "$pages"; mkdir -p "$pages"
+  cp tests/pages/package.json tests/pages/package-lock.json "$pages"
+  (cd "$pages" && npm ci --silent --no-audit --no-fund)
+  touch "$pages/.complete"
 fi
 
 say "format"

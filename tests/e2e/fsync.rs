@@ -58,7 +58,8 @@ async fn while_an_fsync_is_held_nothing_is_heard_and_nothing_answered() {
     // Two batches, one after the other: the event, then its notice.
     assert!(rung >= HOLD * 2, "rung after {rung:?}, before its fsync returned");
     let shown = showing.await.unwrap();
-    assert!(shown >= HOLD * 2, "shown on the wall after {shown:?}, before its fsync returned");
+    // Counted in the batch behind the one that was answered, whatever else was written before.
+    assert!(shown >= logged + HOLD / 2, "shown on the wall after {shown:?}, before its fsync returned");
     strace.kill();
 }
 

@@ -44,6 +44,8 @@ mod ledger;
 mod members;
 #[cfg(feature = "real-kafka")]
 mod outside;
+#[cfg(feature = "real-kafka")]
+mod pages;
 mod reload;
 mod resync;
 mod ring;

@@ -3,18 +3,36 @@
 import { count } from "/assets/figures.js";
 import { word } from "/assets/words.js";
 
-/** Minutes that one point of the line is the mean of: below it a minute's chance shows more than the day's shape. */
-const SMOOTH_MINUTES = 5;
+/** Minutes that one point of the line may be the mean of, and how many orders there should be in them at the peak: with fewer, chance shows
+ * more than the day's shape. */
+const SMOOTH_MINUTES = [5, 15, 30];
+const SMOOTH_ORDERS = 60;
 const DAY_MINUTES = 1_440;
 
+/** As few minutes as show a shape. */
+function minutesOf(...curves) {
+  const busiest = Math.max(1 / 60, ...curves.map((orders) => peak(orders)));
+  return SMOOTH_MINUTES.find((minutes) => busiest * minutes >= SMOOTH_ORDERS) ?? SMOOTH_MINUTES.at(-1);
+}
+
+/** The busiest hour's orders a minute. */
+function peak(orders) {
+  let [sum, most] = [0, 0];
+  orders.forEach((one, minute) => {
+    sum += one - (orders[minute - 60] ?? 0);
+    most = Math.max(most, sum / 60);
+  });
+  return most;
+}
+
 /** The trailing mean; the last minute has only begun and is left out. */
-export function smooth(orders, whole) {
+export function smooth(orders, minutes, whole) {
   const until = whole ? orders.length : Math.max(orders.length - 1, 0);
   const means = [];
   let sum = 0;
   for (let minute = 0; minute < until; minute += 1) {
-    sum += orders[minute] - (minute >= SMOOTH_MINUTES ? orders[minute - SMOOTH_MINUTES] : 0);
-    means.push(sum / Math.min(minute + 1, SMOOTH_MINUTES));
+    sum += orders[minute] - (orders[minute - minutes] ?? 0);
+    means.push(sum / Math.min(minute + 1, minutes));
   }
   return means;
 }
@@ -42,8 +60,9 @@ export function chart(element) {
       return;
     }
     const minutes = Math.max(DAY_MINUTES, shown.yesterday.orders.length, shown.today.orders.length);
-    const today = smooth(shown.today.orders, false);
-    const yesterday = smooth(shown.yesterday.orders, true);
+    const mean = minutesOf(shown.today.orders, shown.yesterday.orders);
+    const today = smooth(shown.today.orders, mean, false);
+    const yesterday = smooth(shown.yesterday.orders, mean, true);
     const x = Array.from({ length: minutes + 1 }, (_, minute) => minute);
     const fill = (line) => x.map((minute) => line[minute] ?? null);
     const top = above(Math.max(1, ...today, ...yesterday) * 1.06);
@@ -74,7 +93,7 @@ export function chart(element) {
 }
 
 function make(element, { width, height, size, top, minutes, data }) {
-  const [ink, quiet, line, orders] = ["--ink", "--quiet", "--line", "--orders"].map(style);
+  const [ink, quiet, line, orders, ground] = ["--ink", "--quiet", "--line", "--orders", "--ground"].map(style);
   const family = getComputedStyle(document.body).fontFamily;
   const names = (plot) => {
     const { ctx } = plot;
@@ -102,15 +121,23 @@ function make(element, { width, height, size, top, minutes, data }) {
       return [plot.valToPos(at, "x", true), plot.valToPos(values[at] ?? 0, "y", true), at];
     };
     const right = plot.bbox.left + plot.bbox.width;
-    const label = (text, px, py, colour) => {
+    // A name keeps the line behind it away from its letters.
+    const write = (text, px, py, colour) => {
+      ctx.lineWidth = size * dpr * 0.45;
+      ctx.lineJoin = "round";
+      ctx.strokeStyle = ground;
+      ctx.strokeText(text, px, py);
       ctx.fillStyle = colour;
+      ctx.fillText(text, px, py);
+    };
+    const label = (text, px, py, colour) => {
       const wide = ctx.measureText(text).width;
       const room = px + wide + size * dpr * 1.2 < right;
       ctx.textAlign = room ? "left" : "right";
       // Behind the line's end there is nothing; where there is no room, above it.
-      const free = room ? py : py - size * dpr * 1.1;
+      const free = room ? py : py - size * dpr * 1.7;
       const bounded = Math.min(Math.max(free, plot.bbox.top + size * dpr), plot.bbox.top + plot.bbox.height - size * dpr * 0.7);
-      ctx.fillText(text, room ? px + size * dpr * 0.7 : Math.min(px + wide / 2, right), bounded);
+      write(text, room ? px + size * dpr * 0.7 : Math.min(px + wide / 2, right), bounded, colour);
     };
     if (plot.data[2][0] !== null) {
       const [px, py] = last(2);
@@ -132,8 +159,7 @@ function make(element, { width, height, size, top, minutes, data }) {
         ctx.textAlign = "right";
         py -= size * dpr * 0.9;
       }
-      ctx.fillStyle = quiet;
-      ctx.fillText(word("yesterday"), px, Math.max(py, plot.bbox.top + size * dpr * 0.8));
+      write(word("yesterday"), px, Math.max(py, plot.bbox.top + size * dpr * 0.8), quiet);
     }
     ctx.restore();
   };

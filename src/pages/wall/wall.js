@@ -218,19 +218,19 @@ function age() {
 }
 
 function asksForToken() {
-  const form = by("sign-in");
+  const place = by("sign-in");
   const refused = localStorage.getItem(TOKEN) !== null;
   localStorage.removeItem(TOKEN);
-  form.hidden = false;
+  place.hidden = false;
   wallElement.hidden = true;
-  form.querySelector("p").textContent = refused ? word("wrongToken") : word("signInWhy");
+  by("sign-in-why").textContent = refused ? word("wrongToken") : word("signInWhy");
   by("token").focus();
   return new Promise((done) => {
-    form.onsubmit = (event) => {
+    place.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
       localStorage.setItem(TOKEN, by("token").value.trim());
       by("token").value = "";
-      form.hidden = true;
+      place.hidden = true;
       wallElement.hidden = false;
       done();
     };

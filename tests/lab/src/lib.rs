@@ -79,7 +79,15 @@ impl Process {
     pub fn start(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(program);
         command.args(args).envs(env.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program can be started");
+        Self::follow(command.spawn().expect("the program can be started"))
+    }
+
+    /// A program that was started, with its outputs piped.
+    ///
+    /// # Panics
+    /// When they are not.
+    #[must_use]
+    pub fn follow(mut child: Child) -> Self {
         let (out, err) = (Output::default(), Output::default());
         out.follow(child.stdout.take().expect("its output is piped"));
         err.follow(child.stderr.take().expect("its output is piped"));

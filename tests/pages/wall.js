@@ -1,0 +1,170 @@
+// The wall in a real Chromium. `node wall.js BASE SHOTS`; tokens come in the environment. It asks whoever runs it to stop and start the server:
+// a line "stop the server" or "start the server" on its output, answered by a line on its input.
+
+import { createInterface } from "node:readline";
+import { accessible, check, fault, finish, laidOut, launch, open, PATIENCE_MS, spoken } from "./browser.js";
+
+const [base, shots] = process.argv.slice(2);
+const { PRODUCER_TOKEN, WALL_TOKEN } = process.env;
+const SIZES = [
+  [1920, 1080],
+  [1366, 768],
+  [3840, 1080],
+  [390, 844],
+];
+const BLOCKS = ["header", ".hero .figure", "#hero-name", ".under", ".curve h2", ".stores", ".cities", ".funnel", ".reach"];
+
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+async function please(what) {
+  console.log(what);
+  await answers.next();
+}
+
+let number = 0;
+async function pays() {
+  number += 1;
+  const body = JSON.stringify({ type: "order.paid", order: `late-${number}`, id: `late-${number}`, store: "7", amount: 1000, time: Date.now() });
+  const headers = { authorization: `Bearer ${PRODUCER_TOKEN}`, "content-type": "application/json" };
+  const answer = await fetch(`${base}/v1/events`, { method: "POST", headers, body });
+  check(answer.ok, `an order was not taken: ${answer.status}`);
+}
+
+const figure = (page) => page.evaluate(() => Number(document.querySelector("#orders").textContent.replace(/\D/g, "")));
+const shows = (page, orders) =>
+  page.waitForFunction((wanted) => document.querySelector("#orders").textContent.replace(/\D/g, "") === String(wanted), orders);
+const state = (page, wanted) => page.waitForFunction((name) => document.querySelector(".wall").dataset.state === name, wanted);
+
+async function signsIn(page) {
+  await page.goto(`${base}/wall/?lang=en`);
+  await page.locator("#sign-in").waitFor();
+  await accessible(page, "sign-in");
+  await page.screenshot({ path: `${shots}/wall-sign-in.png` });
+  await page.locator("#token").fill("not a token");
+  await page.getByRole("button", { name: "Show the wall" }).click();
+  await page.getByText("That token is not taken.").waitFor();
+  await page.locator("#token").fill(WALL_TOKEN);
+  await page.getByRole("button", { name: "Show the wall" }).click();
+  await page.waitForFunction(() => /\d/.test(document.querySelector("#orders").textContent));
+  check(!page.url().includes(WALL_TOKEN), "the token is in the address");
+}
+
+/** Every size in both languages and themes: fit to be seen, read and heard. */
+async function looksRight(browser, storage) {
+  for (const [width, height] of SIZES) {
+    for (const lang of ["en", "zh"]) {
+      for (const theme of ["dark", "light"]) {
+        const name = `wall-${width}x${height}-${lang}-${theme}`;
+        const page = await open(browser, base, name, { viewport: { width, height }, storageState: storage });
+        await page.goto(`${base}/wall/?lang=${lang}&theme=${theme}`);
+        await page.waitForFunction(() => /\d/.test(document.querySelector("#orders").textContent));
+        await page.locator("#chart canvas").waitFor();
+        await page.evaluate(() => document.fonts.ready);
+        await spoken(page, name, lang);
+        await laidOut(page, name, { blocks: BLOCKS, scrolls: width < 760 });
+        if (width === 1366 || width < 760) {
+          await accessible(page, name);
+        }
+        await page.screenshot({ path: `${shots}/${name}.png`, fullPage: width < 760 });
+        await page.context().close();
+      }
+    }
+  }
+}
+
+/** What happens shows by itself; keys reach everything; each chart has its table. */
+async function lives(page) {
+  const before = await figure(page);
+  await pays();
+  await shows(page, before + 1);
+  await page.evaluate(() => {
+    globalThis.least = [];
+    new MutationObserver(() => globalThis.least.push(Number(document.querySelector("#orders").textContent.replace(/\D/g, "")))).observe(
+      document.querySelector("#orders"),
+      { childList: true, characterData: true, subtree: true },
+    );
+  });
+  await page.keyboard.press("Tab");
+  const reached = [];
+  for (let times = 0; times < 4; times += 1) {
+    reached.push(await page.evaluate(() => document.activeElement.id));
+    const outlined = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle !== "none");
+    check(outlined, `the focus on ${reached.at(-1)} is not seen`);
+    await page.keyboard.press("Tab");
+  }
+  check(reached.join() === "lang,theme,tables,full", `keys reach ${reached.join()}`);
+  await page.locator("#tables").press("Enter");
+  const hours = await page.locator("#chart-table tbody tr").count();
+  check(hours >= 1 && (await page.locator("#chart").isHidden()), "the curve has no table");
+  await accessible(page, "wall with tables");
+  await page.locator("#tables").press("Enter");
+  await page.locator("#lang").press("Enter");
+  await spoken(page, "wall after a change of language", "zh");
+  await page.locator("#lang").press("Enter");
+}
+
+/** A server that stops is seen on the screen; one that is back is followed again, and no figure ran backwards meanwhile. */
+async function survives(page) {
+  page.expected.push(/ERR_CONNECTION|Failed to load resource|ERR_INCOMPLETE|network error/i);
+  await please("stop the server");
+  await page.clock.fastForward(6_000);
+  await state(page, "amber");
+  check(/data is \d+ s old/.test(await page.locator("#age").textContent()), "amber is not spelled out");
+  await page.clock.fastForward(40_000);
+  await state(page, "red");
+  check(/no new data since \d\d:\d\d:\d\d/.test(await page.locator("#age").textContent()), "red does not say since when");
+  await accessible(page, "wall without a server");
+  await page.screenshot({ path: `${shots}/wall-red.png` });
+  const before = await figure(page);
+  await please("start the server");
+  await pays();
+  const until = Date.now() + PATIENCE_MS;
+  while ((await figure(page)) <= before && Date.now() < until) {
+    // The page waits by its own clock, which runs as fast as it is told to.
+    await page.clock.fastForward(2_000);
+    await page.waitForTimeout(50);
+  }
+  await shows(page, before + 1);
+  const told = await page.evaluate(() => globalThis.least);
+  check(told.length > 0 && told.every((one, nth) => nth === 0 || told[nth - 1] <= one), `figures ran backwards: ${told}`);
+}
+
+/** Whoever wants nothing to move sees figures change, and nothing else. */
+async function stands(browser, storage) {
+  const page = await open(browser, base, "wall without motion", { reducedMotion: "reduce", storageState: storage });
+  await page.goto(`${base}/wall/?lang=en`);
+  await page.waitForFunction(() => /\d/.test(document.querySelector("#orders").textContent));
+  const before = await figure(page);
+  await page.evaluate(() => {
+    globalThis.steps = new Set();
+    new MutationObserver(() => globalThis.steps.add(document.querySelector("#orders").textContent)).observe(document.querySelector("#orders"), {
+      childList: true,
+      characterData: true,
+      subtree: true,
+    });
+  });
+  for (let times = 0; times < 5; times += 1) {
+    await pays();
+  }
+  await shows(page, before + 5);
+  check((await page.evaluate(() => document.getAnimations().length)) === 0, "something moves");
+  const between = await page.evaluate(() => [...globalThis.steps].map((text) => Number(text.replace(/\D/g, ""))));
+  check(between.every((one) => Number.isInteger(one) && one <= before + 5), `figures rolled: ${between}`);
+  await page.context().close();
+}
+
+const browser = await launch();
+try {
+  const page = await open(browser, base, "wall", { viewport: { width: 1366, height: 768 } });
+  page.expected.push(/401/);
+  await page.clock.install();
+  await page.clock.resume();
+  await signsIn(page);
+  const storage = await page.context().storageState();
+  await looksRight(browser, storage);
+  await lives(page);
+  await stands(browser, storage);
+  await survives(page);
+} catch (error) {
+  fault(error.stack);
+}
+await finish(browser);
