@@ -1,5 +1,7 @@
 //! `orderbell bench`: figures by hand, never in a test. Each load is bounded in count and time and goes to loopback only.
 
+mod wall;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -45,6 +47,18 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
         connections: u64,
     },
+    /// Viewers of the wall by server-sent events, while orders come: the rate that each is shown, and what one costs.
+    Wall {
+        /// How many viewers.
+        #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=5_000))]
+        viewers: u64,
+        /// Orders a second.
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=5_000))]
+        rate: u64,
+        /// For how long. Seconds.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+        seconds: u64,
+    },
 }
 
 /// A server of this same binary, in a process of its own and on a directory that goes away.
@@ -89,6 +103,14 @@ impl Bell {
         tokens.mint(role, id, None, wall_clock(), 86_400).map_err(|_| "no key to sign with".to_owned())
     }
 
+    /// Time of all cores since its start, in milliseconds: ticks of ten, as Linux counts on every machine of today.
+    fn cpu_ms(&self) -> u64 {
+        let stat = std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("stat"));
+        let stat = stat.unwrap_or_default();
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10
+    }
+
     fn memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("status"))
             .unwrap_or_default();
@@ -105,6 +127,9 @@ pub(crate) fn run(bench: &Bench) -> Result<(), ExitCode> {
             match bench {
                 Bench::Ring { rate, seconds, stores } => ring(*rate, Duration::from_secs(*seconds), *stores).await,
                 Bench::Idle { connections } => idle(*connections).await,
+                Bench::Wall { viewers, rate, seconds } => {
+                    wall::wall(*viewers, *rate, Duration::from_secs(*seconds)).await
+                }
             }
         })
     });
