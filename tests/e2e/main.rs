@@ -29,6 +29,7 @@ mod answers;
 mod chain;
 mod crash;
 mod deaf;
+mod demo;
 mod disk;
 mod dlq;
 mod doctor;

@@ -1,62 +1,32 @@
-//! `orderbell demo`: a small chain at work in this terminal.
+//! `orderbell demo --terminal`: a small chain, told line by line.
 //!
 //! Everything is real: an embedded server on loopback in a directory that goes away afterwards, WebSocket tills, one till that only
 //! polls, one that comes and goes, customers' phones. Orders are drawn from a seed. One line per ring; a status line every few seconds.
 
 use std::collections::HashMap;
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use orderbell_protocol::frame::NoticeFrame;
 use orderbell_protocol::{NoticeKind, Position};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{FAILED, logs, say, tell};
+use super::{DemoOptions, Dice, config, serve, until_the_end};
+use crate::cli::{say, tell};
 use crate::client::{Heard, Http, Socket};
-use crate::config::{Config, Listen};
 use crate::net::tokens::Tokens;
-use crate::net::{NetLimits, wall_clock};
+use crate::net::wall_clock;
 use crate::server::Server;
 
+const RATE: f64 = 3.0;
+const STORES: u16 = 6;
 /// How long a store takes to accept, and then to cook: short, so that the demo is lively. Milliseconds.
 const ACCEPT_MS: (u64, u64) = (600, 2_500);
 const COOK_MS: (u64, u64) = (1_500, 5_000);
 /// The till that comes and goes is connected, and away, for this long.
 const COME_AND_GO: Duration = Duration::from_secs(6);
-
-/// What can be chosen.
-#[derive(clap::Args)]
-pub(crate) struct DemoOptions {
-    /// Orders a second.
-    #[arg(long, default_value_t = 3.0)]
-    rate: f64,
-    /// Stores; the last but one only polls, the last comes and goes.
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(3..=200))]
-    stores: u16,
-    /// The same seed draws the same orders.
-    #[arg(long, default_value_t = 7)]
-    seed: u64,
-    /// Stop after this many seconds; 0 goes on until Ctrl-C.
-    #[arg(long, default_value_t = 0)]
-    seconds: u64,
-}
-
-/// Numbers from a seed: `SplitMix64`.
-struct Dice(u64);
-
-impl Dice {
-    fn between(&mut self, (from, to): (u64, u64)) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        from + (mixed ^ (mixed >> 31)) % (to - from).max(1)
-    }
-}
 
 /// What all actors share.
 struct Stage {
@@ -286,30 +256,10 @@ impl Stage {
     }
 }
 
-/// Runs until Ctrl-C, or for the chosen time.
-pub(crate) fn run(options: &DemoOptions) -> Result<(), ExitCode> {
-    logs("warn");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let played = runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(play(options)));
-    played.map_err(|error| {
-        say(&format!("orderbell: {error}"));
-        ExitCode::from(FAILED)
-    })
-}
-
-async fn play(options: &DemoOptions) -> Result<(), String> {
-    let mut int = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let mut term = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+pub(super) async fn play(options: &DemoOptions) -> Result<(), String> {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let config =
-        Config { data_dir: dir.path().to_owned(), listen: Listen { public: any, admin: any }, ..Config::default() };
-    let failed = |error: &str| {
-        say(&format!("orderbell: {error}"));
-        std::process::exit(70);
-    };
-    let limits = NetLimits { drain_spread: Duration::from_millis(300), ..NetLimits::default() };
-    let server = Server::start(&config, limits, failed).await.map_err(|error| error.to_string())?;
+    let config = config(dir.path(), options.listen);
+    let server = serve(&config).await?;
     let stage = Arc::new(Stage {
         http: Http::new(server.public()),
         tokens: config.tokens().map_err(|error| error.to_string())?,
@@ -319,7 +269,7 @@ async fn play(options: &DemoOptions) -> Result<(), String> {
         tasks: TaskTracker::new(),
         told: Mutex::default(),
     });
-    let stores = u64::from(options.stores);
+    let stores = u64::from(options.stores.unwrap_or(STORES));
     tell(&format!(
         "A chain of {stores} stores on {}. Store S{} only polls, store S{} comes and goes. Metrics on http://{}/metrics. Ctrl-C ends it.\n",
         server.public(),
@@ -337,14 +287,8 @@ async fn play(options: &DemoOptions) -> Result<(), String> {
         };
     }
     stage.tasks.spawn(stage.clone().status());
-    let ordering = stage.tasks.spawn(orders(stage.clone(), options.seed, options.rate, stores));
-    let time = Duration::from_secs(if options.seconds == 0 { u64::MAX / 2000 } else { options.seconds });
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-        () = stage.end.cancelled() => {}
-        () = tokio::time::sleep(time) => {}
-    }
+    let ordering = stage.tasks.spawn(orders(stage.clone(), options.seed, options.rate.unwrap_or(RATE), stores));
+    until_the_end(options.seconds, &stage.end).await?;
     ordering.abort();
     stage.line("--", "draining");
     stage.end.cancel();

@@ -1,0 +1,159 @@
+//! A day of the demo's chain, drawn from a seed: its cities and stores, when people order, and what already happened when the demo begins.
+//!
+//! The chain lives where it is a little before noon, so that the wall shows a morning behind it and the lunch peak coming. Pure: the time
+//! is an argument.
+
+use orderbell_protocol::UnixMs;
+use serde_json::{Value, json};
+
+use super::Dice;
+
+/// Where the chain has its stores.
+pub(super) const CITIES: [&str; 12] = [
+    "上海 Shanghai",
+    "北京 Beijing",
+    "广州 Guangzhou",
+    "深圳 Shenzhen",
+    "成都 Chengdu",
+    "杭州 Hangzhou",
+    "重庆 Chongqing",
+    "武汉 Wuhan",
+    "西安 Xi'an",
+    "苏州 Suzhou",
+    "南京 Nanjing",
+    "长沙 Changsha",
+];
+const PLACES: [&str; 10] =
+    ["Square", "Riverside", "West Gate", "Park", "Station", "Old Town", "Lakeside", "Campus", "Harbour", "Temple St"];
+
+const MINUTE_MS: i64 = 60_000;
+const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
+/// Within this time notices ring: what happened then is told stage by stage.
+const RECENT_MS: i64 = 45 * MINUTE_MS;
+
+/// The zone in which it is between eleven and twelve, by its IANA name. POSIX counts the other way round: Etc/GMT-8 is ahead of UTC.
+pub(super) fn zone(now: UnixMs) -> String {
+    match now.0.rem_euclid(DAY_MS) / (60 * MINUTE_MS) - 11 {
+        0 => String::from("Etc/GMT"),
+        behind => format!("Etc/GMT{behind:+}"),
+    }
+}
+
+/// The store directory, as a chain would export it.
+pub(super) fn directory(stores: u16) -> String {
+    let row = |n: usize| {
+        let (place, round) = (PLACES[n / CITIES.len() % PLACES.len()], n / CITIES.len() / PLACES.len());
+        let name = if round == 0 { place.to_owned() } else { format!("{place} {}", round + 1) };
+        let city = CITIES[n % CITIES.len()];
+        let short = city.split(' ').next().unwrap_or(city);
+        format!("S{},{short} {name},{city}\n", n + 1)
+    };
+    format!("id,name,city\n{}", (0..usize::from(stores)).map(row).collect::<String>())
+}
+
+/// How busy it is at a time of day, 1 at lunch: breakfast, lunch, a quiet afternoon, dinner.
+pub(super) fn busy(hour: f64) -> f64 {
+    let peak = |at: f64, width: f64, height: f64| height * (-((hour - at) / width).powi(2)).exp();
+    let night = 0.015 + peak(0.0, 1.5, 0.05) + peak(23.5, 1.5, 0.05);
+    (night + peak(8.2, 0.9, 0.38) + peak(12.2, 1.1, 0.94) + peak(15.5, 1.4, 0.18) + peak(18.6, 1.3, 0.8)).min(1.0)
+}
+
+/// The hour of the chain's day.
+pub(super) fn hour(now: UnixMs) -> f64 {
+    // The zone is so chosen that the whole hour is eleven.
+    11.0 + now.0.rem_euclid(60 * MINUTE_MS) as f64 / (60.0 * MINUTE_MS as f64)
+}
+
+/// A store: some are much busier than others.
+pub(super) fn store(dice: &mut Dice, stores: u16) -> u64 {
+    let all = u64::from(stores);
+    1 + dice.between((0, all)).min(dice.between((0, all)))
+}
+
+/// What happened before the demo began: yesterday, and today until a little before `now`; today first, newest first within the day, so that the
+/// wall fills from its near end.
+pub(super) fn before(now: UnixMs, rate: f64, stores: u16, seed: u64) -> impl Iterator<Item = Vec<Value>> {
+    let today = now.0 - (hour(now) * 60.0 * MINUTE_MS as f64) as i64;
+    let mut dice = Dice(seed ^ 0x005e_ed0f_0da7);
+    let minutes = |from: i64, to: i64| (0..(to - from) / MINUTE_MS).rev().map(move |nth| from + nth * MINUTE_MS);
+    let of_today = minutes(today, now.0 + MINUTE_MS).map(|at| (at, 1.0));
+    let of_yesterday = minutes(today - DAY_MS, today).map(|at| (at, 0.89));
+    let mut number = 0_u64;
+    of_today.chain(of_yesterday).map(move |(at, share)| {
+        let hour = ((at - today).rem_euclid(DAY_MS)) as f64 / (60 * MINUTE_MS) as f64;
+        let wanted = busy(hour) * rate * 60.0 * share;
+        let orders = (wanted + dice.between((0, 1000)) as f64 / 1000.0) as u64;
+        let mut events = Vec::new();
+        for _ in 0..orders {
+            number += 1;
+            let paid_at = at + dice.between((0, MINUTE_MS as u64)) as i64;
+            if paid_at < now.0 {
+                events.extend(life(&mut dice, number, paid_at, stores, now));
+            }
+        }
+        events
+    })
+}
+
+/// One order of the past. What is long over is told in two events; what is recent, stage by stage.
+fn life(dice: &mut Dice, number: u64, paid_at: i64, stores: u16, now: UnixMs) -> Vec<Value> {
+    let (order, store) = (format!("B{number}"), format!("S{}", store(dice, stores)));
+    let amount = dice.between((900, 8_900));
+    let event = |kind: &str, at: i64| json!({"type": format!("order.{kind}"), "id": format!("{kind}-{order}"), "order": order, "store": store, "time": at, "amount": amount});
+    let recent = paid_at > now.0 - RECENT_MS;
+    let mut events = Vec::new();
+    if recent {
+        events.push(event("created", paid_at - dice.between((4_000, 25_000)) as i64));
+    }
+    events.push(event("paid", paid_at));
+    if dice.once_in(40) && paid_at + 30_000 < now.0 {
+        events.push(event(if dice.once_in(3) { "refused" } else { "cancelled" }, paid_at + 30_000));
+        return events;
+    }
+    let steps = [("accepted", (8_000, 60_000)), ("ready", (150_000, 420_000)), ("picked_up", (60_000, 240_000))];
+    let mut at = paid_at;
+    for (kind, length) in steps {
+        at += dice.between(length) as i64;
+        if (recent || kind == "picked_up") && at < now.0 {
+            events.push(event(kind, at));
+        }
+    }
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_a_little_before_noon_wherever_the_clock_stands() {
+        for utc in 0..24 {
+            let now = UnixMs(1_790_035_200_000 + utc * 60 * MINUTE_MS + 17 * MINUTE_MS);
+            let zone = jiff::tz::TimeZone::get(&zone(now)).unwrap();
+            let there = zone.to_datetime(jiff::Timestamp::from_millisecond(now.0).unwrap());
+            assert_eq!((there.hour(), there.minute()), (11, 17), "{utc}");
+            assert!((hour(now) - 11.28).abs() < 0.01);
+        }
+    }
+
+    #[test]
+    fn the_past_is_a_day_and_a_morning_and_the_same_for_one_seed() {
+        let now = UnixMs(1_790_000_000_000);
+        let all: Vec<Value> = before(now, 1.2, 300, 7).flatten().collect();
+        let times: Vec<i64> = all.iter().map(|event| event["time"].as_i64().unwrap()).collect();
+        let (oldest, newest) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+        assert!((34..37).contains(&((now.0 - oldest) / 3_600_000)) && *newest < now.0);
+        let paid = all.iter().filter(|event| event["type"] == "order.paid").count();
+        assert!((20_000..60_000).contains(&paid), "{paid}");
+        assert!(all.iter().eq(before(now, 1.2, 300, 7).flatten().collect::<Vec<_>>().iter()));
+    }
+
+    #[test]
+    fn every_store_has_a_name_of_its_own_and_a_city() {
+        let names = directory(300);
+        let rows: std::collections::HashSet<&str> =
+            names.lines().skip(1).map(|row| row.split(',').nth(1).unwrap()).collect();
+        assert_eq!(rows.len(), 300);
+        assert!(crate::wall::directory::Directory::parse(names.as_bytes()).is_ok());
+    }
+}

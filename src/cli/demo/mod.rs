@@ -1,0 +1,119 @@
+//! `orderbell demo`: a living chain, with nothing installed and no configuration.
+//!
+//! Everything is real: an embedded server on loopback in a directory that goes away afterwards, tills and phones with sockets, tills that
+//! only poll, tills that are slow, deaf, or not there. The day is drawn from a seed ([`day`]); [`chain`] plays it, [`terminal`] is a small
+//! chain told line by line, for a look without a browser.
+
+mod chain;
+mod day;
+mod terminal;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{FAILED, logs, say};
+use crate::config::{Config, Listen};
+use crate::net::NetLimits;
+use crate::server::Server;
+
+/// What can be chosen.
+#[derive(clap::Args)]
+pub(crate) struct DemoOptions {
+    /// Tell a small chain line by line in this terminal instead.
+    #[arg(long)]
+    terminal: bool,
+    /// Orders a second, at lunch time [default: 1.2; with --terminal 3].
+    #[arg(long, value_parser = parse_rate)]
+    rate: Option<f64>,
+    /// Stores [default: 300; with --terminal 6].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(3..=2_000))]
+    stores: Option<u16>,
+    /// How fast stores take and cook: 2 is twice as fast as people do.
+    #[arg(long, default_value_t = 6.0, value_parser = parse_speed)]
+    speed: f64,
+    /// The same seed draws the same orders.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// Stop after this many seconds; 0 goes on until Ctrl-C.
+    #[arg(long, default_value_t = 0)]
+    seconds: u64,
+    /// Address of the pages, the sockets and the API; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8377")]
+    listen: std::net::SocketAddr,
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| (0.1..=500.0).contains(rate));
+    rate.ok_or_else(|| String::from("0.1 to 500 orders a second"))
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse::<f64>().ok().filter(|speed| (1.0..=60.0).contains(speed));
+    speed.ok_or_else(|| String::from("1 to 60 times as fast"))
+}
+
+/// Numbers from a seed: `SplitMix64`.
+struct Dice(u64);
+
+impl Dice {
+    fn between(&mut self, (from, to): (u64, u64)) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        from + (mixed ^ (mixed >> 31)) % (to - from).max(1)
+    }
+
+    /// True once in so many times, on the average.
+    fn once_in(&mut self, times: u64) -> bool {
+        self.between((0, times)) == 0
+    }
+}
+
+/// Runs until Ctrl-C, or for the chosen time.
+pub(crate) fn run(options: &DemoOptions) -> Result<(), ExitCode> {
+    logs("warn");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let played = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+        runtime.block_on(async {
+            if options.terminal { terminal::play(options).await } else { chain::play(options).await }
+        })
+    });
+    played.map_err(|error| {
+        say(&format!("orderbell: {error}"));
+        ExitCode::from(FAILED)
+    })
+}
+
+/// A server in this process, on a directory that the caller throws away.
+async fn serve(config: &Config) -> Result<std::sync::Arc<Server>, String> {
+    let failed = |error: &str| {
+        say(&format!("orderbell: {error}"));
+        std::process::exit(70);
+    };
+    let limits = NetLimits { drain_spread: Duration::from_millis(300), ..config.limits() };
+    Server::start(config, limits, failed).await.map_err(|error| error.to_string())
+}
+
+/// Where a demo lives.
+fn config(dir: &std::path::Path, public: std::net::SocketAddr) -> Config {
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    Config { data_dir: dir.to_owned(), listen: Listen { public, admin: any }, ..Config::default() }
+}
+
+/// Waits for Ctrl-C, for the chosen time to pass, or for `end`.
+async fn until_the_end(seconds: u64, end: &CancellationToken) -> Result<(), String> {
+    let mut int = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let mut term = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let time = Duration::from_secs(if seconds == 0 { u64::MAX / 2000 } else { seconds });
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+        () = end.cancelled() => {}
+        () = tokio::time::sleep(time) => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! The demo, as somebody starts it who has heard of Orderbell a minute ago.
+
+use std::path::Path;
+
+use orderbell::client::Http;
+use orderbell_lab::Process;
+use orderbell_protocol::wall::Wall;
+use tokio::task::block_in_place;
+
+use crate::chain::until;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_living_chain_is_on_the_wall_with_nothing_installed() {
+    let mut demo = Process::start(
+        Path::new(env!("CARGO_BIN_EXE_orderbell")),
+        &["demo", "--listen", "127.0.0.1:0", "--stores", "60", "--rate", "4", "--speed", "30"],
+        &[],
+    );
+    let wall = |line: &str| Some(line.trim().strip_prefix("wall")?.trim().strip_prefix("http://")?.to_owned());
+    let address = block_in_place(|| demo.out.wait_for("the wall's address", wall));
+    let (server, path) = address.split_once('/').unwrap();
+    let http = Http::new(server.parse().unwrap());
+    let page = http.ask(&format!("/{path}"), "").await.unwrap();
+    assert_eq!(page.status, 200);
+    assert!(String::from_utf8_lossy(&page.body).contains("/assets/wall.js"));
+    let look = async || serde_json::from_slice::<Wall>(&http.ask("/v1/wall", "").await.unwrap().body).unwrap();
+    until("a morning is behind it", async || look().await.today.paid > 1_000).await;
+    let before = look().await;
+    until("stores take orders, cook and hand over", async || {
+        let now = look().await;
+        let grown = |of: fn(&Wall) -> i64| of(&now) > of(&before);
+        grown(|wall| wall.today.paid) && grown(|wall| wall.today.accepted) && grown(|wall| wall.today.picked_up)
+    })
+    .await;
+    let now = look().await;
+    assert!(now.reach.push > 40 && now.reach.poll > 0, "{:?}", now.reach);
+    assert_eq!(now.cities.len(), 12);
+    demo.signal("TERM");
+    assert!(block_in_place(|| demo.ends()).success(), "{}", demo.err.text());
+    assert!(demo.out.text().contains("bells rung"), "{}", demo.out.text());
+}
