@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use orderbell_protocol::frame::{NoticeFrame, OpenOrder, OrdersAnswer, PollAnswer, ToldAnswer};
+use orderbell_protocol::wall::Wall;
 use orderbell_protocol::{ClientFrame, Close, NoticeKind, ServerFrame};
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
@@ -42,6 +43,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("orders-answer", of::<OrdersAnswer>()),
         ("order", of::<OpenOrder>()),
         ("events-answer", of::<ToldAnswer>()),
+        ("wall", of::<Wall>()),
     ]
 }
 
@@ -95,6 +97,7 @@ fn taken(of: &str, example: &Value) -> Result<&'static str, String> {
         "orders" => read::<OrdersAnswer>(example).map(|()| "orders-answer"),
         "order" => read::<OpenOrder>(example).map(|()| "order"),
         "events" => read::<ToldAnswer>(example).map(|()| "events-answer"),
+        "wall" => read::<Wall>(example).map(|()| "wall"),
         other => Err(format!("an example of nothing known: {other}")),
     }
 }

@@ -20,11 +20,12 @@ const ROOMS: [(&str, &[&str]); 6] = [
 ];
 
 /// A room (by prefix), and what may not be said in it.
-const ABSENT: [(&str, &[&str]); 6] = [
+const ABSENT: [(&str, &[&str]); 7] = [
     ("protocol/src/", &["tokio", "Instant", "SystemTime", "std::net", "std::thread", "Mutex", "orderbell_consumers"]),
     ("consumers/src/", &["orderbell_protocol", "serde"]),
     ("src/ledger/", &["crate::hub", "crate::net", "crate::ingest", "tokio::net", "kafka::"]),
     ("src/ingest/", &["crate::hub", "crate::net", "tokio::", "kafka::"]),
+    ("src/wall/", &["crate::net", "crate::hub", "tokio::net", "kafka::"]),
     ("src/hub/", &["crate::net", "crate::ingest", "tokio::net", "kafka::"]),
     ("src/net/", &["crate::ingest", "kafka::", "orderbell_consumers"]),
 ];
