@@ -288,11 +288,9 @@ impl Order {
         order.fill(event);
         // A version that was overtaken ends nothing and tells no news; what it moves forward is moved all the same: an order that is paid rings.
         let ends = TABLE.iter().any(|rule| rule.on == event.kind && matches!(rule.moves, Move::End(..)));
-        let overtaken = behind && ends;
-        if !overtaken {
-            order.facts.hear(event, hash, &rules.counting.currency);
-        }
-        let mut effects = nothing(if overtaken { Verdict::Stale } else { order.advance(event) });
+        // For the numbers a fact is a fact, whichever was read first.
+        order.facts.hear(event, hash, &rules.counting.currency);
+        let mut effects = nothing(if behind && ends { Verdict::Stale } else { order.advance(event) });
         order.tell_of(event, now, effects.verdict);
         if effects.verdict == Verdict::LatePayment {
             effects.emits.push((E::LatePayment, event.at));

@@ -19,8 +19,10 @@ use serde::{Deserialize, Serialize};
 use super::life::Order;
 use crate::ledger::Tally;
 
-/// Refunds of one order that are counted apart. An order has a handful of dishes; more is a loop.
+/// Refunds of one order that are counted, the earliest. An order has a handful of dishes; more is a loop.
 const REFUNDS_MAX: usize = 16;
+/// No order costs more, in any currency's smallest unit: above it, an amount is garbage, and would drown all others in a sum.
+const AMOUNT_MAX: i64 = 1_000_000_000_000;
 const MINUTE_MS: i64 = 60_000;
 
 /// What is counted. The numbers stand in the ledger and never change their meaning.
@@ -134,18 +136,30 @@ struct Fact(
     UnixMs,
     /// The amount it told.
     Option<MinorUnits>,
-    /// That amount is in another currency.
-    bool,
+    /// In whose money.
+    Money,
 );
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Refund(
+    UnixMs,
     /// Hash of its source and id.
     u64,
-    UnixMs,
     Option<MinorUnits>,
-    bool,
+    Money,
 );
+
+/// Which currency an event told its amount in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Money {
+    /// The chain's.
+    Ours,
+    /// Another one.
+    Foreign,
+    /// It told none.
+    Untold,
+}
 
 /// Kinds of facts that are kept, by the numbers they are stored under.
 const KINDS: [EventType; 8] = [
@@ -178,15 +192,23 @@ struct Ended {
 impl Facts {
     /// Takes an event in; `hash` is that of its source and id.
     pub(super) fn hear(&mut self, event: &Event, hash: u64, currency: &str) {
-        let foreign = event.currency.as_deref().is_some_and(|theirs| theirs != currency);
+        let money = match event.currency.as_deref() {
+            None => Money::Untold,
+            Some(theirs) if theirs.eq_ignore_ascii_case(currency) => Money::Ours,
+            Some(_) => Money::Foreign,
+        };
+        let amount = event.amount.filter(|amount| (0..=AMOUNT_MAX).contains(&amount.0));
         if event.kind == EventType::Refunded {
-            if self.refunds.len() < REFUNDS_MAX && !self.refunds.iter().any(|known| known.0 == hash) {
-                self.refunds.push(Refund(hash, event.at, event.amount, foreign));
+            if !self.refunds.iter().any(|known| known.1 == hash) {
+                // Always the same ones are left out, whatever came first.
+                self.refunds.push(Refund(event.at, hash, amount, money));
+                self.refunds.sort_unstable();
+                self.refunds.truncate(REFUNDS_MAX);
             }
             return;
         }
         let Some(kind) = KINDS.iter().position(|kind| *kind == event.kind) else { return };
-        let new = Fact(kind as u8, event.at, event.amount, foreign);
+        let new = Fact(kind as u8, event.at, amount, money);
         match self.first.iter_mut().find(|known| known.0 == new.0) {
             None => self.first.push(new),
             Some(known) => {
@@ -211,7 +233,7 @@ impl Facts {
     fn end(&self) -> Option<(Ended, EventType)> {
         let collected = self.at(EventType::PickedUp);
         let paid = LINE[1..].iter().filter_map(|(kind, _)| self.at(*kind)).min();
-        let refunded = self.refunds.iter().map(|refund| refund.1).min();
+        let refunded = self.refunds.first().map(|refund| refund.0);
         let ends = [
             (EventType::Refused, self.at(EventType::Refused), collected),
             (EventType::Cancelled, self.at(EventType::Cancelled), collected),
@@ -239,9 +261,16 @@ impl Facts {
     }
 
     /// What the order costs: what its payment said, or its creation, or whatever said it first on the line.
-    fn amount(&self) -> Option<(MinorUnits, bool)> {
+    fn amount(&self) -> Option<(MinorUnits, Money)> {
         let kinds = [LINE[1].0, LINE[0].0].into_iter().chain(KINDS);
         kinds.filter_map(|kind| self.fact(kind)).find_map(|fact| Some((fact.2?, fact.3)))
+    }
+
+    /// An amount whose currency was not told is in the one that the order's other events told, or in the chain's.
+    fn is_foreign(&self, money: Money) -> bool {
+        let told = |money: &Money| *money != Money::Untold;
+        let others = KINDS.iter().filter_map(|kind| self.fact(*kind)).map(|fact| fact.3);
+        Some(money).filter(told).or_else(|| others.into_iter().find(told)) == Some(Money::Foreign)
     }
 
     /// Everything that this order adds: when, to which cell, how much.
@@ -251,18 +280,18 @@ impl Facts {
         for ((_, cell), at) in LINE.into_iter().zip(reached) {
             entries.extend(at.map(|at| (at, cell as u16, 1)));
         }
-        let mut money = |at: UnixMs, cell: Cell, amount: Option<(MinorUnits, bool)>| match amount {
-            Some((_, true)) => entries.push((at, Cell::OtherCurrency as u16, 1)),
-            Some((amount, false)) => entries.push((at, cell as u16, amount.0)),
+        let mut money = |at: UnixMs, cell: Cell, amount: Option<(MinorUnits, Money)>| match amount {
+            Some((_, money)) if self.is_foreign(money) => entries.push((at, Cell::OtherCurrency as u16, 1)),
+            Some((amount, _)) => entries.push((at, cell as u16, amount.0)),
             None => {}
         };
         if let Some(at) = reached[1] {
             money(at, Cell::PaidAmount, self.amount());
         }
         for refund in &self.refunds {
-            money(refund.1, Cell::RefundedAmount, refund.2.map(|amount| (amount, refund.3)));
+            money(refund.0, Cell::RefundedAmount, refund.2.map(|amount| (amount, refund.3)));
         }
-        entries.extend(self.refunds.iter().map(|refund| refund.1).min().map(|at| (at, Cell::Refunded as u16, 1)));
+        entries.extend(self.refunds.first().map(|refund| (refund.0, Cell::Refunded as u16, 1)));
         match self.end() {
             Some((ended, EventType::Refused)) => entries.push((ended.at, Cell::Refused as u16, 1)),
             Some((ended, EventType::Cancelled)) => entries.push((ended.at, Cell::Cancelled as u16, 1)),

@@ -123,6 +123,55 @@ fn other_money_is_counted_and_not_summed() {
     let mut facts = Facts::default();
     facts.hear(&Event { currency: Some("USD".into()), ..event(E::Paid, 0, Some(900)) }, 1, "CNY");
     assert_eq!(counted(&facts), [("created", 0, 1), ("other_currency", 0, 1), ("paid", 0, 1)]);
+    // What tells no currency is in that of the order.
+    facts.hear(&event(E::Refunded, 5_000, Some(100)), 2, "CNY");
+    assert!(counted(&facts).contains(&("other_currency", 5, 1)));
+    let mut ours = Facts::default();
+    ours.hear(&Event { currency: Some("cny".into()), ..event(E::Paid, 0, Some(900)) }, 1, "CNY");
+    assert!(counted(&ours).contains(&("paid_amount", 0, 900)), "however it is written");
+}
+
+#[test]
+fn an_amount_that_no_order_has_drowns_nothing() {
+    for garbage in [i64::MAX, AMOUNT_MAX + 1, -1] {
+        let facts = facts(&[(E::Paid, 0, Some(garbage)), (E::Refunded, 1_000, Some(garbage))]);
+        assert!(!counted(&facts).iter().any(|(name, ..)| name.ends_with("amount")), "{garbage}");
+    }
+}
+
+#[test]
+fn of_too_many_refunds_the_same_are_left_out_whatever_came_first() {
+    let hear = |order: &mut dyn Iterator<Item = i64>| {
+        order.fold(Facts::default(), |mut facts, nth| {
+            facts.hear(&event(E::Refunded, nth * 1000, Some(nth)), nth as u64, "CNY");
+            facts
+        })
+    };
+    assert_eq!(hear(&mut (0..40)), hear(&mut (0..40).rev()));
+    assert_eq!(hear(&mut (0..40)).refunds.len(), REFUNDS_MAX);
+}
+
+/// A refund of an older version, or of the same one, gave money back all the same.
+#[test]
+fn a_fact_counts_also_when_a_newer_version_was_read_before() {
+    let rules = super::super::life::LifeRules { retention_ms: i64::MAX / 4, ..Default::default() };
+    let versioned = |kind: E, version: u64, id: &str, after_ms: i64| Event {
+        version: Some(version),
+        id: id.into(),
+        ..event(kind, after_ms, Some(100))
+    };
+    let [paid, refunded, collected] =
+        [versioned(E::Paid, 1, "a", 0), versioned(E::Refunded, 3, "b", 9_000), versioned(E::PickedUp, 3, "c", 5_000)];
+    let sums = |events: [&Event; 3]| {
+        let order = events
+            .into_iter()
+            .fold(None, |order: Option<Order>, event| Order::apply(order.as_ref(), event, NOON, &rules).unwrap().0);
+        counted(&order.unwrap().facts)
+    };
+    let straight = sums([&paid, &collected, &refunded]);
+    assert!(straight.contains(&("refunded_amount", 9, 100)));
+    assert_eq!(straight, sums([&paid, &refunded, &collected]));
+    assert_eq!(straight, sums([&collected, &refunded, &paid]));
 }
 
 #[test]
