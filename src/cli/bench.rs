@@ -78,6 +78,10 @@ impl Drop for Bell {
 
 impl Bell {
     fn start() -> Result<Self, String> {
+        Self::start_with(&[])
+    }
+
+    fn start_with(env: &[(&str, String)]) -> Result<Self, String> {
         use std::io::BufRead;
         let failed = |error: std::io::Error| error.to_string();
         let dir = tempfile::tempdir().map_err(failed)?;
@@ -86,6 +90,7 @@ impl Bell {
         let mut child = Command::new(exe)
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
             .arg(&data)
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

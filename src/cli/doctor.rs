@@ -101,13 +101,14 @@ pub(crate) fn run(options: &DoctorOptions) -> Result<(), ExitCode> {
 
 fn files(config: &Config) -> Finding {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let needed = config.sessions.sockets_max as u64 + FILES_BESIDE;
+    let limits = config.limits();
+    let needed = (limits.sockets_max + limits.viewers_max + limits.http_max) as u64 + FILES_BESIDE;
     let found = limit.current.map_or_else(|| "no limit".into(), |current| format!("{current} files a process"));
     if limit.current.is_none_or(|current| current >= needed) {
         return good("files", found);
     }
     let fix = format!(
-        "LimitNOFILE={needed} in the unit (or `ulimit -n {needed}`), or a smaller sessions.sockets_max than {}",
+        "LimitNOFILE={needed} in the unit (or `ulimit -n {needed}`), or a smaller sessions.sockets_max or wall.viewers_max than {}",
         config.sessions.sockets_max
     );
     bad("files", found, fix)

@@ -22,6 +22,11 @@ use tokio_util::task::TaskTracker;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of a request.
 const HEADERS_MAX: usize = 64;
+/// How long a connection may go on after the drain began: answers that wait are given at once, and who takes none by then is gone.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// A peer that takes nothing of what was sent, or does not answer at all, for this long is gone. Above the 70 s after which a silent session
+/// ends by its own rules.
+const UNTAKEN_MAX: Duration = Duration::from_secs(90);
 /// After a failed accept (no files left, most likely) nobody is accepted for this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -85,6 +90,9 @@ async fn turn_away(mut stream: TcpStream) {
 async fn connection(stream: TcpStream, routes: Router, place: Place, drain: CancellationToken, head_timeout: Duration) {
     // Notices are small and must not wait for the next packet.
     let _best_effort = stream.set_nodelay(true);
+    // The kernel knows it, whatever reads or writes the connection: nobody holds a place by taking nothing.
+    let untaken_ms = u32::try_from(UNTAKEN_MAX.as_millis()).unwrap_or(u32::MAX);
+    let _best_effort = rustix::net::sockopt::set_tcp_user_timeout(&stream, untaken_ms);
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(place.clone());
@@ -102,7 +110,7 @@ async fn connection(stream: TcpStream, routes: Router, place: Place, drain: Canc
         ended = served.as_mut() => ended,
         () = drain.cancelled() => {
             served.as_mut().graceful_shutdown();
-            served.await
+            tokio::time::timeout(DRAIN_MAX, served).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {

@@ -107,7 +107,7 @@ impl Default for NetLimits {
                 events_max: 8,
             },
             sockets_max: 15_000,
-            viewers_max: 5_000,
+            viewers_max: 2_000,
             http_max: 2_000,
             head_timeout: Duration::from_secs(5),
             wait_max: Duration::from_secs(50),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Response, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, header};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
@@ -36,7 +36,7 @@ const EVERY_MAX: Duration = Duration::from_secs(20);
 const VIEWER_FRAME_BYTES_MAX: usize = 8 * 1024;
 const READ_BUFFER_BYTES: usize = 512;
 /// A viewer that takes nothing for this long is gone.
-const SEND_MAX: Duration = Duration::from_secs(30);
+const SEND_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
 pub(crate) struct Asked {
@@ -68,7 +68,8 @@ pub(crate) async fn wall(State(net): State<Arc<Net>>, request: Request) -> Resul
         return socket(net, request, pace(&asked));
     }
     let until = may_look(&net, reply::bearer(request.headers()))?;
-    if !wants_events(request.headers()) {
+    // Who asks for the head alone is shown nothing, and must not become a viewer.
+    if !wants_events(request.headers()) || request.method() != Method::GET {
         let shown = net.wall().snapshot(wall_clock(), net.fresh());
         return Ok(document(Body::from(shown.json), "application/json"));
     }
@@ -84,7 +85,10 @@ pub(crate) async fn wall(State(net): State<Arc<Net>>, request: Request) -> Resul
         let next = show.next().await?;
         Some((Ok(next.sse), show))
     });
-    Ok(document(Body::from_stream(head.chain(rest)), "text/event-stream"))
+    let mut answer = document(Body::from_stream(head.chain(rest)), "text/event-stream");
+    // Its place among the requests is gone: no other request follows on this connection.
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Ok(answer)
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {
@@ -149,6 +153,7 @@ impl Showing {
                 let end = tokio::time::sleep(Duration::from_millis(u64::try_from(left).unwrap_or(0).min(u64::MAX / 4)));
                 let rest = self.sent.map_or(Duration::ZERO, |sent| self.pace.saturating_sub(sent.elapsed()));
                 let drain = self.viewer.net.drain.clone();
+                let closed = self.until.is_none() && !self.net.wall().is_open();
                 let newest = async {
                     // A little less than the pace, so that a document that comes on time is not waited past.
                     tokio::time::sleep(rest.saturating_sub(EVERY_MIN / 5)).await;
@@ -159,6 +164,8 @@ impl Showing {
                     biased;
                     () = drain.cancelled() => return None,
                     () = end => return None,
+                    // Open to everybody no longer.
+                    () = std::future::ready(()), if closed => return None,
                     newest = newest => newest?,
                 }
             }
@@ -171,7 +178,14 @@ impl Showing {
 
 fn socket(net: Arc<Net>, mut request: Request, pace: Duration) -> Result<Response<Body>, Refusal> {
     upgrade::check(&request, WALL_SUBPROTOCOL)?;
-    let viewer = viewer(&net)?;
+    if net.is_draining() {
+        return Err(Problem::unavailable("this server stops", 2_000).into());
+    }
+    // Until it has said who it is, it is a socket like any other, and takes no viewer's place.
+    let Ok(waiting) = net.sockets.clone().try_acquire_owned() else {
+        net.stats.refused.inc();
+        return Err(Problem::unavailable("too many connections", 10_000).into());
+    };
     let on_upgrade = hyper::upgrade::on(&mut request);
     let bad = |_| Refusal(Problem::new(400, "bad-handshake", "The WebSocket handshake is not complete"));
     let mut answer = create_response_with_body(&request.map(|_| ()), Body::empty).map_err(bad)?;
@@ -184,25 +198,42 @@ fn socket(net: Arc<Net>, mut request: Request, pace: Duration) -> Result<Respons
                 .max_message_size(Some(VIEWER_FRAME_BYTES_MAX))
                 .max_frame_size(Some(VIEWER_FRAME_BYTES_MAX));
             let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-            Box::pin(show(net, viewer, socket, pace)).await;
+            Box::pin(show(net, waiting, socket, pace)).await;
         }
     });
     Ok(answer)
 }
 
+fn retry_ms(net: &Net) -> u32 {
+    u32::try_from(net.retry_ms(net.stats.shown_wall.get())).unwrap_or(u32::MAX)
+}
+
 /// Serves one socket: its hello, then documents.
-async fn show(net: Arc<Net>, viewer: Viewer, mut socket: Socket, pace: Duration) {
-    let close = match tokio::time::timeout(net.limits().session.hello_timeout, hello(&net, &mut socket)).await {
-        Err(_) => Some(Close::Timeout),
-        Ok(Err(close)) => close,
-        Ok(Ok(until)) => {
-            let show = Showing { net: net.clone(), viewer, looking: None, pace, until, sent: None };
-            documents(show, &mut socket).await
+async fn show(net: Arc<Net>, waiting: OwnedSemaphorePermit, mut socket: Socket, pace: Duration) {
+    let close = match admitted(&net, &mut socket).await {
+        Err(close) => close,
+        Ok((until, viewer)) => {
+            drop(waiting);
+            documents(Showing { net, viewer, looking: None, pace, until, sent: None }, &mut socket).await
         }
     };
     let Some(close) = close else { return };
     let frame = CloseFrame { code: CloseCode::from(close.code()), reason: close.reason().into() };
     let _gone = tokio::time::timeout(Duration::from_secs(2), socket.close(Some(frame))).await;
+}
+
+/// Until when it may look, and its place; or why not.
+async fn admitted(net: &Arc<Net>, socket: &mut Socket) -> Result<(Option<UnixMs>, Viewer), Option<Close>> {
+    let said = tokio::time::timeout(net.limits().session.hello_timeout, hello(net, socket));
+    let until = tokio::select! {
+        biased;
+        () = net.drain.cancelled() => return Err(Some(Close::Restart { retry_ms: retry_ms(net) })),
+        said = said => said.map_err(|_| Some(Close::Timeout))??,
+    };
+    match viewer(net) {
+        Ok(viewer) => Ok((until, viewer)),
+        Err(_) => Err(Some(Close::Overloaded { retry_ms: retry_ms(net) })),
+    }
 }
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
@@ -231,23 +262,22 @@ async fn hello(net: &Net, socket: &mut Socket) -> Result<Option<UnixMs>, Option<
 
 /// Documents until the viewer goes, its token ends or the server stops; what it is told then.
 async fn documents(mut show: Showing, socket: &mut Socket) -> Option<Close> {
+    let mut spoke = false;
     loop {
         let next = tokio::select! {
             biased;
             said = socket.next() => match said {
-                // A viewer has nothing to say; what it says all the same is not looked at.
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
-                Some(Ok(_)) => continue,
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                // Where the wall is open a hello is not waited for, and does no harm.
+                Some(Ok(Message::Text(_))) if show.until.is_none() && !std::mem::replace(&mut spoke, true) => continue,
+                Some(Ok(_)) => return Some(Close::BadMessage("a viewer has nothing to say")),
             },
             next = show.next() => next,
         };
         let Some(next) = next else {
-            let retry_ms = || u32::try_from(show.net.retry_ms(0)).unwrap_or(u32::MAX);
-            return Some(if show.net.is_draining() {
-                Close::Restart { retry_ms: retry_ms() }
-            } else {
-                Close::Unauthorized
-            });
+            let restart = Close::Restart { retry_ms: retry_ms(&show.net) };
+            return Some(if show.net.is_draining() { restart } else { Close::Unauthorized });
         };
         let text = Utf8Bytes::try_from(next.json).ok()?;
         tokio::time::timeout(SEND_MAX, socket.send(Message::Text(text))).await.ok()?.ok()?;

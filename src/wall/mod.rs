@@ -51,7 +51,7 @@ pub struct WallConfig {
     pub stores: Option<PathBuf>,
     /// Numbers are shown without a token. Only where everybody who reaches the listener may see them.
     pub open: bool,
-    /// Viewers at once.
+    /// Viewers at once: together with the sockets and the requests below the process's file limit.
     pub viewers_max: usize,
 }
 
@@ -64,7 +64,7 @@ impl Default for WallConfig {
             currency_digits: 2,
             stores: None,
             open: false,
-            viewers_max: 5_000,
+            viewers_max: 2_000,
         }
     }
 }

@@ -93,7 +93,7 @@ async fn orders(bell: Arc<Bell>, rate: u64, end: CancellationToken) {
 }
 
 pub(super) async fn wall(viewers: u64, rate: u64, time: Duration) -> Result<(), String> {
-    let bell = Arc::new(Bell::start()?);
+    let bell = Arc::new(Bell::start_with(&[("ORDERBELL__WALL__VIEWERS_MAX", viewers.to_string())])?);
     let token = bell.token("wall", "bench")?;
     let end = CancellationToken::new();
     let tasks = TaskTracker::new();
