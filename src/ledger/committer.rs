@@ -227,7 +227,9 @@ impl Committer {
 
     /// Everything is durable: now, and only now, it may be heard of.
     fn tell(&mut self, done: Option<Done>, answers: Vec<Answer>) {
+        let mut tallies = Vec::new();
         if let Some(done) = done {
+            tallies = done.tallies;
             self.seq = done.seq;
             self.outbox = done.outbox;
             if done.emitted {
@@ -235,9 +237,6 @@ impl Committer {
             }
             self.bell.ring(&done.rung);
             crash::point("rung");
-            if !done.tallies.is_empty() {
-                self.board.counted(&done.tallies, self.disk.newest());
-            }
             self.crowd.counted(done.counts);
             if done.grown {
                 self.stream.wake();
@@ -251,6 +250,10 @@ impl Committer {
                 Answer::Frontiers(reply, saved) => drop(reply.try_send(saved)),
             }
             crash::point("answered");
+        }
+        // Behind everybody who waits: a screen has time.
+        if !tallies.is_empty() {
+            self.board.counted(&tallies, self.disk.newest());
         }
     }
 }

@@ -186,7 +186,7 @@ impl Ledger {
         let (disk, doubt) = opening::open_whole(dir, options)?;
         let disk = Arc::new(disk);
         let known = opening::know(&disk, dir, doubt, options.state_retention_ms)?;
-        for row in tally::all(&disk.view()) {
+        for row in tally::recent(&disk.view(), committer::now()) {
             let (shadow, window, cells) = row.map_err(broken)?;
             board.stands(shadow, &window, &cells, disk.newest());
         }

@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use orderbell_protocol::{Id, UnixMs};
 
-use super::disk::{DiskError, Space, View};
+use super::disk::{DiskError, Row, Space, View};
+use super::keys;
 use super::stage::Stage;
 
 /// Minutes of the whole chain are kept for eight days: today, yesterday, and the same day a week ago.
@@ -34,6 +35,7 @@ const GRACE_MINUTES: u64 = 10;
 const OTHERS: &str = "(others)";
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
+const RECENT_DAYS: u64 = 3;
 
 /// One change of the tallies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,12 +247,36 @@ pub fn others() -> Id {
     Id::new(OTHERS).unwrap_or_else(|_| unreachable!("a fixed name"))
 }
 
-/// Every window that is kept, and its sums.
-pub(super) fn all(view: &View<'_>) -> impl Iterator<Item = Result<(bool, Window, Cells), DiskError>> {
-    view.rows(Space::Tally, &[], &[0xff; 16]).filter_map(|row| match row {
+fn read(row: Result<Row, DiskError>) -> Option<Result<(bool, Window, Cells), DiskError>> {
+    match row {
         Ok((key, row)) => window(&key).zip(decode(&row)).map(|((shadow, window), cells)| Ok((shadow, window, cells))),
         Err(error) => Some(Err(error)),
-    })
+    }
+}
+
+/// Every window that is kept, and its sums.
+pub(super) fn all(view: &View<'_>) -> impl Iterator<Item = Result<(bool, Window, Cells), DiskError>> {
+    view.rows(Space::Tally, &[], &[0xff; 16]).filter_map(read)
+}
+
+/// Windows that are looked at every second: the chain's minutes, the stores' of the last two hours, and the last days. Those of a year would
+/// hold up every start.
+pub(super) fn recent(view: &View<'_>, now: UnixMs) -> impl Iterator<Item = Result<(bool, Window, Cells), DiskError>> {
+    let minute = u64::try_from(now.0 / MINUTE_MS).unwrap_or_default();
+    let today = u64::try_from(now.0 / DAY_MS).unwrap_or_default();
+    let from = [
+        (CHAIN_MINUTE, minute.saturating_sub(CHAIN_MINUTES)),
+        (STORE_MINUTE, minute.saturating_sub(STORE_MINUTES)),
+        // Whatever the zone: yesterday began at most so long ago.
+        (CHAIN_DAY, today.saturating_sub(RECENT_DAYS)),
+        (STORE_DAY, today.saturating_sub(RECENT_DAYS)),
+    ];
+    let ranges = [false, true].into_iter().flat_map(move |shadow| from.map(|(tag, at)| (shadow, tag, at)));
+    let all = ranges.map(|(shadow, tag, at)| {
+        let head = [u8::from(shadow), tag];
+        view.rows(Space::Tally, &[&head[..], &at.to_be_bytes()].concat(), &keys::after_prefix(&head))
+    });
+    all.flatten().filter_map(read).filter(|row| !matches!(row, Ok((_, Window::StoreDay(_, id), _)) if *id == others()))
 }
 
 /// Where the last step of upkeep ended, for each kind of row: what was dropped in front of it is not looked at again.

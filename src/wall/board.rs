@@ -62,8 +62,8 @@ pub(super) struct At<'a> {
     pub(super) counting: &'a Counting,
     pub(super) config: &'a WallConfig,
     pub(super) names: &'a WallNames,
-    /// Says how a store can be reached: true by push, false by polls alone, nothing at all.
-    pub(super) reach: &'a dyn Fn(&Id) -> Option<bool>,
+    /// How stores can be reached.
+    pub(super) reach: WallReach,
 }
 
 fn add(cells: &mut Cells, cell: u16, by: i64) {
@@ -131,6 +131,7 @@ impl Numbers {
         }
     }
 
+    /// Beyond the bound a store is counted for the chain alone.
     fn store(&mut self, id: &Id) -> Option<&mut Paid> {
         if self.stores.len() as u64 >= STORES_MAX && !self.stores.contains_key(id) {
             return None;
@@ -150,7 +151,7 @@ impl Numbers {
     }
 
     /// What nobody looks at any more goes.
-    fn prune(&mut self, now: UnixMs, today: u32) {
+    pub(super) fn prune(&mut self, now: UnixMs, today: u32) {
         let this = minute(now);
         self.minutes = self.minutes.split_off(&this.saturating_sub(CHAIN_MINUTES));
         self.days = self.days.split_off(&today.saturating_sub(STORE_DAYS));
@@ -175,10 +176,16 @@ impl Numbers {
     /// From a day's beginning on for so long: whole minutes, and the last one's share.
     fn until(&self, began: UnixMs, elapsed_ms: i64) -> WallSums {
         let (first, last) = (minute(began), minute(began.plus_ms(elapsed_ms)));
-        let mut cells = sum(self.minutes.range(first..last).map(|(_, cells)| cells));
+        // How long steps took is nobody's question here.
+        let named = |cells: &Cells| cells.range(..SPANS_FROM).map(|(cell, by)| (*cell, *by)).collect::<Cells>();
+        let mut cells = Cells::new();
+        for (_, minute) in self.minutes.range(first..last) {
+            minute.range(..SPANS_FROM).for_each(|(cell, by)| add(&mut cells, *cell, *by));
+        }
         let share = elapsed_ms.rem_euclid(MINUTE_MS);
-        for (cell, by) in self.minutes.get(&last).into_iter().flatten() {
-            add(&mut cells, *cell, by * share / MINUTE_MS);
+        for (cell, by) in self.minutes.get(&last).map(named).unwrap_or_default() {
+            let part = i128::from(by) * i128::from(share) / i128::from(MINUTE_MS);
+            add(&mut cells, cell, i64::try_from(part).unwrap_or(by));
         }
         sums(&cells)
     }
@@ -207,7 +214,8 @@ impl Numbers {
         let mut stores = Vec::with_capacity(self.stores.len());
         let mut cities: HashMap<&str, (i64, i64)> = HashMap::new();
         for (id, paid) in &self.stores {
-            let last_hour: i64 = paid.minutes.range(since..).map(|(_, orders)| orders).sum();
+            // A clock that is ahead does not make a busy hour.
+            let last_hour: i64 = paid.minutes.range(since..=minute(now)).map(|(_, orders)| orders).sum();
             let of_today = paid.days.get(&today).copied().unwrap_or(0);
             if let Some(city) = names.shop(id).and_then(|shop| shop.city.as_deref()) {
                 let slot = cities.entry(city).or_default();
@@ -234,27 +242,19 @@ impl Numbers {
         (shown.collect(), cities)
     }
 
-    fn reach(&self, names: &Directory, how: &dyn Fn(&Id) -> Option<bool>) -> WallReach {
-        let mut reach = WallReach::default();
-        let unnamed = self.stores.keys().filter(|id| names.shop(id).is_none());
-        for id in names.ids().chain(unnamed) {
-            match how(id) {
-                Some(true) => reach.push += 1,
-                Some(false) => reach.poll += 1,
-                None => reach.away += 1,
-            }
-        }
-        reach
+    /// Stores that had orders lately and are in no directory.
+    pub(super) fn unnamed(&self, names: &Directory) -> Vec<Id> {
+        self.stores.keys().filter(|id| names.shop(id).is_none()).cloned().collect()
     }
 
     /// The document of this moment.
-    pub(super) fn at(&mut self, at: &At<'_>, kind: WallKind) -> Wall {
+    pub(super) fn at(&self, at: &At<'_>, kind: WallKind) -> Wall {
         let now = Timestamp::from_millisecond(at.now.0).unwrap_or_default().to_zoned(at.counting.zone.clone());
         let began = |day: &Zoned| UnixMs(day.start_of_day().map_or(0, |day| day.timestamp().as_millisecond()));
         let yesterday = now.checked_sub(1.day()).unwrap_or_else(|_| now.clone());
         let (today_began, yesterday_began) = (began(&now), began(&yesterday));
+        let same_time = UnixMs(yesterday.timestamp().as_millisecond());
         let today = at.counting.day(at.now);
-        self.prune(at.now, today);
         let this = minute(at.now);
         let so_far = this.saturating_sub(minute(today_began));
         let (stores, cities) = self.ranks(at.now, today, &at.names.stores);
@@ -277,12 +277,13 @@ impl Numbers {
             day: now.date().to_string(),
             day_began: today_began,
             today: self.days.get(&today).map(sums).unwrap_or_default(),
-            yesterday_by_now: self.until(yesterday_began, at.now.0 - today_began.0),
+            // The same time by the clock on the wall, also on days that are longer or shorter.
+            yesterday_by_now: self.until(yesterday_began, same_time.0.min(today_began.0) - yesterday_began.0),
             per_minute: self.per_minute(at.now),
             funnel: self.funnel(at.now),
             stores,
             cities,
-            reach: self.reach(&at.names.stores, at.reach),
+            reach: at.reach,
             tail: self.curve(today_began, (so_far + 1).saturating_sub(TAIL_MINUTES), this),
             curves: (kind == WallKind::Snapshot).then(curves),
         }

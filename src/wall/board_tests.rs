@@ -26,13 +26,9 @@ fn names(csv: &str) -> WallNames {
 
 fn document(numbers: &mut Numbers, names: &WallNames, kind: WallKind) -> Wall {
     let fresh = Freshness { at: now(), as_of: Some(now().plus_ms(-1_000)), stale: false };
-    let reach = |id: &Id| match id.as_str() {
-        "1" => Some(true),
-        "2" => Some(false),
-        _ => None,
-    };
+    let reach = WallReach::default();
     let (config, counting) = (WallConfig::default(), counting());
-    numbers.at(&At { now: now(), epoch: 9, fresh, counting: &counting, config: &config, names, reach: &reach }, kind)
+    numbers.at(&At { now: now(), epoch: 9, fresh, counting: &counting, config: &config, names, reach }, kind)
 }
 
 #[test]
@@ -83,7 +79,7 @@ fn stores_and_cities_are_ranked_by_the_last_hour() {
     assert_eq!(wall.stores[0].name.as_deref(), Some("Two"));
     let cities: Vec<_> = wall.cities.iter().map(|city| (city.name.as_str(), city.last_hour, city.today)).collect();
     assert_eq!(cities, [("A", 13, 13), ("B", 4, 1004)]);
-    assert_eq!(wall.reach, WallReach { push: 1, poll: 1, away: 4 }, "those of the directory, and x");
+    assert_eq!(numbers.unnamed(&names.stores), [Id::new("x").unwrap()]);
 }
 
 #[test]
@@ -113,8 +109,40 @@ fn what_nobody_looks_at_any_more_is_let_go() {
         paid(&mut numbers, "1", ago, 1, 1);
     }
     paid(&mut numbers, "gone", 3 * 24 * 60, 1, 1);
-    document(&mut numbers, &names("id\n"), WallKind::Now);
+    numbers.prune(now(), counting().day(now()));
     assert_eq!((numbers.minutes.len(), numbers.stores.len()), (4, 1));
     let store = &numbers.stores[&Id::new("1").unwrap()];
     assert_eq!((store.minutes.len(), store.days.len()), (1, 2));
+}
+
+#[test]
+fn a_clock_that_is_ahead_makes_no_busy_hour() {
+    let mut numbers = Numbers::default();
+    paid(&mut numbers, "1", -5, 100, 1);
+    paid(&mut numbers, "2", 5, 1, 1);
+    let wall = document(&mut numbers, &names("id\n"), WallKind::Now);
+    assert_eq!(wall.stores.iter().map(|store| store.id.as_str()).collect::<Vec<_>>(), ["2"]);
+}
+
+/// On a day of 25 hours yesterday ends where today begins.
+#[test]
+fn the_hour_that_comes_twice_is_of_one_day() {
+    let zone = TimeZone::get("Europe/Berlin").unwrap();
+    let counting = Counting { zone, ..Counting::default() };
+    let at = |text: &str| UnixMs(text.parse::<Timestamp>().unwrap().as_millisecond());
+    let mut numbers = Numbers::default();
+    for (when, orders) in [("2026-10-23T22:10:00Z", 1), ("2026-10-24T21:50:00Z", 2), ("2026-10-24T22:10:00Z", 40)] {
+        let (cell, at) = (Cell::Paid as u16, at(when));
+        let change = Tally { shadow: false, minute: minute(at), day: counting.day(at), store: None, cell, by: orders };
+        numbers.counted(&change, 1);
+    }
+    // 23:55 of the day that had 25 hours.
+    let now = at("2026-10-25T22:55:00Z");
+    let fresh = Freshness { at: now, as_of: None, stale: false };
+    let (config, names) = (WallConfig::default(), names("id\n"));
+    let at =
+        At { now, epoch: 1, fresh, counting: &counting, config: &config, names: &names, reach: WallReach::default() };
+    let wall = numbers.at(&at, WallKind::Snapshot);
+    assert_eq!((wall.today.paid, wall.yesterday_by_now.paid), (40, 3));
+    assert_eq!(wall.curves.unwrap().yesterday.orders.len(), 24 * 60);
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use orderbell_protocol::wall::{Wall, WallKind};
+use orderbell_protocol::wall::{Wall, WallKind, WallReach};
 use orderbell_protocol::{Freshness, Id, UnixMs};
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -31,6 +31,8 @@ use directory::Directory;
 pub const EVERY_MIN: Duration = Duration::from_millis(250);
 /// Without a change, one is made this often all the same: it says how new the numbers are.
 const QUIET_MAX: Duration = Duration::from_secs(1);
+/// What nobody looks at any more is let go this often.
+const PRUNE_EVERY: Duration = Duration::from_secs(30);
 /// Digits behind the point that a currency may have.
 const DIGITS_MAX: u8 = 4;
 
@@ -139,7 +141,7 @@ pub struct Feed {
     reach: Reach,
     newest: watch::Sender<Shown>,
     /// The newest snapshot, and when it was made.
-    snapshot: Mutex<Option<(Instant, Shown)>>,
+    snapshot: Mutex<Option<(UnixMs, Shown)>>,
 }
 
 impl Feed {
@@ -170,6 +172,15 @@ impl Feed {
 
     fn make(&self, kind: WallKind, now: UnixMs, fresh: Freshness) -> Shown {
         let names = self.names.load();
+        let unnamed = self.board.with(|numbers| numbers.unnamed(&names.stores));
+        let mut reach = WallReach::default();
+        for store in names.stores.ids().chain(&unnamed) {
+            match (self.reach)(store, now) {
+                Some(true) => reach.push += 1,
+                Some(false) => reach.poll += 1,
+                None => reach.away += 1,
+            }
+        }
         let at = board::At {
             now,
             epoch: self.epoch,
@@ -177,7 +188,7 @@ impl Feed {
             counting: &self.counting,
             config: &names.config,
             names: &names,
-            reach: &|store| (self.reach)(store, now),
+            reach,
         };
         Shown::of(&self.board.with(|numbers| numbers.at(&at, kind)))
     }
@@ -187,12 +198,13 @@ impl Feed {
     pub fn snapshot(&self, now: UnixMs, fresh: Freshness) -> Shown {
         let mut kept = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((made, shown)) = &*kept
-            && made.elapsed() < EVERY_MIN
+            // A clock that was set back makes a new one, too.
+            && (0..EVERY_MIN.as_millis() as i64).contains(&(now.0 - made.0))
         {
             return shown.clone();
         }
         let shown = self.make(WallKind::Snapshot, now, fresh);
-        *kept = Some((Instant::now(), shown.clone()));
+        *kept = Some((now, shown.clone()));
         shown
     }
 
@@ -215,11 +227,18 @@ impl Feed {
     /// Makes documents for as long as somebody looks, until `stop`.
     pub async fn run(self: Arc<Self>, fresh: impl Fn() -> Freshness + Send, stop: CancellationToken) {
         let mut made = (0, Instant::now());
+        let mut pruned = None::<Instant>;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(EVERY_MIN) => {}
+            }
+            // Numbers grow whether somebody looks or not.
+            if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
+                pruned = Some(Instant::now());
+                let now = fresh().at;
+                self.board.with(|numbers| numbers.prune(now, self.counting.day(now)));
             }
             let commit = self.board.commit();
             let changed = commit != made.0 || made.1.elapsed() >= QUIET_MAX;
