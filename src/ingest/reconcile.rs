@@ -7,10 +7,10 @@
 //! It uses the rules of the life of an order and none of the ledger's bookkeeping: a batch that was folded twice, or a restart that forgot
 //! one, shows here. Orders can be taken in slices, one reading of the log for each, so that memory is bounded whatever the log holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use orderbell_consumers::Record;
-use orderbell_protocol::UnixMs;
+use orderbell_protocol::{Event, UnixMs};
 
 use super::life::{LifeRules, Order};
 use super::mapping::Mapping;
@@ -25,6 +25,8 @@ const ZONE_MS: i64 = 14 * 3_600_000;
 /// Minutes at the old end that may just be going.
 const GRACE_MINUTES: u64 = 15;
 const DAY_MS: i64 = 86_400_000;
+/// 2010-01-01: no log is older.
+const EARLIEST: UnixMs = UnixMs(1_262_304_000_000);
 
 /// Sums by window.
 pub type Sums = BTreeMap<(bool, Window), Cells>;
@@ -37,6 +39,8 @@ pub struct Recount {
     /// Which slice of the orders, of how many.
     slice: (u64, u64),
     orders: HashMap<OrderKey, Order>,
+    /// Events behind a frontier: the ledger may have them or not.
+    unfinished: HashMap<OrderKey, Vec<(Event, UnixMs)>>,
     sums: Sums,
     /// Records that are no events, or were refused.
     refused: u64,
@@ -46,13 +50,22 @@ impl Recount {
     /// Counts one slice of the orders; `now` is when it is compared.
     #[must_use]
     pub fn new(mapping: Mapping, rules: LifeRules, now: UnixMs, slice: (u64, u64)) -> Self {
-        Self { mapping, rules, now, slice, orders: HashMap::new(), sums: Sums::new(), refused: 0 }
+        Self {
+            mapping,
+            rules,
+            now,
+            slice,
+            orders: HashMap::new(),
+            unfinished: HashMap::new(),
+            sums: Sums::new(),
+            refused: 0,
+        }
     }
 
-    /// The next record of its partition.
-    pub fn hear(&mut self, record: &Record) {
-        // When it was read is not known any more; when it was written is close enough to judge its age by.
-        let then = UnixMs(record.timestamp_ms);
+    /// The next record of its partition; `finished`: it stands below its partition's frontier.
+    pub fn hear(&mut self, record: &Record, finished: bool) {
+        // When it was read is not known any more; when it was written is close enough to judge its age by, unless that is absurd.
+        let then = UnixMs(record.timestamp_ms).clamp(EARLIEST, self.now);
         let Ok(event) = self.mapping.decode(record, then) else {
             self.refused += 1;
             return;
@@ -60,6 +73,10 @@ impl Recount {
         let key = OrderKey { shadow: event.shadow, id: event.order.clone() };
         let (slice, slices) = self.slice;
         if xxhash_rust::xxh3::xxh3_64(key.id.as_str().as_bytes()) % slices != slice {
+            return;
+        }
+        if !finished {
+            self.unfinished.entry(key).or_default().push((event, then));
             return;
         }
         // What the ledger would have forgotten by then.
@@ -77,8 +94,23 @@ impl Recount {
         self.orders.insert(key, next);
     }
 
-    /// Adds what was counted to `sums`; how many records were refused.
-    pub fn give(self, sums: &mut Sums) -> u64 {
+    /// Adds what was counted to `sums`, and to `moving` the windows in which an event counts that the ledger may have or not; how many
+    /// records were refused.
+    pub fn give(self, sums: &mut Sums, moving: &mut BTreeSet<(bool, Window)>) -> u64 {
+        for (key, events) in self.unfinished {
+            let mut order = self.orders.get(&key).cloned();
+            for (event, then) in events {
+                let Ok((Some(next), _)) = Order::apply(order.as_ref(), &event, then, &self.rules) else { continue };
+                // With these, without them, or with some: what stands in any of these states may have changed.
+                for state in order.iter().chain([&next]) {
+                    let all = tally::of_order(None, state, key.shadow, &self.rules.counting);
+                    moving.extend(
+                        all.iter().flat_map(|change| Window::of(change, self.now)).map(|window| (key.shadow, window)),
+                    );
+                }
+                order = Some(next);
+            }
+        }
         for (window, cells) in self.sums {
             let all = sums.entry(window).or_default();
             cells.into_iter().for_each(|(cell, by)| *all.entry(cell).or_default() += by);
@@ -143,9 +175,15 @@ fn compared(window: &Window, covered: UnixMs, now: UnixMs) -> bool {
     }
 }
 
-/// Compares the ledger's sums with those of the log: how many numbers were compared, and those that differ.
+/// Compares the ledger's sums with those of the log, but for those that move: how many numbers were compared, and those that differ.
 #[must_use]
-pub fn compare(ledger: &Sums, log: &Sums, covered: UnixMs, now: UnixMs) -> (u64, Vec<Difference>) {
+pub fn compare(
+    ledger: &Sums,
+    log: &Sums,
+    moving: &BTreeSet<(bool, Window)>,
+    covered: UnixMs,
+    now: UnixMs,
+) -> (u64, Vec<Difference>) {
     let (mut numbers, mut differences) = (0, Vec::new());
     let crowded: Vec<_> = ledger
         .keys()
@@ -155,8 +193,8 @@ pub fn compare(ledger: &Sums, log: &Sums, covered: UnixMs, now: UnixMs) -> (u64,
         })
         .collect();
     let empty = Cells::new();
-    let keys: std::collections::BTreeSet<_> = ledger.keys().chain(log.keys()).collect();
-    for (shadow, window) in keys.into_iter().filter(|(_, window)| compared(window, covered, now)) {
+    let keys: BTreeSet<_> = ledger.keys().chain(log.keys()).collect();
+    for (shadow, window) in keys.into_iter().filter(|key| compared(&key.1, covered, now) && !moving.contains(*key)) {
         let key = (*shadow, window.clone());
         // A store that the ledger has no row of, on a day that was full, is one of the others.
         let beyond = matches!(window, Window::StoreDay(day, _) if crowded.contains(&(*shadow, *day)));
@@ -164,7 +202,7 @@ pub fn compare(ledger: &Sums, log: &Sums, covered: UnixMs, now: UnixMs) -> (u64,
             continue;
         }
         let (ours, theirs) = (ledger.get(&key).unwrap_or(&empty), log.get(&key).unwrap_or(&empty));
-        let cells: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+        let cells: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
         for cell in cells {
             let number = |cells: &Cells| cells.get(cell).copied().unwrap_or(0);
             numbers += 1;
@@ -197,14 +235,56 @@ mod tests {
         sums
     }
 
+    fn none() -> BTreeSet<(bool, Window)> {
+        BTreeSet::new()
+    }
+
+    fn record(kind: &str, order: &str, at: UnixMs) -> Record {
+        let value = serde_json::json!({"type": kind, "order": order, "id": format!("{kind}-{order}"), "store": "1", "time": at.0});
+        Record {
+            part: orderbell_consumers::Part::new("orders", 0),
+            offset: 0,
+            timestamp_ms: at.0,
+            read_ms: 0,
+            key: None,
+            value: Some(value.to_string().into_bytes().into()),
+            headers: Vec::new(),
+        }
+    }
+
+    /// The ledger may have folded what stands behind its frontier, or not: neither is a difference, and what else is wrong is found.
+    #[test]
+    fn what_is_not_finished_may_be_counted_or_not() {
+        let rules = LifeRules { retention_ms: DAY_MS, ..LifeRules::default() };
+        let early = NOW.plus_ms(-3_600_000);
+        let recounted = |finished: bool| {
+            let mut recount = Recount::new(Mapping::default(), rules.clone(), NOW, (0, 1));
+            recount.hear(&record("order.paid", "o1", early), true);
+            recount.hear(&record("order.accepted", "o1", early.plus_ms(120_000)), finished);
+            let (mut sums, mut moving) = (Sums::new(), none());
+            recount.give(&mut sums, &mut moving);
+            (sums, moving)
+        };
+        let (with, nothing_moves) = recounted(true);
+        let (without, moving) = recounted(false);
+        assert!(nothing_moves.is_empty() && with != without);
+        for ledger in [&with, &without] {
+            assert_eq!(compare(ledger, &without, &moving, UnixMs(0), NOW).1, []);
+        }
+        assert_ne!(compare(&with, &without, &none(), UnixMs(0), NOW).1, []);
+        let mut wrong = with.clone();
+        wrong.insert((false, Window::ChainMinute(tally::minute(early) + 30)), [(1, 1)].into());
+        assert_eq!(compare(&wrong, &without, &moving, UnixMs(0), NOW).1.len(), 1);
+    }
+
     #[test]
     fn a_number_that_one_side_has_and_the_other_has_not_is_a_difference() {
         let minute = tally::minute(NOW);
         let (chain, store) = (Window::ChainMinute(minute), Window::StoreMinute(minute, Id::new("1").unwrap()));
         let ledger = sums(&[(chain.clone(), 1, 7), (store.clone(), 1, 7)]);
-        assert_eq!(compare(&ledger, &ledger, UnixMs(0), NOW), (2, vec![]));
+        assert_eq!(compare(&ledger, &ledger, &none(), UnixMs(0), NOW), (2, vec![]));
         let log = sums(&[(chain, 1, 6), (store, 2, 1)]);
-        let (numbers, differences) = compare(&ledger, &log, UnixMs(0), NOW);
+        let (numbers, differences) = compare(&ledger, &log, &none(), UnixMs(0), NOW);
         let told: Vec<_> = differences.iter().map(|one| (one.cell, one.ledger, one.log)).collect();
         assert_eq!((numbers, told), (3, vec![(1, 7, 6), (1, 7, 0), (2, 0, 1)]));
         assert!(differences[0].to_string().ends_with("paid: ledger 7, log 6"));
@@ -220,8 +300,8 @@ mod tests {
             (Window::ChainDay(day), 1, 1),
             (Window::ChainDay(0), 1, 1),
         ]);
-        assert_eq!(compare(&Sums::new(), &log, UnixMs(0), NOW).1.len(), 2);
+        assert_eq!(compare(&Sums::new(), &log, &none(), UnixMs(0), NOW).1.len(), 2);
         let begins = covered(Some(NOW.plus_ms(-LIFE_MS - 120_000)));
-        assert_eq!(compare(&Sums::new(), &log, begins, NOW).1.len(), 1, "the day began before");
+        assert_eq!(compare(&Sums::new(), &log, &none(), begins, NOW).1.len(), 1, "the day began before");
     }
 }

@@ -97,6 +97,14 @@ pub enum OpenError {
         /// The format found.
         found: u32,
     },
+    /// An older program wrote it, and only looking at it is asked for.
+    #[error("{} was written by an older version (format {found}; this program knows {FORMAT}): start the server on it once", .dir.display())]
+    Older {
+        /// The directory.
+        dir: PathBuf,
+        /// The format found.
+        found: u32,
+    },
     /// The directory cannot be made or read.
     #[error("{}: {error}", .dir.display())]
     Io {
@@ -329,14 +337,7 @@ impl Ledger {
     /// # Errors
     /// When the files cannot be read.
     pub fn frontiers(&self, cluster: &str) -> Result<Vec<(Part, Frontier)>, DiskError> {
-        let prefix = keys::frontiers_of(cluster);
-        let view = self.disk.view();
-        let mut all = Vec::new();
-        for row in view.rows(Space::Meta, &prefix, &keys::after_prefix(&prefix)) {
-            let (key, row) = row?;
-            all.extend(keys::frontier_part(&key[prefix.len()..]).zip(parse_frontier(&row)));
-        }
-        Ok(all)
+        frontiers(&self.disk.view(), cluster)
     }
 
     /// Writes a backup of what is durable at this moment; how many rows it holds. The writer goes on meanwhile.
@@ -531,6 +532,16 @@ impl Ledger {
             let _panicked = thread.join();
         }
     }
+}
+
+fn frontiers(view: &disk::View<'_>, cluster: &str) -> Result<Vec<(Part, Frontier)>, DiskError> {
+    let prefix = keys::frontiers_of(cluster);
+    let mut all = Vec::new();
+    for row in view.rows(Space::Meta, &prefix, &keys::after_prefix(&prefix)) {
+        let (key, row) = row?;
+        all.extend(keys::frontier_part(&key[prefix.len()..]).zip(parse_frontier(&row)));
+    }
+    Ok(all)
 }
 
 fn parse_standing(row: &[u8]) -> Option<Standing> {

@@ -9,7 +9,7 @@ use orderbell_protocol::UnixMs;
 use super::disk::{Disk, DiskError, Space};
 use super::opening::lock;
 use super::tally::{self, Cells, Window};
-use super::{OpenError, keys, parse_frontier, stream};
+use super::{FORMAT, OpenError, frontiers, keys, stream};
 
 /// See the module.
 pub struct AtRest {
@@ -21,11 +21,22 @@ impl AtRest {
     /// Opens the ledger in `dir` for reading.
     ///
     /// # Errors
-    /// [`OpenError`]; also when something runs on it.
+    /// [`OpenError`]; also when something runs on it, when there is none, or when it was written by another version.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        let missing = || OpenError::Io { dir: dir.to_owned(), error: std::io::ErrorKind::NotFound.into() };
+        if !dir.join("db").exists() {
+            return Err(missing());
+        }
+        let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
         let lock = lock(dir)?;
-        let disk = Disk::open(&dir.join("db")).map_err(|error| OpenError::Disk { dir: dir.to_owned(), error })?;
-        Ok(Self { disk, _lock: lock })
+        let disk = Disk::open(&dir.join("db")).map_err(broken)?;
+        let found = disk.view().row(Space::Meta, keys::FORMAT).map_err(broken)?;
+        let found = found.and_then(|row| row.try_into().ok()).map_or(0, u32::from_be_bytes);
+        match found {
+            FORMAT => Ok(Self { disk, _lock: lock }),
+            newer if newer > FORMAT => Err(OpenError::Newer { dir: dir.to_owned(), found }),
+            _ => Err(OpenError::Older { dir: dir.to_owned(), found }),
+        }
     }
 
     /// Every window of the tallies, and whether it is of load-test traffic.
@@ -45,26 +56,19 @@ impl AtRest {
         Ok(UnixMs(row.and_then(|row| row.try_into().ok()).map_or(0, i64::from_be_bytes)))
     }
 
-    /// All frontiers, whatever the cluster.
+    /// All frontiers that were saved for a cluster.
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn frontiers(&self) -> Result<Vec<(Part, Frontier)>, DiskError> {
-        let mut all = Vec::new();
-        for row in self.disk.view().rows(Space::Meta, b"f", &keys::after_prefix(b"f")) {
-            let (key, row) = row?;
-            // The cluster's name ends with the first zero byte.
-            let part = key.iter().position(|byte| *byte == 0).and_then(|at| keys::frontier_part(&key[at + 1..]));
-            all.extend(part.zip(parse_frontier(&row)));
-        }
-        Ok(all)
+    pub fn frontiers(&self, cluster: &str) -> Result<Vec<(Part, Frontier)>, DiskError> {
+        frontiers(&self.disk.view(), cluster)
     }
 
-    /// The embedded stream, partition by partition; when its oldest record was written, if older ones are gone.
+    /// The embedded stream, partition by partition; from when on it is there, if older records are gone: `now` when all are.
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn stream(&self, mut each: impl FnMut(&Record)) -> Result<Option<UnixMs>, DiskError> {
+    pub fn stream(&self, now: UnixMs, mut each: impl FnMut(&Record)) -> Result<Option<UnixMs>, DiskError> {
         let view = self.disk.view();
         let mut begins = None;
         for number in 0..stream::PARTITIONS {
@@ -73,6 +77,7 @@ impl AtRest {
             let (from, to) = (keys::stream(number, start), keys::stream(number, stream::end(&view, number)?));
             let mut first = true;
             if from >= to {
+                begins = begins.max((start > 0).then_some(now));
                 continue;
             }
             for row in view.rows(Space::Stream, &from, &to) {
