@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{DemoOptions, Dice, config, day, serve, until_the_end};
+use super::{DemoOptions, Dice, config, day, listen, serve, until_the_end};
 use crate::cli::tell;
 use crate::client::{Heard, Http, Socket};
 use crate::net::tokens::Tokens;
@@ -44,6 +44,8 @@ const POLL_MS: u64 = 15_000;
 const PHONE_ONE_IN: u64 = 2;
 /// Phones and requests at once: far below the open-file limit.
 const PHONES_MAX: usize = 2_000;
+/// A demo may be left running.
+const TOKEN_S: u64 = 365 * 86_400;
 /// Events of the past in one request.
 const BATCH: usize = 1_000;
 
@@ -90,7 +92,7 @@ struct Chain {
 
 impl Chain {
     fn token(&self, role: &str, id: &str) -> String {
-        self.tokens.mint(role, id, None, wall_clock(), 86_400).unwrap_or_default()
+        self.tokens.mint(role, id, None, wall_clock(), TOKEN_S).unwrap_or_default()
     }
 
     /// Waits, or ends early with false.
@@ -285,12 +287,12 @@ impl Chain {
     }
 
     /// Draws orders by the day's curve.
-    async fn orders(self: Arc<Self>, rate: f64, stores: u16, seed: u64) {
+    async fn orders(self: Arc<Self>, began: UnixMs, rate: f64, stores: u16, seed: u64) {
         let token: Arc<str> = self.token("producer", "demo").into();
         let mut dice = Dice(seed);
         for number in 1.. {
             let (store, amount) = (day::store(&mut dice, stores), dice.between((900, 8_900)));
-            let pace = 1000.0 / (rate * day::busy(day::hour(wall_clock())));
+            let pace = 1000.0 / (rate * day::busy(day::hour(began, wall_clock())));
             let wait = (pace * dice.between((20, 180)) as f64 / 100.0) as u64;
             self.tasks.spawn(self.clone().order(number, store, amount, token.clone()));
             if !self.rest(wait).await {
@@ -358,7 +360,7 @@ pub(super) async fn play(options: &DemoOptions) -> Result<(), String> {
         open: true,
         ..WallConfig::default()
     };
-    let config = crate::config::Config { wall, ..config(dir.path(), options.listen) };
+    let config = crate::config::Config { wall, ..config(dir.path(), listen(options, "127.0.0.1:8377")) };
     let server = serve(&config).await?;
     let chain = Arc::new(Chain {
         http: Http::new(server.public()),
@@ -384,7 +386,7 @@ pub(super) async fn play(options: &DemoOptions) -> Result<(), String> {
         chain.tasks.spawn(chain.clone().till(format!("S{n}"), Temper::of(n), options.seed ^ u64::from(n)));
     }
     chain.tasks.spawn(chain.clone().past(now, rate, stores, options.seed));
-    chain.tasks.spawn(chain.clone().orders(rate, stores, options.seed));
+    chain.tasks.spawn(chain.clone().orders(now, rate, stores, options.seed));
     chain.tasks.spawn(chain.clone().status());
     until_the_end(options.seconds, &chain.end).await?;
     chain.end.cancel();

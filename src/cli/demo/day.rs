@@ -58,10 +58,15 @@ pub(super) fn busy(hour: f64) -> f64 {
     (night + peak(8.2, 0.9, 0.38) + peak(12.2, 1.1, 0.94) + peak(15.5, 1.4, 0.18) + peak(18.6, 1.3, 0.8)).min(1.0)
 }
 
-/// The hour of the chain's day.
-pub(super) fn hour(now: UnixMs) -> f64 {
-    // The zone is so chosen that the whole hour is eleven.
-    11.0 + now.0.rem_euclid(60 * MINUTE_MS) as f64 / (60.0 * MINUTE_MS as f64)
+/// Milliseconds from midnight to now in the chain's zone, as it was chosen at `began`.
+fn since_midnight_ms(began: UnixMs, now: UnixMs) -> i64 {
+    let at_start = 11 * 60 * MINUTE_MS + began.0.rem_euclid(60 * MINUTE_MS);
+    (at_start + now.0 - began.0).rem_euclid(DAY_MS)
+}
+
+/// The hour of the chain's day, in a chain that began at `began`.
+pub(super) fn hour(began: UnixMs, now: UnixMs) -> f64 {
+    since_midnight_ms(began, now) as f64 / (60 * MINUTE_MS) as f64
 }
 
 /// A store: some are much busier than others.
@@ -73,7 +78,7 @@ pub(super) fn store(dice: &mut Dice, stores: u16) -> u64 {
 /// What happened before the demo began: yesterday, and today until a little before `now`; today first, newest first within the day, so that the
 /// wall fills from its near end.
 pub(super) fn before(now: UnixMs, rate: f64, stores: u16, seed: u64) -> impl Iterator<Item = Vec<Value>> {
-    let today = now.0 - (hour(now) * 60.0 * MINUTE_MS as f64) as i64;
+    let today = now.0 - since_midnight_ms(now, now);
     let mut dice = Dice(seed ^ 0x005e_ed0f_0da7);
     let minutes = |from: i64, to: i64| (0..(to - from) / MINUTE_MS).rev().map(move |nth| from + nth * MINUTE_MS);
     let of_today = minutes(today, now.0 + MINUTE_MS).map(|at| (at, 1.0));
@@ -132,7 +137,8 @@ mod tests {
             let zone = jiff::tz::TimeZone::get(&zone(now)).unwrap();
             let there = zone.to_datetime(jiff::Timestamp::from_millisecond(now.0).unwrap());
             assert_eq!((there.hour(), there.minute()), (11, 17), "{utc}");
-            assert!((hour(now) - 11.28).abs() < 0.01);
+            assert!((hour(now, now) - 11.28).abs() < 0.01);
+            assert!((hour(now, now.plus_ms(60 * MINUTE_MS)) - 12.28).abs() < 0.01, "noon comes");
         }
     }
 

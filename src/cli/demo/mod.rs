@@ -40,9 +40,9 @@ pub(crate) struct DemoOptions {
     /// Stop after this many seconds; 0 goes on until Ctrl-C.
     #[arg(long, default_value_t = 0)]
     seconds: u64,
-    /// Address of the pages, the sockets and the API; port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:8377")]
-    listen: std::net::SocketAddr,
+    /// Address of the pages, the sockets and the API [default: 127.0.0.1:8377, or a free port where that is taken].
+    #[arg(long)]
+    listen: Option<std::net::SocketAddr>,
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -96,6 +96,13 @@ async fn serve(config: &Config) -> Result<std::sync::Arc<Server>, String> {
     };
     let limits = NetLimits { drain_spread: Duration::from_millis(300), ..config.limits() };
     Server::start(config, limits, failed).await.map_err(|error| error.to_string())
+}
+
+/// Where the pages are: what was asked for, or `usual` if nobody has it, or any free port.
+fn listen(options: &DemoOptions, usual: &str) -> std::net::SocketAddr {
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let usual = usual.parse().ok().filter(|usual| std::net::TcpListener::bind(usual).is_ok());
+    options.listen.or(usual).unwrap_or(any)
 }
 
 /// Where a demo lives.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{DemoOptions, Dice, config, serve, until_the_end};
+use super::{DemoOptions, Dice, config, listen, serve, until_the_end};
 use crate::cli::{say, tell};
 use crate::client::{Heard, Http, Socket};
 use crate::net::tokens::Tokens;
@@ -258,7 +258,7 @@ impl Stage {
 
 pub(super) async fn play(options: &DemoOptions) -> Result<(), String> {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let config = config(dir.path(), options.listen);
+    let config = config(dir.path(), listen(options, "127.0.0.1:0"));
     let server = serve(&config).await?;
     let stage = Arc::new(Stage {
         http: Http::new(server.public()),

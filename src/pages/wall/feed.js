@@ -16,7 +16,9 @@ async function stream(token, heard, signal) {
     headers.authorization = `Bearer ${token}`;
   }
   const answer = await fetch("/v1/wall", { headers, signal, cache: "no-store" });
-  if (answer.status === 401 || answer.status === 404) {
+  // Only the server itself says this so: a proxy that has lost it for a moment answers otherwise.
+  const own = (answer.headers.get("content-type") ?? "").startsWith("application/problem+json");
+  if (own && (answer.status === 401 || answer.status === 404)) {
     throw new Unauthorized();
   }
   if (!answer.ok) {
@@ -105,7 +107,8 @@ export async function follow(page) {
     page.lost();
     const base = BACKOFF_MS[Math.min(tries, BACKOFF_MS.length - 1)];
     tries += 1;
-    await new Promise((done) => setTimeout(done, Math.max(wait, base * (0.5 + Math.random() / 2))));
+    // Each at a moment of its own, also when all were turned away at once.
+    await new Promise((done) => setTimeout(done, Math.max(wait, base) * (1 + Math.random() / 2)));
   }
 }
 

@@ -10,6 +10,8 @@ import { otherLanguage, shownLanguage, word, writeWords } from "/assets/words.js
 const AMBER_MS = 5_000;
 const RED_MS = 30_000;
 const ALOUD_MS = 60_000;
+/** A screen without a keyboard goes on asking: a key that was renewed, or a clock that was wrong, is mended elsewhere. */
+const ASK_AGAIN_MS = 60_000;
 const TOKEN = "orderbell.wall.token";
 
 const by = (id) => document.getElementById(id);
@@ -32,6 +34,8 @@ const serverNow = () => shown.at + (performance.now() - heardAt);
 
 function shows(wall) {
   const first = shown === null;
+  by("sign-in").hidden = true;
+  wallElement.hidden = false;
   shown = wall;
   heardAt = performance.now();
   const none = wall.today.created === 0 && wall.yesterday_by_now.created === 0;
@@ -220,18 +224,19 @@ function age() {
 function asksForToken() {
   const place = by("sign-in");
   const refused = localStorage.getItem(TOKEN) !== null;
-  localStorage.removeItem(TOKEN);
   place.hidden = false;
   wallElement.hidden = true;
   by("sign-in-why").textContent = refused ? word("wrongToken") : word("signInWhy");
-  by("token").focus();
+  if (document.activeElement !== by("token")) {
+    by("token").focus();
+  }
   return new Promise((done) => {
+    const again = refused ? setTimeout(done, ASK_AGAIN_MS) : 0;
     place.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
+      clearTimeout(again);
       localStorage.setItem(TOKEN, by("token").value.trim());
       by("token").value = "";
-      place.hidden = true;
-      wallElement.hidden = false;
       done();
     };
   });
