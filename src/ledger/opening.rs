@@ -6,7 +6,7 @@ use std::path::Path;
 use super::disk::{Disk, Space};
 use super::outbox::Emit;
 use super::whole::{self, Whole};
-use super::{FORMAT, LedgerOptions, OpenError, committer, keys, mailbox};
+use super::{FORMAT, LedgerOptions, OpenError, committer, keys, mailbox, tally};
 
 /// The first format with tallies.
 const COUNTING_SINCE: u32 = 3;
@@ -57,6 +57,8 @@ pub(super) fn open_whole(dir: &Path, options: LedgerOptions) -> Result<(Disk, Op
     }
     // The new one is whole, doubt and all, before the old one goes: a crash in between finds either.
     let saved = whole::promised(&disk.view()).map_err(broken)?;
+    let log_begins = committer::now().plus_ms(-options.state_retention_ms);
+    let bygone = tally::bygone(&disk.view(), log_begins).map_err(broken)?;
     let io = |error| OpenError::Io { dir: dir.to_owned(), error };
     let next_path = dir.join("db.next");
     if next_path.exists() {
@@ -65,6 +67,7 @@ pub(super) fn open_whole(dir: &Path, options: LedgerOptions) -> Result<(Disk, Op
     let next = Disk::open(&next_path).map_err(broken)?;
     let mut batch = next.batch();
     saved.iter().for_each(|(key, value)| batch.put(Space::Meta, key, value));
+    bygone.iter().for_each(|(key, value)| batch.put(Space::Tally, key, value));
     batch.commit().map_err(broken)?;
     know(&next, dir, Some(why.clone()), options.state_retention_ms)?;
     drop((next, disk));

@@ -259,6 +259,21 @@ pub(super) fn all(view: &View<'_>) -> impl Iterator<Item = Result<(bool, Window,
     view.rows(Space::Tally, &[], &[0xff; 16]).filter_map(read)
 }
 
+/// The chain's days that ended before the log that is read again begins: the only place that still knows them. Stores' days are too many to
+/// be carried over, and are gone with the ledger.
+pub(super) fn bygone(view: &View<'_>, log_begins: UnixMs) -> Result<Vec<Row>, DiskError> {
+    let before = u64::try_from(log_begins.0 / DAY_MS).unwrap_or_default().saturating_sub(1);
+    let mut rows = Vec::new();
+    for shadow in [0, 1] {
+        let head = [shadow, CHAIN_DAY];
+        let end = [&head[..], &before.to_be_bytes()].concat();
+        for row in view.rows(Space::Tally, &head, &end) {
+            rows.push(row?);
+        }
+    }
+    Ok(rows)
+}
+
 /// Windows that are looked at every second: the chain's minutes, the stores' of the last two hours, and the last days. Those of a year would
 /// hold up every start.
 pub(super) fn recent(view: &View<'_>, now: UnixMs) -> impl Iterator<Item = Result<(bool, Window, Cells), DiskError>> {

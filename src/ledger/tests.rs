@@ -384,7 +384,12 @@ async fn a_ledger_that_is_not_whole_begins_a_new_epoch() {
         let ledger = open();
         let (id, epoch) = (ledger.id().to_owned(), ledger.epoch());
         let notices = vec![notice(&who, "o1_new", committer::now().plus_ms(3_600_000))];
-        ledger.commit(TurnEffects { notices, ..TurnEffects::default() }).await.unwrap();
+        // Of yesterday, which the log still has, and of a month ago, which it has not.
+        let today = u32::try_from(committer::now().0 / 86_400_000).unwrap();
+        let minute = u64::try_from(committer::now().0 / 60_000).unwrap();
+        let tally = |day| Tally { shadow: false, minute, day, store: None, cell: 1, by: 7 };
+        let tallies = vec![tally(today), tally(today - 30)];
+        ledger.commit(TurnEffects { notices, tallies, ..TurnEffects::default() }).await.unwrap();
         let said = Incoming {
             key: "o1".into(),
             id_hash: 1,
@@ -410,6 +415,13 @@ async fn a_ledger_that_is_not_whole_begins_a_new_epoch() {
         assert_eq!(aside.count(), usize::from(!kept), "set aside where the log can be read again");
         assert_eq!(all_of(&ledger, &who).1.len(), usize::from(kept));
         assert_eq!(ledger.outbox(9).unwrap().len(), usize::from(!kept), "what was answered is still emitted");
+        let view = ledger.disk.view();
+        let days = tally::all(&view).map(Result::unwrap).filter_map(|(_, window, _)| match window {
+            Window::ChainDay(day) => Some(day),
+            _ => None,
+        });
+        let counted = if kept { vec![today - 30, today] } else { vec![today - 30] };
+        assert_eq!(days.collect::<Vec<_>>(), counted, "what the log cannot tell again is carried over");
         ledger.close();
         drop(ledger);
 
