@@ -77,6 +77,36 @@ async function looksRight(browser, storage) {
   }
 }
 
+/** A promotion day: the largest numbers and the longest names that a chain has. */
+async function busiest(browser, storage) {
+  const sums = { created: 5_012_881, paid: 4_998_302, accepted: 4_981_204, refused: 9_312, ready: 4_910_288, picked_up: 4_888_120, cancelled: 12_901, refunded: 8_811, paid_amount: 19_412_200_012, refunded_amount: 31_200_400 };
+  const curve = (until) => ({ from: 0, orders: Array.from({ length: until }, (_, minute) => Math.round(6_000 * Math.sin(minute / 460) ** 4)) });
+  const name = "Shanghai Pudong International Airport Terminal 2 上海浦东国际机场二号航站楼";
+  const store = (nth) => ({ id: String(nth), name: `${name} ${nth}`, city: "上海", last_hour: 18_402 - nth * 700, today: 99_000 });
+  const at = Date.now();
+  const wall = {
+    type: "snapshot", seq: 1, epoch: 1, at, as_of: at, complete_through: at, stale: false,
+    chain: "The Very Large Golden Bowl Company of the East 大金碗餐饮集团", time_zone: "Asia/Shanghai", currency: "CNY", currency_digits: 2,
+    day: "2026-11-21", day_began: at - 64_000_000, today: sums, yesterday_by_now: { ...sums, paid: 1_284_302 }, per_minute: 128_402,
+    funnel: { minutes: 15, stages: ["created", "paid", "accepted", "ready", "picked_up"].map((stage, nth) => ({ stage, orders: 90_812 - nth, median_ms: nth ? 260_000 : undefined })) },
+    stores: Array.from({ length: 24 }, (_, nth) => store(nth)), cities: Array.from({ length: 24 }, (_, nth) => ({ name: `Shijiazhuang 石家庄 ${nth}`, last_hour: 91_204 - nth, today: 1 })),
+    reach: { push: 19_812, poll: 1_121, away: 2_207 }, tail: { from: 1_060, orders: [1, 2, 3, 4, 5] }, curves: { today: curve(1_065), yesterday: curve(1_440) },
+  };
+  for (const [width, height] of SIZES) {
+    for (const lang of ["en", "zh"]) {
+      const what = `wall-${width}x${height}-${lang}-busiest`;
+      const page = await open(browser, base, what, { viewport: { width, height }, storageState: storage });
+      await page.route("**/v1/wall", (route) => route.fulfill({ contentType: "text/event-stream", body: `event: snapshot\ndata: ${JSON.stringify(wall)}\n\n` }));
+      await page.goto(`${base}/wall/?lang=${lang}`);
+      await shows(page, sums.paid);
+      await page.locator("#chart canvas").waitFor();
+      await laidOut(page, what, { blocks: BLOCKS, scrolls: width < 760 });
+      await page.screenshot({ path: `${shots}/${what}.png`, fullPage: width < 760 });
+      await page.context().close();
+    }
+  }
+}
+
 /** What happens shows by itself; keys reach everything; each chart has its table. */
 async function lives(page) {
   const before = await figure(page);
@@ -167,6 +197,7 @@ try {
   await signsIn(page);
   const storage = await page.context().storageState();
   await looksRight(browser, storage);
+  await busiest(browser, storage);
   await lives(page);
   await stands(browser, storage);
   await survives(page);

@@ -41,6 +41,7 @@ function shows(wall) {
   const none = wall.today.created === 0 && wall.yesterday_by_now.created === 0;
   wallElement.dataset.empty = none;
   by("chain").textContent = wall.chain;
+  by("chain").title = wall.chain;
   document.title = word("title", wall.chain);
   if (none) {
     by("orders").textContent = "–";
@@ -134,7 +135,10 @@ function reach(stores) {
     state.className = `state ${how}`;
     const value = document.createElement("b");
     value.textContent = count(stores[how]);
-    state.append(value, ` ${word(how)}`);
+    const name = document.createElement("span");
+    name.className = "name";
+    name.textContent = word(how);
+    state.append(value, " ", name);
     return state;
   });
   by("reach").replaceChildren(...parts);
