@@ -27,8 +27,11 @@ export function money(amount, currency, digits) {
   if (value < (shownLanguage() === "zh" ? 100_000 : 1_000_000)) {
     return `${currency}\u00a0${count(value)}`;
   }
-  const short = formatter("NumberFormat", { notation: "compact", maximumSignificantDigits: 4 }).format(value);
-  return `${currency}\u00a0${shownLanguage() === "zh" ? short : short.replace(/([A-Z])$/, "\u2009$1")}`;
+  const options = { notation: "compact", maximumSignificantDigits: 4 };
+  // The same letters everywhere: M and B, not m and bn.
+  const english = () => new Intl.NumberFormat("en-US", options).format(value).replace(/([A-Z])$/, "\u2009$1");
+  const short = shownLanguage() === "zh" ? formatter("NumberFormat", options).format(value) : english();
+  return `${currency}\u00a0${short}`;
 }
 
 /** +12.6 %, with a sign that is as wide as a digit. */
