@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orderbell_consumers::{Group, Stats};
 use orderbell_protocol::{Id, Recipient, Role, UnixMs};
@@ -84,6 +84,7 @@ struct State {
     ingest: Arc<IngestStats>,
     net: Arc<Net>,
     ledger: Arc<Ledger>,
+    wall: Arc<Feed>,
     metrics: Metrics,
 }
 
@@ -112,6 +113,7 @@ impl Health for State {
         if let Some(what) = self.net.stale() {
             lights.insert(String::from("stream"), what);
         }
+        lights.extend(self.wall.light(Instant::now()).map(|what| (String::from("wall"), what)));
         lights.extend(self.emit.light().map(|what| (String::from("outbox"), what)));
         for (who, live) in self.ledger.crowded().into_iter().take(CROWDED_SHOWN_MAX) {
             // A customer's id is nobody's business here.
@@ -203,6 +205,7 @@ impl Server {
             ingest: handler.stats().clone(),
             net: net.clone(),
             ledger: ledger.clone(),
+            wall: wall.clone(),
             metrics,
         });
         let server = Arc::new(Self {

@@ -31,6 +31,8 @@ use directory::Directory;
 pub const EVERY_MIN: Duration = Duration::from_millis(250);
 /// Without a change, one is made this often all the same: it says how new the numbers are.
 const QUIET_MAX: Duration = Duration::from_secs(1);
+/// A feed that was not seen for this long is broken: it comes by four times a second.
+const SILENT_MAX: Duration = Duration::from_secs(10);
 /// What nobody looks at any more is let go this often.
 const PRUNE_EVERY: Duration = Duration::from_secs(30);
 /// Digits behind the point that a currency may have.
@@ -140,6 +142,8 @@ pub struct Feed {
     names: ArcSwap<WallNames>,
     reach: Reach,
     newest: watch::Sender<Shown>,
+    /// When the task that makes documents was seen last.
+    beat: Mutex<Instant>,
     /// The newest snapshot, and when it was made.
     snapshot: Mutex<Option<(UnixMs, Shown)>>,
 }
@@ -155,6 +159,7 @@ impl Feed {
             names: ArcSwap::from_pointee(names),
             reach,
             newest: watch::Sender::new(Shown::default()),
+            beat: Mutex::new(Instant::now()),
             snapshot: Mutex::default(),
         })
     }
@@ -224,6 +229,15 @@ impl Feed {
         *kept = None;
     }
 
+    /// What is wrong with the wall at `now`, in words.
+    #[must_use]
+    pub fn light(&self, now: Instant) -> Option<String> {
+        let beat = *self.beat.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = now.saturating_duration_since(beat);
+        (silent > SILENT_MAX)
+            .then(|| format!("no document was made for {} s: screens show old numbers", silent.as_secs()))
+    }
+
     /// Makes documents for as long as somebody looks, until `stop`.
     pub async fn run(self: Arc<Self>, fresh: impl Fn() -> Freshness + Send, stop: CancellationToken) {
         let mut made = (0, Instant::now());
@@ -234,6 +248,7 @@ impl Feed {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(EVERY_MIN) => {}
             }
+            *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             // Numbers grow whether somebody looks or not.
             if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
                 pruned = Some(Instant::now());
@@ -289,6 +304,18 @@ mod tests {
         assert_eq!((seen.seq, seen.today.paid), (2, 2));
         let again = read(&feed.snapshot(fresh().at, fresh()));
         assert_eq!((again.seq, again.today.paid), (2, 2), "within the time for which a snapshot is kept");
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_stands_still_is_a_red_light() {
+        let (_, feed) = feed();
+        let later = Instant::now() + SILENT_MAX + Duration::from_secs(1);
+        assert_eq!(feed.light(Instant::now()), None);
+        assert!(feed.light(later).is_some());
+        let stop = CancellationToken::new();
+        let running = feed.clone().run(fresh, stop.clone());
+        let _still_running = tokio::time::timeout(EVERY_MIN * 3, running).await;
+        assert_eq!(feed.light(Instant::now() + SILENT_MAX / 2), None);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::seams::SourceError;
 const ASK_MAX: Duration = Duration::from_secs(10);
 /// Without a record, a partition may be without its leader for so long.
 const LEADER_MAX: Duration = Duration::from_secs(60);
+/// Without a word from any broker for so long, reading ends without an answer.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Between questions to a partition whose leader moves.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -50,7 +52,10 @@ pub fn read_topic(
     mut each: impl FnMut(Record) -> bool,
 ) -> Result<u64, SourceError> {
     let silent = KafkaOptions { instance: None, ..options.clone() };
-    let consumer: BaseConsumer = silent.consumer().create().map_err(|error| SourceError::Fatal(error.to_string()))?;
+    // The end is told, also where control records stand at the tail that are never delivered. One topic: the event's partition is enough.
+    let mut config = silent.consumer();
+    config.set("enable.partition.eof", "true");
+    let consumer: BaseConsumer = config.create().map_err(|error| SourceError::Fatal(error.to_string()))?;
     let metadata = consumer.fetch_metadata(Some(topic), ASK_MAX).map_err(passing)?;
     let numbers: Vec<i32> =
         metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
@@ -64,17 +69,21 @@ pub fn read_topic(
     }
     consumer.assign(&list).map_err(passing)?;
     drop(list);
-    let (mut count, mut moving) = (0, None);
+    let (mut count, mut moving, mut heard) = (0, None, Instant::now());
     while !ends.is_empty() {
-        // Control records at the tail are never delivered: silence is the end, too.
         let Some(message) = consumer.poll(ASK_MAX) else {
-            // Unless a leader moved, and its new one was not found: then the rest is missing, not at its end.
-            match moving {
-                Some(_) => return Err(passing("a partition has no leader")),
-                None => break,
+            // Half of a topic is not a topic.
+            if heard.elapsed() > SILENCE_MAX {
+                return Err(passing("the brokers do not answer"));
             }
+            continue;
         };
+        heard = Instant::now();
         let message = match message {
+            Err(KafkaError::PartitionEOF(number)) => {
+                ends.remove(&number);
+                continue;
+            }
             // Its leader moves: librdkafka finds the new one by itself.
             Err(error) if moves(&error) && moving.get_or_insert_with(Instant::now).elapsed() < LEADER_MAX => continue,
             message => message.map_err(passing)?,
