@@ -18,11 +18,11 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, ConfigError, Reloaded};
 use crate::hub::Hub;
 use crate::ingest::{IngestStats, OrderHandler, desk, door};
-use crate::ledger::{DiskError, KeptLetter, Ledger, LedgerOptions, OpenError, OrderKey};
-use crate::net::{self, Health, Net, NetLimits, Replayed, Rules};
+use crate::ledger::{DeviceBehind, DiskError, KeptLetter, Ledger, LedgerOptions, OpenError, OrderKey};
+use crate::net::{self, DeviceSeen, Health, Net, NetLimits, Replayed, Rules, StoreSeen};
 use crate::observe::{Counted, Metrics};
 use crate::stream::{self, emitter::EmitStats};
-use crate::wall::{Feed, WallBoard};
+use crate::wall::{Feed, KnownStore, WallBoard};
 
 /// Orders whose retention is looked at in one go, and how often.
 const SWEEP_MAX: usize = 2_048;
@@ -136,6 +136,40 @@ impl Health for State {
 
     fn letters(&self, after: u64, max: usize) -> Result<Vec<(u64, KeptLetter)>, DiskError> {
         self.ledger.letters(after, max)
+    }
+
+    fn story(&self, order: &Id, shadow: bool) -> Result<Option<serde_json::Value>, DiskError> {
+        let key = OrderKey { shadow, id: order.clone() };
+        let Some(state) = self.ledger.order(&key)? else { return Ok(None) };
+        desk::story(&key, &state, |who| self.ledger.trail(who, &key))
+    }
+
+    fn stores(&self, from: &str, max: usize) -> Result<Vec<StoreSeen>, DiskError> {
+        let seen = |known: KnownStore| {
+            let (devices, unread) = self.ledger.places(&Recipient::store(known.id.clone()))?;
+            // A store has heard what any of its devices has.
+            let least =
+                devices.iter().map(|device| device.behind).min_by_key(|behind| behind.notices).unwrap_or(unread);
+            let (name, city) = known.shop.map_or((None, None), |shop| (shop.name, shop.city));
+            let reach = known.reach.map_or("away", |push| if push { "push" } else { "poll" });
+            let device = |device: DeviceBehind| DeviceSeen {
+                device: device.device.to_string(),
+                waiting: device.behind.notices,
+                waiting_since: device.behind.since,
+            };
+            Ok(StoreSeen {
+                id: known.id.to_string(),
+                name,
+                city,
+                reach: reach.to_owned(),
+                waiting: least.notices,
+                waiting_since: least.since,
+                last_hour: known.last_hour,
+                today: known.today,
+                devices: devices.into_iter().map(device).collect(),
+            })
+        };
+        self.wall.known(from, max, net::wall_clock()).into_iter().map(seen).collect()
     }
 
     fn replay(&self, letters: Vec<(u64, KeptLetter)>) -> Replayed {

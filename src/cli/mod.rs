@@ -8,6 +8,8 @@ mod doctor;
 mod ledger;
 mod reconcile;
 mod serve;
+mod stores;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -89,6 +91,16 @@ enum Command {
     Ledger {
         #[command(subcommand)]
         command: ledger::LedgerCommand,
+    },
+    /// Every store: how it is reached, its devices, and what waits for them.
+    Stores {
+        #[command(flatten)]
+        options: stores::StoresOptions,
+    },
+    /// What happened to one order, step by step, to every device.
+    Trace {
+        #[command(flatten)]
+        options: trace::TraceOptions,
     },
     /// Count the log a second time, and print where the tallies differ. Nothing may run on the ledger.
     Reconcile {
@@ -226,6 +238,8 @@ pub fn main() -> ExitCode {
         Command::Mapping { command } => config::run_mapping(&command),
         Command::Dlq { command } => dlq::run(&command),
         Command::Ledger { command } => ledger::run(&command),
+        Command::Stores { options } => stores::run(&options),
+        Command::Trace { options } => trace::run(&options),
         Command::Reconcile { options } => reconcile::run(&options),
         Command::Token { role, id, device, seconds, place } => {
             place.config().and_then(|config| token(&config, role, &id, device.as_deref(), seconds))

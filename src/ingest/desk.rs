@@ -110,3 +110,45 @@ pub fn view(who: &Recipient, key: &OrderKey, state: &[u8], trail: Option<&Trail>
     }
     Some(seen)
 }
+
+/// The whole story of an order, for operators: where it stands, and both mailboxes' parts of its timeline. No code, no customer, nothing that
+/// was ordered. `trail` tells what became of its notices in a mailbox.
+///
+/// # Errors
+/// Those of `trail`.
+pub fn story<E>(
+    key: &OrderKey,
+    state: &[u8],
+    trail: impl Fn(&Recipient) -> Result<Trail, E>,
+) -> Result<Option<Value>, E> {
+    let Ok(order) = serde_json::from_slice::<Order>(state) else { return Ok(None) };
+    let of = |role: Role, id: &Id| Recipient { shadow: key.shadow, role, id: id.clone() };
+    let recipients = [(Role::Store, order.store()), (Role::Customer, order.customer())];
+    let (mut entries, mut facts_told) = (Vec::new(), false);
+    for (role, id) in recipients.into_iter().filter_map(|(role, id)| Some((role, id?))) {
+        let who = of(role, id);
+        let part = timeline::timeline(&order, &who, key, &trail(&who)?);
+        // What happened to the order is in both parts, what became of a notice in one.
+        entries.extend(part.into_iter().filter(|entry| !facts_told || entry.get("kind").is_some()).map(|mut entry| {
+            if entry.get("kind").is_some() {
+                entry["to"] = role.word().into();
+            }
+            entry
+        }));
+        facts_told = true;
+    }
+    entries.sort_by_key(|entry| entry["at"].as_i64());
+    let mut told = json!({
+        "order": key.id.as_str(), "stage": order.stage(), "open": order.is_open_for(Role::Store), "at": order.last_at(), "timeline": entries,
+    });
+    let more = [
+        ("store", order.store().map(|id| id.as_str().to_owned())),
+        ("end", order.end().map(|end| end.word().to_owned())),
+    ];
+    for (name, value) in more {
+        if let Some(value) = value {
+            told[name] = value.into();
+        }
+    }
+    Ok(Some(told))
+}

@@ -94,8 +94,13 @@ pub(crate) fn recipient(mailbox: &[u8]) -> Option<Recipient> {
     Some(Recipient { shadow: *shadow == 1, role, id })
 }
 
+/// Prefix of the cursors of a recipient's devices.
+pub(crate) fn cursors_of(who: &Recipient) -> Vec<u8> {
+    [b"c", mailbox(who).as_slice()].concat()
+}
+
 pub(crate) fn cursor(who: &Recipient, device: &Id) -> Vec<u8> {
-    [b"c", mailbox(who).as_slice(), device.as_str().as_bytes()].concat()
+    [cursors_of(who).as_slice(), device.as_str().as_bytes()].concat()
 }
 
 /// Prefix of all frontiers of a cluster.

@@ -16,6 +16,7 @@ mod letters;
 mod mailbox;
 mod opening;
 mod outbox;
+mod places;
 mod rest;
 mod seams;
 mod space;
@@ -47,6 +48,7 @@ pub use keys::OrderKey;
 pub use letters::{Kept, KeptLetter};
 use mailbox::Mailbox;
 pub use outbox::{Emit, Waiting};
+pub use places::{Behind, DeviceBehind};
 pub use rest::AtRest;
 use space::{Bounds, Guard, Room};
 use stream::{Growth, StreamSource};
@@ -471,6 +473,14 @@ impl Ledger {
             usable.unwrap_or(Standing { acked: floor, sent_seq: stored.map_or(0, |standing| standing.sent_seq) }),
             head,
         ))
+    }
+
+    /// Where a recipient's devices stand, and what would wait for one more.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn places(&self, who: &Recipient) -> Result<(Vec<DeviceBehind>, Behind), DiskError> {
+        places::read(&self.disk.view(), &self.standings, who, committer::now())
     }
 
     /// Notes where a device stands. Written lazily: losing it costs a redelivery.

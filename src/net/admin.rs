@@ -12,9 +12,10 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use orderbell_protocol::Id;
 use tokio::sync::mpsc;
 
-use super::{letters, reply};
+use super::{StoreSeen, letters, reply, stores};
 use crate::ledger::{DiskError, KeptLetter};
 
 /// The answer to [`Health::replay`], when it is there: the ledger took it, or cannot write.
@@ -38,6 +39,16 @@ pub trait Health: Send + Sync + 'static {
     /// # Errors
     /// When the ledger cannot be read.
     fn letters(&self, after: u64, max: usize) -> Result<Vec<(u64, KeptLetter)>, DiskError>;
+    /// The story of one order; nothing when it is not held.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    fn story(&self, order: &Id, shadow: bool) -> Result<Option<serde_json::Value>, DiskError>;
+    /// Stores by id, from one on, at most so many.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    fn stores(&self, from: &str, max: usize) -> Result<Vec<StoreSeen>, DiskError>;
     /// Sends dead letters again.
     fn replay(&self, letters: Vec<(u64, KeptLetter)>) -> Replayed;
 }
@@ -51,6 +62,8 @@ pub fn routes(health: Arc<dyn Health>, private: bool) -> Router {
     if private {
         routes = routes
             .route("/ledger/backup", get(backup))
+            .route("/stores", get(stores::list))
+            .route("/orders/{order}", get(stores::story))
             .route("/letters", get(letters::list))
             .route("/letters/replay", post(letters::replay))
             .route("/letters/{number}", get(letters::one));

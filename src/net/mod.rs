@@ -9,6 +9,7 @@ mod orders;
 mod pages;
 mod poll;
 mod reply;
+mod stores;
 pub mod tokens;
 mod upgrade;
 mod wall;
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 pub use admin::{Health, Replayed, routes as admin_routes};
 pub use listener::serve;
+pub use stores::{DeviceSeen, StoreSeen};
 
 use crate::hub::Hub;
 use crate::ledger::{Appended, Incoming, Ledger, OrderKey, Trail};

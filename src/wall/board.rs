@@ -242,6 +242,16 @@ impl Numbers {
         (shown.collect(), cities)
     }
 
+    /// Orders paid at a store in the last hour, and today.
+    pub(super) fn of_store(&self, store: &Id, now: UnixMs, today: u32) -> (i64, i64) {
+        let Some(paid) = self.stores.get(store) else { return (0, 0) };
+        let since = (minute(now) + 1).saturating_sub(RANK_MINUTES);
+        (
+            paid.minutes.range(since..=minute(now)).map(|(_, orders)| orders).sum(),
+            paid.days.get(&today).copied().unwrap_or(0),
+        )
+    }
+
     /// Stores that had orders lately and are in no directory.
     pub(super) fn unnamed(&self, names: &Directory) -> Vec<Id> {
         self.stores.keys().filter(|id| names.shop(id).is_none()).cloned().collect()

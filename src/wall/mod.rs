@@ -113,6 +113,21 @@ pub struct WallNames {
     stores: Directory,
 }
 
+/// One store, as it is known here.
+#[derive(Clone, Debug)]
+pub struct KnownStore {
+    /// Its id.
+    pub id: Id,
+    /// What it is called.
+    pub shop: Option<directory::Shop>,
+    /// True by push, false by polls alone, nothing at all.
+    pub reach: Option<bool>,
+    /// Orders paid in the last hour.
+    pub last_hour: i64,
+    /// Orders paid today.
+    pub today: i64,
+}
+
 /// Says how a store can be reached: true by push, false by polls alone, nothing at all.
 pub type Reach = Box<dyn Fn(&Id, UnixMs) -> Option<bool> + Send + Sync>;
 
@@ -227,6 +242,22 @@ impl Feed {
         self.newest.send_replace(self.make(WallKind::Now, fresh.at, fresh));
         // A viewer that has seen this one and comes back must not be given a snapshot that is older.
         *kept = None;
+    }
+
+    /// Every store that is known, from the id `from` on, at most `max`, by id: with its name, how it can be reached, and its orders.
+    #[must_use]
+    pub fn known(&self, from: &str, max: usize, now: UnixMs) -> Vec<KnownStore> {
+        let names = self.names.load();
+        let unnamed = self.board.with(|numbers| numbers.unnamed(&names.stores));
+        let mut ids: Vec<&Id> = names.stores.ids().chain(&unnamed).filter(|id| id.as_str() >= from).collect();
+        ids.sort_unstable();
+        let today = self.counting.day(now);
+        let known = |id: &&Id| {
+            let (last_hour, today) = self.board.with(|numbers| numbers.of_store(id, now, today));
+            let shop = names.stores.shop(id).cloned();
+            KnownStore { id: (*id).clone(), shop, reach: (self.reach)(id, now), last_hour, today }
+        };
+        ids.iter().take(max).map(known).collect()
     }
 
     /// What is wrong with the wall at `now`, in words.

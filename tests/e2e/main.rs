@@ -53,6 +53,7 @@ mod ring;
 mod sockets;
 #[cfg(feature = "real-kafka")]
 mod steps;
+mod stores;
 #[cfg(feature = "real-kafka")]
 mod topics;
 mod wall;

@@ -1,0 +1,93 @@
+//! `orderbell trace ORDER`: what happened to one order, step by step. Asks the server that runs, through its admin listener.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::{FAILED, Place, say, tell};
+use crate::client::{Http, escaped};
+
+#[derive(clap::Args)]
+pub(crate) struct TraceOptions {
+    /// The order's id.
+    order: String,
+    /// Load-test traffic.
+    #[arg(long)]
+    shadow: bool,
+    /// One JSON document.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+fn failed(what: impl std::fmt::Display) -> ExitCode {
+    say(&format!("orderbell: {what}"));
+    ExitCode::from(FAILED)
+}
+
+pub(crate) fn run(options: &TraceOptions) -> Result<(), ExitCode> {
+    let config = options.place.config()?;
+    let admin = config.listen.admin;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let path = format!("/orders/{}?shadow={}", escaped(&options.order), u8::from(options.shadow));
+    let answer = runtime.block_on(async { Http::new(admin).ask(&path, "").await });
+    let answer = answer.map_err(|error| failed(format!("no server answers on {admin}: {error}")))?;
+    match answer.status {
+        200 => {}
+        404 => {
+            return Err(failed(format!(
+                "no order {} is held (or the admin listener is not on loopback): too old, never read, or see `orderbell dlq list`",
+                options.order
+            )));
+        }
+        status => return Err(failed(format!("the admin listener {admin} answers {status}"))),
+    }
+    let story = answer.json();
+    if options.json {
+        tell(&serde_json::to_string_pretty(&story).map_err(failed)?);
+        return Ok(());
+    }
+    let text = |name: &str| story[name].as_str().unwrap_or_default().to_owned();
+    let end = story["end"].as_str().map_or_else(String::new, |end| format!(", {end}"));
+    let store =
+        story["store"].as_str().map_or_else(|| String::from("no store is known"), |store| format!("store {store}"));
+    tell(&format!("order {}: {}{end}; {store}", text("order"), text("stage")));
+    let zone = &config.counting().zone;
+    for entry in story["timeline"].as_array().into_iter().flatten() {
+        if !tell(&line(entry, zone)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn line(entry: &Value, zone: &jiff::tz::TimeZone) -> String {
+    let at = jiff::Timestamp::from_millisecond(entry["at"].as_i64().unwrap_or(0)).unwrap_or_default();
+    let at = zone.to_datetime(at).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
+    let word = |name: &str| entry[name].as_str();
+    let what = word("event").or_else(|| word("kind")).unwrap_or("?");
+    let to = word("to").map_or_else(String::new, |to| format!(" to the {to}"));
+    let device = word("device").map_or_else(String::new, |device| format!(", device {device}"));
+    let attempt = entry["attempt"].as_u64().filter(|attempt| *attempt > 1);
+    let attempt = attempt.map_or_else(String::new, |attempt| format!(", attempt {attempt}"));
+    format!("{at}  {:<9} {what}{to}{device}{attempt}", word("step").unwrap_or("?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_step_is_one_line() {
+        let entry = json!({"at": 1_790_000_000_123_i64, "step": "sent", "kind": "new_order", "to": "store", "device": "till-1", "attempt": 2});
+        let utc = jiff::tz::TimeZone::UTC;
+        assert_eq!(
+            line(&entry, &utc),
+            "2026-09-21 14:13:20.123  sent      new_order to the store, device till-1, attempt 2"
+        );
+        let entry = json!({"at": 1_790_000_000_000_i64, "step": "happened", "event": "order.paid"});
+        assert_eq!(line(&entry, &utc), "2026-09-21 14:13:20.000  happened  order.paid");
+    }
+}
