@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use orderbell_consumers::{Group, Stats};
-use orderbell_protocol::{Id, Recipient, Role, UnixMs};
+use orderbell_protocol::{Id, Page, Position, ReadError, Recipient, Role, UnixMs};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +33,8 @@ const CROWDED_SHOWN_MAX: usize = 20;
 const EMIT_STOP_MAX: Duration = Duration::from_secs(1);
 /// How often a ledger in doubt is looked at.
 const VOUCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Notices in one answer to `orderbell tail`.
+const TAIL_MAX: u16 = 200;
 /// Connections of the admin listener.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
@@ -136,6 +138,35 @@ impl Health for State {
 
     fn letters(&self, after: u64, max: usize) -> Result<Vec<(u64, KeptLetter)>, DiskError> {
         self.ledger.letters(after, max)
+    }
+
+    fn top(&self) -> serde_json::Value {
+        let group = &self.group;
+        let part = |status: &orderbell_consumers::Status| {
+            serde_json::json!({"partition": status.part.to_string(), "lag": status.lag(), "in_flight": status.in_flight,
+                               "paused": status.paused, "damaged": status.damaged, "as_of": status.as_of_ms})
+        };
+        let hot = |hot: &orderbell_consumers::stats::Hot| serde_json::json!({"key": format!("{:016x}", hot.key.0), "records": hot.records, "bytes": hot.bytes});
+        serde_json::json!({
+            "at": net::wall_clock(), "ready": self.ready(), "red": self.lights(), "as_of": group.as_of_ms(),
+            "partitions": group.status().iter().map(part).collect::<Vec<_>>(),
+            "held": group.held_records.value(), "held_max": group.records_max.value(), "parked": group.parked.value(),
+            "hot": group.hot().iter().map(hot).collect::<Vec<_>>(),
+            "readers": self.net.hub().seats(), "viewers": self.net.stats().viewers.get(),
+        })
+    }
+
+    fn tail(&self, store: &Id, after: Option<Position>) -> Result<Page, ReadError> {
+        let who = Recipient::store(store.clone());
+        let now = net::wall_clock();
+        match after {
+            Some(after) => self.ledger.read(&who, after, after, TAIL_MAX, now),
+            None => {
+                // A device of this name has no cursor: what is looked for is the newest position.
+                let (_, head) = self.ledger.standing(&who, store)?;
+                self.ledger.read(&who, head, head, 0, now)
+            }
+        }
     }
 
     fn story(&self, order: &Id, shadow: bool) -> Result<Option<serde_json::Value>, DiskError> {

@@ -9,17 +9,21 @@ mod ledger;
 mod reconcile;
 mod serve;
 mod stores;
+mod tail;
+mod top;
 mod trace;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use orderbell_consumers::{Offset, Part};
 use tracing_subscriber::EnvFilter;
 
+use crate::client::{Answer, Http};
 use crate::config::{Config, ConfigError, ENV_PREFIX};
 use crate::net;
 
@@ -97,6 +101,16 @@ enum Command {
         #[command(flatten)]
         options: stores::StoresOptions,
     },
+    /// Follow what comes into one store's mailbox.
+    Tail {
+        #[command(flatten)]
+        options: tail::TailOptions,
+    },
+    /// What is going on: what is red, how far the log is read, which keys are hot, who is connected.
+    Top {
+        #[command(flatten)]
+        options: top::TopOptions,
+    },
     /// What happened to one order, step by step, to every device.
     Trace {
         #[command(flatten)]
@@ -107,6 +121,13 @@ enum Command {
         #[command(flatten)]
         options: reconcile::ReconcileOptions,
     },
+    /// Print completions for a shell: `orderbell completions bash > /etc/bash_completion.d/orderbell`.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page: `orderbell man > /usr/local/share/man/man1/orderbell.1`.
+    Man,
     /// Mint a token with the newest key.
     Token {
         /// Who it is for.
@@ -196,15 +217,28 @@ fn progress(of: Option<u64>, unit: &'static str) -> ProgressBar {
 
 /// To the standard error; a closed one is no reason to stop.
 fn say(text: &str) {
-    use std::io::Write;
     let _closed = writeln!(std::io::stderr(), "{text}");
 }
 
 /// To the standard output; false when nobody reads it any more.
 fn tell(text: &str) -> bool {
-    use std::io::Write;
     let mut out = std::io::stdout();
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+}
+
+/// What could not be done, and the code for it.
+fn failed(what: impl std::fmt::Display) -> ExitCode {
+    say(&format!("orderbell: {what}"));
+    ExitCode::from(FAILED)
+}
+
+/// Asks the admin listener of the server that runs.
+async fn ask(http: &Http, admin: std::net::SocketAddr, path: &str) -> Result<Answer, String> {
+    http.ask(path, "").await.map_err(|error| format!("no server answers on {admin}: {error}"))
+}
+
+fn not_told(admin: std::net::SocketAddr, status: u16) -> String {
+    format!("the admin listener {admin} answers {status}: what stores and orders do it tells on loopback only")
 }
 
 fn logs(default: &str) {
@@ -239,13 +273,47 @@ pub fn main() -> ExitCode {
         Command::Dlq { command } => dlq::run(&command),
         Command::Ledger { command } => ledger::run(&command),
         Command::Stores { options } => stores::run(&options),
+        Command::Tail { options } => tail::run(&options),
+        Command::Top { options } => top::run(&options),
         Command::Trace { options } => trace::run(&options),
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "orderbell", &mut out);
+            tell(String::from_utf8_lossy(&out).trim_end());
+            Ok(())
+        }
+        Command::Man => manual().map_err(failed).map(|text| {
+            tell(text.trim_end());
+        }),
         Command::Reconcile { options } => reconcile::run(&options),
         Command::Token { role, id, device, seconds, place } => {
             place.config().and_then(|config| token(&config, role, &id, device.as_deref(), seconds))
         }
     };
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
+}
+
+/// One page for the whole: what each command does, and its options.
+fn manual() -> std::io::Result<String> {
+    let mut out = Vec::new();
+    let mut command = Args::command();
+    command.build();
+    let man = clap_mangen::Man::new(command.clone());
+    man.render_title(&mut out)?;
+    man.render_name_section(&mut out)?;
+    man.render_synopsis_section(&mut out)?;
+    man.render_description_section(&mut out)?;
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        let page = clap_mangen::Man::new(sub.clone());
+        writeln!(out, ".SH {}", sub.get_name().to_uppercase())?;
+        writeln!(out, "{}", sub.get_about().map(ToString::to_string).unwrap_or_default().replace('\n', " "))?;
+        let mut options = Vec::new();
+        page.render_options_section(&mut options)?;
+        // Under the command's own heading.
+        out.extend_from_slice(String::from_utf8_lossy(&options).replace(".SH OPTIONS", ".SS Options").as_bytes());
+    }
+    man.render_extra_section(&mut out)?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
 fn token(config: &Config, role: TokenRole, id: &str, device: Option<&str>, seconds: u64) -> Result<(), ExitCode> {
@@ -268,4 +336,20 @@ fn token(config: &Config, role: TokenRole, id: &str, device: Option<&str>, secon
         .map_err(|_| failed("there is no key to sign with".into()))?;
     tell(&token);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_the_manual_has_every_command() {
+        Args::command().debug_assert();
+        let manual = manual().unwrap();
+        for command in Args::command().get_subcommands() {
+            let heading = format!(".SH {}\n", command.get_name().to_uppercase());
+            assert!(manual.contains(&heading), "{heading}");
+        }
+        assert!(manual.contains("Exit codes"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{FAILED, Place, say, tell};
+use super::{Place, ask, failed, not_told, tell};
 use crate::client::{Http, escaped};
 use crate::net::{StoreSeen, wall_clock};
 
@@ -18,15 +18,10 @@ pub(crate) struct StoresOptions {
     place: Place,
 }
 
-fn failed(what: impl std::fmt::Display) -> ExitCode {
-    say(&format!("orderbell: {what}"));
-    ExitCode::from(FAILED)
-}
-
 pub(crate) fn run(options: &StoresOptions) -> Result<(), ExitCode> {
     let config = options.place.config()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let mut stores = runtime.block_on(ask(config.listen.admin)).map_err(failed)?;
+    let mut stores = runtime.block_on(all(config.listen.admin)).map_err(failed)?;
     if options.hurt {
         stores.retain(|store| store.waiting > 0 || store.reach == "away");
     }
@@ -45,16 +40,12 @@ pub(crate) fn run(options: &StoresOptions) -> Result<(), ExitCode> {
 }
 
 /// All pages.
-async fn ask(admin: std::net::SocketAddr) -> Result<Vec<StoreSeen>, String> {
+async fn all(admin: std::net::SocketAddr) -> Result<Vec<StoreSeen>, String> {
     let (http, mut stores, mut from) = (Http::new(admin), Vec::new(), String::new());
     loop {
-        let asked = http.ask(&format!("/stores?from={}", escaped(&from)), "").await;
-        let answer = asked.map_err(|error| format!("no server answers on {admin}: {error}"))?;
+        let answer = ask(&http, admin, &format!("/stores?from={}", escaped(&from))).await?;
         if answer.status != 200 {
-            return Err(format!(
-                "the admin listener {admin} answers {}: it tells this on loopback only",
-                answer.status
-            ));
+            return Err(not_told(admin, answer.status));
         }
         let mut page = answer.json();
         let some: Vec<StoreSeen> = serde_json::from_value(page["stores"].take()).map_err(|error| error.to_string())?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{FAILED, Place, say, tell};
+use super::{Place, ask, failed, not_told, tell};
 use crate::client::{Http, escaped};
 
 #[derive(clap::Args)]
@@ -21,18 +21,12 @@ pub(crate) struct TraceOptions {
     place: Place,
 }
 
-fn failed(what: impl std::fmt::Display) -> ExitCode {
-    say(&format!("orderbell: {what}"));
-    ExitCode::from(FAILED)
-}
-
 pub(crate) fn run(options: &TraceOptions) -> Result<(), ExitCode> {
     let config = options.place.config()?;
     let admin = config.listen.admin;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let path = format!("/orders/{}?shadow={}", escaped(&options.order), u8::from(options.shadow));
-    let answer = runtime.block_on(async { Http::new(admin).ask(&path, "").await });
-    let answer = answer.map_err(|error| failed(format!("no server answers on {admin}: {error}")))?;
+    let answer = runtime.block_on(ask(&Http::new(admin), admin, &path)).map_err(failed)?;
     match answer.status {
         200 => {}
         404 => {
@@ -41,7 +35,7 @@ pub(crate) fn run(options: &TraceOptions) -> Result<(), ExitCode> {
                 options.order
             )));
         }
-        status => return Err(failed(format!("the admin listener {admin} answers {status}"))),
+        status => return Err(failed(not_told(admin, status))),
     }
     let story = answer.json();
     if options.json {

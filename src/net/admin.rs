@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use orderbell_protocol::Id;
+use orderbell_protocol::{Id, Page, Position, ReadError};
 use tokio::sync::mpsc;
 
 use super::{StoreSeen, letters, reply, stores};
@@ -39,6 +39,13 @@ pub trait Health: Send + Sync + 'static {
     /// # Errors
     /// When the ledger cannot be read.
     fn letters(&self, after: u64, max: usize) -> Result<Vec<(u64, KeptLetter)>, DiskError>;
+    /// What is going on at this moment, as one document.
+    fn top(&self) -> serde_json::Value;
+    /// Notices of a store's mailbox behind a position, or the newest position when none is given. Changes nothing for its devices.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn tail(&self, store: &Id, after: Option<Position>) -> Result<Page, ReadError>;
     /// The story of one order; nothing when it is not held.
     ///
     /// # Errors
@@ -62,7 +69,9 @@ pub fn routes(health: Arc<dyn Health>, private: bool) -> Router {
     if private {
         routes = routes
             .route("/ledger/backup", get(backup))
+            .route("/top", get(stores::top))
             .route("/stores", get(stores::list))
+            .route("/stores/{store}/tail", get(stores::tail))
             .route("/orders/{order}", get(stores::story))
             .route("/letters", get(letters::list))
             .route("/letters/replay", post(letters::replay))

@@ -1,12 +1,12 @@
-//! `GET /stores` and `GET /orders/ID` on the admin listener: every store with its devices and what waits for them, and one order's story. For
-//! `orderbell stores` and `orderbell trace`.
+//! What operators ask on the admin listener: every store with its devices and what waits for them, what comes into one store's mailbox, one
+//! order's story, what is going on. For `orderbell stores`, `tail`, `trace` and `top`.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::Response;
-use orderbell_protocol::{Id, Problem, UnixMs};
+use orderbell_protocol::{Id, Position, Problem, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use super::admin::Health;
@@ -92,4 +92,37 @@ pub(super) async fn story(
     let told = tokio::task::spawn_blocking(move || health.story(&id, which.shadow == 1)).await;
     let Ok(Ok(told)) = told else { return Err(Problem::unavailable("the ledger cannot be read", 5_000).into()) };
     Ok(reply::json(told.ok_or_else(Problem::not_found)?.to_string()))
+}
+
+/// `GET /top`: what is going on.
+pub(super) async fn top(State(health): State<Arc<dyn Health>>) -> Response<Body> {
+    reply::json(health.top().to_string())
+}
+
+#[derive(Deserialize)]
+pub(super) struct Behind {
+    after: Option<String>,
+}
+
+/// `GET /stores/ID/tail?after=POSITION`: what came into a store's mailbox, by kind and order. Without `after` only where the newest stands.
+pub(super) async fn tail(
+    State(health): State<Arc<dyn Health>>,
+    Path(store): Path<String>,
+    Query(asked): Query<Behind>,
+) -> Result<Response<Body>, Refusal> {
+    let id = Id::new(&store).map_err(|_| Problem::not_found())?;
+    let after = asked.after.map(|text| text.parse::<Position>()).transpose().map_err(|_| Problem::epoch_changed())?;
+    let read = tokio::task::spawn_blocking(move || health.tail(&id, after)).await;
+    let page = read.map_err(|_| Problem::unavailable("the ledger cannot be read", 5_000))??;
+    let notices: Vec<serde_json::Value> = page
+        .notices
+        .iter()
+        .filter_map(|delivery| {
+            let notice: serde_json::Value = serde_json::from_str(delivery.notice.as_str()).ok()?;
+            // What was ordered is the store's business.
+            Some(serde_json::json!({"position": delivery.position, "at": notice["at"], "kind": notice["kind"], "order": notice["order"]}))
+        })
+        .collect();
+    let position = page.notices.last().map_or(page.next, |delivery| delivery.position);
+    Ok(reply::json(serde_json::json!({"notices": notices, "position": position, "more": page.more()}).to_string()))
 }

@@ -1,5 +1,8 @@
 //! What an operator sees of the stores.
 
+use std::path::Path;
+
+use orderbell_lab::Process;
 use orderbell_protocol::NoticeKind::{NewOrder, PickupCode};
 use serde_json::{Value, json};
 
@@ -8,6 +11,7 @@ use crate::chain::{Bell, until};
 scenarios! {
     for_whom_something_waits_is_seen,
     one_orders_story_is_told_without_what_is_nobodys_business,
+    a_mailbox_is_followed_and_nobody_hears_less_for_it,
 }
 
 /// Runs `orderbell` against the server; what it said, or why not.
@@ -85,4 +89,38 @@ async fn one_orders_story_is_told_without_what_is_nobodys_business(bell: Bell) {
     }
     let unknown = orderbell(&bell, &["trace", "o2"]).unwrap_err();
     assert!(unknown.contains("no order o2 is held"), "{unknown}");
+}
+
+async fn a_mailbox_is_followed_and_nobody_hears_less_for_it(bell: Bell) {
+    bell.pays("before", "1").await;
+    let mut till = bell.till("1", "a").await;
+    till.hears(NewOrder, "before").await;
+    let admin = bell.admin.to_string();
+    let tail = Process::start(
+        Path::new(env!("CARGO_BIN_EXE_orderbell")),
+        &["tail", "1", "--seconds", "60", "--admin", &admin],
+        &[],
+    );
+    tail.err.wait_for("that it follows", |line| line.contains("following store 1").then_some(()));
+    bell.pays("o1", "1").await;
+    bell.pays("elsewhere", "2").await;
+    bell.event("order.cancelled", "o1", json!({})).await;
+    tail.out.wait_for("the cancel", |line| line.ends_with("cancelled   o1").then_some(()));
+    let said = tail.out.text();
+    assert!(!said.contains("before") && !said.contains("elsewhere"), "{said}");
+    till.hears(NewOrder, "o1").await;
+    // Cursors are written lazily: the till's comes, and none for who follows.
+    until("the till is known, and alone", async || store(&bell, "1")["devices"].as_array().unwrap().len() == 1).await;
+    let top = || serde_json::from_str::<Value>(&orderbell(&bell, &["top", "--json"]).unwrap()).unwrap();
+    until("the partitions are known", async || top()["partitions"].as_array().is_some_and(|all| !all.is_empty())).await;
+    assert_eq!(top()["readers"], 1);
+    let drawn = orderbell(&bell, &["top", "--once"]).unwrap();
+    assert!(drawn.contains("; read up to") && drawn.contains("PARTITION"), "{drawn}");
+    // Others than this machine are told nothing of it, and a server that is not there is said to be away.
+    let away = std::process::Command::new(env!("CARGO_BIN_EXE_orderbell"))
+        .args(["top", "--once", "--admin", "127.0.0.1:9"])
+        .output()
+        .unwrap();
+    assert_eq!(away.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&away.stderr).contains("no server answers on 127.0.0.1:9"));
 }
