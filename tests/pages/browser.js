@@ -26,8 +26,8 @@ export function check(holds, what) {
 }
 
 export async function launch() {
-  // The container's own walls take the place of Chromium's.
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+  // The container's own walls take the place of Chromium's; its shared memory may be small.
+  return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
 }
 
 /** Ends the run: 0 without faults. */
