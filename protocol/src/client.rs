@@ -57,7 +57,7 @@ pub struct Client {
     /// Tokens that were refused one after another, and when the last was.
     token_failures: (u32, Duration),
     device: String,
-    seed: u64,
+    seed: u32,
     position: Option<Position>,
     known: HashSet<String>,
     known_order: VecDeque<String>,
@@ -100,7 +100,7 @@ impl Client {
             used: (0, 0),
             token_failures: (0, now),
             device: device.into(),
-            seed,
+            seed: (seed ^ (seed >> 32)) as u32,
             position: saved.position,
             known: saved.known.iter().cloned().collect(),
             known_order: saved.known,
@@ -416,12 +416,13 @@ impl Client {
         }
     }
 
-    /// `retry_min * 2^n`, at most `retry_max`, somewhere in its upper half.
+    /// `retry_min * 2^n`, at most `retry_max`, somewhere in its upper half. Thirty-two bits and whole milliseconds: JavaScript counts the same.
     fn back_off(&mut self, failures: u32) -> Duration {
         let doubled = self.pace.retry_min.saturating_mul(1 << failures.saturating_sub(1).min(16));
-        let whole = doubled.min(self.pace.retry_max);
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        whole / 2 + whole / 2 * (u32::try_from(self.seed >> 40).unwrap_or(0) % 1000) / 1000
+        let half = u64::try_from(doubled.min(self.pace.retry_max).as_millis()).unwrap_or(u64::MAX) / 2;
+        // The generator of Numerical Recipes, chapter 7.1; its upper bits are the good ones.
+        self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        Duration::from_millis(half + half.saturating_mul(u64::from(self.seed >> 16) % 1000) / 1000)
     }
 
     /// The server says that our position is of no use. When it says so again and again, it is asked less and less often.
