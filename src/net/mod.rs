@@ -6,6 +6,7 @@ mod events;
 mod letters;
 mod listener;
 mod orders;
+mod origins;
 mod pages;
 mod poll;
 mod reply;
@@ -285,6 +286,7 @@ impl Net {
             .route("/v1/wall", get(wall::wall))
             .fallback(reply::not_found)
             .method_not_allowed_fallback(reply::wrong_method)
+            .layer(axum::middleware::from_fn(origins::shared))
             .with_state(self.clone())
     }
 }

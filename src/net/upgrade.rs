@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 
 use super::Net;
 use super::connection;
+use super::origins;
 use super::reply::Refusal;
 
 pub(super) fn has(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
@@ -36,9 +37,9 @@ pub(super) fn check(request: &Request, subprotocol: &str) -> Result<(), Problem>
         let problem = Problem::new(400, "unsupported-subprotocol", "No subprotocol that is spoken here was offered");
         return Err(problem.detail(format!("offer {subprotocol}")));
     }
-    // A browser says where its page is from. Tokens are not cookies, so another site's page has nothing to ride on; still, pages are
-    // served by those who deploy them, and none of them is this server.
-    if headers.contains_key(header::COOKIE) && headers.contains_key(header::ORIGIN) {
+    // A browser says where its page is from. Tokens are not cookies, so another site's page has nothing to ride on; still, one that brings
+    // somebody's cookies is not what it seems. Those of our own pages are of other programs on this host, and mean nothing.
+    if headers.contains_key(header::COOKIE) && headers.contains_key(header::ORIGIN) && !origins::is_own(headers) {
         return Err(Problem::new(403, "forbidden", "Cookies are not taken here"));
     }
     Ok(())

@@ -39,6 +39,9 @@ async fn every_wrong_handshake_is_answered() {
         (GOOD.replace("GET", "POST"), "405"),
         (GOOD.replace("HTTP/1.1", "HTTP/1.0"), "505"),
         (GOOD.replace("Host: x", "Host: x\r\nOrigin: https://evil.example\r\nCookie: a=b"), "403"),
+        (GOOD.replace("Host: x", "Host: x\r\nOrigin: https://chain.example"), "101"),
+        (GOOD.replace("Host: x", "Host: push.example\r\nOrigin: https://push.example\r\nCookie: a=b"), "101"),
+        (GOOD.replace("Host: x", "Host: push.example\r\nOrigin: https://push.example.evil\r\nCookie: a=b"), "403"),
         (GOOD.replace("Host: x", &format!("Host: x\r\nX-Long: {}", "x".repeat(20_000))), "431"),
         (GOOD.replace("Host: x", &"X-Many: x\r\n".repeat(100)), "431"),
         ("not http at all\r\n\r\n".to_owned(), "400"),
@@ -91,5 +94,30 @@ async fn frames_that_break_the_rfc_get_their_close_code() {
         let mut close = [0; 4];
         soon("a close frame", stream.read_exact(&mut close)).await.unwrap();
         assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, code), "{frame:x?}");
+    }
+}
+
+/// A till's page may come from another server than the push centre: its browser asks first, and lets it read.
+#[tokio::test]
+async fn pages_of_other_origins_may_ask_for_mailboxes_and_not_for_the_wall() {
+    let bell = Bell::embedded();
+    let from = "Host: x\r\nOrigin: https://chain.example";
+    let asked = |method: &str, path: &str, more: &str| format!("{method} {path} HTTP/1.1\r\n{more}\r\n\r\n");
+    let preflight = "Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: authorization";
+    let said = answer(bell.public, &asked("OPTIONS", "/v1/notices", &format!("{from}\r\n{preflight}"))).await;
+    assert!(said.starts_with("HTTP/1.1 204"), "{said}");
+    for header in ["allow-origin: *", "allow-methods: GET, POST", "allow-headers: authorization, content-type"] {
+        assert!(said.contains(&format!("access-control-{header}")), "{header}: {said}");
+    }
+    // Also a refusal can be read: how else should a page know that its token is over?
+    let said = answer(bell.public, &asked("GET", "/v1/orders?open=1", from)).await;
+    assert!(said.starts_with("HTTP/1.1 401") && said.contains("access-control-allow-origin: *"), "{said}");
+    assert!(said.contains("access-control-expose-headers: retry-after"), "{said}");
+    let own = asked("GET", "/v1/notices", "Host: push.example\r\nOrigin: https://push.example");
+    let none = asked("OPTIONS", "/v1/notices", "Host: x");
+    let wall = asked("GET", "/v1/wall", from);
+    for request in [own, none, wall] {
+        let said = answer(bell.public, &request).await;
+        assert!(!said.contains("access-control"), "{request}: {said}");
     }
 }
