@@ -66,8 +66,19 @@ if [ ! -f "$pages/.complete" ] || ! cmp -s tests/pages/package-lock.json "$pages
   touch "$pages/.complete"
 fi
 
+sdk=$root/protocol/js
+if [ ! -f "$sdk/node_modules/.complete" ] || ! cmp -s "$sdk/package-lock.json" "$sdk/node_modules/.complete"; then
+  say "fetching what builds and checks the SDK"
+  (cd "$sdk" && npm ci --silent --no-audit --no-fund && cp package-lock.json node_modules/.complete)
+fi
+
 say "format"
 cargo fmt --all --check
+say "the SDK: its build, its types, and its machine against the one in Rust"
+(cd "$sdk" && npm run --silent build && npm run --silent check && npm test --silent)
+mkdir -p target
+MORE_VECTORS=$root/target/vectors.json cargo test --quiet --package orderbell-protocol --test client vectors
+MORE_VECTORS=$root/target/vectors.json node --test "$sdk/test/"
 say "tests: unit, property, scenarios, crashes, real Kafka"
 # The consumers' example is a process of one of the scenarios.
 cargo build --quiet --package orderbell-consumers --examples

@@ -50,6 +50,8 @@ mod pages;
 mod reload;
 mod resync;
 mod ring;
+#[cfg(feature = "real-kafka")]
+mod sdk;
 mod sockets;
 #[cfg(feature = "real-kafka")]
 mod steps;

@@ -1,5 +1,5 @@
 //! Clients that know the protocol reference and nothing else: a till on Python's `websockets`, one on Node's `ws`, poll-only tills in Java and in
-//! Python without any library (those under `examples/`), and `curl`.
+//! Python without any library (those under `examples/`), and `curl`; and a till on our own SDK for Node, which has to live the same day.
 //!
 //! `tests/run.sh` fetches the libraries. Each till goes through the same day: orders before it was there, while it is, while it was away, a
 //! server that was killed, a cancel, and a position that is of no use any more.
@@ -139,6 +139,13 @@ async fn a_till_on_pythons_websockets_lives_a_day() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_till_on_nodes_ws_lives_a_day() {
     let script = root().join("tests/outside/till.js");
+    let outsider = Outsider::new(&["node", script.to_str().unwrap()], true);
+    lives_a_day(outsider.with("NODE_PATH", fetched("node_modules"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_till_on_the_sdk_in_node_lives_a_day() {
+    let script = root().join("examples/js/till.mjs");
     let outsider = Outsider::new(&["node", script.to_str().unwrap()], true);
     lives_a_day(outsider.with("NODE_PATH", fetched("node_modules"))).await;
 }
