@@ -64,6 +64,9 @@ pub struct Config {
     /// What an operator gives up at this start; from the command line only.
     #[serde(skip)]
     pub skips: Vec<(Part, Offset)>,
+    /// Pages to try it with, and tokens for whoever asks; from the command line only, and on loopback only.
+    #[serde(skip)]
+    pub trial: bool,
 }
 
 impl Default for Config {
@@ -84,6 +87,7 @@ impl Default for Config {
             wall: WallConfig::default(),
             drain_seconds: 20,
             skips: Vec::new(),
+            trial: false,
         }
     }
 }

@@ -289,7 +289,7 @@ impl Server {
             public,
             admin,
         });
-        server.listen(public_listener, admin_listener, limits);
+        server.listen(public_listener, admin_listener, limits, config.trial);
         net.tasks().spawn(watch(server.clone(), failed, net.draining_token()));
         let fresh = net.clone();
         net.tasks().spawn(wall.run(move || fresh.fresh(), net.draining_token()));
@@ -299,9 +299,10 @@ impl Server {
     }
 
     /// Accepts from here on.
-    fn listen(&self, public: TcpListener, admin: TcpListener, limits: NetLimits) {
+    fn listen(&self, public: TcpListener, admin: TcpListener, limits: NetLimits, trial: bool) {
         let (tasks, drain) = (self.net.tasks().clone(), self.net.draining_token());
-        let serve = net::serve(public, self.net.routes(), tasks.clone(), drain, limits.http_max, limits.head_timeout);
+        let routes = self.net.routes(trial && self.public.ip().is_loopback());
+        let serve = net::serve(public, routes, tasks.clone(), drain, limits.http_max, limits.head_timeout);
         tasks.spawn(serve);
         let (tasks, stopped) = (self.admin_tasks.clone(), self.stopped.clone());
         let routes = net::admin_routes(self.health.clone(), self.admin.ip().is_loopback());

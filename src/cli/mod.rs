@@ -34,8 +34,9 @@ const CONFIG: u8 = 3;
 
 const EXAMPLES: &str = "\
 Examples:
-  orderbell demo                        a small chain in this terminal, with nothing installed
+  orderbell demo                        a living chain in your browser, with nothing installed
   orderbell serve                       embedded, on loopback; prints what to try next
+  orderbell serve --try                 the same, with a till and a phone in your browser
   orderbell doctor --config chain.toml  what would go wrong on the first day, and what to do
   orderbell serve --config chain.toml   with a [kafka] section: on Kafka
   orderbell token store 17              a token for a till of store 17
@@ -60,8 +61,11 @@ enum Command {
         /// Give up what stands below this offset of a partition, for instance a damaged batch: TOPIC/PARTITION@OFFSET.
         #[arg(long, value_parser = parse_skip)]
         skip: Vec<(Part, Offset)>,
+        /// Show pages to try it with, a till and a phone, and give a token to whoever asks: on loopback only.
+        #[arg(long = "try")]
+        trial: bool,
     },
-    /// Show a small chain at work: real sockets, real polls, seeded orders.
+    /// Show a living chain in your browser: real sockets, real polls, seeded orders.
     Demo {
         #[command(flatten)]
         options: demo::DemoOptions,
@@ -261,8 +265,8 @@ fn logs(default: &str) {
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Args::parse().command {
-        Command::Serve { place, skip } => place.config().and_then(|mut config| {
-            config.skips = skip;
+        Command::Serve { place, skip, trial } => place.config().and_then(|mut config| {
+            (config.skips, config.trial) = (skip, trial);
             serve::run(&config, &|| place.read())
         }),
         Command::Demo { options } => demo::run(&options),

@@ -4,15 +4,23 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{FAILED, logs, say, tell};
+use super::{CONFIG, FAILED, logs, say, tell};
 use crate::config::{Config, ConfigError, Reloaded};
 use crate::server::Server;
 
 /// The ledger cannot be written, or orders cannot be read any more: the exit code of sysexits' EX_SOFTWARE.
 const CANNOT_GO_ON: i32 = 70;
 
+/// Why `--try` is not to be had.
+const NOT_ON_LOOPBACK: &str =
+    "--try gives a token to whoever asks: listen.public must be on loopback, for instance --listen 127.0.0.1:8377";
+
 /// Runs until SIGTERM or SIGINT. On SIGHUP the configuration is read again.
 pub(crate) fn run(config: &Config, reread: &dyn Fn() -> Result<Config, ConfigError>) -> Result<(), ExitCode> {
+    if config.trial && !config.listen.public.ip().is_loopback() {
+        say(&format!("orderbell: {NOT_ON_LOOPBACK}"));
+        return Err(ExitCode::from(CONFIG));
+    }
     logs("info");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         say(&format!("orderbell: no runtime: {error}"));
@@ -67,8 +75,16 @@ async fn serve(config: &Config, reread: &dyn Fn() -> Result<Config, ConfigError>
 /// Lines to copy: the first order within a minute.
 fn hint(config: &Config, server: &Server) {
     let (public, data) = (server.public(), config.data_dir.display());
-    if config.kafka.is_some() {
+    if config.kafka.is_some() && !config.trial {
         tell(&format!("Orderbell listens on {public}; live, ready and metrics on {}.", server.admin()));
+        return;
+    }
+    if config.trial {
+        tell(&format!(
+            "Orderbell listens on {public}; live, ready and metrics on {}. Try it:\n\n  till      http://{public}/try/till/\n  \
+             phone     http://{public}/try/phone/\n",
+            server.admin()
+        ));
         return;
     }
     let exe = std::env::args().next().unwrap_or_else(|| "orderbell".into());

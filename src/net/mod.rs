@@ -12,6 +12,7 @@ mod poll;
 mod reply;
 mod stores;
 pub mod tokens;
+mod trial;
 mod upgrade;
 mod wall;
 
@@ -275,9 +276,11 @@ impl Net {
         tokio::time::timeout(at_most, self.tasks.wait()).await.is_ok()
     }
 
-    /// The public routes.
-    pub fn routes(self: &Arc<Self>) -> Router {
-        pages::with(Router::new(), crate::pages::PUBLIC)
+    /// The public routes; with a `trial`, also pages to try it with, and tokens for whoever asks for one.
+    pub fn routes(self: &Arc<Self>, trial: bool) -> Router {
+        let routes = pages::with(Router::new(), crate::pages::PUBLIC);
+        let routes = if trial { trial::with(pages::with(routes, crate::pages::TRIAL)) } else { routes };
+        routes
             .route("/v1/ws", get(upgrade::upgrade))
             .route("/v1/notices", get(poll::poll))
             .route("/v1/orders", get(orders::open))

@@ -1,6 +1,6 @@
 //! The pages, inside the binary: plain ES modules, styles, one typeface. Nothing is fetched from elsewhere, nothing is built.
 //!
-//! A table of files by address; `net` serves them. Refused: a framework and a build (Node in every source build of a Rust project), a crate
+//! A table of files by address; `net` serves them. The SDK is among them as it stands. Refused: a framework and a build (Node in every source build of a Rust project), a crate
 //! that embeds folders (this is a dozen files, and which address gives which file should stand somewhere).
 
 /// One file of the pages.
@@ -42,6 +42,21 @@ pub const PUBLIC: &[File] = files! {
     "/assets/uplot.css": CSS = "vendor/uplot.css",
     "/assets/inter.woff2": FONT = "vendor/inter.woff2",
     "/assets/LICENSES.txt": TEXT = "vendor/LICENSES.txt",
+    "/assets/sdk/browser.js": JS = "../../protocol/js/src/browser.js",
+    "/assets/sdk/core.js": JS = "../../protocol/js/src/core.js",
+    "/assets/sdk/shell.js": JS = "../../protocol/js/src/shell.js",
+    "/assets/sdk/web.js": JS = "../../protocol/js/src/web.js",
+};
+
+/// What is there to try it with, on loopback.
+pub const TRIAL: &[File] = files! {
+    "/try/till/": HTML = "try/till.html",
+    "/try/phone/": HTML = "try/phone.html",
+    "/assets/try.css": CSS = "try/try.css",
+    "/assets/bell.js": JS = "try/bell.js",
+    "/assets/phone.js": JS = "try/phone.js",
+    "/assets/till.js": JS = "try/till.js",
+    "/assets/trial.js": JS = "try/trial.js",
 };
 
 #[cfg(test)]
@@ -50,12 +65,13 @@ mod tests {
 
     #[test]
     fn pages_ask_for_nothing_that_is_not_here() {
-        for file in PUBLIC.iter().filter(|file| [HTML, CSS, JS].contains(&file.media)) {
+        let all = || PUBLIC.iter().chain(TRIAL);
+        for file in all().filter(|file| [HTML, CSS, JS].contains(&file.media)) {
             let text = std::str::from_utf8(file.bytes).unwrap();
             for asset in text.split("/assets/").skip(1) {
                 let name = asset.split(['"', '\'', ')', '`']).next().unwrap();
                 let path = format!("/assets/{name}");
-                assert!(PUBLIC.iter().any(|known| known.path == path), "{} asks for {path}", file.path);
+                assert!(all().any(|known| known.path == path), "{} asks for {path}", file.path);
             }
             let elsewhere = ["src=\"http", "href=\"http", "url(http", "url(\"http", "from \"http"];
             assert!(!elsewhere.iter().any(|word| text.contains(word)), "{} asks somebody else", file.path);

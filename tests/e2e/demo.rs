@@ -23,6 +23,13 @@ async fn a_living_chain_is_on_the_wall_with_nothing_installed() {
     let page = http.ask(&format!("/{path}"), "").await.unwrap();
     assert_eq!(page.status, 200);
     assert!(String::from_utf8_lossy(&page.body).contains("/assets/wall.js"));
+    let till = |line: &str| {
+        Some(line.trim().strip_prefix("till")?.trim().strip_prefix("http://")?.split(' ').next()?.to_owned())
+    };
+    let till = block_in_place(|| demo.out.wait_for("the till's address", till));
+    let (_, path) = till.split_once('/').unwrap();
+    let page = http.ask(&format!("/{path}"), "").await.unwrap();
+    assert!(page.status == 200 && String::from_utf8_lossy(&page.body).contains("/assets/till.js"), "{till}");
     let look = async || serde_json::from_slice::<Wall>(&http.ask("/v1/wall", "").await.unwrap().body).unwrap();
     until("a morning is behind it", async || look().await.today.paid > 1_000).await;
     let before = look().await;

@@ -99,3 +99,28 @@ async fn an_admin_listener_that_is_not_on_loopback_gives_nobodys_orders_out() {
         assert_eq!(admin.ask(path, "").await.unwrap().status, 404, "{path}");
     }
 }
+
+/// The pages to try it with bring their own tokens: nowhere but on loopback, by its own names, and only when asked for.
+#[tokio::test]
+async fn tokens_for_whoever_asks_are_given_with_try_and_on_loopback_only() {
+    let plain = Bell::embedded();
+    for path in ["/try/token?role=store&id=1", "/try/till/", "/try/phone/"] {
+        assert_eq!(plain.http.ask(path, "").await.unwrap().status, 404, "{path}");
+    }
+    let mut bell = Bell::embedded();
+    bell.args.push("--try".into());
+    bell.restart();
+    let token = bell.http.ask("/try/token?role=store&id=1", "").await.unwrap();
+    assert_eq!((token.status, &token.headers["cache-control"]), (200, &"no-store".parse().unwrap()));
+    let token = String::from_utf8(token.body.to_vec()).unwrap();
+    assert_eq!(bell.http.ask("/v1/notices", &token).await.unwrap().status, 200);
+    for path in ["/try/token?role=wall&id=1", "/try/token?role=store&id=", "/try/token?role=admin&id=1"] {
+        assert_eq!(bell.http.ask(path, "").await.unwrap().status, 404, "{path}");
+    }
+    assert_eq!(bell.http.ask("/try/till/", "").await.unwrap().status, 200);
+    let dir = tempfile::tempdir().unwrap();
+    let (data, exe) = (dir.path().join("data"), std::path::Path::new(env!("CARGO_BIN_EXE_orderbell")));
+    let args = ["serve", "--try", "--data-dir", data.to_str().unwrap(), "--listen", "0.0.0.0:0"];
+    let mut outside = orderbell_lab::Process::start(exe, &args, &[]);
+    assert_eq!(tokio::task::spawn_blocking(move || outside.ends().code()).await.unwrap(), Some(3));
+}

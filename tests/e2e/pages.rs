@@ -100,10 +100,8 @@ impl Script {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_wall_is_fit_to_be_hung_up() {
-    let mut bell = a_chain().await;
-    let mut script = Script::starts("wall.js", &bell);
+/// The server under the page goes away, and comes back.
+fn stops_and_starts(mut script: Script, bell: &mut Bell) {
     block_in_place(|| {
         script.asks("stop the server");
         bell.process.kill();
@@ -113,4 +111,20 @@ async fn the_wall_is_fit_to_be_hung_up() {
         script.done();
         script.ends_well();
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wall_is_fit_to_be_hung_up() {
+    let mut bell = a_chain().await;
+    let script = Script::starts("wall.js", &bell);
+    stops_and_starts(script, &mut bell);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_goes_from_a_phone_to_a_till_and_its_code_back() {
+    let mut bell = Bell::embedded();
+    bell.args.push("--try".into());
+    bell.stays_at_one_address();
+    let script = Script::starts("trial.js", &bell);
+    stops_and_starts(script, &mut bell);
 }

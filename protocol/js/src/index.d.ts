@@ -102,6 +102,10 @@ export interface Client {
   /** A new token. */
   token(token: string): void;
   link(): Link;
+  /** Whether there is a socket at this moment; `link` changes only when the machine has found another way, or none. */
+  connected(): boolean;
+  /** For how long nobody was heard. Milliseconds. */
+  silence(): number;
   /** Leaves, on purpose. */
   close(): void;
 }

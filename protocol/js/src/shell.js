@@ -61,6 +61,7 @@ export function run(platform, options) {
   let leave = null;
   let running = false;
   let unkept = null;
+  let heardAt = platform.now();
   const queue = [];
 
   const report = (error) => (on.error ? on.error(error) : console.error(error));
@@ -179,6 +180,8 @@ export function run(platform, options) {
       const [next, what] = queue.shift();
       if (next === "token") {
         current = what;
+      } else if (next === "text" || (next === "answer" && what.status === 200)) {
+        heardAt = platform.now();
       }
       client.input(next, what, platform.now()).forEach((output) => ended || does[output.do](output));
       keep();
@@ -248,6 +251,8 @@ export function run(platform, options) {
     shown: ({ position }) => input("shown", position),
     token: (newer) => input("token", newer),
     link: () => (client ? client.link() : "begun"),
+    connected: () => socket !== null && client?.link() === "pushed",
+    silence: () => platform.now() - heardAt,
     close() {
       if (!ended && socket && client?.link() === "pushed") {
         socket.link.send(JSON.stringify({ type: "bye" }));

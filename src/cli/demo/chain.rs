@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::{DemoOptions, Dice, config, day, listen, serve, until_the_end};
 use crate::cli::tell;
 use crate::client::{Heard, Http, Socket};
+use crate::config::Config;
 use crate::net::tokens::Tokens;
 use crate::net::wall_clock;
 use crate::server::Server;
@@ -40,6 +41,11 @@ const SLOW_MS: u64 = 4_000;
 /// Tills that come and go are there, and away, for so long.
 const COME_AND_GO_MS: (u64, u64) = (20_000, 60_000);
 const POLL_MS: u64 = 15_000;
+/// The store that nobody tends: its till is the page that is open for whoever watches.
+const YOURS: u16 = 1;
+/// It gets an order so often, and a customer there waits so long for somebody to take it.
+const YOURS_MS: (u64, u64) = (12_000, 30_000);
+const PATIENCE_MS: u64 = 120_000;
 /// Every so manieth customer watches a phone; the others come to the counter.
 const PHONE_ONE_IN: u64 = 2;
 /// Phones and requests at once: far below the open-file limit.
@@ -58,12 +64,14 @@ enum Temper {
     ComesAndGoes,
     Polls,
     Away,
+    Yours,
 }
 
 impl Temper {
     /// The nth store's.
     fn of(n: u16) -> Self {
         match n % 50 {
+            _ if n == YOURS => Self::Yours,
             7 | 23 => Self::Slow,
             11 if n < 100 => Self::Deaf,
             17 | 41 => Self::ComesAndGoes,
@@ -211,7 +219,7 @@ impl Chain {
         let (mut dice, mut position) = (Dice(seed), None);
         while !self.end.is_cancelled() {
             match temper {
-                Temper::Away => return,
+                Temper::Away | Temper::Yours => return,
                 Temper::Polls => {
                     let polled = self.http.poll(&token, "till", position, Duration::ZERO).await;
                     for notice in polled.iter().flat_map(|answer| &answer.notices) {
@@ -286,12 +294,50 @@ impl Chain {
         }
     }
 
+    /// Orders for the store that is tended in the browser; who waits too long calls it off.
+    async fn yours(self: Arc<Self>, seed: u64) {
+        let (mut dice, store) = (Dice(seed), format!("S{YOURS}"));
+        let (producer, till): (Arc<str>, Arc<str>) =
+            (self.token("producer", "demo").into(), self.token("store", &store).into());
+        for number in 1.. {
+            if !self.rest(dice.between(YOURS_MS)).await {
+                return;
+            }
+            let (order, amount) = (format!("Y{number}"), dice.between((900, 8_900)));
+            let (meal, count) = (dice.one_of(&day::MEALS), dice.between((1, 3)));
+            let event = json!({"order": order, "store": store, "customer": format!("Y{number}"), "amount": amount, "currency": "CNY",
+                               "items": [{"name": meal, "count": count}]});
+            let chain = self.clone();
+            let (producer, till) = (producer.clone(), till.clone());
+            self.tasks.spawn(async move { chain.waits(event, &producer, &till).await });
+        }
+    }
+
+    /// Pays for it, and calls it off when nobody has taken it in time.
+    async fn waits(&self, order: Value, producer: &str, till: &str) {
+        let event = |kind: &str| {
+            let mut event = order.clone();
+            event["type"] = format!("order.{kind}").into();
+            event["id"] = format!("{kind}-{}", order["order"].as_str().unwrap_or_default()).into();
+            event["time"] = wall_clock().0.into();
+            event
+        };
+        self.post(producer, &json!([event("created"), event("paid")])).await;
+        if !self.rest(PATIENCE_MS).await {
+            return;
+        }
+        let path = format!("/v1/orders/{}", order["order"].as_str().unwrap_or_default());
+        if self.http.ask(&path, till).await.is_ok_and(|answer| answer.json()["stage"] == "paid") {
+            self.post(producer, &json!([event("cancelled"), event("refunded")])).await;
+        }
+    }
+
     /// Draws orders by the day's curve.
     async fn orders(self: Arc<Self>, began: UnixMs, rate: f64, stores: u16, seed: u64) {
         let token: Arc<str> = self.token("producer", "demo").into();
         let mut dice = Dice(seed);
         for number in 1.. {
-            let (store, amount) = (day::store(&mut dice, stores), dice.between((900, 8_900)));
+            let (store, amount) = (day::store(&mut dice, stores).max(u64::from(YOURS) + 1), dice.between((900, 8_900)));
             let pace = 1000.0 / (rate * day::busy(day::hour(began, wall_clock())));
             let wait = (pace * dice.between((20, 180)) as f64 / 100.0) as u64;
             self.tasks.spawn(self.clone().order(number, store, amount, token.clone()));
@@ -360,7 +406,7 @@ pub(super) async fn play(options: &DemoOptions) -> Result<(), String> {
         open: true,
         ..WallConfig::default()
     };
-    let config = crate::config::Config { wall, ..config(dir.path(), listen(options, "127.0.0.1:8377")) };
+    let config = Config { wall, trial: true, ..config(dir.path(), listen(options, "127.0.0.1:8377")) };
     let server = serve(&config).await?;
     let chain = Arc::new(Chain {
         http: Http::new(server.public()),
@@ -376,17 +422,20 @@ pub(super) async fn play(options: &DemoOptions) -> Result<(), String> {
         ring_ms: (AtomicU64::new(0), AtomicU64::new(0)),
     });
     tell(&format!(
-        "A chain of {stores} stores in {} cities is at work. Look at it:\n\n  wall      http://{}/wall/\n  metrics   http://{}/metrics\n\n\
+        "A chain of {stores} stores in {} cities is at work. Look at it:\n\n  wall      http://{public}/wall/\n  \
+         till      http://{public}/try/till/?store=S{YOURS}   the store that nobody else tends: take its orders\n  \
+         phone     http://{public}/try/phone/?store=S{YOURS}  order there, and wait for your code\n  metrics   http://{}/metrics\n\n\
          Most tills have a socket, some only poll, some are slow, deaf or away. Nothing leaves this machine; Ctrl-C ends it.\n",
         day::CITIES.len().min(usize::from(stores)),
-        server.public(),
-        server.admin()
+        server.admin(),
+        public = server.public(),
     ));
     for n in 1..=stores {
         chain.tasks.spawn(chain.clone().till(format!("S{n}"), Temper::of(n), options.seed ^ u64::from(n)));
     }
     chain.tasks.spawn(chain.clone().past(now, rate, stores, options.seed));
     chain.tasks.spawn(chain.clone().orders(now, rate, stores, options.seed));
+    chain.tasks.spawn(chain.clone().yours(options.seed));
     chain.tasks.spawn(chain.clone().status());
     until_the_end(options.seconds, &chain.end).await?;
     chain.end.cancel();
@@ -406,7 +455,7 @@ mod tests {
     fn every_kind_of_till_is_there_and_most_are_quick() {
         let all: Vec<Temper> = (1..=STORES).map(Temper::of).collect();
         let count = |temper: Temper| all.iter().filter(|known| **known == temper).count();
-        for temper in [Temper::Slow, Temper::Deaf, Temper::ComesAndGoes, Temper::Polls, Temper::Away] {
+        for temper in [Temper::Slow, Temper::Deaf, Temper::ComesAndGoes, Temper::Polls, Temper::Away, Temper::Yours] {
             assert!((1..=30).contains(&count(temper)), "{temper:?}");
         }
         assert!(count(Temper::Quick) > 230);

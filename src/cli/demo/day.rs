@@ -26,6 +26,16 @@ pub(super) const CITIES: [&str; 12] = [
 const PLACES: [&str; 10] =
     ["Square", "Riverside", "West Gate", "Park", "Station", "Old Town", "Lakeside", "Campus", "Harbour", "Temple St"];
 
+/// What people eat.
+pub(super) const MEALS: [&str; 6] = [
+    "兰州牛肉面 Beef noodles",
+    "宫保鸡丁饭 Kung pao chicken",
+    "小笼包 Soup dumplings",
+    "麻婆豆腐 Mapo tofu",
+    "珍珠奶茶 Bubble tea",
+    "鲜虾云吞面 Wonton noodles",
+];
+
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 /// Within this time notices ring: what happened then is told stage by stage.

@@ -67,6 +67,10 @@ impl Dice {
         from + (mixed ^ (mixed >> 31)) % (to - from).max(1)
     }
 
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[usize::try_from(self.between((0, all.len() as u64))).unwrap_or(0)]
+    }
+
     /// True once in so many times, on the average.
     fn once_in(&mut self, times: u64) -> bool {
         self.between((0, times)) == 0
