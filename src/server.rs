@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, ConfigError, Reloaded};
-use crate::hub::Hub;
+use crate::hub::{Hub, STUCK_AFTER};
 use crate::ingest::{IngestStats, OrderHandler, desk, door};
 use crate::ledger::{DeviceBehind, DiskError, KeptLetter, Ledger, LedgerOptions, OpenError, OrderKey};
 use crate::net::{self, DeviceSeen, Health, Net, NetLimits, Replayed, Rules, StoreSeen};
@@ -29,6 +29,8 @@ const SWEEP_MAX: usize = 2_048;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Crowded mailboxes that are named among the red lights.
 const CROWDED_SHOWN_MAX: usize = 20;
+/// A connected device that has not acknowledged a notice for so long is slow: as long as a session waits until it sends again.
+const SLOW_MS: i64 = 10_000;
 /// How long the emitter may take to end.
 const EMIT_STOP_MAX: Duration = Duration::from_secs(1);
 /// How often a ledger in doubt is looked at.
@@ -176,17 +178,21 @@ impl Health for State {
     }
 
     fn stores(&self, from: &str, max: usize) -> Result<Vec<StoreSeen>, DiskError> {
+        let now = net::wall_clock();
         let seen = |known: KnownStore| {
-            let (devices, unread) = self.ledger.places(&Recipient::store(known.id.clone()))?;
+            let who = Recipient::store(known.id.clone());
+            let (devices, unread) = self.ledger.places(&who)?;
             // A store has heard what any of its devices has.
             let least =
                 devices.iter().map(|device| device.behind).min_by_key(|behind| behind.notices).unwrap_or(unread);
             let (name, city) = known.shop.map_or((None, None), |shop| (shop.name, shop.city));
             let reach = known.reach.map_or("away", |push| if push { "push" } else { "poll" });
-            let device = |device: DeviceBehind| DeviceSeen {
-                device: device.device.to_string(),
-                waiting: device.behind.notices,
-                waiting_since: device.behind.since,
+            let device = |device: DeviceBehind| {
+                let (connected, gave_up) = self.net.hub().device(&who, &device.device);
+                let late = device.behind.since.is_some_and(|since| since.plus_ms(SLOW_MS) < now);
+                let trouble = trouble(connected && late, gave_up, device.behind.notices).map(str::to_owned);
+                let (waiting, waiting_since) = (device.behind.notices, device.behind.since);
+                DeviceSeen { device: device.device.to_string(), connected, trouble, waiting, waiting_since }
             };
             Ok(StoreSeen {
                 id: known.id.to_string(),
@@ -212,6 +218,15 @@ impl Health for State {
 
     fn backup(&self, to: &mut dyn std::io::Write) -> std::io::Result<u64> {
         self.ledger.backup(to, |_| {})
+    }
+}
+
+/// What is wrong with a device to which is sent and which does not acknowledge.
+fn trouble(late: bool, gave_up: u32, waiting: u64) -> Option<&'static str> {
+    match gave_up {
+        STUCK_AFTER.. => Some("stuck"),
+        1.. if waiting > 0 => Some("deaf"),
+        _ => late.then_some("slow"),
     }
 }
 

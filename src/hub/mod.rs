@@ -8,6 +8,7 @@ mod registry;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use orderbell_protocol::{DeviceId, Position, Recipient, UnixMs};
 use tokio::sync::Notify;
@@ -24,6 +25,8 @@ pub struct Seat {
     id: u64,
     device: Option<DeviceId>,
     wake: Notify,
+    /// The first ring since the last notice that went out.
+    rung_at: Mutex<Option<Instant>>,
     replaced: AtomicBool,
     acked: Mutex<Option<Position>>,
 }
@@ -32,6 +35,12 @@ impl Seat {
     /// Waits for the next ring; one that came before is not lost.
     pub async fn rung(&self) {
         self.wake.notified().await;
+    }
+
+    /// For how long it has been rung and nothing went out; asked for when something does.
+    #[must_use]
+    pub fn take_rung(&self) -> Option<Duration> {
+        self.rung_at.lock().unwrap_or_else(PoisonError::into_inner).take().map(|at| at.elapsed())
     }
 
     /// True when the same device has taken a newer seat.
@@ -116,6 +125,7 @@ impl Hub {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             device,
             wake: Notify::new(),
+            rung_at: Mutex::default(),
             replaced: AtomicBool::new(false),
             acked: Mutex::new(None),
         });
@@ -183,11 +193,19 @@ impl Hub {
     /// How a recipient can be reached: true by push, false because it asks, nothing when neither.
     #[must_use]
     pub fn reach(&self, who: &Recipient, now: UnixMs) -> Option<bool> {
-        if self.registry.has_session(who) {
+        if self.registry.has(who, |seat| seat.device.is_some()) {
             return Some(true);
         }
         let polled = self.polled.lock().unwrap_or_else(PoisonError::into_inner);
         polled.get(who).filter(|at| at.plus_ms(POLL_PRESENT_MS) > now).map(|_| false)
+    }
+
+    /// Whether a device has a session, and how many connections it had, one after another, that gave up on the same notice.
+    #[must_use]
+    pub fn device(&self, who: &Recipient, device: &DeviceId) -> (bool, u32) {
+        let connected = self.registry.has(who, |seat| seat.device.as_ref() == Some(device));
+        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        (connected, deaf.get(&(who.clone(), device.clone())).map_or(0, |(_, times)| *times))
     }
 
     /// Seats taken at this moment.
@@ -208,6 +226,7 @@ impl Bell for Hub {
         for recipient in who {
             self.registry.each(recipient, |seat| {
                 self.rings.fetch_add(1, Ordering::Relaxed);
+                seat.rung_at.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
                 seat.wake.notify_one();
             });
         }

@@ -36,9 +36,9 @@ impl Registry {
         });
     }
 
-    /// True when somebody sits there who is a session: it is rung, and need not ask.
-    pub(super) fn has_session(&self, who: &Recipient) -> bool {
-        self.seats.get(who).is_some_and(|seats| seats.iter().any(|seat| seat.device.is_some()))
+    /// True when one of a recipient's seats is such. It must not come back into the registry.
+    pub(super) fn has(&self, who: &Recipient, such: impl Fn(&Seat) -> bool) -> bool {
+        self.seats.get(who).is_some_and(|seats| seats.iter().any(|seat| such(seat)))
     }
 
     /// Calls `what` for each seat of a recipient. It must not come back into the registry.

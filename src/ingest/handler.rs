@@ -20,6 +20,7 @@ use super::mapping::Mapping;
 use super::{outgoing, tally};
 use crate::crash;
 use crate::ledger::{DiskError, Ledger, NewNotice, OrderKey, TurnEffects};
+use crate::observe::Delay;
 
 /// Topic of records that Orderbell puts into its own queues: time to look whether an order may be forgotten.
 pub const SWEEP_TOPIC: &str = "orderbell.sweep";
@@ -39,6 +40,10 @@ pub struct IngestStats {
     pub too_old: Count,
     /// Orders forgotten after their retention.
     pub forgotten: Count,
+    /// From an event's own time until it was read.
+    pub read_delay: Delay,
+    /// From reading a record until it was durable.
+    pub commit_delay: Delay,
 }
 
 fn count<K: Ord>(map: &Mutex<BTreeMap<K, u64>>, key: K) {
@@ -145,6 +150,7 @@ impl OrderHandler {
             }
             Err(reason) => return Err(self.reject(record, reason)),
         };
+        self.stats.read_delay.took_ms(record.read_ms - event.at.0);
         let order = OrderKey { shadow: event.shadow, id: event.order.clone() };
         let state = self.state(held, &order)?;
         match Order::apply(state.as_ref(), &event, now, &self.rules.load()) {
@@ -287,6 +293,9 @@ impl OrderHandler {
         {
             return vec![Outcome::Halt(Reason { code: "ledger", message: error.to_string() })];
         }
+        let durable = self::now().0;
+        let read = turn.records.iter().take(outcomes.len()).filter(|record| record.read_ms > 0);
+        read.for_each(|record| self.stats.commit_delay.took_ms(durable - record.read_ms));
         outcomes
     }
 }

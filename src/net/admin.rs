@@ -1,4 +1,5 @@
-//! The admin listener: live, ready, metrics; on loopback also a backup and the dead letters, for `orderbell ledger` and `orderbell dlq`.
+//! The admin listener: live, ready, metrics; on loopback also a backup and the dead letters, for `orderbell ledger` and `orderbell dlq`, and the
+//! console.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -10,12 +11,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::Redirect;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use orderbell_protocol::{Id, Page, Position, ReadError};
 use tokio::sync::mpsc;
 
-use super::{StoreSeen, letters, reply, stores};
+use super::{StoreSeen, letters, origins, pages, reply, stores};
 use crate::ledger::{DiskError, KeptLetter};
 
 /// The answer to [`Health::replay`], when it is there: the ledger took it, or cannot write.
@@ -67,7 +69,8 @@ pub fn routes(health: Arc<dyn Health>, private: bool) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics));
     if private {
-        routes = routes
+        let ours = pages::with(Router::new(), crate::pages::CONSOLE)
+            .route("/", get(|| async { Redirect::temporary("/console/") }))
             .route("/ledger/backup", get(backup))
             .route("/top", get(stores::top))
             .route("/stores", get(stores::list))
@@ -75,7 +78,9 @@ pub fn routes(health: Arc<dyn Health>, private: bool) -> Router {
             .route("/orders/{order}", get(stores::story))
             .route("/letters", get(letters::list))
             .route("/letters/replay", post(letters::replay))
-            .route("/letters/{number}", get(letters::one));
+            .route("/letters/{number}", get(letters::one))
+            .layer(axum::middleware::from_fn(origins::own));
+        routes = routes.merge(ours);
     }
     routes.fallback(reply::not_found).with_state(health)
 }

@@ -62,6 +62,8 @@ struct Connection {
     outputs: VecDeque<Output>,
     /// Who this is, from `welcome` on.
     seated: Option<(Recipient, DeviceId, Seated)>,
+    /// The last seq of the oldest frame that is not acknowledged, and when it was sent.
+    awaits: Option<(u64, Instant)>,
     /// End of the token.
     expires: Option<Duration>,
     flushing: bool,
@@ -90,6 +92,7 @@ pub(crate) async fn run(net: Arc<Net>, upgraded: Upgraded) {
         session,
         outputs: VecDeque::new(),
         seated: None,
+        awaits: None,
         expires: None,
         flushing: false,
         appends: None,
@@ -199,10 +202,12 @@ impl Connection {
                 Output::Append(event) => self.append(event),
                 Output::Sent { from, to, attempt } => {
                     crash::point("send");
+                    self.goes_out(to, attempt);
                     self.tell(Step::Sent { from, to, attempt: u8::try_from(attempt).unwrap_or(u8::MAX) });
                 }
                 Output::Received(position) => {
                     crash::point("ack");
+                    self.comes_back(position.seq);
                     self.tell(Step::Received(position.seq));
                 }
                 Output::Shown(position) => {
@@ -238,6 +243,22 @@ impl Connection {
     fn tell(&self, step: Step) {
         if let Some((who, device, _)) = &self.seated {
             self.net.ledger.tell(who, device, step);
+        }
+    }
+
+    /// Notices up to here are sent. Only what is sent at first says how fast a push is.
+    fn goes_out(&mut self, to: u64, attempt: u32) {
+        let rung = self.seated.as_ref().and_then(|(_, _, seated)| seated.take_rung());
+        if let Some(took) = rung.filter(|_| attempt == 1) {
+            self.net.stats.push_delay.took(took);
+        }
+        self.awaits.get_or_insert_with(|| (to, Instant::now()));
+    }
+
+    /// Notices up to here are acknowledged.
+    fn comes_back(&mut self, seq: u64) {
+        if let Some((_, at)) = self.awaits.take_if(|(to, _)| *to <= seq) {
+            self.net.stats.ack_delay.took(at.elapsed());
         }
     }
 

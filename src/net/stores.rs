@@ -46,6 +46,13 @@ pub struct StoreSeen {
 pub struct DeviceSeen {
     /// Its name.
     pub device: String,
+    /// Whether it has a socket.
+    #[serde(default)]
+    pub connected: bool,
+    /// Connected, and what is sent to it is not acknowledged: `slow` (for a while), `deaf` (a connection was given up for it), `stuck` (a notice was
+    /// set aside).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// Notices that it has not acknowledged.
     pub waiting: u64,
     /// Since when the oldest of them waits.

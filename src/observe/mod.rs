@@ -2,6 +2,8 @@
 //!
 //! No store, device or order is ever a label: ten thousand of them would be ten thousand series.
 
+mod delay;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+pub use delay::Delay;
 
 use crate::hub::Hub;
 use crate::ingest::IngestStats;
@@ -40,6 +44,10 @@ pub struct NetStats {
     pub unusable: Counter,
     /// Notices that no connection of a device could get acknowledged.
     pub stuck: Counter,
+    /// From a ring to the first frame that it led to.
+    pub push_delay: Delay,
+    /// From that frame until its notices were acknowledged.
+    pub ack_delay: Delay,
     /// Viewers of the wall at this moment.
     pub viewers: Gauge,
     /// Documents that viewers were given.
@@ -97,6 +105,15 @@ impl Metrics {
         registry.register("notices_polled", "Notices told to polls", net.polled.clone());
         registry.register("wall_viewers", "Viewers of the wall", net.viewers.clone());
         registry.register("wall_documents", "Documents that viewers of the wall were given", net.shown_wall.clone());
+        let ingest = &counted.ingest;
+        for (name, help, delay) in [
+            ("read_delay_seconds", "From an event's own time until it was read", &ingest.read_delay),
+            ("commit_delay_seconds", "From reading a record until it was durable", &ingest.commit_delay),
+            ("push_delay_seconds", "From a ring to the first frame that it led to", &net.push_delay),
+            ("ack_delay_seconds", "From a frame until its notices were acknowledged", &net.ack_delay),
+        ] {
+            registry.register(name, help, delay.histogram());
+        }
         registry.register("events_posted", "Events that were posted", net.events_posted.clone());
         Self { registry, counted }
     }

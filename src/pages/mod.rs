@@ -59,19 +59,39 @@ pub const TRIAL: &[File] = files! {
     "/assets/trial.js": JS = "try/trial.js",
 };
 
+/// What the admin listener shows, on loopback.
+pub const CONSOLE: &[File] = files! {
+    "/console/": HTML = "console/index.html",
+    "/assets/console.css": CSS = "console/console.css",
+    "/assets/console.js": JS = "console/console.js",
+    "/assets/numbers.js": JS = "console/numbers.js",
+    "/assets/story.js": JS = "console/story.js",
+    "/assets/table.js": JS = "console/table.js",
+    "/assets/vocabulary.js": JS = "console/vocabulary.js",
+    "/assets/figures.js": JS = "shared/figures.js",
+    "/assets/words.js": JS = "shared/words.js",
+    "/assets/look.css": CSS = "shared/look.css",
+    "/assets/bell.svg": SVG = "shared/bell.svg",
+    "/assets/inter.woff2": FONT = "vendor/inter.woff2",
+    "/assets/LICENSES.txt": TEXT = "vendor/LICENSES.txt",
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn pages_ask_for_nothing_that_is_not_here() {
-        let all = || PUBLIC.iter().chain(TRIAL);
-        for file in all().filter(|file| [HTML, CSS, JS].contains(&file.media)) {
+        let public: Vec<File> = PUBLIC.iter().chain(TRIAL).copied().collect();
+        for (listener, file) in [&public[..], CONSOLE].iter().flat_map(|all| all.iter().map(move |file| (all, file))) {
+            if ![HTML, CSS, JS].contains(&file.media) {
+                continue;
+            }
             let text = std::str::from_utf8(file.bytes).unwrap();
             for asset in text.split("/assets/").skip(1) {
                 let name = asset.split(['"', '\'', ')', '`']).next().unwrap();
                 let path = format!("/assets/{name}");
-                assert!(all().any(|known| known.path == path), "{} asks for {path}", file.path);
+                assert!(listener.iter().any(|known| known.path == path), "{} asks for {path}", file.path);
             }
             let elsewhere = ["src=\"http", "href=\"http", "url(http", "url(\"http", "from \"http"];
             assert!(!elsewhere.iter().any(|word| text.contains(word)), "{} asks somebody else", file.path);

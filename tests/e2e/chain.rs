@@ -87,9 +87,9 @@ impl Bell {
 
     fn serve(dir: &Path, args: &[String], die_at: &str) -> (Process, SocketAddr, SocketAddr) {
         let data = dir.to_str().unwrap();
-        let mut all = vec!["serve", "--data-dir", data, "--admin", "127.0.0.1:0"];
-        if !args.iter().any(|arg| arg == "--listen") {
-            all.extend(["--listen", "127.0.0.1:0"]);
+        let mut all = vec!["serve", "--data-dir", data];
+        for address in ["--listen", "--admin"].into_iter().filter(|name| !args.iter().any(|arg| arg == name)) {
+            all.extend([address, "127.0.0.1:0"]);
         }
         all.extend(args.iter().map(String::as_str));
         let env = [("ORDERBELL_LOG", "info"), ("ORDERBELL_DIE_AT", die_at)];
@@ -107,18 +107,20 @@ impl Bell {
         (process, public, admin)
     }
 
-    /// Starts again on the same directory, after it ended or was killed.
-    /// From the next start on at one address. Not one that the system gives to whoever connects: meanwhile it could be somebody else's.
+    /// From the next start on at the same addresses. Not such as the system gives to whoever connects: meanwhile they could be somebody else's.
     pub(crate) fn stays_at_one_address(&mut self) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let begin = u64::from(std::process::id()) * 97;
-        let port = (0..1_000).map(|_| 20_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000);
-        let free = |port: &u64| std::net::TcpListener::bind(("127.0.0.1", *port as u16)).is_ok();
-        let port = port.into_iter().find(free).expect("a free port");
-        self.args.extend(["--listen".into(), format!("127.0.0.1:{port}")]);
+        for name in ["--listen", "--admin"] {
+            let port = (0..1_000).map(|_| 20_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000);
+            let free = |port: &u64| std::net::TcpListener::bind(("127.0.0.1", *port as u16)).is_ok();
+            let port = port.into_iter().find(free).expect("a free port");
+            self.args.extend([name.into(), format!("127.0.0.1:{port}")]);
+        }
         self.restart();
     }
 
+    /// Starts again on the same directory, after it ended or was killed.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         (self.process, self.public, self.admin) = Self::serve(&self.dir, &self.args, &self.die_at);

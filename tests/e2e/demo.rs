@@ -30,6 +30,11 @@ async fn a_living_chain_is_on_the_wall_with_nothing_installed() {
     let (_, path) = till.split_once('/').unwrap();
     let page = http.ask(&format!("/{path}"), "").await.unwrap();
     assert!(page.status == 200 && String::from_utf8_lossy(&page.body).contains("/assets/till.js"), "{till}");
+    let console = |line: &str| line.trim().strip_prefix("console")?.trim().strip_prefix("http://").map(str::to_owned);
+    let console = block_in_place(|| demo.out.wait_for("the console's address", console));
+    let (admin, path) = console.split_once('/').unwrap();
+    let page = Http::new(admin.parse().unwrap()).ask(&format!("/{path}"), "").await.unwrap();
+    assert!(page.status == 200 && String::from_utf8_lossy(&page.body).contains("/assets/console.js"), "{console}");
     let look = async || serde_json::from_slice::<Wall>(&http.ask("/v1/wall", "").await.unwrap().body).unwrap();
     until("a morning is behind it", async || look().await.today.paid > 1_000).await;
     let before = look().await;

@@ -121,3 +121,27 @@ async fn pages_of_other_origins_may_ask_for_mailboxes_and_not_for_the_wall() {
         assert!(!said.contains("access-control"), "{request}: {said}");
     }
 }
+
+/// A page of another site in an operator's browser gets nothing from the admin listener, by whatever name it asks; what runs here does.
+#[tokio::test]
+async fn the_admin_listener_answers_no_other_sites_page() {
+    let bell = Bell::embedded();
+    let (here, port) = (bell.admin.to_string(), bell.admin.port());
+    let asked = |method: &str, path: &str, host: &str, more: &str| {
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{more}Content-Length: 0\r\n\r\n")
+    };
+    let own = format!("Origin: http://{here}\r\n");
+    let cases = [
+        (asked("GET", "/top", &here, ""), "200"),
+        (asked("POST", "/letters/replay", &here, &own), "200"),
+        (asked("GET", "/console/", &format!("localhost:{port}"), ""), "200"),
+        (asked("POST", "/letters/replay", &here, "Origin: https://evil.example\r\n"), "404"),
+        (asked("POST", "/letters/replay", &here, "Origin: null\r\n"), "404"),
+        (asked("GET", "/letters", &format!("evil.example:{port}"), ""), "404"),
+        (asked("GET", "/metrics", "prometheus-sees-it-so", ""), "200"),
+    ];
+    for (request, status) in cases {
+        let said = answer(bell.admin, &request).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{status} for {request}: {said}");
+    }
+}

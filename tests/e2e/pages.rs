@@ -2,6 +2,7 @@
 //! `target/screenshots`.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 
@@ -66,14 +67,20 @@ async fn a_chain() -> Bell {
 
 impl Script {
     fn starts(name: &str, bell: &Bell) -> Self {
+        Self::starts_at(bell.public, name, bell)
+    }
+
+    /// Looks at the pages of this listener.
+    fn starts_at(listener: SocketAddr, name: &str, bell: &Bell) -> Self {
         let fetched = root().join(".cache/pages");
         assert!(fetched.exists(), "{} is not there: tests/run.sh fetches it", fetched.display());
         let shots = root().join("target/screenshots");
         std::fs::create_dir_all(&shots).unwrap();
         let mut child = Command::new("node")
             .current_dir(fetched)
-            .args([root().join("tests/pages").join(name).to_str().unwrap(), &format!("http://{}", bell.public)])
+            .args([root().join("tests/pages").join(name).to_str().unwrap(), &format!("http://{listener}")])
             .arg(shots)
+            .env("PUBLIC", format!("http://{}", bell.public))
             .env("PRODUCER_TOKEN", bell.token("producer", "p"))
             .env("WALL_TOKEN", bell.token("wall", "lobby"))
             .stdin(Stdio::piped())
@@ -127,4 +134,19 @@ async fn an_order_goes_from_a_phone_to_a_till_and_its_code_back() {
     bell.stays_at_one_address();
     let script = Script::starts("trial.js", &bell);
     stops_and_starts(script, &mut bell);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_console_says_what_hurts() {
+    let mut bell = a_chain().await;
+    // Paid a second time, at another store: refused, and somebody has to look at it.
+    bell.pays("waits", "7").await;
+    for store in ["8", "9", "10"] {
+        bell.pays("waits", store).await;
+    }
+    // A till that takes what is sent and acknowledges nothing.
+    let deaf = bell.till("7", "till-7").await;
+    let script = Script::starts_at(bell.admin, "console.js", &bell);
+    stops_and_starts(script, &mut bell);
+    drop(deaf);
 }

@@ -424,11 +424,11 @@ pub(super) async fn play(options: &DemoOptions) -> Result<(), String> {
     tell(&format!(
         "A chain of {stores} stores in {} cities is at work. Look at it:\n\n  wall      http://{public}/wall/\n  \
          till      http://{public}/try/till/?store=S{YOURS}   the store that nobody else tends: take its orders\n  \
-         phone     http://{public}/try/phone/?store=S{YOURS}  order there, and wait for your code\n  metrics   http://{}/metrics\n\n\
+         phone     http://{public}/try/phone/?store=S{YOURS}  order there, and wait for your code\n  console   http://{admin}/console/\n  metrics   http://{admin}/metrics\n\n\
          Most tills have a socket, some only poll, some are slow, deaf or away. Nothing leaves this machine; Ctrl-C ends it.\n",
         day::CITIES.len().min(usize::from(stores)),
-        server.admin(),
         public = server.public(),
+        admin = server.admin(),
     ));
     for n in 1..=stores {
         chain.tasks.spawn(chain.clone().till(format!("S{n}"), Temper::of(n), options.seed ^ u64::from(n)));

@@ -188,6 +188,12 @@ const WORDS = {
 const asked = new URLSearchParams(location.search).get("lang");
 let language = (asked ?? localStorage.getItem("orderbell.lang") ?? navigator.language).startsWith("zh") ? "zh" : "en";
 
+/** More words, of one page. */
+export function teach({ en, zh }) {
+  Object.assign(WORDS.en, en);
+  Object.assign(WORDS.zh, zh);
+}
+
 /** The language that is shown. */
 export const shownLanguage = () => language;
 
