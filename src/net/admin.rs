@@ -69,7 +69,7 @@ pub fn routes(health: Arc<dyn Health>, private: bool) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics));
     if private {
-        let ours = pages::with(Router::new(), crate::pages::CONSOLE)
+        let ours = pages::with(pages::with(Router::new(), crate::pages::SHARED), crate::pages::CONSOLE)
             .route("/", get(|| async { Redirect::temporary("/console/") }))
             .route("/ledger/backup", get(backup))
             .route("/top", get(stores::top))

@@ -278,7 +278,8 @@ impl Net {
 
     /// The public routes; with a `trial`, also pages to try it with, and tokens for whoever asks for one.
     pub fn routes(self: &Arc<Self>, trial: bool) -> Router {
-        let routes = pages::with(Router::new(), crate::pages::PUBLIC);
+        let shared = pages::with(Router::new(), crate::pages::SHARED);
+        let routes = pages::with(shared, crate::pages::PUBLIC);
         let routes = if trial { trial::with(pages::with(routes, crate::pages::TRIAL)) } else { routes };
         routes
             .route("/v1/ws", get(upgrade::upgrade))

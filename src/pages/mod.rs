@@ -27,6 +27,17 @@ macro_rules! files {
     };
 }
 
+/// What every page needs.
+pub const SHARED: &[File] = files! {
+    "/assets/figures.js": JS = "shared/figures.js",
+    "/assets/tools.js": JS = "shared/tools.js",
+    "/assets/words.js": JS = "shared/words.js",
+    "/assets/look.css": CSS = "shared/look.css",
+    "/assets/bell.svg": SVG = "shared/bell.svg",
+    "/assets/inter.woff2": FONT = "vendor/inter.woff2",
+    "/assets/LICENSES.txt": TEXT = "vendor/LICENSES.txt",
+};
+
 /// What the public listener shows.
 pub const PUBLIC: &[File] = files! {
     "/wall/": HTML = "wall/index.html",
@@ -34,14 +45,8 @@ pub const PUBLIC: &[File] = files! {
     "/assets/wall.js": JS = "wall/wall.js",
     "/assets/curve.js": JS = "wall/curve.js",
     "/assets/feed.js": JS = "wall/feed.js",
-    "/assets/figures.js": JS = "shared/figures.js",
-    "/assets/words.js": JS = "shared/words.js",
-    "/assets/look.css": CSS = "shared/look.css",
-    "/assets/bell.svg": SVG = "shared/bell.svg",
     "/assets/uplot.js": JS = "vendor/uplot.js",
     "/assets/uplot.css": CSS = "vendor/uplot.css",
-    "/assets/inter.woff2": FONT = "vendor/inter.woff2",
-    "/assets/LICENSES.txt": TEXT = "vendor/LICENSES.txt",
     "/assets/sdk/browser.js": JS = "../../protocol/js/src/browser.js",
     "/assets/sdk/core.js": JS = "../../protocol/js/src/core.js",
     "/assets/sdk/shell.js": JS = "../../protocol/js/src/shell.js",
@@ -68,12 +73,6 @@ pub const CONSOLE: &[File] = files! {
     "/assets/story.js": JS = "console/story.js",
     "/assets/table.js": JS = "console/table.js",
     "/assets/vocabulary.js": JS = "console/vocabulary.js",
-    "/assets/figures.js": JS = "shared/figures.js",
-    "/assets/words.js": JS = "shared/words.js",
-    "/assets/look.css": CSS = "shared/look.css",
-    "/assets/bell.svg": SVG = "shared/bell.svg",
-    "/assets/inter.woff2": FONT = "vendor/inter.woff2",
-    "/assets/LICENSES.txt": TEXT = "vendor/LICENSES.txt",
 };
 
 #[cfg(test)]
@@ -82,8 +81,9 @@ mod tests {
 
     #[test]
     fn pages_ask_for_nothing_that_is_not_here() {
-        let public: Vec<File> = PUBLIC.iter().chain(TRIAL).copied().collect();
-        for (listener, file) in [&public[..], CONSOLE].iter().flat_map(|all| all.iter().map(move |file| (all, file))) {
+        let public = [SHARED, PUBLIC, TRIAL].concat();
+        let admin = [SHARED, CONSOLE].concat();
+        for (listener, file) in [&public, &admin].iter().flat_map(|all| all.iter().map(move |file| (all, file))) {
             if ![HTML, CSS, JS].contains(&file.media) {
                 continue;
             }
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_typeface_is_small() {
-        let font = PUBLIC.iter().find(|file| file.media == FONT).unwrap();
+        let font = SHARED.iter().find(|file| file.media == FONT).unwrap();
         assert!(font.bytes.len() <= 80 * 1024, "{}", font.bytes.len());
     }
 }

@@ -5,8 +5,9 @@ import { count, span } from "/assets/figures.js";
 import { lately, scraped } from "/assets/numbers.js";
 import { ask, closes, moment, ofLetter, ofOrder, ofStore, state } from "/assets/story.js";
 import { made, table } from "/assets/table.js";
+import { tools } from "/assets/tools.js";
 import "/assets/vocabulary.js";
-import { otherLanguage, shownLanguage, word, writeWords } from "/assets/words.js";
+import { word } from "/assets/words.js";
 
 const TOP_MS = 2_000;
 const SCRAPE_MS = 5_000;
@@ -283,36 +284,14 @@ async function every(ms, read) {
   }
 }
 
-function theme(name) {
-  document.documentElement.dataset.theme = name;
-  by("theme").textContent = word(name === "dark" ? "light" : "dark");
-}
-
-function labels() {
-  writeWords();
-  by("lang").textContent = word("language");
-  by("lang").lang = shownLanguage() === "zh" ? "en" : "zh-CN";
-  theme(document.documentElement.dataset.theme);
-  Object.values(SECTIONS).forEach(({ tables }) => tables.forEach((one) => one.words()));
-  draw();
-}
-
 function begin() {
-  const asked = new URLSearchParams(location.search).get("theme") ?? localStorage.getItem("orderbell.theme");
-  document.documentElement.dataset.theme = asked === "light" ? "light" : "dark";
   by("tabs").append(...Object.keys(SECTIONS).map(tab));
   go(section);
-  labels();
-  by("lang").onclick = () => {
-    otherLanguage();
+  tools(() => {
     closes();
-    labels();
-  };
-  by("theme").onclick = () => {
-    const name = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    localStorage.setItem("orderbell.theme", name);
-    theme(name);
-  };
+    Object.values(SECTIONS).forEach(({ tables }) => tables.forEach((one) => one.words()));
+    draw();
+  });
   by("filter").oninput = () => Object.values(SECTIONS).forEach(({ tables }) => tables.forEach((one) => one.filters(by("filter").value)));
   by("trace").onsubmit = (event) => {
     event.preventDefault();

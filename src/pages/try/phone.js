@@ -1,7 +1,8 @@
 // A customer's phone to try: one order, one code as large as the screen allows, and what happens as a sentence.
 
 import { connect } from "/assets/sdk/browser.js";
-import { by, drawn, parameters, pays, saysHow, token, tools } from "/assets/trial.js";
+import { by, drawn, parameters, pays, saysHow, token } from "/assets/trial.js";
+import { tools } from "/assets/tools.js";
 import { word } from "/assets/words.js";
 
 const store = parameters.get("store") ?? "17";

@@ -4,7 +4,8 @@
 import { hush, mayRing, ring, rings } from "/assets/bell.js";
 import { span } from "/assets/figures.js";
 import { connect } from "/assets/sdk/browser.js";
-import { by, drawn, parameters, pays, saysHow, token, tools } from "/assets/trial.js";
+import { by, drawn, parameters, pays, saysHow, token } from "/assets/trial.js";
+import { tools } from "/assets/tools.js";
 import { word } from "/assets/words.js";
 
 const store = parameters.get("store") ?? "17";

@@ -1,7 +1,7 @@
 // What the two pages share: tokens, an order system of one button, and how the server is heard, in words.
 
 import { span } from "/assets/figures.js";
-import { otherLanguage, shownLanguage, word, writeWords } from "/assets/words.js";
+import { word } from "/assets/words.js";
 
 export const by = (id) => document.getElementById(id);
 export const parameters = new URLSearchParams(location.search);
@@ -67,30 +67,4 @@ export function saysHow(client, isStale) {
   };
   setInterval(write, 500);
   return write;
-}
-
-/** Language and theme, as on every page. */
-export function tools(changed) {
-  const theme = (name) => {
-    document.documentElement.dataset.theme = name;
-    by("theme").textContent = word(name === "dark" ? "light" : "dark");
-  };
-  const labels = () => {
-    writeWords();
-    by("lang").textContent = word("language");
-    by("lang").lang = shownLanguage() === "zh" ? "en" : "zh-CN";
-    theme(document.documentElement.dataset.theme);
-    changed();
-  };
-  document.documentElement.dataset.theme = (parameters.get("theme") ?? localStorage.getItem("orderbell.theme")) === "light" ? "light" : "dark";
-  by("lang").onclick = () => {
-    otherLanguage();
-    labels();
-  };
-  by("theme").onclick = () => {
-    const name = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    localStorage.setItem("orderbell.theme", name);
-    theme(name);
-  };
-  labels();
 }

@@ -4,7 +4,8 @@
 import { chart } from "/assets/curve.js";
 import { follow } from "/assets/feed.js";
 import { clock, count, date, money, motionless, roller, share, span } from "/assets/figures.js";
-import { otherLanguage, shownLanguage, word, writeWords } from "/assets/words.js";
+import { tools } from "/assets/tools.js";
+import { word } from "/assets/words.js";
 
 /** Older than this is spelled out, and older than that is no wall any more. */
 const AMBER_MS = 5_000;
@@ -246,18 +247,13 @@ function asksForToken() {
   });
 }
 
-function theme(name) {
-  document.documentElement.dataset.theme = name;
-  by("theme").textContent = word(name === "dark" ? "light" : "dark");
-  curve.redraw();
-}
-
+/** What the page says itself, in the language that is shown. */
 function labels() {
-  by("lang").textContent = word("language");
-  by("lang").lang = shownLanguage() === "zh" ? "en" : "zh-CN";
   by("tables").textContent = word("tables");
   by("full").textContent = word("full");
-  theme(document.documentElement.dataset.theme);
+  if (shown) {
+    shows(shown);
+  }
 }
 
 /** The screen of a wall does not go dark. Asked for again when the page comes back. */
@@ -270,22 +266,7 @@ async function keepAwake() {
 }
 
 function begin() {
-  const asked = new URLSearchParams(location.search).get("theme");
-  document.documentElement.dataset.theme = (asked ?? localStorage.getItem("orderbell.theme")) === "light" ? "light" : "dark";
-  writeWords();
-  labels();
-  by("lang").onclick = () => {
-    otherLanguage();
-    labels();
-    if (shown) {
-      shows(shown);
-    }
-  };
-  by("theme").onclick = () => {
-    const name = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    localStorage.setItem("orderbell.theme", name);
-    theme(name);
-  };
+  tools(labels, () => curve.redraw());
   by("tables").onclick = () => {
     const on = by("chart-table").hidden;
     by("chart-table").hidden = !on;
