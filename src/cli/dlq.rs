@@ -167,50 +167,34 @@ mod kafka {
 mod kafka {
     use std::time::Duration;
 
-    use orderbell_consumers::kafka::{KafkaOptions, KafkaSink, read_topic};
-    use orderbell_consumers::{OutRecord, Record, Sink};
+    use orderbell_consumers::{Record, Sink};
 
     use super::{Config, ExitCode, Filter, failed, tell};
     use crate::cli::progress;
-
-    fn options(config: &Config) -> Option<(KafkaOptions, Vec<String>, String)> {
-        let kafka = config.kafka.as_ref()?;
-        let output = kafka.output();
-        let options = kafka.options();
-        let letters = kafka.topics.iter().chain([&output]).map(|topic| format!("{topic}.dlq")).collect();
-        Some((options, letters, output))
-    }
-
-    fn text(record: &Record, header: &str) -> String {
-        record.header(header).map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned())
-    }
+    use crate::stream::buried::{Buried, out, text, which};
 
     /// All letters that the filter lets through.
-    async fn letters(config: &Config, filter: &Filter) -> Result<Vec<Record>, ExitCode> {
-        let Some((options, topics, _)) = options(config) else { return Ok(Vec::new()) };
+    async fn letters(buried: Buried, filter: &Filter) -> Result<Vec<Record>, ExitCode> {
         let reason = filter.reason.clone();
         let read = tokio::task::spawn_blocking(move || {
             let mut found = Vec::new();
-            for topic in topics {
-                read_topic(&options, &topic, |record| {
-                    if reason.as_ref().is_none_or(|reason| *reason == text(&record, "x-dlq-reason")) {
-                        found.push(record);
-                    }
-                    true
-                })?;
-            }
+            buried.each(None, |record| {
+                if reason.as_ref().is_none_or(|reason| *reason == text(&record, "x-dlq-reason")) {
+                    found.push(record);
+                }
+            })?;
             Ok::<_, orderbell_consumers::SourceError>(found)
         });
         read.await.map_err(failed)?.map_err(|error| failed(format!("Kafka: {error}")))
     }
 
     pub(super) async fn list(config: &Config, filter: &Filter) -> Result<u64, ExitCode> {
-        let letters = letters(config, filter).await?;
+        let Some(buried) = Buried::of(config) else { return Ok(0) };
+        let letters = letters(buried, filter).await?;
         for letter in &letters {
             tell(&format!(
-                "{}@{}\t{}/{}@{}\t{}\t{}",
-                letter.part,
-                letter.offset,
+                "{}\t{}/{}@{}\t{}\t{}",
+                which(letter),
                 text(letter, "kafka_dlt-original-topic"),
                 text(letter, "kafka_dlt-original-partition"),
                 text(letter, "kafka_dlt-original-offset"),
@@ -221,10 +205,10 @@ mod kafka {
         Ok(letters.len() as u64)
     }
 
-    pub(super) async fn show(config: &Config, which: &str) -> Result<(), ExitCode> {
-        let letters = letters(config, &Filter { reason: None }).await?;
-        let named = |letter: &&Record| format!("{}@{}", letter.part, letter.offset) == which;
-        let letter = letters.iter().find(named).ok_or_else(|| failed("there is no such letter"))?;
+    pub(super) async fn show(config: &Config, wanted: &str) -> Result<(), ExitCode> {
+        let none = || failed("there is no such letter");
+        let letters = letters(Buried::of(config).ok_or_else(none)?, &Filter { reason: None }).await?;
+        let letter = letters.iter().find(|letter| which(letter) == wanted).ok_or_else(none)?;
         for (name, value) in &letter.headers {
             tell(&format!("{name}: {}", value.as_deref().map_or("".into(), String::from_utf8_lossy)));
         }
@@ -232,21 +216,18 @@ mod kafka {
         Ok(())
     }
 
-    /// Into the output topic, which Orderbell reads and may write to, with the headers that they came with.
+    /// Into the output topic, at a pace.
     pub(super) async fn replay(config: &Config, filter: &Filter, rate: u32) -> Result<u64, ExitCode> {
-        let Some((options, _, output)) = options(config) else { return Ok(0) };
-        let letters = letters(config, filter).await?;
-        let like = options.topics.first().unwrap_or(&output).clone();
-        let sink = KafkaSink::new(&options, &output, &like).map_err(failed)?;
+        let Some(buried) = Buried::of(config) else { return Ok(0) };
+        let sink = buried.sink().map_err(failed)?;
+        let letters = letters(buried, filter).await?;
         let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
         let total = letters.len();
         let bar = progress(Some(total as u64), "letters");
         for (count, letter) in letters.into_iter().enumerate() {
             pace.tick().await;
             bar.inc(1);
-            let Record { key, value, headers, timestamp_ms, .. } = letter;
-            let record = OutRecord { key, value: value.unwrap_or_default(), headers, timestamp_ms };
-            sink.send(&record).await.map_err(|error| failed(format!("after {count} of {total}: {error}")))?;
+            sink.send(&out(letter)).await.map_err(|error| failed(format!("after {count} of {total}: {error}")))?;
         }
         bar.finish_and_clear();
         Ok(total as u64)

@@ -153,7 +153,7 @@ fn on_kafka(kafka: &crate::config::KafkaConfig, each: &mut dyn FnMut(&Record)) -
     }
     let (mut begins, mut first) = (None, HashMap::<Part, ()>::new());
     for topic in topics {
-        orderbell_consumers::kafka::read_topic(&kafka.options(), &topic, |record| {
+        orderbell_consumers::kafka::read_topic(&kafka.options(), &topic, None, |record| {
             // A partition that does not begin with its first record lost those before to retention.
             if first.insert(record.part.clone(), ()).is_none() && record.offset > 0 {
                 begins = begins.max(Some(UnixMs(record.timestamp_ms)));

@@ -17,11 +17,18 @@ use bytes::Bytes;
 use orderbell_protocol::{Id, Page, Position, ReadError};
 use tokio::sync::mpsc;
 
-use super::{StoreSeen, letters, origins, pages, reply, stores};
+use super::letters::{self, TopicLetter};
+use super::{StoreSeen, origins, pages, reply, stores};
 use crate::ledger::{DiskError, KeptLetter};
 
 /// The answer to [`Health::replay`], when it is there: the ledger took it, or cannot write.
 pub type Replayed = Pin<Box<dyn Future<Output = Result<(), ()>> + Send>>;
+
+/// Letters of the topics, when they are read; or why not.
+pub type TopicLetters = Pin<Box<dyn Future<Output = Result<Vec<TopicLetter>, String>> + Send>>;
+
+/// How many letters of the topics were sent again, when they are; or why not.
+pub type TopicReplayed = Pin<Box<dyn Future<Output = Result<u64, String>> + Send>>;
 
 /// What the admin listener asks. Implemented by whoever runs the parts.
 pub trait Health: Send + Sync + 'static {
@@ -58,6 +65,10 @@ pub trait Health: Send + Sync + 'static {
     /// # Errors
     /// When the ledger cannot be read.
     fn stores(&self, from: &str, max: usize) -> Result<Vec<StoreSeen>, DiskError>;
+    /// The newest dead letters of the topics, or one of them, whole; nothing where there are no topics.
+    fn topic_letters(&self, one: Option<String>) -> Option<TopicLetters>;
+    /// Sends dead letters of topics again, by their names.
+    fn topic_replay(&self, which: Vec<String>) -> Option<TopicReplayed>;
     /// Sends dead letters again.
     fn replay(&self, letters: Vec<(u64, KeptLetter)>) -> Replayed;
 }
@@ -78,6 +89,8 @@ pub fn routes(health: Arc<dyn Health>, private: bool) -> Router {
             .route("/orders/{order}", get(stores::story))
             .route("/letters", get(letters::list))
             .route("/letters/replay", post(letters::replay))
+            .route("/letters/topics", get(letters::of_topics))
+            .route("/letters/topics/replay", post(letters::replay_of_topics))
             .route("/letters/{number}", get(letters::one))
             .layer(axum::middleware::from_fn(origins::own));
         routes = routes.merge(ours);

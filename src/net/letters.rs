@@ -6,14 +6,39 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::Response;
 use orderbell_protocol::Problem;
-use serde::Deserialize;
+use orderbell_protocol::UnixMs;
+use serde::{Deserialize, Serialize};
 
 use super::admin::Health;
 use super::reply::{self, Refusal};
 use crate::ledger::KeptLetter;
 
+/// One letter of a topic.
+#[derive(Clone, Debug, Serialize)]
+pub struct TopicLetter {
+    /// TOPIC/PARTITION@OFFSET of the letter itself.
+    pub which: String,
+    /// When it was written.
+    pub at: UnixMs,
+    /// Where the record came from.
+    pub topic: String,
+    /// Its partition there.
+    pub partition: Option<i32>,
+    /// Its offset there.
+    pub offset: Option<i64>,
+    /// Why it could not be understood: a stable word.
+    pub reason: String,
+    /// The same for people.
+    pub message: String,
+    /// What it was; told of one letter alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
 /// Letters in one answer, and letters that one request sends again.
 const PAGE_MAX: usize = 500;
+/// Names of letters in one request: thousands.
+const NAMES_BYTES_MAX: usize = 256 * 1024;
 
 #[derive(Deserialize)]
 pub(crate) struct Asked {
@@ -80,4 +105,44 @@ pub(crate) async fn replay(
     let count = letters.len();
     health.replay(letters).await.map_err(|()| Problem::unavailable("the ledger does not write", 5_000))?;
     Ok(reply::json(serde_json::json!({ "replayed": count, "numbers": numbers, "next": next }).to_string()))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Which {
+    which: Option<String>,
+}
+
+/// `GET /letters/topics`: the newest letters of the topics, or one of them with `which`, whole. Read from the brokers each time.
+pub(crate) async fn of_topics(
+    State(health): State<Arc<dyn Health>>,
+    Query(asked): Query<Which>,
+) -> Result<Response<Body>, Refusal> {
+    let one = asked.which.is_some();
+    let letters = match health.topic_letters(asked.which) {
+        Some(letters) => letters.await.map_err(away)?,
+        None => Vec::new(),
+    };
+    if one {
+        let letter = letters.first().ok_or_else(Problem::not_found)?;
+        return Ok(reply::json(serde_json::json!(letter).to_string()));
+    }
+    Ok(reply::json(serde_json::json!({ "letters": letters }).to_string()))
+}
+
+/// `POST /letters/topics/replay`, with an array of names: sends those again.
+pub(crate) async fn replay_of_topics(
+    State(health): State<Arc<dyn Health>>,
+    body: Body,
+) -> Result<Response<Body>, Refusal> {
+    let body = reply::body(body, NAMES_BYTES_MAX).await?;
+    let which: Vec<String> = serde_json::from_slice(&body)
+        .map_err(|_| Problem::new(400, "malformed-json", "The body is an array of names of letters"))?;
+    let Some(replay) = health.topic_replay(which) else { return Err(Problem::not_found().into()) };
+    let count = replay.await.map_err(away)?;
+    Ok(reply::json(serde_json::json!({ "replayed": count }).to_string()))
+}
+
+fn away(error: String) -> Refusal {
+    tracing::warn!(error, "dead letters of topics cannot be reached");
+    Refusal(Problem::unavailable("the brokers do not answer", 5_000))
 }

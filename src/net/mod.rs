@@ -30,7 +30,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use admin::{Health, Replayed, routes as admin_routes};
+pub use admin::{Health, Replayed, TopicLetters, TopicReplayed, routes as admin_routes};
+pub use letters::TopicLetter;
 pub use listener::serve;
 pub use stores::{DeviceSeen, StoreSeen};
 

@@ -1,5 +1,7 @@
 //! Which stream this server reads and writes: the embedded one, or Kafka with an output topic of its own.
 
+#[cfg(feature = "kafka")]
+pub(crate) mod buried;
 pub mod emitter;
 
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use crate::server::StartError;
 use emitter::EmitStats;
 
 /// What a stream is started with.
+#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "the embedded stream has no emitter"))]
 pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) ledger: &'a Arc<Ledger>,

@@ -4,13 +4,20 @@ use orderbell::client::{Heard, Http};
 use orderbell_protocol::NoticeKind::NewOrder;
 use serde_json::json;
 
-use crate::chain::{Bell, soon};
+use crate::chain::{Bell, soon, until};
 
 scenarios! {
     with "[sessions]\nredeliver_after_ms = 400\n";
     un_acked_notices_come_again_marked_and_a_deaf_client_is_found,
     a_notice_nobody_can_ack_does_not_block_the_next,
     what_a_client_cannot_use_counts_as_acknowledged_and_is_an_alarm,
+}
+
+/// What the server says of a device of store 1.
+async fn trouble(bell: &Bell, device: &str) -> serde_json::Value {
+    let seen = Http::new(bell.admin).ask("/stores", "").await.unwrap().json();
+    let devices = seen["stores"][0]["devices"].as_array().cloned().unwrap_or_default();
+    devices.into_iter().find(|seen| seen["device"] == device).unwrap_or_default()["trouble"].clone()
 }
 
 async fn un_acked_notices_come_again_marked_and_a_deaf_client_is_found(bell: Bell) {
@@ -30,10 +37,13 @@ async fn un_acked_notices_come_again_marked_and_a_deaf_client_is_found(bell: Bel
     };
     assert_eq!(attempts, [1, 2, 3, 4]);
     assert_eq!(closed, Some((4103, "deaf".into())));
+    until("operators see it", async || trouble(&bell, "deaf").await == "deaf").await;
     // Nothing is lost: the next connection hears it, marked.
     let mut back = bell.till("1", "deaf").await;
     let again = back.notice().await;
     assert!(again.attempt > 1 && again.notice.id == first.notice.id);
+    back.acks(&again).await;
+    until("it hears again", async || trouble(&bell, "deaf").await.is_null()).await;
 }
 
 async fn a_notice_nobody_can_ack_does_not_block_the_next(bell: Bell) {
@@ -45,6 +55,8 @@ async fn a_notice_nobody_can_ack_does_not_block_the_next(bell: Bell) {
         till.notice().await;
         assert_eq!(till.closed().await, Some((4103, "deaf".into())));
     }
+    until("operators see it", async || trouble(&bell, "a").await == "stuck").await;
+    assert!(trouble(&bell, "other").await.is_null());
     // Its next connection goes on behind it, and somebody is told; among the open orders it still is.
     bell.pays("o2", "1").await;
     let mut till = bell.till("1", "a").await;

@@ -77,3 +77,46 @@ async fn after_the_mapping_was_mended_the_letters_of_a_topic_ring() {
     let mut fresh = bell.till_from("1", "b", Some(till.position)).await;
     fresh.hears(NewOrder, "o9").await;
 }
+
+/// The console looks at the letters of topics through the server, and sends those again that somebody chose.
+#[cfg(feature = "real-kafka")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_letters_of_a_topic_are_told_by_the_server_and_the_chosen_one_rings() {
+    use orderbell::client::Http;
+    use orderbell_protocol::NoticeKind::NewOrder;
+    let mut bell = crate::kafka::bell().await;
+    let theirs = |n: u32| json!({"type": "PAY_SUCCESS", "id": format!("p{n}"), "order": format!("o{n}"), "store": "1"});
+    bell.happens(&[theirs(1), theirs(2)]).await;
+    buried(&bell, 2).await;
+    let told =
+        async |bell: &Bell| Http::new(bell.admin).ask("/letters/topics", "").await.unwrap().json()["letters"].clone();
+    until("both are told", async || told(&bell).await.as_array().is_some_and(|all| all.len() == 2)).await;
+    let letters = told(&bell).await;
+    let letters = letters.as_array().unwrap();
+    assert!(
+        letters.iter().all(|letter| letter["reason"] == "unknown-type" && letter.get("value").is_none()),
+        "{letters:?}"
+    );
+    let mut second = Value::Null;
+    for letter in letters {
+        let path = format!("/letters/topics?which={}", letter["which"].as_str().unwrap().replace('@', "%40"));
+        let whole = Http::new(bell.admin).ask(&path, "").await.unwrap().json();
+        let value: Value = serde_json::from_str(whole["value"].as_str().unwrap()).unwrap();
+        if value == theirs(2) {
+            second = whole["which"].clone();
+        }
+    }
+    let none = Http::new(bell.admin).ask("/letters/topics?which=orders.dlq/0%407777", "").await.unwrap();
+    assert_eq!(none.status, 404);
+    let config = bell.args[1].clone();
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n[mapping]\ntypes = {{ PAY_SUCCESS = \"order.paid\" }}\n")).unwrap();
+    bell.restart();
+    let replay = json!([second]).to_string();
+    let answer = Http::new(bell.admin).send("POST", "/letters/topics/replay", "", "application/json", replay).await;
+    assert_eq!(answer.unwrap().json(), json!({"replayed": 1}));
+    let mut till = bell.till("1", "a").await;
+    till.hears(NewOrder, "o2").await;
+    bell.pays("o9", "1").await;
+    till.hears(NewOrder, "o9").await;
+}

@@ -151,7 +151,7 @@ impl Topic {
                 values.push(serde_json::from_slice(&record.value.unwrap()).unwrap());
                 true
             };
-            orderbell_consumers::kafka::read_topic(&options, &topic, keep).unwrap();
+            orderbell_consumers::kafka::read_topic(&options, &topic, None, keep).unwrap();
             values
         };
         tokio::task::spawn_blocking(read).await.unwrap()

@@ -5,8 +5,9 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
+use std::time::Duration;
 
-use orderbell_lab::Process;
+use orderbell_lab::{Process, patience};
 use serde_json::json;
 use tokio::task::block_in_place;
 
@@ -17,6 +18,11 @@ const CITIES: [&str; 4] = ["Shanghai", "Hangzhou", "成都", "Shenzhen"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A script looks at dozens of pages; each of its steps has the usual patience.
+fn script_patience() -> Duration {
+    patience() * 6
 }
 
 /// A script of `tests/pages` that runs, and asks for things.
@@ -94,7 +100,9 @@ impl Script {
 
     /// Waits until it asks for this, and says that it is done.
     fn asks(&self, what: &str) {
-        self.process.out.wait_for(what, |line| (line == what || line.ends_with("faults")).then_some(()));
+        self.process
+            .out
+            .wait_within(script_patience(), what, |line| (line == what || line.ends_with("faults")).then_some(()));
     }
 
     fn done(&mut self) {
@@ -102,7 +110,7 @@ impl Script {
     }
 
     fn ends_well(mut self) {
-        let ended = self.process.ends();
+        let ended = self.process.ends_within(script_patience());
         assert!(ended.success(), "{}", self.process.err.text());
     }
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use orderbell_lab::Process;
+use orderbell_lab::{Process, patience};
 use tokio::task::block_in_place;
 
 use crate::chain::Bell;
@@ -25,7 +25,7 @@ fn script_ends_well(name: &str, bell: &Bell) {
         .spawn()
         .expect("node can be started");
     let mut process = Process::follow(child);
-    let ended = block_in_place(|| process.ends());
+    let ended = block_in_place(|| process.ends_within(patience() * 3));
     assert!(ended.success() && process.out.text().contains("all is well"), "{}", process.err.text());
 }
 

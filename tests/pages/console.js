@@ -164,6 +164,8 @@ try {
   await stories(page);
   await sorts(page);
   await deadLetters(page);
+  await page.locator("#tab-stores").click();
+  await page.getByText(/\u25b2 (slow|deaf|stuck)/).first().waitFor();
   await looksRight(browser);
   page.expected.push(/ERR_CONNECTION|Failed to load resource|net::/i);
   await please("stop the server");

@@ -42,13 +42,14 @@ fn moves(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable))
 }
 
-/// Reads `topic`; `each` says whether to go on. How many records were read; 0 when there is no such topic. Blocks.
+/// Reads `topic`, or of each partition the `newest` so many; `each` says whether to go on. How many records were read; 0 when there is no such topic. Blocks.
 ///
 /// # Errors
 /// [`SourceError`] when the brokers do not answer, or what they have cannot be read.
 pub fn read_topic(
     options: &KafkaOptions,
     topic: &str,
+    newest: Option<u64>,
     mut each: impl FnMut(Record) -> bool,
 ) -> Result<u64, SourceError> {
     let silent = KafkaOptions { instance: None, ..options.clone() };
@@ -62,6 +63,7 @@ pub fn read_topic(
     let (mut list, mut ends) = (TopicPartitionList::with_capacity(numbers.len()), BTreeMap::new());
     for number in numbers {
         let (low, high) = patiently(|| consumer.fetch_watermarks(topic, number, ASK_MAX))?;
+        let low = newest.map_or(low, |newest| low.max(high.saturating_sub(i64::try_from(newest).unwrap_or(i64::MAX))));
         if low < high {
             list.add_partition_offset(topic, number, KafkaOffset::Offset(low)).map_err(passing)?;
             ends.insert(number, high);

@@ -12,6 +12,7 @@ import { word } from "/assets/words.js";
 const TOP_MS = 2_000;
 const SCRAPE_MS = 5_000;
 const STORES_MS = 10_000;
+const TOPICS_MS = 30_000;
 /** Beyond this something is slow: people in a store wonder after ten seconds. */
 const SLOW_STREAM_MS = 5_000;
 const SLOW_COMMIT_MS = 1_000;
@@ -23,10 +24,13 @@ const DELAYS = [
 ];
 
 const by = (id) => document.getElementById(id);
-const known = { stores: [], letters: [], top: null, lost: false };
+const known = { stores: [], letters: [], ofTopics: [], topicsAway: false, top: null, lost: false };
 
 const empty = (text, command) => () => made("div", { className: "empty" }, made("p", { textContent: word(text) }), command ? made("code", { textContent: command }) : null);
 const age = (as_of) => (known.top && as_of !== undefined && as_of !== null ? Math.max(0, known.top.at - as_of) : null);
+/** How a letter is called: those of topics by their own place, those of the ledger's log by number. */
+const nameOf = (letter) => letter.which ?? String(letter.number);
+const allLetters = () => [...known.letters, ...known.ofTopics];
 const troubled = (store) => store.devices.filter((device) => device.trouble).length;
 
 const stores = table({
@@ -68,6 +72,8 @@ const partitions = table({
       cell: (row) => state(row.damaged || row.paused ? "suspect" : "push", word(row.damaged ? "damaged" : row.paused ? "paused" : "resting")),
     },
     { name: "lag", number: true, main: true, text: (row) => count(row.lag), value: (row) => row.lag },
+    { name: "frontier", number: true, text: (row) => count(row.frontier), value: (row) => row.frontier },
+    { name: "end", number: true, text: (row) => (row.end === null ? "" : count(row.end)), value: (row) => row.end ?? 0 },
     { name: "inFlight", number: true, text: (row) => count(row.in_flight), value: (row) => row.in_flight },
     { name: "readUpTo", text: () => "", value: (row) => age(row.as_of) ?? Infinity, cell: (row) => moment(row.as_of, known.top.at) },
   ],
@@ -87,17 +93,17 @@ const hot = table({
 
 const letters = table({
   caption: "letters",
-  id: (row) => String(row.number),
-  sorted: { column: 0, down: true },
+  id: nameOf,
+  sorted: { column: 1, down: true },
   empty: empty("lettersEmpty", "orderbell dlq list"),
-  opens: (row) => ofLetter(row.number, () => again([row.number], row.reason), () => letters.forgets()),
+  opens: (row) => ofLetter(row, () => again([row], row.reason), () => letters.forgets()),
   columns: [
-    { name: "number", text: (row) => String(row.number), value: (row) => row.number },
+    { name: "number", text: nameOf },
     { name: "when", text: () => "", value: (row) => row.at, cell: (row) => moment(row.at) },
     { name: "reason", main: true, text: (row) => row.reason },
     { name: "message", text: (row) => row.message },
-    { name: "partition", text: (row) => `${row.topic}/${row.partition}` },
-    { name: "offset", number: true, text: (row) => String(row.offset), value: (row) => row.offset },
+    { name: "partition", text: (row) => `${row.topic}/${row.partition ?? "?"}` },
+    { name: "offset", number: true, text: (row) => String(row.offset ?? ""), value: (row) => row.offset ?? 0 },
   ],
 });
 
@@ -123,7 +129,7 @@ const timed = () =>
 const SECTIONS = {
   stores: { tables: [stores], rows: () => [known.stores], count: () => known.stores.length },
   log: { tables: [partitions, hot], rows: () => [known.top?.partitions ?? [], known.top?.hot ?? []], count: () => known.top?.partitions.length ?? 0 },
-  letters: { tables: [letters], rows: () => [known.letters], count: () => known.letters.length },
+  letters: { tables: [letters], rows: () => [allLetters()], count: () => allLetters().length },
   latency: { tables: [latency], rows: () => [timed()], count: () => null },
 };
 let section = SECTIONS[location.hash.slice(1)] ? location.hash.slice(1) : "stores";
@@ -150,34 +156,54 @@ function go(name) {
   section = name;
   history.replaceState(null, "", `#${name}`);
   by("list").setAttribute("aria-labelledby", `tab-${name}`);
-  by("list").replaceChildren(...SECTIONS[name].tables.map((one) => one.element), ...(name === "letters" ? [all] : []));
+  by("list").replaceChildren(...SECTIONS[name].tables.map((one) => one.element), ...(name === "letters" ? [all, away] : []));
   draw();
+  if (name === "letters") {
+    readTopics().catch(() => (known.lost = true));
+  }
 }
 
-const all = made("button", { type: "button", className: "act", onclick: () => again(known.letters.map(({ number }) => number), word("letters")) });
+const all = made("button", { type: "button", className: "act", onclick: () => again(allLetters(), word("letters")) });
+const away = made("p", { className: "late", role: "status" });
 
 function openOrder(order) {
   ofOrder(order, () => {});
 }
 
-/** Sends letters again, once somebody has said so. */
-async function again(numbers, what) {
-  by("ask-what").textContent = word("askAgain", numbers.length, what);
-  by("ask-yes").textContent = word("again");
-  by("ask").returnValue = "no";
+/** Whether somebody says yes. Not by the dialog's close event: it comes late, and may be that of the question before. */
+function asks(question, yes) {
+  by("ask-what").textContent = question;
+  by("ask-yes").textContent = yes;
   by("ask").showModal();
-  await new Promise((done) => by("ask").addEventListener("close", done, { once: true }));
-  if (by("ask").returnValue !== "yes") {
+  return new Promise((done) => {
+    const answers = (value) => () => {
+      by("ask").close();
+      done(value);
+    };
+    by("ask-yes").onclick = answers(true);
+    by("ask-no").onclick = answers(false);
+    by("ask").oncancel = () => done(false);
+  });
+}
+
+/** Sends letters again, once somebody has said so. */
+async function again(chosen, what) {
+  if (!(await asks(word("askAgain", chosen.length, what), word("again")))) {
     return;
   }
   let sent = 0;
-  for (const number of numbers) {
+  for (const { number } of chosen.filter(({ which }) => !which)) {
     const answer = await ask(`/letters/replay?after=${number - 1}&limit=1`, { method: "POST" });
+    sent += answer.replayed;
+  }
+  const which = chosen.flatMap((letter) => letter.which ?? []);
+  if (which.length > 0) {
+    const answer = await ask("/letters/topics/replay", { method: "POST", body: JSON.stringify(which) });
     sent += answer.replayed;
   }
   closes();
   await readLetters();
-  by("summary").textContent = word("sent", sent);
+  away.textContent = word("sent", sent);
 }
 
 // What hurts.
@@ -233,8 +259,8 @@ function draw() {
   // What is not seen is not drawn.
   const rows = SECTIONS[section].rows();
   SECTIONS[section].tables.forEach((one, nth) => one.shows(rows[nth]));
-  all.hidden = known.letters.length < 2;
-  all.textContent = word("allAgain", known.letters.length);
+  all.hidden = allLetters().length < 2;
+  all.textContent = word("allAgain", allLetters().length);
 }
 
 // Asking.
@@ -257,6 +283,27 @@ async function readLetters() {
     after = page.next;
   }
   known.letters = found;
+  draw();
+}
+
+/** What stands in topics is read from the brokers each time: only while somebody looks. */
+async function readTopics() {
+  if (section !== "letters") {
+    return;
+  }
+  try {
+    known.ofTopics = (await ask("/letters/topics")).letters;
+    if (known.topicsAway) {
+      away.textContent = "";
+    }
+    known.topicsAway = false;
+  } catch (error) {
+    if (error.status !== 503) {
+      throw error;
+    }
+    known.topicsAway = true;
+    away.textContent = word("brokersAway");
+  }
   draw();
 }
 
@@ -309,6 +356,7 @@ function begin() {
   every(SCRAPE_MS, scrape);
   every(STORES_MS, readStores);
   every(STORES_MS, readLetters);
+  every(TOPICS_MS, readTopics);
 }
 
 begin();

@@ -121,7 +121,9 @@ export async function ofOrder(order, closed) {
   try {
     story = await ask(`/orders/${encodeURIComponent(order)}`, { signal });
   } catch (error) {
-    place.append(made("p", { className: "alarm", role: "alert", textContent: error.status === 404 ? word("notHeld", order) : error.message }));
+    if (!signal.aborted) {
+      place.append(made("p", { className: "alarm", role: "alert", textContent: error.status === 404 ? word("notHeld", order) : error.message }));
+    }
     return;
   }
   const steps = table({
@@ -143,10 +145,18 @@ export async function ofOrder(order, closed) {
 const exactly = (at) => `${clock(at)}.${String(at % 1000).padStart(3, "0")}`;
 
 /** One dead letter, whole; `again` sends it again. */
-export async function ofLetter(number, again, closed) {
-  const signal = opens(word("letter", number), closed);
-  const letter = await ask(`/letters/${number}`, { signal });
-  const where = `${letter.topic}/${letter.partition}@${letter.offset}`;
+export async function ofLetter({ which, number }, again, closed) {
+  const signal = opens(word("letter", which ?? number), closed);
+  let letter;
+  try {
+    letter = await ask(which ? `/letters/topics?which=${encodeURIComponent(which)}` : `/letters/${number}`, { signal });
+  } catch (error) {
+    if (!signal.aborted) {
+      place.append(made("p", { className: "alarm", role: "alert", textContent: error.status === 503 ? word("brokersAway") : error.message }));
+    }
+    return;
+  }
+  const where = `${letter.topic}/${letter.partition ?? "?"}@${letter.offset ?? "?"}`;
   place.append(
     made("p", { className: "alarm", textContent: letter.reason }),
     made("p", { textContent: letter.message }),

@@ -47,7 +47,15 @@ impl Output {
     /// # Panics
     /// When none comes in time.
     pub fn wait_for<T>(&self, what: &str, matches: impl Fn(&str) -> Option<T>) -> T {
-        let until = Instant::now() + patience();
+        self.wait_within(patience(), what, matches)
+    }
+
+    /// The same, for what takes many steps, each of which has its own bound.
+    ///
+    /// # Panics
+    /// When none comes in time.
+    pub fn wait_within<T>(&self, time: Duration, what: &str, matches: impl Fn(&str) -> Option<T>) -> T {
+        let until = Instant::now() + time;
         let (text, more) = &*self.0;
         let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -122,7 +130,15 @@ impl Process {
     /// # Panics
     /// When it does not end in time.
     pub fn ends(&mut self) -> ExitStatus {
-        let until = Instant::now() + patience();
+        self.ends_within(patience())
+    }
+
+    /// The same, for what takes many steps, each of which has its own bound.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn ends_within(&mut self, time: Duration) -> ExitStatus {
+        let until = Instant::now() + time;
         loop {
             if let Some(status) = self.child.try_wait().expect("the process can be waited for") {
                 return status;
