@@ -137,7 +137,7 @@ async fn the_wall_is_fit_to_be_hung_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_goes_from_a_phone_to_a_till_and_its_code_back() {
-    let mut bell = Bell::embedded();
+    let mut bell = Bell::configured("[sessions]\nheartbeat_ms = 1000\n");
     bell.args.push("--try".into());
     bell.stays_at_one_address();
     let script = Script::starts("trial.js", &bell);

@@ -2,6 +2,7 @@
 // server that stops. `node trial.js BASE SHOTS`; as in wall.js it asks for the server to be stopped and started.
 
 import { createInterface } from "node:readline";
+import { network } from "../sdk/proxy.mjs";
 import { accessible, check, fault, finish, laidOut, launch, open, PATIENCE_MS, spoken } from "./browser.js";
 
 const [base, shots] = process.argv.slice(2);
@@ -104,6 +105,29 @@ async function survives(till) {
   await says(till, "online");
 }
 
+/** The SDK in this browser behind networks that are cut, swallow everything, or are slow: late, and whole, and each order once. */
+async function networks(browser) {
+  const net = await network(base.replace("http://", ""));
+  const page = await open(browser, net.address, "till behind a bad network", {});
+  page.expected.push(/ERR_|Failed to load resource|WebSocket connection|net::/i);
+  await page.goto(`${net.address}/try/till/?store=bad&lang=en`);
+  await says(page, "online");
+  for (const mode of ["cut", "hole", "slow"]) {
+    net.becomes(mode);
+    await happens("paid", `in-a-${mode}`, { store: "bad" });
+    if (mode !== "slow") {
+      await page.waitForFunction(() => !document.querySelector("#state").classList.contains("push"));
+      net.becomes("good");
+    }
+    await card(page, `in-a-${mode}`).waitFor();
+    net.becomes("good");
+    await says(page, "online");
+  }
+  check((await page.locator("li.card").count()) === 3, `cards: ${await page.locator("li.card h2").allTextContents()}`);
+  await page.context().close();
+  net.close();
+}
+
 async function looksRight(browser, page, sizes, path, name, ready) {
   for (const [width, height] of sizes) {
     for (const lang of ["en", "zh"]) {
@@ -148,6 +172,7 @@ try {
   await happens("accepted", "mine", { customer: "looker", code: "A17" });
   await looksRight(browser, phone, PHONES, "/try/phone/?customer=looker", "phone", (page) => page.waitForFunction(() => document.querySelector("#code").textContent === "A17"));
   await phone.context().close();
+  await networks(browser);
   await survives(till);
 } catch (error) {
   fault(error.stack);
