@@ -4,6 +4,10 @@
 #   # package: orderbell-consumers
 #   # test: --test group            (arguments for cargo test)
 #
+# or, where it is not Rust, how it is tested:
+#
+#   # run: node --test protocol/js/test/
+#
 # A mutant that does not build, or that no test catches, fails the run.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -23,7 +27,17 @@ for patch in "$root"/tests/mutants/*.patch; do
   name=$(basename "$patch" .patch)
   package=$(sed -n 's/^# package: //p' "$patch" | head -n 1)
   test=$(sed -n 's/^# test: //p' "$patch" | head -n 1)
+  run=$(sed -n 's/^# run: //p' "$patch" | head -n 1)
   patch --quiet -p1 < "$patch"
+  if [ -n "$run" ]; then
+    if timeout 300 $run > "$tree/test.txt" 2>&1; then
+      echo "mutant $name SURVIVED"; survived=$((survived + 1))
+    else
+      echo "mutant $name caught by $run"; caught=$((caught + 1))
+    fi
+    patch --quiet -R -p1 < "$patch"
+    continue
+  fi
   # shellcheck disable=SC2086 # the arguments are words
   if ! cargo test --quiet --package "$package" $test --no-run > "$tree/build.txt" 2>&1; then
     cat "$tree/build.txt"; echo "mutant $name does not build"; survived=$((survived + 1))

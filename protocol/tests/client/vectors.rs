@@ -101,6 +101,8 @@ struct Other {
     seq: u64,
     number: u64,
     said: Vec<Value>,
+    /// Notices that were taken.
+    told: Vec<String>,
     /// A socket is wanted or there; the request that is waited for.
     open: bool,
     request: Option<Value>,
@@ -124,14 +126,16 @@ impl Other {
     fn notice(&mut self, after: &str) -> Value {
         self.seq += 1 + self.below(3);
         self.number += 1;
-        let (number, after) = match self.below(10) {
-            0 => (self.below(self.number), after.to_owned()),
-            1 => (self.below(self.number), format!("{:x}.1.0000", self.epoch)),
-            2 => (self.number, format!("{:x}.1.0000", self.epoch)),
-            _ => (self.number, after.to_owned()),
+        let new = format!("n{}", self.number);
+        let old = if self.told.is_empty() { new.clone() } else { self.one_of(&self.told.clone()) };
+        let (id, after) = match self.below(10) {
+            0 => (old, after.to_owned()),
+            1 => (old, format!("{:x}.1.0000", self.epoch)),
+            2 => (new, format!("{:x}.1.0000", self.epoch)),
+            _ => (new, after.to_owned()),
         };
         json!({"type": "notice", "position": self.position(), "after": after, "attempt": 1 + self.below(2),
-            "id": format!("n{number}"), "kind": self.one_of(&["new_order", "taken", "not_known_yet"]), "order": "o1", "at": 5,
+            "id": id, "kind": self.one_of(&["new_order", "taken", "not_known_yet"]), "order": "o1", "at": 5,
             "body": {"amount": 1}})
     }
 
@@ -332,6 +336,7 @@ impl Other {
                 "open" => self.open = true,
                 "drop" => self.open = false,
                 "abandon" => self.request = None,
+                "notice" => self.told.push(output["notice"].as_str().unwrap().to_owned()),
                 "poll" | "orders" | "post" => self.request = Some(output.clone()),
                 _ => {}
             }
@@ -349,8 +354,17 @@ fn script(seed: u64) -> Value {
     };
     let mut script = json!({"seed": seed, "token": "token", "device": "till-1", "saved": saved});
     let mut client = begins(&script);
-    let mut other =
-        Other { dice: seed, now: 0, epoch: 1, seq: 2, number: 2, said: Vec::new(), open: false, request: None };
+    let mut other = Other {
+        dice: seed,
+        now: 0,
+        epoch: 1,
+        seq: 2,
+        number: 2,
+        said: Vec::new(),
+        told: Vec::new(),
+        open: false,
+        request: None,
+    };
     let (mut steps, mut opened) = (Vec::new(), false);
     for _ in 0..STEPS {
         let wait = other.one_of(&[0_u64, 1, 40, 900]);
