@@ -92,17 +92,24 @@ export function run(platform, options) {
     const mine = {};
     socket = mine;
     const live = () => socket === mine;
-    mine.link = platform.socket(`${base.replace(/^http/, "ws")}/v1/ws`, SUBPROTOCOL, {
-      opened: () => live() && input("opened"),
-      text: (text) => live() && input("text", text),
-      closed: (close) => {
-        if (live()) {
-          socket = null;
-          // Closed because the application sleeps: no error, and nothing to be done until it is back.
-          input(hiddenAt === null ? "closed" : "background", hiddenAt === null ? close : undefined);
-        }
-      },
-    });
+    const closed = (close) => {
+      if (live()) {
+        socket = null;
+        // Closed because the application sleeps: no error, and nothing to be done until it is back.
+        input(hiddenAt === null ? "closed" : "background", hiddenAt === null ? close : undefined);
+      }
+    };
+    try {
+      mine.link = platform.socket(`${base.replace(/^http/, "ws")}/v1/ws`, SUBPROTOCOL, {
+        opened: () => live() && input("opened"),
+        text: (text) => live() && input("text", text),
+        closed,
+      });
+    } catch (error) {
+      // An address that is none, or a page that may not: the machine polls, and tries again less and less often.
+      report(error);
+      closed();
+    }
   }
 
   function request(method, path, body) {
@@ -134,7 +141,7 @@ export function run(platform, options) {
     drop() {
       const mine = socket;
       socket = null;
-      mine?.link.close();
+      mine?.link?.close();
     },
     abandon: () => abort?.(),
     send({ frame }) {
@@ -176,6 +183,19 @@ export function run(platform, options) {
       return;
     }
     running = true;
+    try {
+      carryOut();
+    } finally {
+      running = false;
+    }
+    if (!ended) {
+      wake?.();
+      const due = client.deadline();
+      wake = due === null ? null : platform.later(Math.min(Math.max(due - platform.now(), 0), TIMER_MAX_MS), () => input("time"));
+    }
+  }
+
+  function carryOut() {
     while (queue.length > 0 && !ended) {
       const [next, what] = queue.shift();
       if (next === "token") {
@@ -185,12 +205,6 @@ export function run(platform, options) {
       }
       client.input(next, what, platform.now()).forEach((output) => ended || does[output.do](output));
       keep();
-    }
-    running = false;
-    if (!ended) {
-      wake?.();
-      const due = client.deadline();
-      wake = due === null ? null : platform.later(Math.min(Math.max(due - platform.now(), 0), TIMER_MAX_MS), () => input("time"));
     }
   }
 
