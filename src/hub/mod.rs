@@ -8,7 +8,7 @@ mod registry;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use orderbell_protocol::{DeviceId, Position, Recipient, UnixMs};
 use tokio::sync::Notify;
@@ -25,7 +25,7 @@ pub struct Seat {
     id: u64,
     device: Option<DeviceId>,
     wake: Notify,
-    /// The first ring since the last notice that went out.
+    /// The first ring that nobody has looked at yet.
     rung_at: Mutex<Option<Instant>>,
     replaced: AtomicBool,
     acked: Mutex<Option<Position>>,
@@ -37,10 +37,10 @@ impl Seat {
         self.wake.notified().await;
     }
 
-    /// For how long it has been rung and nothing went out; asked for when something does.
+    /// Since when it is rung.
     #[must_use]
-    pub fn take_rung(&self) -> Option<Duration> {
-        self.rung_at.lock().unwrap_or_else(PoisonError::into_inner).take().map(|at| at.elapsed())
+    pub fn take_rung(&self) -> Option<Instant> {
+        self.rung_at.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// True when the same device has taken a newer seat.

@@ -62,6 +62,8 @@ struct Connection {
     outputs: VecDeque<Output>,
     /// Who this is, from `welcome` on.
     seated: Option<(Recipient, DeviceId, Seated)>,
+    /// The ring that is being answered.
+    rung_at: Option<std::time::Instant>,
     /// The last seq of the oldest frame that is not acknowledged, and when it was sent.
     awaits: Option<(u64, Instant)>,
     /// End of the token.
@@ -92,6 +94,7 @@ pub(crate) async fn run(net: Arc<Net>, upgraded: Upgraded) {
         session,
         outputs: VecDeque::new(),
         seated: None,
+        rung_at: None,
         awaits: None,
         expires: None,
         flushing: false,
@@ -165,6 +168,7 @@ impl Connection {
         if seated.is_replaced() {
             return self.input(Input::Replaced);
         }
+        self.rung_at = seated.take_rung();
         if let Some(position) = seated.take_acked() {
             self.input(Input::AckedElsewhere(position));
         }
@@ -226,6 +230,10 @@ impl Connection {
                 }
             }
         }
+        // A ring that led to nothing is answered, too: what goes out later is not for it.
+        if self.read_due.is_none() {
+            self.rung_at = None;
+        }
         Ok(())
     }
 
@@ -248,9 +256,8 @@ impl Connection {
 
     /// Notices up to here are sent. Only what is sent at first says how fast a push is.
     fn goes_out(&mut self, to: u64, attempt: u32) {
-        let rung = self.seated.as_ref().and_then(|(_, _, seated)| seated.take_rung());
-        if let Some(took) = rung.filter(|_| attempt == 1) {
-            self.net.stats.push_delay.took(took);
+        if let Some(at) = self.rung_at.take().filter(|_| attempt == 1) {
+            self.net.stats.push_delay.took(at.elapsed());
         }
         self.awaits.get_or_insert_with(|| (to, Instant::now()));
     }

@@ -14,6 +14,7 @@ scenarios! {
     the_same_events_twice_change_nothing,
     yesterdays_orders_ring_nobody,
     a_poll_beside_the_socket_moves_the_same_cursor,
+    each_stage_of_the_way_is_timed_once,
 }
 
 async fn a_new_order_reaches_two_tills_of_a_store_and_no_till_of_another(bell: Bell) {
@@ -26,6 +27,26 @@ async fn a_new_order_reaches_two_tills_of_a_store_and_no_till_of_another(bell: B
     // What the other store hears first is its own.
     bell.pays("o2", "10").await;
     other.hears(NewOrder, "o2").await;
+}
+
+async fn each_stage_of_the_way_is_timed_once(bell: Bell) {
+    let timed = async |stage: &str| bell.metric(&format!("orderbell_{stage}_delay_seconds_count")).await;
+    let mut till = bell.till("1", "a").await;
+    bell.pays("o1", "1").await;
+    till.hears(NewOrder, "o1").await;
+    until("all four are timed", async || {
+        [timed("read").await, timed("commit").await, timed("push").await, timed("ack").await] == [1; 4]
+    })
+    .await;
+    // What waited for a till that was away says nothing about how fast a push is.
+    drop(till);
+    until("it is gone", async || bell.metric("orderbell_seats").await == 0).await;
+    bell.pays("o2", "1").await;
+    until("it is durable", async || timed("commit").await == 2).await;
+    let mut till = bell.till("1", "a").await;
+    till.hears(NewOrder, "o2").await;
+    until("it is acknowledged", async || timed("ack").await == 2).await;
+    assert_eq!(timed("push").await, 1);
 }
 
 async fn the_pickup_code_reaches_its_customer_and_nobody_else(bell: Bell) {
