@@ -8,13 +8,22 @@
 #
 #   # run: node --test protocol/js/test/
 #
-# A mutant that does not build, or that no test catches, fails the run.
+# A mutant that does not apply, does not build, or that no test catches, fails the run.
+#
+#   tests/mutants/run.sh --check     only sees that each still applies, in a second
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 tree=$root/.cache/mutants
 rm -rf "$tree"; mkdir -p "$tree"
 git ls-files -z --cached --others --exclude-standard | tar --null -cf - -T - | tar -xf - -C "$tree"
+stale=0
+for patch in "$root"/tests/mutants/*.patch; do
+  patch --quiet --dry-run --directory "$tree" -p1 < "$patch" > /dev/null && continue
+  echo "mutant $(basename "$patch" .patch) no longer applies: the code it spoils has changed"; stale=$((stale + 1))
+done
+[ "$stale" = 0 ]
+if [ "${1-}" = --check ]; then exit; fi
 # What is built of other people's crates serves here, too; what is built of mutants stays apart.
 export CARGO_TARGET_DIR=$root/target/mutants ORDERBELL_KAFKA_LIBS=$root/.cache/kafka/libs
 rm -rf "$CARGO_TARGET_DIR"; mkdir -p "$CARGO_TARGET_DIR"
