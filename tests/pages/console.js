@@ -136,6 +136,9 @@ async function looksRight(browser) {
         await page.locator("#list .open").nth(5).waitFor();
         await page.evaluate(() => document.fonts.ready);
         await spoken(page, name, lang);
+        if (lang === "zh") {
+          await page.locator("#hurts button", { hasText: /\d+ 条死信/ }).waitFor();
+        }
         if (width > 900) {
           await page.locator("#list .open").first().click();
           await page.locator("#story h2").waitFor();

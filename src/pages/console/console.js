@@ -211,7 +211,7 @@ async function again(chosen, what) {
 function hurts() {
   const found = Object.entries(known.top?.red ?? {}).map(([place, what]) => {
     const to = place === "dead letters" ? "letters" : /^(notices|mailbox)/.test(place) ? "stores" : place === "disk" || place === "ledger" ? "latency" : "log";
-    return { text: `${place}: ${what}`, to, red: true };
+    return { text: word("red", place, what), exact: `${place}: ${what}`, to, red: true };
   });
   const deaf = known.stores.reduce((sum, store) => sum + troubled(store), 0);
   if (deaf > 0) {
@@ -234,10 +234,11 @@ function strip() {
     by("health").textContent = word(how);
     document.title = `${word(how)} \u00b7 ${word("console")}`;
   }
-  const texts = found.map(({ text }) => text).join("\n");
+  const texts = found.map(({ text, exact }) => `${text} ${exact}`).join("\n");
   if (by("hurts").dataset.texts !== texts) {
     by("hurts").dataset.texts = texts;
-    by("hurts").replaceChildren(...found.map(({ text, to, red }) => made("li", { className: red ? "" : "slow" }, made("button", { type: "button", textContent: text, onclick: () => go(to) }))));
+    const line = ({ text, exact, to, red }) => made("li", { className: red ? "" : "slow" }, made("button", { type: "button", textContent: text, title: exact ?? "", onclick: () => go(to) }));
+    by("hurts").replaceChildren(...found.map(line));
   }
   if (known.top) {
     const { readers, viewers, held, held_max: max, parked } = known.top;

@@ -2,6 +2,25 @@
 
 import { teach } from "/assets/words.js";
 
+// The server says what hurts in English. Here it is said in short; its own words are shown on hover.
+const RED = {
+  "dead letters": (what) => `${Number.parseInt(what, 10)} 条死信疑似已支付的订单`,
+  disk: () => "磁盘空间不足：不再接收新事件",
+  group: () => "消费组异常",
+  handler: () => "事件处理受阻",
+  ledger: () => "历史记录无法保证：正在重读日志",
+  notices: () => "有通知未能送达",
+  outbox: () => "待发出的事件积压",
+  stream: () => "数据流未读到最新：已告知终端",
+  wall: () => "大屏数字停止更新",
+};
+const MAILBOX = /^mailbox of (?:store\W)?(.*)$/;
+
+function inChinese(place, what) {
+  const whose = MAILBOX.exec(place)?.[1];
+  return RED[place]?.(what) ?? (whose ? `${whose === "a customer" ? "某位顾客" : `门店 ${whose}`}的信箱积压，无人来取` : `分区 ${place} 异常`);
+}
+
 teach({
   en: {
     ack: "acknowledged",
@@ -68,6 +87,7 @@ teach({
     reason: "Reason",
     records: "Records",
     received: "received",
+    red: (place, what) => `${place}: ${what}`,
     resting: "well",
     sections: "Sections",
     sent: (n) => `${n} sent again`,
@@ -159,6 +179,7 @@ teach({
     reason: "原因",
     records: "记录",
     received: "已收到",
+    red: inChinese,
     resting: "正常",
     sections: "栏目",
     sent: (n) => `已重新发送 ${n} 条`,
