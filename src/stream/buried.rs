@@ -3,6 +3,8 @@
 //! A topic keeps what was sent again, too: there is no taking out of it. Refused: a copy of its letters in the ledger, which would have to agree
 //! with it.
 
+use std::collections::HashSet;
+
 use orderbell_consumers::kafka::{KafkaOptions, KafkaSink, read_topic};
 use orderbell_consumers::{OutRecord, Record, Sink, SourceError};
 use orderbell_protocol::UnixMs;
@@ -84,6 +86,7 @@ impl Buried {
     pub(crate) async fn again(self, wanted: Vec<String>) -> Result<u64, String> {
         let buried = self.clone();
         let read = tokio::task::spawn_blocking(move || {
+            let wanted: HashSet<String> = wanted.into_iter().collect();
             let mut found = Vec::new();
             buried.each(None, |record| {
                 if wanted.contains(&which(&record)) {
