@@ -90,7 +90,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that begins at `now`. `seed` spreads its waits against those of others. Without a saved position it begins with the open orders.
+    /// A client that begins at `now`. `seed` spreads its waits against those of others. Without a saved position it begins with the open orders;
+    /// with an empty token it waits for [`Input::Token`] first.
     #[must_use]
     pub fn new(token: &str, device: &str, saved: Saved, pace: Pace, seed: u64, now: Duration) -> Self {
         Self {
@@ -120,7 +121,7 @@ impl Client {
             replaced: 0,
             link: Link::Begun,
             stale: false,
-            token_bad: false,
+            token_bad: token.is_empty(),
             away: false,
         }
     }
@@ -141,8 +142,12 @@ impl Client {
     /// When [`Input::Time`] is due, if nothing else happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        if self.away || self.token_bad {
+        if self.away {
             return None;
+        }
+        let unreachable = (self.link != Link::Unreachable).then_some(self.unreachable_at());
+        if self.token_bad {
+            return unreachable;
         }
         if self.out.is_some() {
             return self.out;
@@ -157,7 +162,6 @@ impl Client {
         let asks = free && self.asks();
         let poll = asks.then_some(self.poll_at);
         let post = self.events.due().filter(|_| live || asks);
-        let unreachable = (self.link != Link::Unreachable).then_some(self.unreachable_at());
         [socket, poll, post, self.resync_at.filter(|_| free), unreachable].into_iter().flatten().min()
     }
 
@@ -172,7 +176,7 @@ impl Client {
             Input::Failed => self.failed(None, now),
             Input::Say(event) => self.happened(event, now, out),
             Input::Shown(position) => self.say(&ClientFrame::Shown { position: position.to_string() }, out),
-            Input::Token(token) => self.renewed(token, now),
+            Input::Token(token) => self.renewed(token, now, out),
             Input::Background => {
                 self.away = true;
                 self.drop_socket(now, out);
@@ -204,10 +208,12 @@ impl Client {
         self.events.say(event, now);
     }
 
-    fn renewed(&mut self, token: Token, now: Duration) {
+    fn renewed(&mut self, token: Token, now: Duration, out: &mut Vec<Output>) {
         self.token = token;
         self.token_number += 1;
         if std::mem::take(&mut self.token_bad) {
+            // One that was opening goes with the old token.
+            self.drop_socket(now, out);
             // An application whose tokens are all refused must not storm the server with them.
             let (failures, last) = self.token_failures;
             let at = if failures > 1 { now.max(last + self.back_off(failures)) } else { now };
@@ -231,8 +237,12 @@ impl Client {
 
     /// Whatever is due.
     fn go_on(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if self.away || self.token_bad {
+        if self.away {
             return;
+        }
+        if self.token_bad {
+            // Nobody is asked with a token that is no good; a screen must not say "online" meanwhile.
+            return self.look(now, out);
         }
         if let Some(until) = self.out {
             if now < until {
@@ -257,7 +267,12 @@ impl Client {
         } else if self.request.is_none() {
             self.ask(now, out);
         }
-        if self.link != Link::Unreachable && now >= self.unreachable_at() {
+        self.look(now, out);
+    }
+
+    /// Whether nobody was heard for too long.
+    fn look(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if now >= self.unreachable_at() {
             self.tell_link(Link::Unreachable, out);
         }
     }
@@ -298,7 +313,7 @@ impl Client {
                     Duration::from_millis(u64::from(heartbeat_ms)).clamp(self.pace.retry_min, self.pace.told_max);
                 self.socket = Socket::Live { since: now, heard: now, silence: beat * 2 };
                 self.expected_at = now + beat;
-                self.token_failures.0 = 0;
+                (self.token_failures.0, self.token_bad) = (0, false);
                 self.events.unanswered(now);
                 self.events.hold(now);
                 self.tell_link(Link::Pushed, out);

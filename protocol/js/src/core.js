@@ -73,7 +73,7 @@ export function machine({ token, device, saved = {}, seed = 1, now: begun = 0, p
   let used = { socket: 0, request: 0 };
   let tokenFailures = 0;
   let tokenFailedAt = now;
-  let tokenBad = false;
+  let tokenBad = !token;
   let background = false;
 
   const isLive = () => socket.since !== undefined;
@@ -301,6 +301,7 @@ export function machine({ token, device, saved = {}, seed = 1, now: begun = 0, p
       socket = { since: now, heard: now, silence: beat * 2 };
       expectedAt = now + beat;
       tokenFailures = 0;
+      tokenBad = false;
       unanswered(now);
       hold = now;
       tellLink("pushed");
@@ -505,6 +506,8 @@ export function machine({ token, device, saved = {}, seed = 1, now: begun = 0, p
       tokenNumber += 1;
       if (tokenBad) {
         tokenBad = false;
+        // One that was opening goes with the old token.
+        dropSocket();
         // An application whose tokens are all refused must not storm the server with them.
         const at = tokenFailures > 1 ? Math.max(now, tokenFailedAt + backOff(tokenFailures)) : now;
         pollAt = at;
@@ -519,9 +522,21 @@ export function machine({ token, device, saved = {}, seed = 1, now: begun = 0, p
     foreground,
   };
 
+  /** Whether nobody was heard for too long. */
+  function look() {
+    if (now >= unreachableAt()) {
+      tellLink("unreachable");
+    }
+  }
+
   /** Whatever is due. */
   function goOn() {
-    if (background || tokenBad) {
+    if (background) {
+      return;
+    }
+    if (tokenBad) {
+      // Nobody is asked with a token that is no good; a screen must not say "online" meanwhile.
+      look();
       return;
     }
     if (awayUntil !== null) {
@@ -546,14 +561,16 @@ export function machine({ token, device, saved = {}, seed = 1, now: begun = 0, p
     } else if (!request) {
       ask();
     }
-    if (link !== "unreachable" && now >= unreachableAt()) {
-      tellLink("unreachable");
-    }
+    look();
   }
 
   function deadline() {
-    if (background || tokenBad) {
+    if (background) {
       return null;
+    }
+    const unreachable = link === "unreachable" ? null : unreachableAt();
+    if (tokenBad) {
+      return unreachable;
     }
     if (awayUntil !== null) {
       return awayUntil;
@@ -565,7 +582,7 @@ export function machine({ token, device, saved = {}, seed = 1, now: begun = 0, p
       asking ? pollAt : null,
       isLive() || asking ? eventsDue() : null,
       free ? resyncAt : null,
-      link === "unreachable" ? null : unreachableAt(),
+      unreachable,
     ].filter((one) => one !== null);
     return due.length ? Math.min(...due) : null;
   }

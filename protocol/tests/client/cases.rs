@@ -321,12 +321,53 @@ fn what_happened_to_an_order_is_told_in_its_order() {
 fn a_token_that_is_no_good_is_asked_for_and_nothing_else_done() {
     let (mut client, mut out) = live();
     client.input(Input::Closed(Some((3000, "unauthorized"))), Duration::ZERO, &mut out);
-    assert_eq!((out.as_slice(), client.deadline()), ([Output::TokenNeeded].as_slice(), None));
+    assert_eq!(out, [Output::TokenNeeded]);
+    assert_eq!(client.deadline(), Some(Duration::from_secs(70)), "a beat was due after 10 s, and a minute more");
     out.clear();
     client.input(Input::Token(Token("new".into())), Duration::from_secs(5), &mut out);
     assert!(out.contains(&Output::Open), "{out:?}");
     client.input(Input::Opened, Duration::from_secs(5), &mut out);
     assert!(sends(&out)[0].contains("\"new\""), "{out:?}");
+}
+
+#[test]
+fn a_till_whose_token_ran_out_does_not_say_that_it_is_online() {
+    let (mut client, mut out) = live();
+    assert_eq!(client.link(), Link::Pushed);
+    client.input(Input::Closed(Some((3000, "unauthorized"))), Duration::from_secs(1), &mut out);
+    out.clear();
+    client.input(Input::Time, Duration::from_secs(70), &mut out);
+    assert_eq!((out.as_slice(), client.deadline()), ([Output::Link(Link::Unreachable)].as_slice(), None));
+}
+
+#[test]
+fn without_a_token_nobody_is_asked_until_there_is_one() {
+    let mut client = Client::new("", "till-1", Saved::default(), pace(), 7, Duration::ZERO);
+    let mut out = Vec::new();
+    client.input(Input::Say(said("e1", "o1")), Duration::from_secs(1), &mut out);
+    assert_eq!((out.as_slice(), client.deadline()), ([].as_slice(), Some(Duration::from_secs(60))));
+    client.input(Input::Time, Duration::from_secs(60), &mut out);
+    assert_eq!(out, [Output::Link(Link::Unreachable)]);
+    out.clear();
+    client.input(Input::Token(Token("first".into())), Duration::from_secs(61), &mut out);
+    assert_eq!(out, [Output::Orders(None)]);
+    assert_eq!(client.saved().events.len(), 1, "what was said meanwhile is kept");
+}
+
+#[test]
+fn a_socket_that_opens_with_a_refused_token_goes_before_the_next_is_opened() {
+    let (mut client, mut out) = live();
+    client.input(Input::Closed(None), Duration::from_secs(1), &mut out);
+    client.input(Input::Time, Duration::from_secs(3), &mut out);
+    assert!(out.contains(&Output::Open), "{out:?}");
+    client.input(Input::Answer { status: 401, body: "", retry_after: None }, Duration::from_secs(4), &mut out);
+    assert!(out.contains(&Output::TokenNeeded), "{out:?}");
+    out.clear();
+    client.input(Input::Token(Token("newer".into())), Duration::from_secs(5), &mut out);
+    assert_eq!(
+        out.iter().filter(|output| matches!(output, Output::Drop | Output::Open)).collect::<Vec<_>>(),
+        [&Output::Drop, &Output::Open]
+    );
 }
 
 #[test]
