@@ -1,7 +1,7 @@
 // A till or a phone in a browser.
 
 import { run } from "./shell.js";
-import { later, now, request, socketOf } from "./web.js";
+import { later, naps, now, request, socketOf } from "./web.js";
 
 /** Kept in the browser; where that is forbidden, in this page only. */
 function storage() {
@@ -30,7 +30,9 @@ function watch({ online, shown, hidden }) {
   addEventListener("online", online);
   addEventListener("pageshow", back);
   addEventListener("pagehide", gone);
+  const wakes = naps(online);
   return () => {
+    wakes();
     removeEventListener("online", online);
     removeEventListener("pageshow", back);
     removeEventListener("pagehide", gone);

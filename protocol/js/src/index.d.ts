@@ -71,7 +71,7 @@ export interface Handlers {
 export interface Options {
   /** Where the server is, for instance https://push.example. In a browser: where the page is from, unless told otherwise. */
   server?: string;
-  /** A token, or how to get one; asked again when it is of no use any more. */
+  /** A token, or how to get one: asked again when it is of no use any more, and less and less often while none comes within 30 seconds. */
   token: string | (() => string | Promise<string>);
   /** This installation; drawn and kept when missing. One for each recipient. */
   device?: string;

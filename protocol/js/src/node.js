@@ -3,7 +3,7 @@
 
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { run } from "./shell.js";
-import { later, now, request, socketOf } from "./web.js";
+import { later, naps, now, request, socketOf } from "./web.js";
 
 /** One JSON file, written beside and put in place: a power cut leaves the old one or the new one. */
 function storage(file) {
@@ -32,5 +32,6 @@ export function connect({ file, WebSocket = globalThis.WebSocket, ...options }) 
   if (!WebSocket) {
     throw new Error("This Node has no WebSocket of its own: give that of the package ws as an option");
   }
-  return run({ socket: socketOf(WebSocket), request, later, now, ...storage(file) }, options);
+  const watch = ({ online }) => naps(online);
+  return run({ socket: socketOf(WebSocket), request, later, now, watch, ...storage(file) }, options);
 }

@@ -13,7 +13,10 @@ const REQUEST_MS = 15_000;
 const KNOWN_KEPT = 500;
 /** WeChat gives a hidden mini-program five seconds of network; a short look elsewhere costs nothing. */
 const HIDDEN_MS = 4_500;
-const TOKEN_AGAIN_MS = 5_000;
+/** A function that gets tokens: so long it may take, and between these it is asked again, twice as late each time. */
+const TOKEN_MS = 30_000;
+const TOKEN_AGAIN_MIN_MS = 1_000;
+const TOKEN_AGAIN_MAX_MS = 60_000;
 const TIMER_MAX_MS = 2_147_483_647;
 
 const draw = () => Math.random().toString(36).slice(2, 12).padEnd(10, "0");
@@ -50,7 +53,8 @@ export function run(platform, options) {
   const device = options.device || deviceOf(platform);
   const key = options.key || `orderbell.${device}`;
   const waiting = new Map();
-  let client = null;
+  // Without a token it waits; what is said meanwhile is kept.
+  const client = machine({ token: "", device, saved: savedOf(platform, key, keeps), seed: Math.floor(Math.random() * 2 ** 32), now: platform.now() });
   let current = "";
   let socket = null;
   let abort = null;
@@ -61,10 +65,19 @@ export function run(platform, options) {
   let leave = null;
   let running = false;
   let unkept = null;
+  let asking = null;
+  let tokenTimer = null;
+  let tokenTries = 0;
   let heardAt = platform.now();
   const queue = [];
 
-  const report = (error) => (on.error ? on.error(error) : console.error(error));
+  const report = (error) => {
+    try {
+      (on.error || console.error)(error);
+    } catch (another) {
+      console.error(another);
+    }
+  };
   const tell = (name, ...values) => {
     try {
       on[name]?.(...values);
@@ -114,25 +127,32 @@ export function run(platform, options) {
 
   function request(method, path, body) {
     let over = false;
+    let stop = null;
+    const cancel = platform.later(REQUEST_MS, () => {
+      stop?.();
+      done(null);
+    });
+    const end = () => {
+      over = true;
+      cancel();
+      abort = null;
+    };
     const done = (answer) => {
       if (!over) {
-        over = true;
-        cancel();
-        abort = null;
+        end();
         input(answer ? "answer" : "failed", answer || undefined);
       }
     };
-    const stop = platform.request({ method, url: base + path, token: current, body }, done);
-    const cancel = platform.later(REQUEST_MS, () => {
-      stop();
-      done(null);
-    });
     abort = () => {
-      over = true;
-      cancel();
-      stop();
-      abort = null;
+      end();
+      stop?.();
     };
+    try {
+      stop = platform.request({ method, url: base + path, token: current, body }, done);
+    } catch (error) {
+      report(error);
+      done(null);
+    }
   }
 
   const at = encodeURIComponent(device);
@@ -173,13 +193,13 @@ export function run(platform, options) {
     link: ({ link }) => tell("link", link),
     stale: ({ stale }) => tell("stale", stale),
     fault: ({ code, reason }) => tell("fault", code, reason),
-    tokenNeeded: () => typeof token === "function" ? fetchToken((newer) => input("token", newer)) : tell("fault", 401, "unauthorized"),
+    tokenNeeded: () => typeof token === "function" ? fetchToken() : tell("fault", 401, "unauthorized"),
   };
 
   /** One thing happened. What happens while outputs are carried out waits for its turn. */
   function input(name, value) {
     queue.push([name, value]);
-    if (running || ended || !client) {
+    if (running || ended) {
       return;
     }
     running = true;
@@ -203,28 +223,59 @@ export function run(platform, options) {
       } else if (next === "text" || (next === "answer" && what.status === 200)) {
         heardAt = platform.now();
       }
-      client.input(next, what, platform.now()).forEach((output) => ended || does[output.do](output));
+      client.input(next, what, platform.now()).forEach((output) => ended || carries(output));
       keep();
     }
   }
 
-  function fetchToken(then) {
-    Promise.resolve()
-      .then(() => (typeof token === "function" ? token() : token))
-      .then(
-        (newer) => ended || then(newer),
-        (error) => {
-          report(error);
-          leaveLater(() => fetchToken(then));
-        },
-      );
+  /** A platform may throw where none should; the machine notices by itself when nothing comes of it. */
+  function carries(output) {
+    try {
+      does[output.do](output);
+    } catch (error) {
+      report(error);
+    }
   }
 
-  const leaveLater = (then) => ended || platform.later(TOKEN_AGAIN_MS, then);
+  /** Gets a token. One that does not come is asked for again, less and less often: all tills of a chain may be asking. One that comes late serves. */
+  function fetchToken() {
+    if (asking || ended) {
+      return;
+    }
+    const mine = { failed: false };
+    asking = mine;
+    const got = (newer) => {
+      if (!ended) {
+        asking = null;
+        tokenTimer();
+        tokenTries = 0;
+        input("token", newer);
+      }
+    };
+    const again = (error) => {
+      if (asking !== mine || mine.failed || ended) {
+        return;
+      }
+      mine.failed = true;
+      tokenTimer();
+      report(error);
+      const wait = Math.min(TOKEN_AGAIN_MIN_MS * 2 ** tokenTries, TOKEN_AGAIN_MAX_MS) * (0.5 + Math.random() / 2);
+      tokenTries += 1;
+      tokenTimer = platform.later(wait, () => {
+        asking = null;
+        fetchToken();
+      });
+    };
+    tokenTimer = platform.later(TOKEN_MS, () => again(new Error("no token in time")));
+    Promise.resolve()
+      .then(() => (typeof token === "function" ? token() : token))
+      .then((newer) => (newer && typeof newer === "string" ? got(newer) : again(new Error("this is no token"))), again);
+  }
 
   const unwatch = platform.watch?.({
     hidden() {
       hiddenAt = platform.now();
+      leave?.();
       leave = platform.later(HIDDEN_MS, () => input("background"));
     },
     shown() {
@@ -236,16 +287,13 @@ export function run(platform, options) {
         input("foreground");
       }
     },
-    /** The network is back: at once, instead of when a wait is over. */
-    online: () => client && client.link() !== "pushed" && input("foreground"),
+    /** The network is back, or the machine slept: at once, instead of when a wait is over. A socket from before may be dead without knowing it. */
+    online: () => client.link() !== "replaced" && input("foreground"),
   });
 
-  fetchToken((first) => {
-    current = first;
-    const saved = savedOf(platform, key, keeps);
-    client = machine({ token: first, device, saved, seed: Math.floor(Math.random() * 2 ** 32), now: platform.now() });
-    input("time");
-  });
+  fetchToken();
+  // Not before the application has its client; somebody has to look whether a token ever comes.
+  Promise.resolve().then(() => input("time"));
 
   /** Resolves when it is answered; it is sent until then, over restarts too. */
   const event = ({ id = `${Date.now().toString(36)}-${draw()}`, ...fields }) =>
@@ -264,16 +312,17 @@ export function run(platform, options) {
     pickedUp: about("order.picked_up"),
     shown: ({ position }) => input("shown", position),
     token: (newer) => input("token", newer),
-    link: () => (client ? client.link() : "begun"),
-    connected: () => socket !== null && client?.link() === "pushed",
+    link: client.link,
+    connected: () => socket !== null && client.link() === "pushed",
     silence: () => platform.now() - heardAt,
     close() {
-      if (!ended && socket && client?.link() === "pushed") {
+      if (!ended && socket && client.link() === "pushed") {
         socket.link.send(JSON.stringify({ type: "bye" }));
       }
       ended = true;
       wake?.();
       leave?.();
+      tokenTimer?.();
       abort?.();
       does.drop();
       unwatch?.();

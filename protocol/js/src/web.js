@@ -33,3 +33,20 @@ export function later(ms, then) {
 }
 
 export const now = () => performance.now();
+
+const LOOK_MS = 5_000;
+/** Clocks are set by less than this; whoever sets one by more has a socket opened anew. */
+const SLEPT_MS = 10_000;
+
+/** Calls when the machine has slept: its clock stood still meanwhile (not everywhere), the day went on. */
+export function naps(slept, wall = Date.now, ticks = now) {
+  let apart = wall() - ticks();
+  const timer = setInterval(() => {
+    const before = apart;
+    apart = wall() - ticks();
+    if (apart - before > SLEPT_MS) {
+      slept();
+    }
+  }, LOOK_MS);
+  return () => clearInterval(timer);
+}
