@@ -73,7 +73,7 @@ export function run(platform, options) {
 
   const report = (error) => {
     try {
-      (on.error || console.error)(error);
+      on.error ? on.error(error) : console.error(error);
     } catch (another) {
       console.error(another);
     }
@@ -298,7 +298,12 @@ export function run(platform, options) {
   /** Resolves when it is answered; it is sent until then, over restarts too. */
   const event = ({ id = `${Date.now().toString(36)}-${draw()}`, ...fields }) =>
     new Promise((done) => {
-      waiting.set(id, done);
+      // Said twice, it is one event, and both are told what became of it.
+      const before = waiting.get(id);
+      waiting.set(id, (answer) => {
+        before?.(answer);
+        done(answer);
+      });
       input("say", { id, ...fields });
     });
   const about = (kind) => (order, more) => event({ kind, order, ...more });

@@ -130,26 +130,61 @@ test("a platform that throws, and handlers that throw, do not end it", async () 
   assert.equal(chain.timers(), 0);
 });
 
-test("who leaves in the middle of a notice has left", async () => {
-  const on = {};
-  const sent = [];
-  let closed = 0;
+/** A platform whose one socket is the test's to speak on. */
+function wired() {
+  const wire = { sent: [], closed: 0, on: {} };
   const chain = platform({
     socket(_, __, heard) {
-      Object.assign(on, heard);
-      return { send: (text) => sent.push(JSON.parse(text)), close: () => (closed += 1) };
+      wire.on = heard;
+      return { send: (text) => wire.sent.push(JSON.parse(text)), close: () => (wire.closed += 1) };
     },
     load: (key) => (key === "orderbell.till-1" ? JSON.stringify({ position: "1.2.0000", known: [] }) : null),
   });
+  const says = (frame) => wire.on.text(JSON.stringify(frame));
+  const welcomes = async () => {
+    await chain.passes(0);
+    wire.on.opened();
+    says({ type: "welcome", recipient: "store:S1", device: "till-1", position: "1.2.0000", heartbeat_ms: 25_000, window: 64, frame_bytes_max: 16_384, at: 1 });
+  };
+  return { chain, wire, says, welcomes };
+}
+
+const notice = { type: "notice", id: "n1", kind: "new_order", order: "o1", at: 1, body: {}, attempt: 1, position: "1.3.0000", after: "1.2.0000" };
+
+test("who leaves in the middle of a notice has left", async () => {
+  const { chain, wire, says, welcomes } = wired();
   const till = run(chain, options({ keeps: true, on: { notice: () => till.close() } }));
-  await chain.passes(0);
-  on.opened();
-  on.text(JSON.stringify({ type: "welcome", recipient: "store:S1", device: "till-1", position: "1.2.0000", heartbeat_ms: 25_000, window: 64, frame_bytes_max: 16_384, at: 1 }));
-  const notice = { type: "notice", id: "n1", kind: "new_order", order: "o1", at: 1, body: {}, attempt: 1, position: "1.3.0000", after: "1.2.0000" };
-  on.text(JSON.stringify(notice));
-  assert.deepEqual(sent.map(({ type }) => type), ["hello", "bye"]);
-  assert.equal(closed, 1);
+  await welcomes();
+  says(notice);
+  assert.deepEqual(wire.sent.map(({ type }) => type), ["hello", "bye"]);
+  assert.equal(wire.closed, 1);
   assert.equal(chain.timers(), 0);
+});
+
+test("a notice at which the application throws is told as unusable", async () => {
+  const { chain, wire, says, welcomes } = wired();
+  const errors = [];
+  const broken = () => {
+    throw new Error("no paper");
+  };
+  const till = run(chain, options({ keeps: true, on: { notice: broken, error: (error) => errors.push(error.message) } }));
+  await welcomes();
+  says(notice);
+  assert.deepEqual(wire.sent.at(-1), { type: "unusable", position: "1.3.0000", reason: "application" });
+  assert.deepEqual(errors, ["no paper"]);
+  till.close();
+});
+
+test("an event that is said twice is one, and both are told what became of it", async () => {
+  const { chain, wire, says, welcomes } = wired();
+  const till = run(chain, options({ keeps: true }));
+  await welcomes();
+  const said = () => till.event({ id: "e1", kind: "order.accepted", order: "o1", code: "A17" });
+  const both = Promise.all([said(), said()]);
+  assert.equal(wire.sent.filter(({ type }) => type === "event").length, 1);
+  says({ type: "logged", id: "e1", status: "refused", reason: "too-late" });
+  assert.deepEqual(await both, [1, 2].map(() => ({ id: "e1", refused: "too-late" })));
+  till.close();
 });
 
 test("with the network back it comes back at once, even if its socket does not know that it died", async () => {
