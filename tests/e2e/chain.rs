@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use orderbell::client::{Answer, Heard, Http, Socket};
 use orderbell::config::{Config, TokenConfig};
+use orderbell::net::tokens::Tokens;
 use orderbell_lab::{Process, patience};
+use orderbell_protocol::alert::{Alert, AlertCode};
 use orderbell_protocol::event::PickupCode;
 use orderbell_protocol::frame::{NoticeFrame, PollAnswer};
 use orderbell_protocol::{ClientEvent, NoticeKind, Position, ServerFrame, UnixMs};
@@ -36,7 +38,7 @@ pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 }
 
 /// A server process on a data directory of its own.
-pub(crate) struct Bell {
+pub(crate) struct Node {
     pub(crate) process: Process,
     pub(crate) dir: PathBuf,
     pub(crate) public: SocketAddr,
@@ -52,7 +54,19 @@ pub(crate) struct Bell {
 
 static EVENTS: AtomicU64 = AtomicU64::new(0);
 
-impl Bell {
+/// What `serve --ready-json` prints once it accepts connections.
+#[derive(serde::Deserialize)]
+pub(crate) struct Ready {
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+pub(crate) fn ready_line(line: &str) -> Option<Ready> {
+    let said: Value = serde_json::from_str(line).ok()?;
+    (said["event"] == "ready").then(|| serde_json::from_value(said).unwrap())
+}
+
+impl Node {
     /// Embedded, in a fresh directory.
     pub(crate) fn embedded() -> Self {
         let temp = tempfile::tempdir().unwrap();
@@ -87,24 +101,15 @@ impl Bell {
 
     fn serve(dir: &Path, args: &[String], die_at: &str) -> (Process, SocketAddr, SocketAddr) {
         let data = dir.to_str().unwrap();
-        let mut all = vec!["serve", "--data-dir", data];
+        let mut all = vec!["serve", "--ready-json", "--data-dir", data];
         for address in ["--listen", "--admin"].into_iter().filter(|name| !args.iter().any(|arg| arg == name)) {
             all.extend([address, "127.0.0.1:0"]);
         }
         all.extend(args.iter().map(String::as_str));
         let env = [("ORDERBELL_LOG", "info"), ("ORDERBELL_DIE_AT", die_at)];
         let process = Process::start(Path::new(env!("CARGO_BIN_EXE_orderbell")), &all, &env);
-        let (public, admin) = process.out.wait_for("its addresses", |line| {
-            let (public, rest) = line.strip_prefix("Orderbell listens on ")?.split_once(';')?;
-            let admin = rest.rsplit_once(' ')?.1.trim_end_matches(|c: char| !c.is_ascii_digit());
-            let admin = rest
-                .split("metrics on ")
-                .nth(1)
-                .map_or(admin, |text| text.split(['.', ' ']).next().map_or(admin, |_| text));
-            let admin = admin.trim_end_matches(". Try it:").trim_end_matches('.');
-            Some((public.parse().ok()?, admin.parse().ok()?))
-        });
-        (process, public, admin)
+        let ready = process.out.wait_for("that it is ready", ready_line);
+        (process, ready.public, ready.admin)
     }
 
     /// From the next start on at the same addresses. Not such as the system gives to whoever connects: meanwhile they could be somebody else's.
@@ -128,8 +133,13 @@ impl Bell {
     }
 
     pub(crate) fn token(&self, role: &str, id: &str) -> String {
+        self.tokens().mint(role, id, None, now(), 3600).unwrap()
+    }
+
+    /// The server's own keys.
+    pub(crate) fn tokens(&self) -> Tokens {
         let config = Config { data_dir: self.dir.clone(), tokens: TokenConfig::default(), ..Config::default() };
-        config.tokens().unwrap().mint(role, id, None, now(), 3600).unwrap()
+        config.tokens().unwrap()
     }
 
     /// These things happen: in the embedded stream, or on Kafka.
@@ -180,6 +190,21 @@ impl Bell {
     pub(crate) async fn polls(&self, store: &str, device: &str, after: Option<Position>, wait_s: u64) -> PollAnswer {
         let token = self.token("store", store);
         soon("a poll's answer", self.http.poll(&token, device, after, Duration::from_secs(wait_s))).await.unwrap()
+    }
+
+    /// What `/ready` says needs a person.
+    pub(crate) async fn alerts(&self) -> Vec<Alert> {
+        let ready = Http::new(self.admin).ask("/ready", "").await.unwrap().json();
+        serde_json::from_value(ready["alerts"].clone()).unwrap()
+    }
+
+    /// The first alert with this code; none while all is well with it.
+    pub(crate) async fn alert(&self, code: AlertCode) -> Option<Alert> {
+        self.alerts().await.into_iter().find(|alert| alert.code == code)
+    }
+
+    pub(crate) async fn is_well(&self) -> bool {
+        self.alerts().await.is_empty()
     }
 
     pub(crate) async fn metric(&self, name: &str) -> u64 {
@@ -288,7 +313,7 @@ impl Till {
 
     /// Accepts an order, and is told that this is durable.
     pub(crate) async fn accepts(&mut self, order: &str, code: &str) {
-        assert_eq!(self.says(accepted(order, code)).await, ("logged".into(), None));
+        assert_eq!(self.says(accepted(order, code)).await, ("stored".into(), None));
     }
 
     /// How the socket ends.
@@ -302,7 +327,7 @@ impl Till {
 }
 
 #[cfg(feature = "real-kafka")]
-impl Bell {
+impl Node {
     /// Produces while the broker is away, brings it back, and waits until it has everything.
     pub(crate) async fn happens_later(&self, events: &[Value], back: impl FnOnce()) {
         let produced = self.happens(events);

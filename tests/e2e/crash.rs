@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::chain::{Bell, event, until};
+use crate::chain::{Node, event, until};
 
 const KILLS: u32 = 20;
 
@@ -106,19 +106,19 @@ async fn producer(server: watch::Receiver<SocketAddr>, token: String, end: Cance
 }
 
 /// Kills and restarts at moments drawn from a seed. Frontiers are saved once a second: every fourth kill comes behind one.
-async fn kills(bell: &mut Bell, server: &watch::Sender<SocketAddr>) {
+async fn kills(node: &mut Node, server: &watch::Sender<SocketAddr>) {
     let mut dice = Dice(2_026);
     for kill in 0..KILLS {
         let behind_a_save = if kill % 4 == 3 { 1_000 } else { 0 };
         let moment = Duration::from_millis(behind_a_save + 20 + dice.below(300));
         tokio::time::sleep(moment).await;
-        tokio::task::block_in_place(|| bell.restart());
-        server.send_replace(bell.public);
+        tokio::task::block_in_place(|| node.restart());
+        server.send_replace(node.public);
     }
 }
 
 /// After the last crash: everything that was answered is heard, in one epoch, and a device that knows nothing finds the same.
-async fn settle(bell: &Bell, answered: &BTreeSet<String>, seen: &Seen) {
+async fn settle(node: &Node, answered: &BTreeSet<String>, seen: &Seen) {
     assert!(!answered.is_empty());
     assert_eq!(seen.epochs.len(), 1, "a kill -9 changes no epoch");
     assert!(answered.is_subset(&seen.orders), "lost: {:?}", answered.difference(&seen.orders).collect::<Vec<_>>());
@@ -126,7 +126,7 @@ async fn settle(bell: &Bell, answered: &BTreeSet<String>, seen: &Seen) {
     let mut after = None;
     let mut found = Seen::default();
     loop {
-        let page = bell.polls("1", "stranger", after, 0).await;
+        let page = node.polls("1", "stranger", after, 0).await;
         page.notices.iter().for_each(|notice| found.sees(notice));
         if page.notices.is_empty() {
             break;
@@ -138,27 +138,27 @@ async fn settle(bell: &Bell, answered: &BTreeSet<String>, seen: &Seen) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_twenty_times_under_load_nothing_answered_is_lost() {
-    let mut bell = Bell::embedded();
-    let (server, _) = watch::channel(bell.public);
+    let mut node = Node::embedded();
+    let (server, _) = watch::channel(node.public);
     let (produced, heard) = (CancellationToken::new(), CancellationToken::new());
-    let producing = tokio::spawn(producer(server.subscribe(), bell.token("producer", "p"), produced.clone()));
-    let hearing = tokio::spawn(till(server.subscribe(), bell.token("store", "1"), heard.clone()));
-    kills(&mut bell, &server).await;
+    let producing = tokio::spawn(producer(server.subscribe(), node.token("producer", "p"), produced.clone()));
+    let hearing = tokio::spawn(till(server.subscribe(), node.token("store", "1"), heard.clone()));
+    kills(&mut node, &server).await;
     produced.cancel();
     let answered = producing.await.unwrap();
     // Everything has rung when a last order has: it stands behind all of them in the mailbox of its store only if their turns are done.
     let all = answered.len() as u64;
-    until("the stream is read to its end", async || bell.polls("1", "counter", None, 0).await.head.seq >= all).await;
-    wait_for_head(&bell).await;
+    until("the stream is read to its end", async || node.polls("1", "counter", None, 0).await.head.seq >= all).await;
+    wait_for_head(&node).await;
     heard.cancel();
-    settle(&bell, &answered, &hearing.await.unwrap()).await;
-    assert_eq!(bell.metric("orderbell_sentinel_violations_total").await, 0);
+    settle(&node, &answered, &hearing.await.unwrap()).await;
+    assert_eq!(node.metric("orderbell_invariant_violations_total").await, 0);
 }
 
 /// The till has acknowledged everything there is: its own cursor has come to the head.
-async fn wait_for_head(bell: &Bell) {
+async fn wait_for_head(node: &Node) {
     until("the till stands at the head", async || {
-        let page = bell.polls("1", "a", None, 0).await;
+        let page = node.polls("1", "a", None, 0).await;
         page.notices.is_empty() && page.position == page.head
     })
     .await;
@@ -167,11 +167,11 @@ async fn wait_for_head(bell: &Bell) {
 #[cfg(feature = "real-kafka")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_twenty_times_on_kafka_nothing_the_broker_has_is_lost() {
-    let mut bell = crate::kafka::bell().await;
-    let (server, _) = watch::channel(bell.public);
+    let mut node = crate::kafka::node().await;
+    let (server, _) = watch::channel(node.public);
     let heard = CancellationToken::new();
-    let hearing = tokio::spawn(till(server.subscribe(), bell.token("store", "1"), heard.clone()));
-    let topic = bell.topic.take().unwrap();
+    let hearing = tokio::spawn(till(server.subscribe(), node.token("store", "1"), heard.clone()));
+    let topic = node.topic.take().unwrap();
     let produced = CancellationToken::new();
     let end = produced.clone();
     let producing = tokio::spawn(async move {
@@ -187,12 +187,12 @@ async fn killed_twenty_times_on_kafka_nothing_the_broker_has_is_lost() {
         }
         answered
     });
-    kills(&mut bell, &server).await;
+    kills(&mut node, &server).await;
     produced.cancel();
     let answered = producing.await.unwrap();
     let all = answered.len() as u64;
-    until("the topic is read to its end", async || bell.polls("1", "counter", None, 0).await.head.seq >= all).await;
-    wait_for_head(&bell).await;
+    until("the topic is read to its end", async || node.polls("1", "counter", None, 0).await.head.seq >= all).await;
+    wait_for_head(&node).await;
     heard.cancel();
-    settle(&bell, &answered, &hearing.await.unwrap()).await;
+    settle(&node, &answered, &hearing.await.unwrap()).await;
 }

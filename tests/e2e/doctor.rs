@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::chain::Bell;
+use crate::chain::Node;
 
 fn doctor(args: &[&str], prefix: &[&str]) -> Output {
     let exe = env!("CARGO_BIN_EXE_orderbell");
@@ -27,7 +27,7 @@ const LOOPBACK: &str = "[listen]\npublic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:
 #[test]
 fn on_a_machine_that_will_do_nothing_is_bad() {
     let dir = tempfile::tempdir().unwrap();
-    let config = config(dir.path(), &format!("free_space_min_mb = 1\n{LOOPBACK}[sessions]\nsockets_max = 100\n"));
+    let config = config(dir.path(), &format!("min_free_space = \"1MiB\"\n{LOOPBACK}[sessions]\nmax_connections = 100\n"));
     let found = doctor(&["--config", &config], &[]);
     assert!(found.status.success(), "{}", text(&found));
     assert!(text(&found).contains("an fsync takes") && !text(&found).contains("BAD"), "{}", text(&found));
@@ -37,10 +37,10 @@ fn on_a_machine_that_will_do_nothing_is_bad() {
 #[test]
 fn each_thing_that_would_go_wrong_is_bad_with_a_fix() {
     let dir = tempfile::tempdir().unwrap();
-    let keys = "[tokens]\nkeys = [{ id = \"k\", secret_file = \"/nowhere/key\" }]\n";
+    let keys = "[tokens]\nkeys = [{ kid = \"k\", secret_file = \"/nowhere/key\" }]\n";
     let kafka = "[kafka]\nbootstrap = \"127.0.0.1:1\"\ntopics = [\"orders\"]\n";
     let listen = "[listen]\npublic = \"192.0.2.1:80\"\nadmin = \"127.0.0.1:0\"\n";
-    let more = format!("free_space_min_mb = 900000000\n{listen}{keys}{kafka}");
+    let more = format!("min_free_space = \"900000000MiB\"\n{listen}{keys}{kafka}");
     let config = config(dir.path(), &more);
     // With fewer files than it may have sockets.
     let found = doctor(&["--config", &config, "--json"], &["sh", "-c", "ulimit -n 512; exec \"$@\"", "sh"]);
@@ -53,8 +53,8 @@ fn each_thing_that_would_go_wrong_is_bad_with_a_fix() {
 
 #[tokio::test]
 async fn beside_a_running_server_it_says_so() {
-    let bell = Bell::embedded();
-    let (public, data) = (bell.public.to_string(), bell.dir.to_str().unwrap().to_owned());
+    let node = Node::embedded();
+    let (public, data) = (node.public.to_string(), node.dir.to_str().unwrap().to_owned());
     let found = doctor(&["--data-dir", &data, "--listen", &public, "--admin", "127.0.0.1:0"], &[]);
     let said = text(&found);
     assert!(said.contains(&format!("{public} is in use")) && said.contains(": in use"), "{said}");
@@ -63,12 +63,12 @@ async fn beside_a_running_server_it_says_so() {
 #[cfg(feature = "real-kafka")]
 #[tokio::test]
 async fn it_knows_the_topics_of_a_real_kafka() {
-    let bell = crate::kafka::bell().await;
-    let found = doctor(&["--config", &bell.args[1]], &[]);
-    let (said, topic) = (text(&found), &bell.topic.as_ref().unwrap().name);
+    let node = crate::kafka::node().await;
+    let found = doctor(&["--config", &node.args[1]], &[]);
+    let (said, topic) = (text(&found), &node.topic.as_ref().unwrap().name);
     assert!(said.contains(&format!("{topic} has 4 partitions")), "{said}");
     assert!(said.contains(&format!("{topic}.events has")) && said.contains("reads as"), "{said}");
-    let text = std::fs::read_to_string(&bell.args[1]).unwrap().replace("topics = [", "topics = [\"none-such\", ");
+    let text = std::fs::read_to_string(&node.args[1]).unwrap().replace("topics = [", "topics = [\"none-such\", ");
     let other = tempfile::tempdir().unwrap();
     let path = other.path().join("other.toml");
     std::fs::write(&path, text).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use orderbell_lab::Process;
 use tokio::task::block_in_place;
 
-use crate::chain::{Bell, until};
+use crate::chain::{Node, until};
 
 /// `target/<profile>/examples/NAME`: built by `cargo test` together with this test.
 fn example(name: &str) -> PathBuf {
@@ -28,13 +28,13 @@ fn ends_well(mut process: Process) {
 }
 
 /// An order is made, accepted by the till, and its code shown on the phone: three programs that a newcomer can copy.
-async fn a_chain_of_three(bell: &Bell, produce: &[&str]) {
-    let server = bell.public.to_string();
-    let till = run("till", &bell.token("store", "1"), &[&server, "--accept", "A17", "--once"]);
-    let phone = run("customer", &bell.token("customer", "c7"), &[&server, "--once"]);
+async fn a_chain_of_three(node: &Node, produce: &[&str]) {
+    let server = node.public.to_string();
+    let till = run("till", &node.token("store", "1"), &[&server, "--accept", "A17", "--once"]);
+    let phone = run("customer", &node.token("customer", "c7"), &[&server, "--once"]);
     says(&till, "link: Pushed");
     let produce: Vec<&str> = produce.iter().chain(&["--stores", "1", "--once"]).copied().collect();
-    ends_well(run("produce", &bell.token("producer", "me"), &produce));
+    ends_well(run("produce", &node.token("producer", "me"), &produce));
     says(&till, "ring! new order");
     assert!(says(&phone, "order ").ends_with("is accepted, pickup code A17"));
     assert!(says(&till, "order ").ends_with("is taken, code A17"));
@@ -44,43 +44,43 @@ async fn a_chain_of_three(bell: &Bell, produce: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_goes_through_the_three_examples() {
-    let bell = Bell::embedded();
-    let server = bell.public.to_string();
-    a_chain_of_three(&bell, &["--http", &server]).await;
+    let node = Node::embedded();
+    let server = node.public.to_string();
+    a_chain_of_three(&node, &["--http", &server]).await;
 }
 
 #[cfg(feature = "real-kafka")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_goes_through_the_three_examples_on_kafka() {
-    let bell = crate::kafka::bell().await;
-    let topic = bell.topic.as_ref().unwrap();
-    a_chain_of_three(&bell, &["--kafka", &topic.bootstrap, "--topic", &topic.name]).await;
+    let node = crate::kafka::node().await;
+    let topic = node.topic.as_ref().unwrap();
+    a_chain_of_three(&node, &["--kafka", &topic.bootstrap, "--topic", &topic.name]).await;
 }
 
 /// A till that was killed, and a server that was killed, and everything rings once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_example_till_goes_on_where_it_was() {
-    let mut bell = Bell::embedded();
-    bell.stays_at_one_address();
-    let (server, token) = (bell.public.to_string(), bell.token("store", "17"));
-    let state = bell.dir.with_file_name("till.json");
+    let mut node = Node::embedded();
+    node.stays_at_one_address();
+    let (server, token) = (node.public.to_string(), node.token("store", "17"));
+    let state = node.dir.with_file_name("till.json");
     let args = [server.as_str(), "--state", state.to_str().unwrap()];
     let mut till = run("till", &token, &args);
     says(&till, "link: Pushed");
-    bell.pays("o1", "17").await;
+    node.pays("o1", "17").await;
     says(&till, "ring! new order o1");
     until("it is kept", async || std::fs::read_to_string(&state).is_ok_and(|text| !text.contains("\"known\":[]")))
         .await;
     till.kill();
-    bell.pays("o2", "17").await;
+    node.pays("o2", "17").await;
     let till = run("till", &token, &args);
     says(&till, "ring! new order o2");
     assert!(!till.out.text().contains("new order o1"), "it rang again: {}", till.out.text());
-    bell.restart();
-    bell.pays("o3", "17").await;
+    node.restart();
+    node.pays("o3", "17").await;
     says(&till, "ring! new order o3");
     assert_eq!(till.out.text().matches("ring!").count(), 2, "{}", till.out.text());
     // What rang before it was killed can be taken back.
-    bell.happens(&[crate::chain::event("order.cancelled", "o1", serde_json::json!({"store": "17"}))]).await;
+    node.happens(&[crate::chain::event("order.cancelled", "o1", serde_json::json!({"store": "17"}))]).await;
     says(&till, "order o1 is off");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use orderbell_lab::broker::Broker;
 use orderbell_protocol::NoticeKind::{NewOrder, PickupCode, Ready, Taken};
+use orderbell_protocol::alert::AlertCode;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -15,7 +16,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, TopicPartitionList};
 use serde_json::{Value, json};
 
-use crate::chain::{Bell, event, until};
+use crate::chain::{Node, event, until};
 
 /// The broker that all scenarios share: another's by `KAFKA_BOOTSTRAP`, or one of our own.
 pub(crate) fn bootstrap() -> String {
@@ -107,11 +108,51 @@ impl Topic {
     }
 
     pub(crate) async fn produces_raw(&self, partition: i32, value: Option<&[u8]>) {
+        self.produces_with(partition, None, value, &[]).await;
+    }
+
+    pub(crate) async fn produces_with(
+        &self,
+        partition: i32,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&str, &str)],
+    ) {
         let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.name).partition(partition);
+        let mut all = rdkafka::message::OwnedHeaders::new();
+        for (key, value) in headers {
+            all = all.insert(rdkafka::message::Header { key, value: Some(value) });
+        }
+        record = record.headers(all);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
         if let Some(value) = value {
             record = record.payload(value);
         }
         self.producer.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error).unwrap();
+    }
+
+    /// The first record of `topic`, by a plain consumer: its key, value and headers.
+    fn first_of(&self, topic: &str) -> (Vec<u8>, Vec<u8>, BTreeMap<String, String>) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap).set("group.id", "reader").set("auto.offset.reset", "earliest");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, 3);
+        list.set_all_offsets(rdkafka::Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        drop(list);
+        let until = std::time::Instant::now() + orderbell_lab::patience();
+        loop {
+            assert!(std::time::Instant::now() < until, "nothing is in {topic}");
+            let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
+            let headers = message.headers().unwrap();
+            let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+            let headers = (0..headers.count()).map(|at| headers.get(at)).map(|h| (h.key.to_owned(), text(h.value)));
+            let (key, value) = (message.key().unwrap_or_default().to_vec(), message.payload().unwrap().to_vec());
+            return (key, value, headers.collect());
+        }
     }
 
     /// All records of `topic`, by a plain consumer: reason header and value.
@@ -170,21 +211,21 @@ impl Topic {
 }
 
 /// A server that reads a topic of its own on the shared broker.
-pub(crate) async fn bell() -> Bell {
-    bell_with("").await
+pub(crate) async fn node() -> Node {
+    node_with("").await
 }
 
 /// The same, with more configuration.
-pub(crate) async fn bell_with(more: &str) -> Bell {
-    bell_on(Topic::make(&bootstrap(), 4).await, more)
+pub(crate) async fn node_with(more: &str) -> Node {
+    node_on(Topic::make(&bootstrap(), 4).await, more)
 }
 
-pub(crate) fn bell_on(topic: Topic, more: &str) -> Bell {
-    bell_of(topic, &[], more)
+pub(crate) fn node_on(topic: Topic, more: &str) -> Node {
+    node_of(topic, &[], more)
 }
 
 /// Reads further topics beside its own.
-pub(crate) fn bell_of(topic: Topic, further: &[&str], more: &str) -> Bell {
+pub(crate) fn node_of(topic: Topic, further: &[&str], more: &str) -> Node {
     let temp = tempfile::tempdir().unwrap();
     let config = temp.path().join("orderbell.toml");
     let (name, bootstrap) = (&topic.name, &topic.bootstrap);
@@ -193,34 +234,42 @@ pub(crate) fn bell_of(topic: Topic, further: &[&str], more: &str) -> Bell {
     std::fs::write(&config, text).unwrap();
     let args = vec!["--config".to_owned(), config.to_str().unwrap().to_owned()];
     let dir = temp.path().join("data");
-    let mut bell = Bell::with(temp, dir, args);
-    bell.topic = Some(topic);
-    bell
+    let mut node = Node::with(temp, dir, args);
+    node.topic = Some(topic);
+    node
 }
 
 #[tokio::test]
 async fn poison_records_of_each_kind_stop_nobody() {
-    let bell = bell().await;
-    let topic = bell.topic.as_ref().unwrap();
+    let node = node().await;
+    let topic = node.topic.as_ref().unwrap();
     let long = format!("{{\"type\":\"order.paid\",\"note\":\"{}\"}}", "x".repeat(70_000));
-    let poison: [(&[u8], &str); 7] = [
-        (b"", "not-json"),
-        (b"{", "not-json"),
-        (b"\xff\xfe", "not-json"),
-        (b"{}", "no-type"),
-        (b"{\"type\":\"order.eaten\",\"order\":\"1\"}", "unknown-type"),
-        (b"{\"type\":\"order.paid\"}", "no-order"),
-        (long.as_bytes(), "too-long"),
+    let batch = [("content-type", "application/cloudevents-batch+json")];
+    let cloud = [("content-type", "application/cloudevents+json")];
+    let future = [("ce_specversion", "2.0"), ("ce_type", "order.paid"), ("ce_id", "1"), ("ce_source", "/x")];
+    let poison: [(&[u8], &[(&str, &str)], &str); 12] = [
+        (b"", &[], "not-json"),
+        (b"{", &[], "not-json"),
+        (b"\xff\xfe", &[], "not-json"),
+        (b"{}", &[], "no-type"),
+        (b"{\"type\":\"order.eaten\",\"order\":\"1\"}", &[], "unknown-type"),
+        (b"{\"type\":\"order.paid\"}", &[], "no-order"),
+        (long.as_bytes(), &[], "too-long"),
+        (b"{\"type\":\"order.paid\",\"order\":\"1\",\"shadow\":\"maybe\"}", &[], "bad-shadow"),
+        (b"{\"type\":\"order.paid\",\"order\":{\"a\":1}}", &[], "bad-id"),
+        (b"[]", &batch, "batch"),
+        (b"{\"specversion\":\"0.3\",\"type\":\"order.paid\",\"id\":\"1\",\"source\":\"/x\"}", &cloud, "bad-envelope"),
+        (b"{}", &future, "bad-envelope"),
     ];
-    // Each partition of the dead letter topic is just made when its first letter comes: the moment when one can be lost.
+    // Each partition of the dead letter topic is created when its first dead letter comes: the moment when one can be lost.
     for partition in 0..4 {
-        for (value, _) in poison {
-            topic.produces_raw(partition, Some(value)).await;
+        for (value, headers, _) in poison {
+            topic.produces_with(partition, None, Some(value), headers).await;
         }
         topic.produces_raw(partition, None).await;
     }
-    let mut till = bell.till("1", "a").await;
-    bell.pays("o1", "1").await;
+    let mut till = node.till("1", "a").await;
+    node.pays("o1", "1").await;
     till.hears(NewOrder, "o1").await;
     let letters = topic.letters(&format!("{}.dlq", topic.name), 4, 4 * poison.len());
     let count = |letters: Vec<String>| {
@@ -229,16 +278,134 @@ async fn poison_records_of_each_kind_stop_nobody() {
             map
         })
     };
-    let wanted = count(poison.iter().cycle().take(4 * poison.len()).map(|(_, reason)| (*reason).to_owned()).collect());
+    let wanted = count(poison.iter().cycle().take(4 * poison.len()).map(|(.., reason)| (*reason).to_owned()).collect());
     assert_eq!(count(letters.iter().map(|(reason, _)| reason.clone()).collect()), wanted);
     assert!(letters.iter().any(|(_, value)| value == long.as_bytes()), "the original bytes");
 }
 
+/// A key that is no text, and one that names another order than the body says.
+#[tokio::test]
+async fn keys_that_contradict_their_record_stop_nobody() {
+    let node = node_with("[mapping]\nkafka_key = \"order\"\n").await;
+    let topic = node.topic.as_ref().unwrap();
+    let body = paid(7);
+    topic.produces_with(0, Some(b"\xff\x00"), Some(body.as_bytes()), &[]).await;
+    topic.produces_with(0, Some(b"o8"), Some(body.as_bytes()), &[]).await;
+    topic.produces_with(0, Some(b"o7"), Some(body.as_bytes()), &[]).await;
+    node.till("1", "a").await.hears(NewOrder, "o7").await;
+    let letters = topic.letters(&format!("{}.dlq", topic.name), 4, 2);
+    assert_eq!(letters.iter().map(|(reason, _)| reason.as_str()).collect::<Vec<_>>(), ["key-mismatch"; 2]);
+}
+
+#[tokio::test]
+async fn a_dead_letter_says_where_it_came_from_and_why() {
+    let node = node().await;
+    let topic = node.topic.as_ref().unwrap();
+    topic.produces_with(2, None, Some(b"{}"), &[]).await;
+    topic.produces_with(2, Some(b"the key"), Some(b"{\"type\":\"order.eaten\"}"), &[("trace", "t-1")]).await;
+    let dlq = format!("{}.dlq", topic.name);
+    assert_eq!(topic.letters(&dlq, 4, 2).len(), 2);
+    let (key, value, headers) = topic.first_of(&dlq);
+    assert_eq!((key.as_slice(), value.as_slice()), (&b""[..], &b"{}"[..]));
+    for (name, wanted) in [
+        ("kafka_dlt-original-topic", topic.name.as_str()),
+        ("kafka_dlt-original-partition", "2"),
+        ("kafka_dlt-original-offset", "0"),
+        ("kafka_dlt-original-consumer-group", topic.name.as_str()),
+        ("x-dlq-reason", "no-type"),
+        ("x-dlq-attempts", "1"),
+    ] {
+        assert_eq!(headers.get(name).map(String::as_str), Some(wanted), "{name} of {headers:?}");
+    }
+    assert!(!headers["x-dlq-message"].is_empty() && headers["kafka_dlt-original-timestamp"].parse::<i64>().is_ok());
+}
+
+/// A dead letter topic that takes smaller records than its source: the dead letter goes into the ledger's own log, whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_is_too_large_for_its_topic_is_kept_in_the_ledger() {
+    let node = node().await;
+    let topic = node.topic.as_ref().unwrap();
+    let dlq = format!("{}.dlq", topic.name);
+    let small = NewTopic::new(&dlq, 4, TopicReplication::Fixed(1)).set("max.message.bytes", "2000");
+    topic.admin().create_topics([&small], &AdminOptions::new()).await.unwrap();
+    let long = format!("{{\"type\":\"order.eaten\",\"order\":\"1\",\"note\":\"{}\"}}", "x".repeat(20_000));
+    topic.produces_raw(1, Some(long.as_bytes())).await;
+    let admin = orderbell::client::Http::new(node.admin);
+    until("it is in the ledger", async || {
+        admin.ask("/dead-letters", "").await.unwrap().json()["records"].as_array().is_some_and(|all| all.len() == 1)
+    })
+    .await;
+    let kept = admin.ask("/dead-letters/1", "").await.unwrap().json();
+    assert_eq!(kept["value"], long, "whole");
+    until("its record is finished", async || topic.committed(4) == 1).await;
+}
+
+/// The first start on a topic that holds yesterday: its orders are read, and nobody is notified of them.
+#[tokio::test]
+async fn yesterdays_topic_read_from_its_start_notifies_nobody() {
+    let topic = Topic::make(&bootstrap(), 4).await;
+    let yesterday = crate::chain::now().plus_ms(-20 * 3_600_000).0;
+    let old = |n: u32| event("order.paid", &format!("old{n}"), json!({"store": "1", "time": yesterday}));
+    topic.produces(&(0..200).map(old).collect::<Vec<_>>()).await;
+    topic.produces(&[event("order.paid", "today", json!({"store": "1"}))]).await;
+    let node = node_on(topic, "");
+    let mut till = node.till("1", "a").await;
+    till.hears(NewOrder, "today").await;
+    until("all of yesterday is read", async || node.metric("orderbell_notices_expired_total").await == 200).await;
+    node.pays("next", "1").await;
+    till.hears(NewOrder, "next").await;
+    // Its orders are known all the same: what happens to them today is told.
+    assert_eq!(node.http.ask("/v1/orders/old7", &node.token("store", "1")).await.unwrap().status, 200);
+}
+
+/// A key whose work never ends, on a real partition: the other keys of the same partition go on, up to the span of the watermark.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_never_ends_delays_no_other_key_of_its_partition() {
+    use orderbell_consumers::{Group, Handler, KeyHash, Options, Outcome, Record, Turn, kafka, sim};
+    use std::sync::Arc;
+
+    struct Hangs(tokio::sync::Notify);
+    impl Handler for Hangs {
+        fn key(&self, record: &Record) -> Option<KeyHash> {
+            let key = record.key.as_ref()?;
+            Some(KeyHash(key.iter().fold(7, |hash: u64, byte| hash.wrapping_mul(131).wrapping_add(u64::from(*byte)))))
+        }
+        async fn handle(self: Arc<Self>, turn: Turn) -> Vec<Outcome> {
+            if turn.records[0].key.as_deref() == Some(b"slow") {
+                self.0.notified().await;
+            }
+            turn.records.iter().map(|_| Outcome::Done).collect()
+        }
+    }
+
+    let topic = Topic::make(&bootstrap(), 1).await;
+    topic.produces_with(0, Some(b"slow"), Some(b"{}"), &[]).await;
+    for n in 0..2_000 {
+        topic.produces_with(0, Some(format!("k{}", n % 40).as_bytes()), Some(b"{}"), &[]).await;
+    }
+    let options = kafka::KafkaOptions {
+        bootstrap: topic.bootstrap.clone(),
+        group: format!("slow-{}", topic.name),
+        instance: None,
+        topics: vec![topic.name.clone()],
+        properties: BTreeMap::new(),
+    };
+    let (handler, kept) = (Arc::new(Hangs(tokio::sync::Notify::new())), Arc::new(sim::Memory::default()));
+    let source = kafka::KafkaSource::join(&options).unwrap();
+    let group = Group::start(source, handler.clone(), kept.clone(), kept.clone(), &Options::default());
+    until("all others are done", async || group.stats().completed.value() == 2_000).await;
+    assert_eq!(kept.frontier(&topic.name, 0), 0, "nothing passes what is not finished");
+    handler.0.notify_one();
+    until("the slow key is done, too", async || kept.frontier(&topic.name, 0) == 2_001).await;
+    assert_eq!(group.stats().violations.value(), 0);
+    tokio::task::spawn_blocking(move || group.stop().unwrap()).await.unwrap();
+}
+
 #[tokio::test]
 async fn kcat_rings_the_till() {
-    let bell = bell().await;
-    let topic = bell.topic.as_ref().unwrap();
-    let mut till = bell.till("1", "a").await;
+    let node = node().await;
+    let topic = node.topic.as_ref().unwrap();
+    let mut till = node.till("1", "a").await;
     let headers = ["ce_specversion=1.0", "ce_type=order.paid", "ce_id=k1", "ce_source=kcat"];
     let mut kcat = std::process::Command::new("kcat");
     kcat.args(["-P", "-b", &topic.bootstrap, "-t", &topic.name, "-k", "o1"]).stdin(std::process::Stdio::piped());
@@ -258,21 +425,21 @@ async fn kcat_rings_the_till() {
 
 #[tokio::test]
 async fn the_groups_offset_follows_the_frontier() {
-    let mut bell = bell().await;
+    let mut node = node().await;
     let events: Vec<_> = (0..200).map(|n| event("order.paid", &format!("o{n}"), json!({"store": "1"}))).collect();
-    bell.happens(&events).await;
-    let topic = bell.topic.take().unwrap();
+    node.happens(&events).await;
+    let topic = node.topic.take().unwrap();
     until("the group's offset", async || topic.committed(4) == 200).await;
-    bell.topic = Some(topic);
-    bell.process.signal("TERM");
-    assert!(bell.process.ends().success(), "{}", bell.process.err.text());
-    bell.restart();
-    let mut till = bell.till("1", "a").await;
+    node.topic = Some(topic);
+    node.process.signal("TERM");
+    assert!(node.process.ends().success(), "{}", node.process.err.text());
+    node.restart();
+    let mut till = node.till("1", "a").await;
     for _ in 0..200 {
         let notice = till.notice().await;
         till.acks(&notice).await;
     }
-    bell.pays("after", "1").await;
+    node.pays("after", "1").await;
     till.hears(NewOrder, "after").await;
 }
 
@@ -280,14 +447,14 @@ async fn the_groups_offset_follows_the_frontier() {
 async fn a_broker_that_restarts_under_load_loses_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(temp.path());
-    let bell = bell_on(Topic::make(&broker.bootstrap(), 4).await, "");
-    let mut till = bell.till("1", "a").await;
+    let node = node_on(Topic::make(&broker.bootstrap(), 4).await, "");
+    let mut till = node.till("1", "a").await;
     let orders = |from: usize| {
         (from..from + 300).map(|n| event("order.paid", &format!("o{n}"), json!({"store": "1"}))).collect::<Vec<_>>()
     };
-    bell.happens(&orders(0)).await;
+    node.happens(&orders(0)).await;
     broker.end("KILL");
-    bell.happens_later(&orders(300), || broker.resume()).await;
+    node.happens_later(&orders(300), || broker.resume()).await;
     let mut heard = std::collections::BTreeSet::new();
     while heard.len() < 600 {
         let notice = till.notice().await;
@@ -322,15 +489,17 @@ async fn each_of_several_damaged_partitions_is_found() {
     damage(&broker, &topic, 0);
     damage(&broker, &topic, 2);
     broker.resume();
-    let bell = bell_on(topic, "");
-    let topic = bell.topic.as_ref().unwrap();
-    let admin = orderbell::client::Http::new(bell.admin);
-    let damaged = [0, 2].map(|number| (format!("{}/{number}", topic.name), Value::from("damaged at offset 1")));
-    let wanted = Value::from(serde_json::Map::from_iter(damaged));
-    until("both red lights", async || admin.ask("/ready", "").await.unwrap().json()["red"] == wanted).await;
+    let node = node_on(topic, "");
+    let topic = node.topic.as_ref().unwrap();
+    let wanted = [0, 2].map(|number| (AlertCode::PartitionDamaged, Some(format!("{}/{number}", topic.name))));
+    let raised = async || -> Vec<_> {
+        node.alerts().await.into_iter().map(|alert| (alert.code, alert.subject)).collect()
+    };
+    until("both alerts", async || raised().await == wanted).await;
+    assert!(node.alerts().await.iter().all(|alert| alert.detail.contains("offset 1")), "{:?}", node.alerts().await);
     topic.produces_raw(1, Some(paid(8).as_bytes())).await;
     topic.produces_raw(3, Some(paid(9).as_bytes())).await;
-    let mut till = bell.till("1", "a").await;
+    let mut till = node.till("1", "a").await;
     let mut heard = std::collections::BTreeSet::new();
     while heard.len() < 8 {
         let notice = till.notice().await;
@@ -338,22 +507,22 @@ async fn each_of_several_damaged_partitions_is_found() {
         heard.insert(notice.notice.order);
     }
     assert_eq!(Vec::from_iter(heard), ["o0", "o1", "o2", "o3", "o5", "o7", "o8", "o9"]);
-    assert_eq!(admin.ask("/ready", "").await.unwrap().json()["red"], wanted, "no other is taken for damaged");
+    assert_eq!(raised().await, wanted, "no other partition is taken for damaged");
 }
 
 /// The bug: a dead letter topic that was made by hand, or before its source grew, has no such partition, and the letter was offered for ever.
 #[tokio::test]
 async fn a_letter_of_a_partition_that_the_dead_letter_topic_lacks_is_kept_all_the_same() {
-    let bell = bell().await;
-    let topic = bell.topic.as_ref().unwrap();
+    let node = node().await;
+    let topic = node.topic.as_ref().unwrap();
     let letters = format!("{}.dlq", topic.name);
     Topic::make_named(&topic.bootstrap, &letters, 1).await;
     topic.produces_raw(3, Some(b"{")).await;
-    let mut till = bell.till("1", "a").await;
+    let mut till = node.till("1", "a").await;
     topic.produces_raw(3, Some(paid(1).as_bytes())).await;
     till.hears(NewOrder, "o1").await;
     assert_eq!(topic.letters(&letters, 1, 1), [("not-json".to_owned(), b"{".to_vec())]);
-    let names = async || bell.metric("orderbell_records_buried_total").await;
+    let names = async || node.metric("orderbell_records_dead_lettered_total").await;
     until("the letter counts", async || names().await == 1).await;
     until("its record is finished", async || topic.committed(4) == 2).await;
 }
@@ -369,8 +538,8 @@ async fn a_damaged_batch_halts_one_partition_only() {
     broker.end("TERM");
     damage(&broker, &topic, 0);
     broker.resume();
-    let mut bell = bell_on(topic, "");
-    let mut till = bell.till("1", "a").await;
+    let mut node = node_on(topic, "");
+    let mut till = node.till("1", "a").await;
     let mut heard = Vec::new();
     for _ in 0..3 {
         let notice = till.notice().await;
@@ -379,43 +548,51 @@ async fn a_damaged_batch_halts_one_partition_only() {
     }
     heard.sort();
     assert_eq!(heard, ["o0", "o1", "o3"]);
-    let admin = orderbell::client::Http::new(bell.admin);
-    let red = format!("{}/0", bell.topic.as_ref().unwrap().name);
-    until("the red light", async || {
-        admin.ask("/ready", "").await.unwrap().json()["red"][&red] == "damaged at offset 1"
+    let partition = format!("{}/0", node.topic.as_ref().unwrap().name);
+    until("the alert", async || {
+        let alert = node.alert(AlertCode::PartitionDamaged).await;
+        alert.is_some_and(|alert| alert.subject.as_ref() == Some(&partition) && alert.detail.contains("offset 1"))
     })
     .await;
     // The other partition goes on.
-    bell.topic.as_ref().unwrap().produces_raw(1, Some(paid(4).as_bytes())).await;
+    node.topic.as_ref().unwrap().produces_raw(1, Some(paid(4).as_bytes())).await;
     till.hears(NewOrder, "o4").await;
     // What stands behind the damage waits until an operator gives the damaged batch up.
-    bell.topic.as_ref().unwrap().produces_raw(0, Some(paid(5).as_bytes())).await;
-    bell.args.extend(["--skip".to_owned(), format!("{red}@2")]);
-    bell.restart();
-    let mut till = bell.till_from("1", "a", Some(till.position)).await;
+    node.topic.as_ref().unwrap().produces_raw(0, Some(paid(5).as_bytes())).await;
+    node.args.extend(["--skip-to".to_owned(), format!("{partition}@2")]);
+    node.restart();
+    let mut till = node.till_from("1", "a", Some(till.position)).await;
     till.hears(NewOrder, "o5").await;
-    let admin = orderbell::client::Http::new(bell.admin);
-    assert_eq!(admin.ask("/ready", "").await.unwrap().json()["red"], json!({}));
+    assert_eq!(node.alerts().await, []);
 }
 
 #[tokio::test]
 async fn sigterm_under_load_on_kafka_repeats_nothing() {
-    let mut bell = bell().await;
-    let mut till = bell.till("1", "a").await;
-    let paid = |n| event("order.paid", &format!("o{n}"), json!({"store": "1"}));
-    let orders = |from: usize| (from..from + 500).map(paid).collect::<Vec<_>>();
-    bell.happens(&orders(0)).await;
-    bell.process.signal("TERM");
+    let mut node = node().await;
+    let mut till = node.till("1", "a").await;
+    let paid = |n: usize| event("order.paid", &format!("o{n}"), json!({"store": "1"}));
+    let orders = move |from: usize| (from..from + 50).map(paid).collect::<Vec<_>>();
+    // Orders are produced all the time, before, while and after the server stops.
+    let own = Topic::known(node.topic.as_ref().unwrap());
+    let producing = tokio::spawn(async move {
+        for from in (0..1000).step_by(50) {
+            own.produces(&orders(from)).await;
+        }
+    });
+    until("the load runs", async || node.metric("orderbell_records_completed_total").await > 200).await;
+    let began = std::time::Instant::now();
+    node.process.signal("TERM");
     let mut heard = std::collections::BTreeSet::new();
     while let Ok(orderbell::client::Heard::Notice(notice)) =
         crate::chain::soon("a notice or the end", till.socket.next()).await
     {
         heard.insert(notice.notice.id);
     }
-    assert!(bell.process.ends().success(), "{}", bell.process.err.text());
-    bell.restart();
-    bell.happens(&orders(500)).await;
-    let mut till = bell.till("1", "a").await;
+    assert!(node.process.ends().success(), "{}", node.process.err.text());
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?} to stop", began.elapsed());
+    producing.await.unwrap();
+    node.restart();
+    let mut till = node.till("1", "a").await;
     let mut after = std::collections::BTreeSet::new();
     while after.union(&heard).count() < 1000 {
         let notice = till.notice().await;
@@ -429,30 +606,29 @@ async fn sigterm_under_load_on_kafka_repeats_nothing() {
 async fn tills_answer_while_the_brokers_are_away_and_everybody_hears_it_when_they_are_back() {
     let temp = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(temp.path());
-    let bell = bell_on(Topic::make(&broker.bootstrap(), 4).await, "stale_after_seconds = 8");
-    let fresh = async || bell.polls("1", "looker", None, 0).await.fresh;
+    let node = node_on(Topic::make(&broker.bootstrap(), 4).await, "stale_after = \"8s\"");
+    let fresh = async || node.polls("1", "looker", None, 0).await.fresh;
     until("what it knows is new", async || fresh().await.as_of.is_some()).await;
     assert!(!fresh().await.stale);
-    let (mut till, mut phone) = (bell.till("1", "a").await, bell.phone("of-o1").await);
+    let (mut till, mut phone) = (node.till("1", "a").await, node.phone("of-o1").await);
     for order in ["o1", "o2", "o3"] {
-        bell.pays(order, "1").await;
+        node.pays(order, "1").await;
         till.hears(NewOrder, order).await;
     }
     broker.end("KILL");
     for (order, code) in [("o1", "A1"), ("o2", "A2"), ("o3", "A3")] {
         till.accepts(order, code).await;
     }
-    assert_eq!(till.says(crate::chain::said("order.ready", "o1")).await.0, "logged");
-    let admin = orderbell::client::Http::new(bell.admin);
-    until("the red light", async || admin.ask("/ready", "").await.unwrap().json()["red"]["outbox"].is_string()).await;
-    assert!(bell.metric("orderbell_outbox_waiting").await >= 4);
+    assert_eq!(till.says(crate::chain::said("order.ready", "o1")).await.0, "stored");
+    until("the alert", async || node.alert(AlertCode::OutboxBlocked).await.is_some()).await;
+    assert!(node.metric("orderbell_outbox_pending").await >= 4);
     // Clients are told that what they see grows old, and since when.
     until("it is stale", async || fresh().await.stale).await;
     let old = fresh().await;
     assert!(old.as_of.unwrap().plus_ms(8_000) < old.at, "{old:?}");
-    assert!(admin.ask("/ready", "").await.unwrap().json()["red"]["stream"].is_string());
+    assert!(node.alert(AlertCode::StreamStale).await.is_some());
     tokio::task::block_in_place(|| broker.resume());
-    assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["code"], "A1");
+    assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["pickup_code"], "A1");
     phone.hears(Ready, "o1").await;
     let mut taken = std::collections::BTreeSet::new();
     while taken.len() < 3 {
@@ -462,6 +638,6 @@ async fn tills_answer_while_the_brokers_are_away_and_everybody_hears_it_when_the
         assert!(taken.insert(notice.notice.order), "twice");
     }
     until("it is fresh again", async || fresh().await.as_of > old.as_of && !fresh().await.stale).await;
-    until("the lights are out", async || admin.ask("/ready", "").await.unwrap().json()["red"] == json!({})).await;
-    assert_eq!(bell.metric("orderbell_outbox_waiting").await, 0);
+    until("the alerts are over", async || node.is_well().await).await;
+    assert_eq!(node.metric("orderbell_outbox_pending").await, 0);
 }

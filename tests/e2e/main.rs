@@ -12,28 +12,28 @@ macro_rules! scenarios {
         mod embedded {
             $(#[tokio::test]
             async fn $name() {
-                super::$name(crate::chain::Bell::configured($config)).await;
+                super::$name(crate::chain::Node::configured($config)).await;
             })*
         }
         #[cfg(feature = "real-kafka")]
         mod on_kafka {
             $(#[tokio::test]
             async fn $name() {
-                super::$name(crate::kafka::bell_with($config).await).await;
+                super::$name(crate::kafka::node_with($config).await).await;
             })*
         }
     };
 }
 
-mod answers;
+mod client_events;
 mod chain;
 mod crash;
-mod deaf;
+mod ack_timeout;
 mod demo;
 mod disk;
 mod dlq;
 mod doctor;
-mod door;
+mod http;
 mod examples;
 #[cfg(feature = "real-kafka")]
 mod fsync;
@@ -41,6 +41,7 @@ mod handshake;
 #[cfg(feature = "real-kafka")]
 mod kafka;
 mod ledger;
+mod limits;
 #[cfg(feature = "real-kafka")]
 mod members;
 #[cfg(feature = "real-kafka")]
@@ -49,13 +50,14 @@ mod outside;
 mod pages;
 mod reload;
 mod resync;
-mod ring;
+mod notify;
 #[cfg(feature = "real-kafka")]
 mod sdk;
 mod sockets;
 #[cfg(feature = "real-kafka")]
 mod steps;
 mod stores;
+mod tokens;
 #[cfg(feature = "real-kafka")]
 mod topics;
 mod wall;

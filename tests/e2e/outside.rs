@@ -12,7 +12,7 @@ use orderbell_protocol::NoticeKind::{NewOrder, Taken};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
-use crate::chain::{Bell, accepted, event, until};
+use crate::chain::{Node, accepted, event, until};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -43,12 +43,12 @@ impl Outsider {
     }
 
     /// Runs in `dir`, where it keeps its state.
-    fn starts(&self, dir: &Path, bell: &Bell, more: &[&str]) -> Process {
-        self.starts_as(&bell.token("store", "17"), dir, bell, more)
+    fn starts(&self, dir: &Path, node: &Node, more: &[&str]) -> Process {
+        self.starts_as(&node.token("store", "17"), dir, node, more)
     }
 
-    fn starts_as(&self, token: &str, dir: &Path, bell: &Bell, more: &[&str]) -> Process {
-        let server = format!("http://{}", bell.public);
+    fn starts_as(&self, token: &str, dir: &Path, node: &Node, more: &[&str]) -> Process {
+        let server = format!("http://{}", node.public);
         let mut env: Vec<(&str, &str)> = self.env.iter().map(|(name, value)| (*name, value.as_str())).collect();
         env.push(("ORDERBELL_TOKEN", token));
         let mut args = vec!["-C", dir.to_str().unwrap()];
@@ -69,63 +69,63 @@ fn said(till: &Process, word: &str) -> Vec<String> {
 }
 
 async fn lives_a_day(outsider: Outsider) {
-    let (mut bell, temp) = (Bell::embedded(), tempfile::tempdir().unwrap());
-    bell.stays_at_one_address();
-    bell.pays("o1", "17").await;
-    bell.pays("other", "18").await;
-    let mut till = outsider.starts(temp.path(), &bell, &[]);
+    let (mut node, temp) = (Node::embedded(), tempfile::tempdir().unwrap());
+    node.stays_at_one_address();
+    node.pays("o1", "17").await;
+    node.pays("other", "18").await;
+    let mut till = outsider.starts(temp.path(), &node, &[]);
     says(&till, "ring o1");
-    bell.pays("o2", "17").await;
+    node.pays("o2", "17").await;
     says(&till, "ring o2");
     let state = temp.path().join("orderbell-till-1.json");
     let kept = |position: &str| std::fs::read_to_string(&state).is_ok_and(|text| text.contains(position));
-    let head = bell.polls("17", "looker", None, 0).await.head.to_string();
+    let head = node.polls("17", "looker", None, 0).await.head.to_string();
     until("it is kept", async || kept(&head)).await;
     // Away, and back: only what is new.
     till.kill();
-    bell.pays("o3", "17").await;
-    let mut till = outsider.starts(temp.path(), &bell, &[]);
+    node.pays("o3", "17").await;
+    let mut till = outsider.starts(temp.path(), &node, &[]);
     says(&till, "ring o3");
     // The server is killed under it, and comes back.
-    bell.restart();
-    bell.pays("o4", "17").await;
+    node.restart();
+    node.pays("o4", "17").await;
     says(&till, "ring o4");
     // Somebody else of the store accepts; the customer calls another off.
-    let mut other = bell.till("17", "till-2").await;
+    let mut other = node.till("17", "till-2").await;
     for order in ["o1", "o2", "o3", "o4"] {
         other.hears(NewOrder, order).await;
     }
     other.accepts("o3", "A17").await;
     other.hears(Taken, "o3").await;
     says(&till, "taken o3 A17");
-    bell.happens(&[event("order.cancelled", "o2", json!({"store": "17"}))]).await;
+    node.happens(&[event("order.cancelled", "o2", json!({"store": "17"}))]).await;
     says(&till, "off o2");
     assert_eq!(said(&till, "ring"), ["ring o3", "ring o4"], "nothing rings twice");
     // Its position is of another history: it takes what is open, and rings nothing that it knows.
-    let head = bell.polls("17", "looker", None, 0).await.head.to_string();
+    let head = node.polls("17", "looker", None, 0).await.head.to_string();
     until("it is kept", async || kept(&head)).await;
     till.kill();
     let text = std::fs::read_to_string(&state).unwrap();
     std::fs::write(&state, text.replace(&head, "1.5.c3d1")).unwrap();
-    let mut till = outsider.starts(temp.path(), &bell, &[]);
+    let mut till = outsider.starts(temp.path(), &node, &[]);
     says(&till, "resync 3");
-    bell.pays("o5", "17").await;
+    node.pays("o5", "17").await;
     says(&till, "ring o5");
     assert_eq!(said(&till, "ring"), ["ring o5"], "it rings what it knew");
     till.kill();
     // Once, from nothing: what is open and not accepted rings.
     std::fs::remove_file(&state).unwrap();
-    let mut till = outsider.starts(temp.path(), &bell, &["--once"]);
+    let mut till = outsider.starts(temp.path(), &node, &["--once"]);
     assert!(block_in_place(|| till.ends()).success(), "{}", till.err.text());
     assert_eq!(said(&till, "ring"), ["ring o1"]);
     if outsider.speaks {
         std::fs::remove_file(&state).unwrap();
-        let mut till = outsider.starts(temp.path(), &bell, &["--once", "--accept", "B2"]);
+        let mut till = outsider.starts(temp.path(), &node, &["--once", "--accept", "B2"]);
         assert!(block_in_place(|| till.ends()).success(), "{}", till.err.text());
-        assert!(!said(&till, "logged o1 logged").is_empty(), "{}", till.out.text());
+        assert!(!said(&till, "event_result o1 stored").is_empty(), "{}", till.out.text());
         assert!(said(&till, "taken").iter().any(|line| line.ends_with(" B2")), "{}", till.out.text());
     }
-    let mut refused = outsider.starts_as("no.token.this", temp.path(), &bell, &[]);
+    let mut refused = outsider.starts_as("no.token.this", temp.path(), &node, &[]);
     assert_eq!(block_in_place(|| refused.ends()).code(), Some(2), "{}", refused.err.text());
 }
 
@@ -162,8 +162,8 @@ async fn a_till_in_python_that_only_polls_lives_a_day() {
     lives_a_day(Outsider::new(&["python3", script.to_str().unwrap()], false)).await;
 }
 
-fn curl(bell: &Bell, token: &str, path: &str, more: &[&str]) -> (u16, Value) {
-    let (url, bearer) = (format!("http://{}{path}", bell.public), format!("Authorization: Bearer {token}"));
+fn curl(node: &Node, token: &str, path: &str, more: &[&str]) -> (u16, Value) {
+    let (url, bearer) = (format!("http://{}{path}", node.public), format!("Authorization: Bearer {token}"));
     let args = ["-sS", "-H", &bearer, "-w", "\n%{http_code}", &url];
     let output = Command::new("curl").args(args).args(more).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -173,23 +173,23 @@ fn curl(bell: &Bell, token: &str, path: &str, more: &[&str]) -> (u16, Value) {
 
 #[test]
 fn curl_alone_pays_polls_accepts_and_resyncs() {
-    let bell = Bell::embedded();
-    let (producer, store) = (bell.token("producer", "me"), bell.token("store", "17"));
+    let node = Node::embedded();
+    let (producer, store) = (node.token("producer", "me"), node.token("store", "17"));
     let as_json = "Content-Type: application/json";
     let paid = r#"{"type":"order.paid","id":"e1","order":"o1","store":"17","amount":1250}"#;
-    let (status, told) = curl(&bell, &producer, "/v1/events", &["-H", as_json, "-d", paid]);
-    assert_eq!((status, &told["events"][0]["status"]), (200, &json!("logged")));
-    let (_, page) = curl(&bell, &store, "/v1/notices?device=c&wait=20", &[]);
+    let (status, told) = curl(&node, &producer, "/v1/events", &["-H", as_json, "-d", paid]);
+    assert_eq!((status, &told["events"][0]["status"]), (200, &json!("stored")));
+    let (_, page) = curl(&node, &store, "/v1/notices?device=c&wait=20", &[]);
     assert_eq!((&page["notices"][0]["kind"], &page["notices"][0]["order"]), (&json!("new_order"), &json!("o1")));
     let accept = serde_json::to_string(&accepted("o1", "A17")).unwrap();
-    let (_, told) = curl(&bell, &store, "/v1/events?device=c", &["-H", as_json, "-d", &accept]);
-    assert_eq!(told["events"][0]["status"], "logged");
+    let (_, told) = curl(&node, &store, "/v1/events?device=c", &["-H", as_json, "-d", &accept]);
+    assert_eq!(told["events"][0]["status"], "stored");
     let next = format!("/v1/notices?device=c&wait=20&after={}", page["position"].as_str().unwrap());
-    let (_, page) = curl(&bell, &store, &next, &[]);
-    assert_eq!((&page["notices"][0]["kind"], &page["notices"][0]["body"]["code"]), (&json!("taken"), &json!("A17")));
-    let (_, open) = curl(&bell, &store, "/v1/orders?open=1", &[]);
+    let (_, page) = curl(&node, &store, &next, &[]);
+    assert_eq!((&page["notices"][0]["kind"], &page["notices"][0]["body"]["code"]), (&json!("order_accepted"), &json!("A17")));
+    let (_, open) = curl(&node, &store, "/v1/orders?open=1", &[]);
     assert_eq!((&open["orders"][0]["stage"], &open["position"]), (&json!("accepted"), &page["position"]));
-    let (status, problem) = curl(&bell, &store, "/v1/notices?after=1.5.c3d1", &[]);
+    let (status, problem) = curl(&node, &store, "/v1/notices?after=1.5.c3d1", &[]);
     assert_eq!((status, &problem["code"]), (409, &json!("epoch-changed")));
-    assert_eq!(curl(&bell, "none", "/v1/notices", &[]).0, 401);
+    assert_eq!(curl(&node, "none", "/v1/notices", &[]).0, 401);
 }

@@ -11,7 +11,7 @@ use orderbell_lab::{Process, patience};
 use serde_json::json;
 use tokio::task::block_in_place;
 
-use crate::chain::{Bell, event, now};
+use crate::chain::{Node, event, now};
 
 const NAMES: [&str; 6] = ["Nanjing Road", "People's Square", "West Lake", "Old Town", "Riverside", "人民广场"];
 const CITIES: [&str; 4] = ["Shanghai", "Hangzhou", "成都", "Shenzhen"];
@@ -32,7 +32,7 @@ struct Script {
 }
 
 /// A chain with names, and orders of yesterday and today.
-async fn a_chain() -> Bell {
+async fn a_chain() -> Node {
     let temp = tempfile::tempdir().unwrap();
     let (dir, config, stores) =
         (temp.path().join("data"), temp.path().join("orderbell.toml"), temp.path().join("stores.csv"));
@@ -41,8 +41,8 @@ async fn a_chain() -> Bell {
     std::fs::write(&stores, format!("id,name,city\n{rows}")).unwrap();
     let text = crate::wall::config().replace("Noon & Co", "Golden Bowl 金碗");
     std::fs::write(&config, format!("{text}stores = \"{}\"\n", stores.display())).unwrap();
-    let mut bell = Bell::with(temp, dir, vec!["--config".to_owned(), config.to_str().unwrap().to_owned()]);
-    bell.stays_at_one_address();
+    let mut node = Node::with(temp, dir, vec!["--config".to_owned(), config.to_str().unwrap().to_owned()]);
+    node.stays_at_one_address();
     let mut dice = orderbell_lab::Dice(3);
     let day = 24 * 60;
     for began in [day + 12 * 60, 12 * 60] {
@@ -60,24 +60,24 @@ async fn a_chain() -> Bell {
                 events.push(event("order.paid", &order, json!({"store": store, "amount": amount, "time": at})));
                 if began - minute < 60 {
                     let later = |s: i64| at + s * 1000;
-                    events.push(event("order.accepted", &order, json!({"code": "A1", "time": later(45)})));
+                    events.push(event("order.accepted", &order, json!({"pickup_code": "A1", "time": later(45)})));
                     events.push(event("order.ready", &order, json!({"time": later(400)})));
                     events.push(event("order.picked_up", &order, json!({"time": later(700)})));
                 }
             }
         }
-        bell.happens(&events).await;
+        node.happens(&events).await;
     }
-    bell
+    node
 }
 
 impl Script {
-    fn starts(name: &str, bell: &Bell) -> Self {
-        Self::starts_at(bell.public, name, bell)
+    fn starts(name: &str, node: &Node) -> Self {
+        Self::starts_at(node.public, name, node)
     }
 
     /// Looks at the pages of this listener.
-    fn starts_at(listener: SocketAddr, name: &str, bell: &Bell) -> Self {
+    fn starts_at(listener: SocketAddr, name: &str, node: &Node) -> Self {
         let fetched = root().join(".cache/pages");
         assert!(fetched.exists(), "{} is not there: tests/run.sh fetches it", fetched.display());
         let shots = root().join("target/screenshots");
@@ -86,9 +86,9 @@ impl Script {
             .current_dir(fetched)
             .args([root().join("tests/pages").join(name).to_str().unwrap(), &format!("http://{listener}")])
             .arg(shots)
-            .env("PUBLIC", format!("http://{}", bell.public))
-            .env("PRODUCER_TOKEN", bell.token("producer", "p"))
-            .env("WALL_TOKEN", bell.token("wall", "lobby"))
+            .env("PUBLIC", format!("http://{}", node.public))
+            .env("PRODUCER_TOKEN", node.token("producer", "p"))
+            .env("WALL_TOKEN", node.token("wall", "lobby"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -116,13 +116,13 @@ impl Script {
 }
 
 /// The server under the page goes away, and comes back.
-fn stops_and_starts(mut script: Script, bell: &mut Bell) {
+fn stops_and_starts(mut script: Script, node: &mut Node) {
     block_in_place(|| {
         script.asks("stop the server");
-        bell.process.kill();
+        node.process.kill();
         script.done();
         script.asks("start the server");
-        bell.restart();
+        node.restart();
         script.done();
         script.ends_well();
     });
@@ -130,31 +130,31 @@ fn stops_and_starts(mut script: Script, bell: &mut Bell) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wall_is_fit_to_be_hung_up() {
-    let mut bell = a_chain().await;
-    let script = Script::starts("wall.js", &bell);
-    stops_and_starts(script, &mut bell);
+    let mut node = a_chain().await;
+    let script = Script::starts("wall.js", &node);
+    stops_and_starts(script, &mut node);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_goes_from_a_phone_to_a_till_and_its_code_back() {
-    let mut bell = Bell::configured("[sessions]\nheartbeat_ms = 1000\n");
-    bell.args.push("--try".into());
-    bell.stays_at_one_address();
-    let script = Script::starts("trial.js", &bell);
-    stops_and_starts(script, &mut bell);
+    let mut node = Node::configured("[sessions]\nheartbeat_interval = \"1s\"\n");
+    node.args.push("--playground".into());
+    node.stays_at_one_address();
+    let script = Script::starts("trial.js", &node);
+    stops_and_starts(script, &mut node);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_console_says_what_hurts() {
-    let mut bell = a_chain().await;
+    let mut node = a_chain().await;
     // Paid a second time, at another store: refused, and somebody has to look at it.
-    bell.pays("waits", "7").await;
+    node.pays("waits", "7").await;
     for store in ["8", "9", "10"] {
-        bell.pays("waits", store).await;
+        node.pays("waits", store).await;
     }
     // A till that takes what is sent and acknowledges nothing.
-    let deaf = bell.till("7", "till-7").await;
-    let script = Script::starts_at(bell.admin, "console.js", &bell);
-    stops_and_starts(script, &mut bell);
+    let deaf = node.till("7", "till-7").await;
+    let script = Script::starts_at(node.admin, "console.js", &node);
+    stops_and_starts(script, &mut node);
     drop(deaf);
 }

@@ -6,10 +6,10 @@ use orderbell_protocol::NoticeKind::{NewOrder, PickupCode};
 use orderbell_protocol::Position;
 use serde_json::{Value, json};
 
-use crate::chain::{Bell, Till, accepted, event, now, until};
+use crate::chain::{Node, Till, accepted, event, now, until};
 
 scenarios! {
-    with "mailbox_rows_max = 20";
+    with "max_mailbox_rows = 20";
     a_new_device_takes_the_open_orders_and_goes_on,
     each_viewer_sees_its_part_and_nobody_elses,
     the_story_of_an_order_says_what_became_of_each_notice_on_each_device,
@@ -17,16 +17,17 @@ scenarios! {
     many_open_orders_come_in_pages,
     a_position_below_what_is_kept_leads_to_the_open_orders,
     what_opens_and_ends_at_once_is_not_open,
+    a_position_that_the_server_never_gave_out_leads_to_the_open_orders,
 }
 
-async fn ask(bell: &Bell, role: &str, id: &str, path: &str) -> (u16, Value) {
-    let answer = bell.http.ask(path, &bell.token(role, id)).await.unwrap();
+async fn ask(node: &Node, role: &str, id: &str, path: &str) -> (u16, Value) {
+    let answer = node.http.ask(path, &node.token(role, id)).await.unwrap();
     (answer.status, answer.json())
 }
 
 /// A recipient's open orders by id and stage, and where to go on.
-async fn open(bell: &Bell, role: &str, id: &str) -> (Vec<(String, String)>, Position) {
-    let (status, answer) = ask(bell, role, id, "/v1/orders?open=1").await;
+async fn open(node: &Node, role: &str, id: &str) -> (Vec<(String, String)>, Position) {
+    let (status, answer) = ask(node, role, id, "/v1/orders?open=1").await;
     assert_eq!(status, 200, "{answer}");
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let orders = answer["orders"].as_array().unwrap().iter();
@@ -38,54 +39,54 @@ fn stages(stages: &[(&str, &str)]) -> Vec<(String, String)> {
     stages.iter().map(|(order, stage)| ((*order).to_owned(), (*stage).to_owned())).collect()
 }
 
-async fn a_new_device_takes_the_open_orders_and_goes_on(bell: Bell) {
-    let mut till = bell.till("1", "a").await;
+async fn a_new_device_takes_the_open_orders_and_goes_on(node: Node) {
+    let mut till = node.till("1", "a").await;
     for order in ["o1", "o2", "o3"] {
-        bell.pays(order, "1").await;
+        node.pays(order, "1").await;
         till.hears(NewOrder, order).await;
     }
     till.accepts("o2", "A17").await;
     till.notice().await;
-    bell.event("order.cancelled", "o3", json!({})).await;
+    node.event("order.cancelled", "o3", json!({})).await;
     till.notice().await;
-    let (orders, position) = open(&bell, "store", "1").await;
+    let (orders, position) = open(&node, "store", "1").await;
     assert_eq!(orders, stages(&[("o1", "paid"), ("o2", "accepted")]));
-    let mut new = bell.till_from("1", "new", Some(position)).await;
+    let mut new = node.till_from("1", "new", Some(position)).await;
     assert_eq!(new.position, position);
-    bell.pays("o4", "1").await;
+    node.pays("o4", "1").await;
     // Nothing of what was, and nothing is missing: what it hears first follows that position.
     assert_eq!(new.hears(NewOrder, "o4").await.after, position);
     let picked = ["o1", "o2", "o4"].map(|order| event("order.picked_up", order, json!({})));
-    bell.happens(&picked).await;
-    until("nothing is open", async || open(&bell, "store", "1").await.0.is_empty()).await;
+    node.happens(&picked).await;
+    until("nothing is open", async || open(&node, "store", "1").await.0.is_empty()).await;
 }
 
-async fn each_viewer_sees_its_part_and_nobody_elses(bell: Bell) {
-    let mut till = bell.till("1", "a").await;
-    let mut phone = bell.phone("of-o1").await;
-    bell.pays("o1", "1").await;
+async fn each_viewer_sees_its_part_and_nobody_elses(node: Node) {
+    let mut till = node.till("1", "a").await;
+    let mut phone = node.phone("of-o1").await;
+    node.pays("o1", "1").await;
     let new = till.hears(NewOrder, "o1").await;
     till.says(accepted("o1", "A17")).await;
     phone.hears(PickupCode, "o1").await;
-    let (_, order) = ask(&bell, "store", "1", "/v1/orders/o1").await;
-    assert_eq!((&order["stage"], &order["open"]), (&json!("accepted"), &json!(true)));
+    let (_, order) = ask(&node, "store", "1", "/v1/orders/o1").await;
+    assert_eq!((&order["stage"], &order["active"]), (&json!("accepted"), &json!(true)));
     assert_eq!(order["notice"], json!(new.notice.id), "by which a later cancel is understood");
-    assert_eq!(order["body"], json!({"amount": 1250, "device": "a", "code": "A17"}), "nothing about the customer");
-    let (_, order) = ask(&bell, "customer", "of-o1", "/v1/orders/o1").await;
-    assert_eq!(order["body"], json!({"store": "1", "code": "A17"}));
-    let listed = ask(&bell, "customer", "of-o1", "/v1/orders?open=1").await.1;
+    assert_eq!(order["body"], json!({"amount": 1250, "device": "a", "pickup_code": "A17"}), "nothing about the customer");
+    let (_, order) = ask(&node, "customer", "of-o1", "/v1/orders/o1").await;
+    assert_eq!(order["body"], json!({"store": "1", "pickup_code": "A17"}));
+    let listed = ask(&node, "customer", "of-o1", "/v1/orders?open=1").await.1;
     let mut order = order;
     order.as_object_mut().unwrap().remove("timeline");
     assert_eq!(listed["orders"], json!([order]), "the list says the same");
     for (role, id) in [("store", "2"), ("customer", "of-o2"), ("customer", "1"), ("producer", "p")] {
-        let (status, problem) = ask(&bell, role, id, "/v1/orders/o1").await;
+        let (status, problem) = ask(&node, role, id, "/v1/orders/o1").await;
         assert_eq!((status, &problem["code"]), (404, &json!("not-found")), "{role} {id}");
-        let missing = ask(&bell, role, id, "/v1/orders/o9").await;
+        let missing = ask(&node, role, id, "/v1/orders/o9").await;
         assert_eq!(missing, (404, problem), "foreign and missing look the same");
     }
-    assert_eq!(open(&bell, "store", "2").await.0, []);
-    assert_eq!(ask(&bell, "store", "1", "/v1/orders").await.0, 422);
-    assert_eq!(ask(&bell, "store", "1", "/v1/orders?open=1&from=%00").await.0, 422);
+    assert_eq!(open(&node, "store", "2").await.0, []);
+    assert_eq!(ask(&node, "store", "1", "/v1/orders").await.0, 422);
+    assert_eq!(ask(&node, "store", "1", "/v1/orders?open=1&from=%00").await.0, 422);
 }
 
 /// Steps of a story about one kind of notice, in time: word, device, attempt.
@@ -102,19 +103,19 @@ fn steps(order: &Value, kind: &str) -> Vec<String> {
         .collect()
 }
 
-async fn the_story_of_an_order_says_what_became_of_each_notice_on_each_device(bell: Bell) {
-    let mut till = bell.till("1", "a").await;
-    let mut phone = bell.phone("of-o1").await;
+async fn the_story_of_an_order_says_what_became_of_each_notice_on_each_device(node: Node) {
+    let mut till = node.till("1", "a").await;
+    let mut phone = node.phone("of-o1").await;
     let before = now();
-    bell.pays("o1", "1").await;
+    node.pays("o1", "1").await;
     let new = till.hears(NewOrder, "o1").await;
     till.shows(new.position).await;
-    let polled = bell.polls("1", "b", None, 0).await;
-    bell.polls("1", "b", Some(polled.position), 0).await;
+    let polled = node.polls("1", "b", None, 0).await;
+    node.polls("1", "b", Some(polled.position), 0).await;
     till.says(accepted("o1", "A17")).await;
     phone.hears(PickupCode, "o1").await;
-    let story = async || ask(&bell, "store", "1", "/v1/orders/o1").await.1;
-    let rang = ["stored", "sent a 1", "received a", "shown a", "sent b 1", "received b"];
+    let story = async || ask(&node, "store", "1", "/v1/orders/o1").await.1;
+    let rang = ["persisted", "sent a 1", "acked a", "displayed a", "sent b 1", "acked b"];
     until("all of it is told", async || {
         let mut told = steps(&story().await, "new_order");
         // Two devices at once: between them there is no order.
@@ -124,44 +125,44 @@ async fn the_story_of_an_order_says_what_became_of_each_notice_on_each_device(be
         told == rang
     })
     .await;
-    assert_eq!(steps(&story().await, "order.paid"), ["happened", "read", "decided"]);
-    assert_eq!(steps(&story().await, "order.accepted"), ["happened a", "read", "decided"]);
+    assert_eq!(steps(&story().await, "order.paid"), ["occurred", "consumed", "applied"]);
+    assert_eq!(steps(&story().await, "order.accepted"), ["occurred a", "consumed", "applied"]);
     let first = story().await["timeline"][0]["at"].as_i64().unwrap();
     assert!(first >= before.0 - 1_000 && first <= now().0, "times of the wall clock: {first}");
-    let seen = ask(&bell, "customer", "of-o1", "/v1/orders/o1").await.1;
-    assert!(steps(&seen, "pickup_code").starts_with(&["stored".into(), "sent phone 1".into()]), "{seen}");
-    assert_eq!(steps(&seen, "order.accepted"), ["happened", "read", "decided"], "no device of the store");
+    let seen = ask(&node, "customer", "of-o1", "/v1/orders/o1").await.1;
+    assert!(steps(&seen, "pickup_code").starts_with(&["persisted".into(), "sent phone 1".into()]), "{seen}");
+    assert_eq!(steps(&seen, "order.accepted"), ["occurred", "consumed", "applied"], "no device of the store");
     assert_eq!(steps(&seen, "new_order"), [""; 0], "nobody sees what became of another's notices");
 }
 
 /// A stop writes what waits; a kill -9 would cost the last half second of it.
-async fn a_story_outlives_the_process(mut bell: Bell) {
-    let mut till = bell.till("1", "a").await;
-    bell.pays("o1", "1").await;
+async fn a_story_outlives_the_process(mut node: Node) {
+    let mut till = node.till("1", "a").await;
+    node.pays("o1", "1").await;
     till.hears(NewOrder, "o1").await;
-    let story = async |bell: &Bell| steps(&ask(bell, "store", "1", "/v1/orders/o1").await.1, "new_order");
-    let whole = ["stored", "sent a 1", "received a"];
-    until("it is told", async || story(&bell).await == whole).await;
-    bell.process.signal("TERM");
-    let mut bell = tokio::task::spawn_blocking(move || {
-        bell.process.ends();
-        bell
+    let story = async |node: &Node| steps(&ask(node, "store", "1", "/v1/orders/o1").await.1, "new_order");
+    let whole = ["persisted", "sent a 1", "acked a"];
+    until("it is told", async || story(&node).await == whole).await;
+    node.process.signal("TERM");
+    let mut node = tokio::task::spawn_blocking(move || {
+        node.process.ends();
+        node
     })
     .await
     .unwrap();
-    bell.restart();
-    assert_eq!(story(&bell).await, whole);
+    node.restart();
+    assert_eq!(story(&node).await, whole);
 }
 
-async fn many_open_orders_come_in_pages(bell: Bell) {
+async fn many_open_orders_come_in_pages(node: Node) {
     const ORDERS: usize = 450;
     let names: BTreeSet<String> = (0..ORDERS).map(|n| format!("o{n}")).collect();
     let paid: Vec<_> = names.iter().map(|order| event("order.paid", order, json!({"store": "1"}))).collect();
-    bell.happens(&paid).await;
-    until("all are there", async || bell.polls("1", "counter", None, 0).await.head.seq >= ORDERS as u64).await;
+    node.happens(&paid).await;
+    until("all are there", async || node.polls("1", "counter", None, 0).await.head.seq >= ORDERS as u64).await;
     let (mut path, mut seen, mut position) = (String::from("/v1/orders?open=1"), BTreeSet::new(), None);
     loop {
-        let (_, page) = ask(&bell, "store", "1", &path).await;
+        let (_, page) = ask(&node, "store", "1", &path).await;
         for order in page["orders"].as_array().unwrap() {
             assert!(seen.insert(order["order"].as_str().unwrap().to_owned()), "twice");
         }
@@ -171,45 +172,63 @@ async fn many_open_orders_come_in_pages(bell: Bell) {
         path = format!("/v1/orders?open=1&from={next}");
     }
     assert_eq!(seen, names);
-    let mut till = bell.till_from("1", "a", position).await;
-    bell.pays("after", "1").await;
+    let mut till = node.till_from("1", "a", position).await;
+    node.pays("after", "1").await;
     till.hears(NewOrder, "after").await;
 }
 
-async fn a_position_below_what_is_kept_leads_to_the_open_orders(bell: Bell) {
-    bell.pays("first", "1").await;
-    let mut till = bell.till("1", "a").await;
+async fn a_position_below_what_is_kept_leads_to_the_open_orders(node: Node) {
+    node.pays("first", "1").await;
+    let mut till = node.till("1", "a").await;
     let old = till.hears(NewOrder, "first").await.position;
     drop(till);
     // Away for so long that more came and went than a mailbox keeps.
     for n in 0..40 {
         let order = format!("o{n}");
         let life = ["order.paid", "order.picked_up"].map(|kind| event(kind, &order, json!({"store": "1"})));
-        bell.happens(&life).await;
+        node.happens(&life).await;
     }
-    bell.event("order.picked_up", "first", json!({})).await;
-    bell.pays("last", "1").await;
-    let token = bell.token("store", "1");
-    let poll = async || bell.http.ask(&format!("/v1/notices?device=a&after={old}"), &token).await.unwrap();
+    node.event("order.picked_up", "first", json!({})).await;
+    node.pays("last", "1").await;
+    let token = node.token("store", "1");
+    let poll = async || node.http.ask(&format!("/v1/notices?device=a&after={old}"), &token).await.unwrap();
     until("its position is too old", async || poll().await.status == 410).await;
-    let mut refused = orderbell::client::Socket::hello(bell.public, &token, "a", Some(old)).await.unwrap();
+    let mut refused = orderbell::client::Socket::hello(node.public, &token, "a", Some(old)).await.unwrap();
     let Ok(orderbell::client::Heard::Closed(Some((code, why)))) = refused.next().await else { panic!("another end") };
-    assert_eq!((code, why.as_str()), (4200, "resync;continuity-lost"));
-    let (orders, position) = open(&bell, "store", "1").await;
+    assert_eq!((code, why.as_str()), (4200, "resync;position-expired"));
+    let (orders, position) = open(&node, "store", "1").await;
     assert_eq!(orders, stages(&[("last", "paid")]));
-    let mut till = Till::connect(bell.public, &token, "a", Some(position)).await;
-    bell.pays("next", "1").await;
+    let mut till = Till::connect(node.public, &token, "a", Some(position)).await;
+    node.pays("next", "1").await;
     till.hears(NewOrder, "next").await;
 }
 
-async fn what_opens_and_ends_at_once_is_not_open(bell: Bell) {
+/// Right epoch, wrong check bits; right epoch, beyond the head; neither costs the mailbox its epoch.
+async fn a_position_that_the_server_never_gave_out_leads_to_the_open_orders(node: Node) {
+    node.pays("o1", "1").await;
+    let mut till = node.till("1", "a").await;
+    let good = till.hears(NewOrder, "o1").await.position;
+    let token = node.token("store", "1");
+    for bad in [Position { check: good.check ^ 1, ..good }, Position { seq: good.seq + 1_000, ..good }] {
+        let answer = node.http.ask(&format!("/v1/notices?device=a&after={bad}"), &token).await.unwrap();
+        assert_eq!((answer.status, answer.json()["code"].clone()), (409, json!("epoch-changed")), "{bad}");
+        let mut refused = orderbell::client::Socket::hello(node.public, &token, "b", Some(bad)).await.unwrap();
+        let Ok(orderbell::client::Heard::Closed(Some((code, why)))) = refused.next().await else { panic!("{bad}") };
+        assert_eq!((code, why.as_str()), (4200, "resync;epoch-changed"), "{bad}");
+    }
+    let mut till = node.till_from("1", "a", Some(good)).await;
+    node.pays("o2", "1").await;
+    assert_eq!(till.hears(NewOrder, "o2").await.position.epoch, good.epoch);
+}
+
+async fn what_opens_and_ends_at_once_is_not_open(node: Node) {
     let life = ["order.paid", "order.cancelled"].map(|kind| event(kind, "o1", json!({"store": "1", "customer": "c"})));
-    bell.happens(&life).await;
-    bell.pays("o2", "1").await;
-    let mut till = bell.till("1", "a").await;
+    node.happens(&life).await;
+    node.pays("o2", "1").await;
+    let mut till = node.till("1", "a").await;
     while till.notice().await.notice.order != "o2" {}
-    let ended = async || bell.metric("orderbell_events_total{type=\"order.cancelled\",verdict=\"moved\"}").await;
+    let ended = async || node.metric("orderbell_events_total{type=\"order.cancelled\",result=\"moved\"}").await;
     until("the other is over", async || ended().await == 1).await;
-    until("only the other is open", async || open(&bell, "store", "1").await.0 == stages(&[("o2", "paid")])).await;
-    assert_eq!(open(&bell, "customer", "c").await.0, []);
+    until("only the other is open", async || open(&node, "store", "1").await.0 == stages(&[("o2", "paid")])).await;
+    assert_eq!(open(&node, "customer", "c").await.0, []);
 }

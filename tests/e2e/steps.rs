@@ -16,7 +16,7 @@ use orderbell_protocol::frame::NoticeFrame;
 use orderbell_protocol::{NoticeKind, Position};
 use tokio::sync::mpsc;
 
-use crate::chain::{Bell, accepted, event, until};
+use crate::chain::{Node, accepted, event, until};
 
 const ORDERS: usize = 12;
 
@@ -74,24 +74,24 @@ fn names() -> BTreeSet<String> {
 }
 
 /// Pays an order until that is durable, whatever happens to the server meanwhile.
-async fn pays(bell: &Bell, order: String) {
+async fn pays(node: &Node, order: String) {
     let paid = event("order.paid", &order, serde_json::json!({"store": "1", "customer": "c1"}));
-    if bell.topic.is_some() {
-        return bell.happens(&[paid]).await;
+    if node.topic.is_some() {
+        return node.happens(&[paid]).await;
     }
     until("it is posted", async || {
-        let token = bell.token("producer", "me");
-        let posted = bell.http.send("POST", "/v1/events", &token, "application/json", paid.to_string()).await;
+        let token = node.token("producer", "me");
+        let posted = node.http.send("POST", "/v1/events", &token, "application/json", paid.to_string()).await;
         posted.is_ok_and(|answer| answer.status == 200)
     })
     .await;
 }
 
 /// All notices of the mailbox as a fresh device polls them.
-async fn polled(bell: &Bell) -> Vec<(String, NoticeKind, Position, String)> {
+async fn polled(node: &Node) -> Vec<(String, NoticeKind, Position, String)> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
-        let page = bell.polls("1", "checker", after, 0).await;
+        let page = node.polls("1", "checker", after, 0).await;
         let told =
             page.notices.iter().map(|n| (n.notice.id.clone(), n.notice.kind, n.position, n.notice.order.clone()));
         all.extend(told);
@@ -102,35 +102,35 @@ async fn polled(bell: &Bell) -> Vec<(String, NoticeKind, Position, String)> {
     }
 }
 
-async fn dies_at(mut bell: Bell, step: &str, nth: usize) {
-    bell.die_at = format!("{step}@{nth}");
-    bell.stays_at_one_address();
+async fn dies_at(mut node: Node, step: &str, nth: usize) {
+    node.die_at = format!("{step}@{nth}");
+    node.stays_at_one_address();
     let known = Arc::new(Mutex::new(Known::default()));
     let (say, said) = mpsc::channel(256);
     let quick = Duration::from_millis(50);
     let pace = Pace { retry_min: quick, retry_max: quick * 4, poll_min: quick, ..Pace::default() };
-    let device = Device::new(bell.public, &bell.token("store", "1"), "a", Saved::default(), pace, 1);
+    let device = Device::new(node.public, &node.token("store", "1"), "a", Saved::default(), pace, 1);
     let mut app = Till { known: known.clone(), say };
     let till = tokio::spawn(async move { device.run(&mut app, said).await });
     // The server is started again by somebody who watches it, without the fault.
-    let watched = async |bell: &mut Bell| {
+    let watched = async |node: &mut Node| {
         let mut process =
-            std::mem::replace(&mut bell.process, orderbell_lab::Process::start("true".as_ref(), &[], &[]));
+            std::mem::replace(&mut node.process, orderbell_lab::Process::start("true".as_ref(), &[], &[]));
         let ended = tokio::task::spawn_blocking(move || process.ends()).await.unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9), "it did not die at {step}");
-        bell.die_at.clear();
-        bell.restart();
+        node.die_at.clear();
+        node.restart();
     };
     for n in 0..ORDERS {
         // Somebody watches over the server while it is paid: the same event, as often as it takes.
-        while tokio::time::timeout(Duration::from_secs(1), pays(&bell, format!("o{n}"))).await.is_err() {
-            if bell.process.is_gone() {
-                watched(&mut bell).await;
+        while tokio::time::timeout(Duration::from_secs(1), pays(&node, format!("o{n}"))).await.is_err() {
+            if node.process.is_gone() {
+                watched(&mut node).await;
             }
         }
     }
-    if !bell.die_at.is_empty() {
-        watched(&mut bell).await;
+    if !node.die_at.is_empty() {
+        watched(&mut node).await;
     }
     let taken = |known: &Known| -> BTreeSet<String> {
         known.notices.iter().filter(|n| n.notice.kind == Taken).map(|n| n.notice.order.clone()).collect()
@@ -146,7 +146,7 @@ async fn dies_at(mut bell: Bell, step: &str, nth: usize) {
     let rang: BTreeSet<String> =
         known.notices.iter().filter(|n| n.notice.kind == NewOrder).map(|n| n.notice.order.clone()).collect();
     assert_eq!(rang.union(&known.open).cloned().collect::<BTreeSet<_>>(), names(), "an order did not ring");
-    let mailbox = polled(&bell).await;
+    let mailbox = polled(&node).await;
     let kept: BTreeSet<String> =
         mailbox.iter().filter(|(_, kind, ..)| *kind == NewOrder).map(|(.., order)| order.clone()).collect();
     assert_eq!(kept, names(), "a notice is gone from the mailbox");
@@ -159,7 +159,7 @@ async fn dies_at(mut bell: Bell, step: &str, nth: usize) {
         assert_eq!(ids.get(&heard.notice.id), Some(&at), "a notice that was heard is gone, or has another position");
         assert_eq!(positions.get(&at).copied(), Some(&heard.notice.id), "a position that was heard has another notice");
     }
-    if let Some(topic) = &bell.topic {
+    if let Some(topic) = &node.topic {
         let emitted = topic.values(&format!("{}.events", topic.name)).await;
         let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for event in emitted.iter().filter(|event| event["type"] == "order.accepted") {
@@ -172,10 +172,10 @@ async fn dies_at(mut bell: Bell, step: &str, nth: usize) {
 }
 
 macro_rules! steps {
-    ($bell:expr; $($name:ident $step:literal $nth:literal),* $(,)?) => {
+    ($node:expr; $($name:ident $step:literal $nth:literal),* $(,)?) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
-            super::dies_at($bell, $step, $nth).await;
+            super::dies_at($node, $step, $nth).await;
         })*
     };
 }
@@ -183,7 +183,7 @@ macro_rules! steps {
 /// How often a step is reached at least, however slow the machine: turns and events are one for each order, posts are waited for one by one;
 /// what else may be done for many at once.
 mod embedded {
-    steps! { crate::chain::Bell::embedded();
+    steps! { crate::chain::Node::embedded();
         before_applying "read" 4,
         before_the_commit "applied" 4,
         before_the_batch "batch" 7,
@@ -197,7 +197,7 @@ mod embedded {
 }
 
 mod on_kafka {
-    steps! { crate::kafka::bell().await;
+    steps! { crate::kafka::node().await;
         before_applying "read" 4,
         before_the_commit "applied" 4,
         before_the_batch "batch" 2,

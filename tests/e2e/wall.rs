@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_util::sync::CancellationToken;
 
-use crate::chain::{Bell, event, now, soon, until};
+use crate::chain::{Node, event, now, soon, until};
 
 scenarios! { with crate::wall::config();
     the_wall_shows_what_happened_and_nothing_of_load_tests,
@@ -35,8 +35,8 @@ pub(crate) fn config() -> &'static str {
     Box::leak(zone.replace("+0\"", "\"").into_boxed_str())
 }
 
-pub(crate) async fn look(bell: &Bell) -> Wall {
-    let answer = bell.http.ask("/v1/wall", &bell.token("wall", "lobby")).await.unwrap();
+pub(crate) async fn look(node: &Node) -> Wall {
+    let answer = node.http.ask("/v1/wall", &node.token("wall", "lobby")).await.unwrap();
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     serde_json::from_slice(&answer.body).unwrap()
 }
@@ -70,17 +70,17 @@ impl Events {
     }
 }
 
-async fn the_wall_shows_what_happened_and_nothing_of_load_tests(bell: Bell) {
-    let mut events = Events::open(bell.public, &bell.token("wall", "lobby"), "").await;
+async fn the_wall_shows_what_happened_and_nothing_of_load_tests(node: Node) {
+    let mut events = Events::open(node.public, &node.token("wall", "lobby"), "").await;
     let first = events.next().await.unwrap();
     assert_eq!((first.kind, first.chain.as_str(), first.today), (WallKind::Snapshot, "Noon & Co", WallSums::default()));
     assert!(first.curves.is_some());
 
     let at = |after_s: i64| now().0 - 300_000 + after_s * 1000;
-    bell.happens(&[
+    node.happens(&[
         event("order.created", "o1", json!({"store": "7", "amount": 900, "time": at(0)})),
         event("order.paid", "o1", json!({"store": "7", "amount": 850, "time": at(20)})),
-        event("order.accepted", "o1", json!({"code": "A1", "time": at(40)})),
+        event("order.accepted", "o1", json!({"pickup_code": "A1", "time": at(40)})),
         event("order.paid", "o2", json!({"store": "8", "amount": 100, "time": at(50)})),
         event("order.cancelled", "o2", json!({"time": at(60)})),
         event("order.refunded", "o2", json!({"amount": 40, "time": at(70)})),
@@ -97,25 +97,29 @@ async fn the_wall_shows_what_happened_and_nothing_of_load_tests(bell: Bell) {
         refunded_amount: 40,
         ..WallSums::default()
     };
-    until("the wall shows it", async || look(&bell).await.today == wanted).await;
-    let wall = look(&bell).await;
+    until("the wall shows it", async || look(&node).await.today == wanted).await;
+    let wall = look(&node).await;
     let stores: Vec<_> = wall.stores.iter().map(|store| (store.id.as_str(), store.last_hour)).collect();
     assert_eq!(stores, [("7", 1), ("8", 1)]);
     let accepted = &wall.funnel.stages[2];
     assert_eq!((accepted.stage.as_str(), accepted.orders), ("accepted", 1));
     assert!((16_000..24_000).contains(&accepted.median_ms.unwrap()), "twenty seconds, to a fifth: {accepted:?}");
+    let mut before = None::<UnixMs>;
     loop {
         let next = events.next().await.unwrap();
         assert!(next.kind == WallKind::Now && next.curves.is_none());
+        let apart_ms = before.map_or(i64::MAX, |before| next.at.0 - before.0);
+        assert!(apart_ms >= 200, "more than four documents a second: {apart_ms} ms apart");
+        before = Some(next.at);
         if next.today == wanted {
             break;
         }
     }
     // A socket is told the same; one that asks for less is told less often.
-    let mut request = format!("ws://{}/v1/wall?every_ms=1000", bell.public).into_client_request().unwrap();
+    let mut request = format!("ws://{}/v1/wall?every_ms=1000", node.public).into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", WALL_SUBPROTOCOL.parse().unwrap());
     let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
-    let hello = json!({"type": "hello", "token": bell.token("wall", "lobby")});
+    let hello = json!({"type": "hello", "token": node.token("wall", "lobby")});
     socket.send(Message::text(hello.to_string())).await.unwrap();
     let mut told = Vec::new();
     while told.len() < 3 {
@@ -127,22 +131,22 @@ async fn the_wall_shows_what_happened_and_nothing_of_load_tests(bell: Bell) {
     }
     assert_eq!((told[0].0, told[1].0), (WallKind::Snapshot, WallKind::Now));
     assert!(told[2].1.0 - told[1].1.0 >= 700, "at its own pace: {told:?}");
-    may_look(&bell).await;
+    may_look(&node).await;
 }
 
 /// Tokens for something else see nothing, and nobody sees anything without one.
-async fn may_look(bell: &Bell) {
+async fn may_look(node: &Node) {
     for (role, status) in [("store", 404), ("customer", 404), ("producer", 404)] {
-        assert_eq!(bell.http.ask("/v1/wall", &bell.token(role, "7")).await.unwrap().status, status);
+        assert_eq!(node.http.ask("/v1/wall", &node.token(role, "7")).await.unwrap().status, status);
     }
-    assert_eq!(bell.http.ask("/v1/wall", "garbage").await.unwrap().status, 401);
+    assert_eq!(node.http.ask("/v1/wall", "garbage").await.unwrap().status, 401);
     for path in ["/v1/notices", "/v1/orders?open=1"] {
-        assert_eq!(bell.http.ask(path, &bell.token("wall", "lobby")).await.unwrap().status, 404, "a wall reads {path}");
+        assert_eq!(node.http.ask(path, &node.token("wall", "lobby")).await.unwrap().status, 404, "a wall reads {path}");
     }
-    let mut request = format!("ws://{}/v1/wall", bell.public).into_client_request().unwrap();
+    let mut request = format!("ws://{}/v1/wall", node.public).into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", WALL_SUBPROTOCOL.parse().unwrap());
     let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
-    let hello = json!({"type": "hello", "token": bell.token("store", "7")});
+    let hello = json!({"type": "hello", "token": node.token("store", "7")});
     socket.send(Message::text(hello.to_string())).await.unwrap();
     let heard = soon("a close", socket.next()).await.unwrap().unwrap();
     let Message::Close(Some(close)) = heard else { panic!("instead of a close: {heard:?}") };
@@ -188,7 +192,7 @@ fn life(n: u64, dice: &mut Dice, sums: &mut WallSums) -> Vec<Value> {
             sums.refunded_amount += 42;
         }
         _ => {
-            events.push(event("order.accepted", json!({"code": "A1"})));
+            events.push(event("order.accepted", json!({"pickup_code": "A1"})));
             events.push(event("order.ready", json!({})));
             events.push(event("order.picked_up", json!({})));
             sums.accepted += 1;
@@ -293,15 +297,15 @@ impl Producer {
     }
 }
 
-async fn killed_thirty_times_the_numbers_are_those_of_the_log(mut bell: Bell) {
-    let (server, _) = watch::channel(bell.public);
+async fn killed_thirty_times_the_numbers_are_those_of_the_log(mut node: Node) {
+    let (server, _) = watch::channel(node.public);
     let (produced, looked) = (CancellationToken::new(), CancellationToken::new());
-    let watching = tokio::spawn(watcher(server.subscribe(), bell.token("wall", "lobby"), looked.clone()));
+    let watching = tokio::spawn(watcher(server.subscribe(), node.token("wall", "lobby"), looked.clone()));
     let producer = Producer {
         server: server.subscribe(),
-        token: bell.token("producer", "p"),
+        token: node.token("producer", "p"),
         #[cfg(feature = "real-kafka")]
-        topic: bell.topic.take(),
+        topic: node.topic.take(),
     };
     let happening = tokio::spawn(producer.produces(produced.clone()));
     let mut dice = Dice(2_027);
@@ -309,29 +313,29 @@ async fn killed_thirty_times_the_numbers_are_those_of_the_log(mut bell: Bell) {
         // Frontiers are saved once a second: some kills come behind one, most make what was done be done again.
         let behind_a_save = if kill % 6 == 5 { 1_000 } else { 0 };
         tokio::time::sleep(Duration::from_millis(behind_a_save + 20 + dice.below(250))).await;
-        bell.restart();
-        server.send_replace(bell.public);
+        node.restart();
+        server.send_replace(node.public);
     }
     produced.cancel();
     let wanted = happening.await.unwrap();
     assert!(wanted.paid > 30, "too little happened: {wanted:?}");
     until("the log is read to its end", async || {
-        let wall = look(&bell).await;
+        let wall = look(&node).await;
         wall.today == wanted && wall.as_of.is_some_and(|as_of| as_of > UnixMs(wall.at.0 - 5_000))
     })
     .await;
     looked.cancel();
     assert!(watching.await.unwrap() > 30, "nobody looked");
-    bell.process.signal("TERM");
-    assert!(bell.process.ends().success());
-    reconciles(&bell);
+    node.process.signal("TERM");
+    assert!(node.process.ends().success());
+    reconciles(&node);
 }
 
 /// The log, counted a second time, gives the same numbers; in parts, too.
-fn reconciles(bell: &Bell) {
+fn reconciles(node: &Node) {
     for passes in ["1", "3"] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_orderbell"));
-        command.args(["reconcile", "--passes", passes, "--data-dir", bell.dir.to_str().unwrap()]).args(&bell.args);
+        command.args(["reconcile", "--passes", passes, "--data-dir", node.dir.to_str().unwrap()]).args(&node.args);
         let done = command.output().unwrap();
         let said = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         assert!(done.status.success() && said.contains(", 0 differences"), "{said}");
@@ -340,7 +344,7 @@ fn reconciles(bell: &Bell) {
     }
     // Whoever reads the amounts elsewhere counts otherwise, and that is found.
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_orderbell"));
-    command.args(["reconcile", "--data-dir", bell.dir.to_str().unwrap()]).args(&bell.args);
+    command.args(["reconcile", "--data-dir", node.dir.to_str().unwrap()]).args(&node.args);
     let done = command.env("ORDERBELL__MAPPING__AMOUNT", "/nowhere").output().unwrap();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert_eq!(done.status.code(), Some(5), "{said}");

@@ -1,61 +1,92 @@
 #!/usr/bin/env bash
-# Plants one fault after another and sees a test catch it. A patch says in its first lines which package and which test:
+# Plants one fault after another and sees the named test catch it. A patch says in its first lines how it is tested and what must catch it:
 #
 #   # package: orderbell-consumers
-#   # test: --test group            (arguments for cargo test)
+#   # test: --test group                      (arguments for cargo test)
+#   # caught-by: a_panic_is_retried           (part of the name of a test that must fail)
 #
-# or, where it is not Rust, how it is tested:
+# or, where it is not Rust:
 #
 #   # run: node --test protocol/js/test/
+#   # caught-by: the chain                    (part of a line of a failed test)
 #
-# A mutant that does not apply, does not build, or that no test catches, fails the run.
+# Each command runs once without a fault first: a test that fails anyway proves nothing. A fault that does not apply exactly (no fuzz), does not
+# build, that no test catches, or that another test than the named one catches, fails the run.
 #
-#   tests/mutants/run.sh --check     only sees that each still applies, in a second
+#   tests/mutants/run.sh --check        only sees that each still applies and says what catches it; takes a second
+#   tests/mutants/run.sh NAME...        only these
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
-tree=$root/.cache/mutants
+# Outside the tree that people search: a second copy would double every hit.
+tree=$root/target/mutants/tree
 rm -rf "$tree"; mkdir -p "$tree"
-git ls-files -z --cached --others --exclude-standard | tar --null -cf - -T - | tar -xf - -C "$tree"
+git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done \
+  | tar --null -cf - -T - | tar -xf - -C "$tree"
+
+field() { sed -n "s/^# $2: //p" "$1" | head -n 1; }
+apply() { patch --quiet --fuzz=0 --no-backup-if-mismatch -p1 "$@"; }
+
+patches=()
+if [ "${1-}" = --check ] || [ $# = 0 ]; then patches=("$root"/tests/mutants/*.patch); else
+  for name in "$@"; do patches+=("$root/tests/mutants/$name.patch"); done
+fi
 stale=0
-for patch in "$root"/tests/mutants/*.patch; do
-  patch --quiet --dry-run --directory "$tree" -p1 < "$patch" > /dev/null && continue
-  echo "mutant $(basename "$patch" .patch) no longer applies: the code it spoils has changed"; stale=$((stale + 1))
+for patch in "${patches[@]}"; do
+  if [ -z "$(field "$patch" caught-by)" ]; then echo "mutant $(basename "$patch" .patch) does not say what catches it"; stale=$((stale + 1)); fi
+  (cd "$tree" && apply --dry-run < "$patch" > /dev/null) && continue
+  echo "mutant $(basename "$patch" .patch) no longer applies: the code it changes has changed"; stale=$((stale + 1))
 done
 [ "$stale" = 0 ]
 if [ "${1-}" = --check ]; then exit; fi
-# What is built of other people's crates serves here, too; what is built of mutants stays apart.
-export CARGO_TARGET_DIR=$root/target/mutants ORDERBELL_KAFKA_LIBS=$root/.cache/kafka/libs
+
+# Dependencies that are built serve here, too; what is built of mutants stays apart.
+export CARGO_TARGET_DIR=$root/target/mutants/build ORDERBELL_KAFKA_LIBS=$root/.cache/kafka/libs
 rm -rf "$CARGO_TARGET_DIR"; mkdir -p "$CARGO_TARGET_DIR"
 [ ! -d "$root/target/debug" ] || cp -al "$root/target/debug" "$CARGO_TARGET_DIR/debug"
 cd "$tree"
 # A fault often shows as something that never comes.
 export ORDERBELL_PATIENCE_S=60
-caught=0 survived=0
-for patch in "$root"/tests/mutants/*.patch; do
-  name=$(basename "$patch" .patch)
-  package=$(sed -n 's/^# package: //p' "$patch" | head -n 1)
-  test=$(sed -n 's/^# test: //p' "$patch" | head -n 1)
-  run=$(sed -n 's/^# run: //p' "$patch" | head -n 1)
-  patch --quiet -p1 < "$patch"
-  if [ -n "$run" ]; then
-    if timeout 300 $run > "$tree/test.txt" 2>&1; then
-      echo "mutant $name SURVIVED"; survived=$((survived + 1))
-    else
-      echo "mutant $name caught by $run"; caught=$((caught + 1))
-    fi
-    patch --quiet -R -p1 < "$patch"
-    continue
-  fi
-  # shellcheck disable=SC2086 # the arguments are words
-  if ! cargo test --quiet --package "$package" $test --no-run > "$tree/build.txt" 2>&1; then
-    cat "$tree/build.txt"; echo "mutant $name does not build"; survived=$((survived + 1))
-  elif timeout 300 cargo test --quiet --package "$package" $test > "$tree/test.txt" 2>&1; then
-    echo "mutant $name SURVIVED"; survived=$((survived + 1))
+
+# Runs what a patch names; its output is in $tree/test.txt.
+tests() { # package, test arguments, other command
+  if [ -n "$3" ]; then
+    # shellcheck disable=SC2086 # the command is words
+    timeout 300 $3 > "$tree/test.txt" 2>&1
   else
-    echo "mutant $name caught by $(grep -m 1 -oE '^    [a-z_:]+$' "$tree/test.txt" | tr -d ' ' || echo 'a test that hung')"; caught=$((caught + 1))
+    # shellcheck disable=SC2086 # the arguments are words
+    timeout 300 cargo test --quiet --package "$1" $2 > "$tree/test.txt" 2>&1
   fi
-  patch --quiet -R -p1 < "$patch"
+}
+
+failed=0 declare -A baseline=()
+for patch in "${patches[@]}"; do
+  command="$(field "$patch" package)|$(field "$patch" test)|$(field "$patch" run)"
+  [ -z "${baseline[$command]-}" ] || continue
+  baseline[$command]=1
+  if ! tests "$(field "$patch" package)" "$(field "$patch" test)" "$(field "$patch" run)"; then
+    tail -n 60 "$tree/test.txt"; echo "without any fault, this fails: $command"; failed=$((failed + 1))
+  fi
 done
-echo "mutants: $caught passed, $survived failed"
-[ "$survived" = 0 ]
+[ "$failed" = 0 ] || { echo "mutants: 0 passed, $failed failed"; exit 1; }
+echo "baseline: ${#baseline[@]} commands pass without a fault"
+
+caught=0
+for patch in "${patches[@]}"; do
+  name=$(basename "$patch" .patch) package=$(field "$patch" package) test=$(field "$patch" test) run=$(field "$patch" run)
+  by=$(field "$patch" caught-by)
+  apply < "$patch"
+  # shellcheck disable=SC2086 # the arguments are words
+  if [ -z "$run" ] && ! cargo test --quiet --package "$package" $test --no-run > "$tree/build.txt" 2>&1; then
+    cat "$tree/build.txt"; echo "mutant $name does not build"; failed=$((failed + 1))
+  elif tests "$package" "$test" "$run"; then
+    echo "mutant $name SURVIVED"; failed=$((failed + 1))
+  elif grep -E '^(test .*FAILED|    [a-z0-9_:]+$|---- .* stdout ----|not ok|.*✖)' "$tree/test.txt" | grep -qF -- "$by"; then
+    echo "mutant $name caught by $by"; caught=$((caught + 1))
+  else
+    tail -n 60 "$tree/test.txt"; echo "mutant $name: a test failed, but not the one that must catch it ($by)"; failed=$((failed + 1))
+  fi
+  apply -R < "$patch"
+done
+echo "mutants: $caught passed, $failed failed"
+[ "$failed" = 0 ]

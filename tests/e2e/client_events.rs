@@ -6,7 +6,7 @@ use orderbell_protocol::ClientEvent;
 use orderbell_protocol::NoticeKind::{Cancelled, Declined, NewOrder, PickupCode, Ready, Refused, Taken};
 use serde_json::{Value, json};
 
-use crate::chain::{Bell, accepted, event, now, said, until};
+use crate::chain::{Node, accepted, event, now, said, until};
 
 scenarios! {
     a_till_accepts_and_all_devices_and_the_customer_hear_it,
@@ -22,28 +22,28 @@ scenarios! {
 }
 
 fn refused(why: &str) -> (String, Option<String>) {
-    ("refused".into(), Some(why.into()))
+    ("rejected".into(), Some(why.into()))
 }
 
-async fn a_till_accepts_and_all_devices_and_the_customer_hear_it(bell: Bell) {
-    let (mut a, mut b) = (bell.till("1", "a").await, bell.till("1", "b").await);
-    let mut phone = bell.phone("of-o1").await;
-    bell.pays("o1", "1").await;
+async fn a_till_accepts_and_all_devices_and_the_customer_hear_it(node: Node) {
+    let (mut a, mut b) = (node.till("1", "a").await, node.till("1", "b").await);
+    let mut phone = node.phone("of-o1").await;
+    node.pays("o1", "1").await;
     a.hears(NewOrder, "o1").await;
     b.hears(NewOrder, "o1").await;
     // Its clock is wrong by a week: what it says is said now all the same.
     let wrong = ClientEvent { at: Some(now().plus_ms(-7 * 86_400_000)), ..accepted("o1", "A17") };
-    assert_eq!(a.says(wrong).await, ("logged".into(), None));
+    assert_eq!(a.says(wrong).await, ("stored".into(), None));
     for till in [&mut a, &mut b] {
         let taken = till.hears(Taken, "o1").await;
-        assert_eq!((&taken.notice.body["code"], &taken.notice.body["device"]), (&json!("A17"), &json!("a")));
+        assert_eq!((&taken.notice.body["pickup_code"], &taken.notice.body["device"]), (&json!("A17"), &json!("a")));
     }
-    assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["code"], "A17");
-    assert_eq!(b.says(said("order.ready", "o1")).await.0, "logged");
+    assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["pickup_code"], "A17");
+    assert_eq!(b.says(said("order.ready", "o1")).await.0, "stored");
     phone.hears(Ready, "o1").await;
-    assert_eq!(phone.says(said("order.picked_up", "o1")).await.0, "logged");
+    assert_eq!(phone.says(said("order.picked_up", "o1")).await.0, "stored");
     // It is over: another refusal comes too late, and only now.
-    let moved = async || bell.metric("orderbell_events_total{type=\"order.picked_up\",verdict=\"moved\"}").await;
+    let moved = async || node.metric("orderbell_events_total{type=\"order.picked_up\",result=\"moved\"}").await;
     until("it is collected", async || moved().await == 1).await;
     let late = said("order.refused", "o1");
     let id = late.id.clone();
@@ -52,47 +52,47 @@ async fn a_till_accepts_and_all_devices_and_the_customer_hear_it(bell: Bell) {
     assert_eq!(declined.notice.body, json!({"device": "a", "event": id, "reason": "picked_up"}));
 }
 
-async fn two_tills_that_accept_at_once_get_one_answer(bell: Bell) {
-    let (mut a, mut b) = (bell.till("1", "a").await, bell.till("1", "b").await);
-    bell.pays("o1", "1").await;
+async fn two_tills_that_accept_at_once_get_one_answer(node: Node) {
+    let (mut a, mut b) = (node.till("1", "a").await, node.till("1", "b").await);
+    node.pays("o1", "1").await;
     a.hears(NewOrder, "o1").await;
     b.hears(NewOrder, "o1").await;
     tokio::join!(a.accepts("o1", "A-1"), b.accepts("o1", "B-2"));
     let (at_a, at_b) = (a.hears(Taken, "o1").await, b.hears(Taken, "o1").await);
     assert_eq!((&at_a.notice, at_a.position), (&at_b.notice, at_b.position), "one answer, and the same one");
     let body = &at_a.notice.body;
-    assert!(body == &json!({"device": "a", "code": "A-1"}) || body == &json!({"device": "b", "code": "B-2"}), "{body}");
+    assert!(body == &json!({"device": "a", "pickup_code": "A-1"}) || body == &json!({"device": "b", "pickup_code": "B-2"}), "{body}");
     // What comes next is the next order: nobody is told a second answer.
-    bell.pays("o2", "1").await;
+    node.pays("o2", "1").await;
     a.hears(NewOrder, "o2").await;
     b.hears(NewOrder, "o2").await;
 }
 
-async fn who_accepts_after_the_cancel_is_told_so(bell: Bell) {
-    let mut till = bell.till("1", "a").await;
-    let mut phone = bell.phone("of-o1").await;
-    bell.pays("o1", "1").await;
+async fn who_accepts_after_the_cancel_is_told_so(node: Node) {
+    let mut till = node.till("1", "a").await;
+    let mut phone = node.phone("of-o1").await;
+    node.pays("o1", "1").await;
     till.hears(NewOrder, "o1").await;
-    bell.event("order.cancelled", "o1", json!({"reason": "changed my mind"})).await;
+    node.event("order.cancelled", "o1", json!({"reason": "changed my mind"})).await;
     till.hears(Cancelled, "o1").await;
     phone.hears(Cancelled, "o1").await;
     let late = accepted("o1", "A17");
     let id = late.id.clone();
-    assert_eq!(till.says(late).await.0, "logged");
+    assert_eq!(till.says(late).await.0, "stored");
     let declined = till.hears(Declined, "o1").await;
     assert_eq!(declined.notice.body, json!({"device": "a", "event": id, "reason": "cancelled"}));
     // The customer hears of another order next: no code was given out.
-    bell.event("order.paid", "o2", json!({"store": "1", "customer": "of-o1", "amount": 1})).await;
+    node.event("order.paid", "o2", json!({"store": "1", "customer": "of-o1", "amount": 1})).await;
     till.hears(NewOrder, "o2").await;
     let sorry = ClientEvent { reason: Some("sold out".into()), ..said("order.refused", "o2") };
-    assert_eq!(till.says(sorry).await.0, "logged");
+    assert_eq!(till.says(sorry).await.0, "stored");
     assert_eq!(phone.hears(Refused, "o2").await.notice.body["reason"], "sold out");
 }
 
-async fn a_client_speaks_for_nobody_else(bell: Bell) {
-    let (mut till, mut other) = (bell.till("1", "a").await, bell.till("2", "a").await);
-    let (mut phone, mut stranger) = (bell.phone("of-o1").await, bell.phone("of-o2").await);
-    bell.pays("o1", "1").await;
+async fn a_client_speaks_for_nobody_else(node: Node) {
+    let (mut till, mut other) = (node.till("1", "a").await, node.till("2", "a").await);
+    let (mut phone, mut stranger) = (node.phone("of-o1").await, node.phone("of-o2").await);
+    node.pays("o1", "1").await;
     till.hears(NewOrder, "o1").await;
     let not_found = refused("not-found");
     assert_eq!(other.says(accepted("o1", "X")).await, not_found, "another store");
@@ -107,104 +107,104 @@ async fn a_client_speaks_for_nobody_else(bell: Bell) {
     let nameless = ClientEvent { id: String::new(), ..said("order.ready", "o1") };
     assert_eq!(till.says(nameless).await, refused("bad-id"));
     till.accepts("o1", "A17").await;
-    assert_eq!(till.hears(Taken, "o1").await.notice.body["code"], "A17");
+    assert_eq!(till.hears(Taken, "o1").await.notice.body["pickup_code"], "A17");
 }
 
-async fn what_is_said_twice_is_one_event(bell: Bell) {
-    let mut till = bell.till("1", "a").await;
-    bell.pays("o1", "1").await;
+async fn what_is_said_twice_is_one_event(node: Node) {
+    let mut till = node.till("1", "a").await;
+    node.pays("o1", "1").await;
     till.hears(NewOrder, "o1").await;
     let first = accepted("o1", "A17");
     let another = ClientEvent { kind: "order.ready".into(), ..first.clone() };
-    assert_eq!(till.says(first.clone()).await, ("logged".into(), None));
+    assert_eq!(till.says(first.clone()).await, ("stored".into(), None));
     assert_eq!(till.says(first.clone()).await, ("duplicate".into(), None), "no answer came, so it says it again");
     assert_eq!(till.says(another).await, refused("conflict"), "another event under the same id");
     // The same id from another device is another event.
-    let mut b = bell.till("1", "b").await;
-    assert_eq!(b.says(first).await, ("logged".into(), None));
+    let mut b = node.till("1", "b").await;
+    assert_eq!(b.says(first).await, ("stored".into(), None));
     till.hears(Taken, "o1").await;
 }
 
-async fn a_till_that_only_polls_answers_too(bell: Bell) {
-    let mut phone = bell.phone("of-o1").await;
-    bell.pays("o1", "1").await;
-    let token = bell.token("store", "1");
-    let page = bell.polls("1", "till%20p", None, 20).await;
+async fn a_till_that_only_polls_answers_too(node: Node) {
+    let mut phone = node.phone("of-o1").await;
+    node.pays("o1", "1").await;
+    let token = node.token("store", "1");
+    let page = node.polls("1", "till%20p", None, 20).await;
     assert_eq!(page.notices[0].notice.kind, NewOrder);
     let post = async |body: Value| {
         let path = "/v1/events?device=till%20p";
-        bell.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap()
+        node.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap()
     };
-    let accepted = json!({"id": "e1", "kind": "order.accepted", "order": "o1", "code": "A17"});
+    let accepted = json!({"id": "e1", "kind": "order.accepted", "order": "o1", "pickup_code": "A17"});
     let answer = post(accepted.clone()).await;
-    assert_eq!((answer.status, answer.json()), (200, json!({"events": [{"id": "e1", "status": "logged"}]})));
+    assert_eq!((answer.status, answer.json()), (200, json!({"events": [{"id": "e1", "status": "stored"}]})));
     let foreign = json!({"id": "e2", "kind": "order.ready", "order": "o7"});
     let answer = post(json!([accepted, foreign])).await;
     let told = json!({"events": [
         {"id": "e1", "status": "duplicate"},
-        {"id": "e2", "status": "refused", "reason": "not-found"}
+        {"id": "e2", "status": "rejected", "reason": "not-found"}
     ]});
     assert_eq!((answer.status, answer.json()), (200, told));
     assert_eq!(post(json!({"kind": 5})).await.status, 422);
     assert_eq!(post(json!([])).await.status, 422);
-    assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["code"], "A17");
-    let page = bell.polls("1", "till%20p", Some(page.position), 20).await;
+    assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["pickup_code"], "A17");
+    let page = node.polls("1", "till%20p", Some(page.position), 20).await;
     assert_eq!((page.notices[0].notice.kind, &page.notices[0].notice.body["device"]), (Taken, &json!("till p")));
 }
 
-async fn a_payment_after_the_end_is_told_to_the_world_once(bell: Bell) {
-    bell.event("order.created", "o1", json!({"store": "1", "amount": 700})).await;
-    bell.event("order.cancelled", "o1", json!({"time": now().plus_ms(-1000).0})).await;
-    bell.happens(&[event("order.paid", "o1", json!({})), event("order.paid", "o1", json!({}))]).await;
+async fn a_payment_after_the_end_is_told_to_the_world_once(node: Node) {
+    node.event("order.created", "o1", json!({"store": "1", "amount": 700})).await;
+    node.event("order.cancelled", "o1", json!({"time": now().plus_ms(-1000).0})).await;
+    node.happens(&[event("order.paid", "o1", json!({})), event("order.paid", "o1", json!({}))]).await;
     // What was told to the world is read back as a fact.
-    let noted = async || bell.metric("orderbell_events_total{type=\"order.late_payment\",verdict=\"noted\"}").await;
+    let noted = async || node.metric("orderbell_events_total{type=\"order.late_payment\",result=\"noted\"}").await;
     until("it is read back", async || noted().await == 1).await;
-    let mut till = bell.till("1", "a").await;
-    bell.pays("o2", "1").await;
+    let mut till = node.till("1", "a").await;
+    node.pays("o2", "1").await;
     till.hears(NewOrder, "o2").await;
     assert_eq!(noted().await, 1);
 }
 
-async fn what_is_posted_rings(bell: Bell) {
-    let mut till = bell.till("1", "a").await;
+async fn what_is_posted_rings(node: Node) {
+    let mut till = node.till("1", "a").await;
     let paid = event("order.paid", "o1", json!({"store": "1", "amount": 5}));
-    assert_eq!(bell.posts(std::slice::from_ref(&paid)).await["events"][0]["status"], "logged");
+    assert_eq!(node.posts(std::slice::from_ref(&paid)).await["events"][0]["status"], "stored");
     till.hears(NewOrder, "o1").await;
-    assert_eq!(bell.posts(&[paid]).await["events"][0]["status"], "duplicate");
+    assert_eq!(node.posts(&[paid]).await["events"][0]["status"], "duplicate");
 }
 
-async fn a_cancel_after_the_accept_reaches_everybody(bell: Bell) {
-    let (mut till, mut phone) = (bell.till("1", "a").await, bell.phone("of-o1").await);
-    bell.pays("o1", "1").await;
+async fn a_cancel_after_the_accept_reaches_everybody(node: Node) {
+    let (mut till, mut phone) = (node.till("1", "a").await, node.phone("of-o1").await);
+    node.pays("o1", "1").await;
     let new = till.hears(NewOrder, "o1").await;
     till.accepts("o1", "A17").await;
     till.hears(Taken, "o1").await;
     phone.hears(PickupCode, "o1").await;
     // The cancel comes from the order system's own topic, the accept came from ours.
-    bell.event("order.cancelled", "o1", json!({})).await;
+    node.event("order.cancelled", "o1", json!({})).await;
     assert_eq!(till.hears(Cancelled, "o1").await.notice.body["cancels"], json!(new.notice.id));
     phone.hears(Cancelled, "o1").await;
 }
 
-async fn what_was_answered_logged_survives_every_kill(mut bell: Bell) {
+async fn what_was_answered_logged_survives_every_kill(mut node: Node) {
     const ORDERS: usize = 60;
     const KILLS: usize = 6;
     let name = |n: usize| format!("o{n}");
     let paid: Vec<_> = (0..ORDERS).map(|n| event("order.paid", &name(n), json!({"store": "1"}))).collect();
-    bell.happens(&paid).await;
-    let token = bell.token("store", "1");
-    until("all rang", async || bell.polls("1", "counter", None, 0).await.head.seq >= ORDERS as u64).await;
+    node.happens(&paid).await;
+    let token = node.token("store", "1");
+    until("all rang", async || node.polls("1", "counter", None, 0).await.head.seq >= ORDERS as u64).await;
     let logged = std::cell::RefCell::new(BTreeSet::new());
     for kill in 1..=KILLS {
         let accept_all = async {
             for n in 0..ORDERS {
                 let body =
-                    json!({"id": format!("accept-{n}"), "kind": "order.accepted", "order": name(n), "code": "C"});
+                    json!({"id": format!("accept-{n}"), "kind": "order.accepted", "order": name(n), "pickup_code": "C"});
                 let path = "/v1/events?device=p";
-                let answer = bell.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap();
+                let answer = node.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap();
                 let status = &answer.json()["events"][0]["status"];
                 let known = logged.borrow().contains(&n);
-                assert!(status == "duplicate" || (status == "logged" && !known), "{n} is {status}, known: {known}");
+                assert!(status == "duplicate" || (status == "stored" && !known), "{n} is {status}, known: {known}");
                 logged.borrow_mut().insert(n);
             }
         };
@@ -214,14 +214,14 @@ async fn what_was_answered_logged_survives_every_kill(mut bell: Bell) {
             () = accept_all => {}
             () = enough => {}
         }
-        bell.restart();
+        node.restart();
     }
     for n in 0..ORDERS {
-        let body = json!({"id": format!("accept-{n}"), "kind": "order.accepted", "order": name(n), "code": "C"});
+        let body = json!({"id": format!("accept-{n}"), "kind": "order.accepted", "order": name(n), "pickup_code": "C"});
         let path = "/v1/events?device=p";
-        bell.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap();
+        node.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap();
     }
-    let mut till = bell.till("1", "new").await;
+    let mut till = node.till("1", "new").await;
     let (mut rung, mut taken) = (BTreeSet::new(), BTreeSet::new());
     while taken.len() < ORDERS {
         let notice = till.notice().await;

@@ -3,7 +3,7 @@
 use orderbell::client::Http;
 use serde_json::{Value, json};
 
-use crate::chain::{Bell, event};
+use crate::chain::{Node, event};
 
 fn code(answer: &orderbell::client::Answer) -> (u16, Value) {
     assert_eq!(answer.headers["content-type"], "application/problem+json", "{}", String::from_utf8_lossy(&answer.body));
@@ -12,22 +12,22 @@ fn code(answer: &orderbell::client::Answer) -> (u16, Value) {
 
 #[tokio::test]
 async fn every_wrong_request_has_its_own_answer() {
-    let bell = Bell::embedded();
-    let (store, producer) = (bell.token("store", "1"), bell.token("producer", "p"));
+    let node = Node::embedded();
+    let (store, producer) = (node.token("store", "1"), node.token("producer", "p"));
     let ask = |path: &'static str, token: &str| {
-        let (http, token) = (bell.http.clone(), token.to_owned());
+        let (http, token) = (node.http.clone(), token.to_owned());
         async move { code(&http.ask(path, &token).await.unwrap()) }
     };
     assert_eq!(ask("/nowhere", &store).await, (404, json!("not-found")));
     assert_eq!(ask("/v1/notices", "garbage").await, (401, json!("unauthorized")));
     assert_eq!(ask("/v1/notices", &producer).await, (404, json!("not-found")));
     assert_eq!(ask("/v1/notices?after=-1", &store).await, (409, json!("epoch-changed")));
-    assert_eq!(ask("/v1/notices?wait=long", &store).await, (422, json!("invalid-field")));
+    assert_eq!(ask("/v1/notices?wait=long", &store).await, (422, json!("invalid-parameter")));
     assert_eq!(ask("/v1/notices?after=1.7.0000", &store).await, (409, json!("epoch-changed")));
     assert_eq!(ask("/v1/events", &producer).await, (405, json!("method-not-allowed")));
     assert_eq!(ask("/v1/ws", &store).await, (426, json!("upgrade-required")));
     let post = |token: &str, media: &'static str, body: String| {
-        let (http, token) = (bell.http.clone(), token.to_owned());
+        let (http, token) = (node.http.clone(), token.to_owned());
         async move { code(&http.send("POST", "/v1/events", &token, media, body).await.unwrap()) }
     };
     let paid = json!({"type": "order.paid", "order": "o1", "store": "1"}).to_string();
@@ -43,84 +43,81 @@ async fn every_wrong_request_has_its_own_answer() {
 
 #[tokio::test]
 async fn one_wrong_event_in_a_batch_is_pointed_at_and_none_is_taken() {
-    let bell = Bell::embedded();
+    let node = Node::embedded();
     let good = event("order.paid", "o1", json!({"store": "1"}));
-    let answer = bell.post(&json!([good, {"type": "order.eaten", "order": "o2"}])).await;
+    let answer = node.post(&json!([good, {"type": "order.eaten", "order": "o2"}])).await;
     assert_eq!(answer.status, 422);
     assert_eq!(answer.json()["errors"][0]["pointer"], "/1");
-    assert_eq!(bell.polls("1", "a", None, 0).await.notices.len(), 0);
+    assert_eq!(node.polls("1", "a", None, 0).await.notices.len(), 0);
 }
 
 #[tokio::test]
 async fn a_token_reads_its_own_mailbox_and_no_request_can_name_another() {
-    let bell = Bell::embedded();
-    bell.pays("o1", "1").await;
+    let node = Node::embedded();
+    node.pays("o1", "1").await;
     for other in ["01", "10", "1/", "2", "１"] {
         let answer =
-            bell.http.ask("/v1/notices?store=1&recipient=store:1&wait=0", &bell.token("store", other)).await.unwrap();
+            node.http.ask("/v1/notices?store=1&recipient=store:1&wait=0", &node.token("store", other)).await.unwrap();
         assert_eq!(answer.json()["notices"], json!([]), "store {other}");
     }
-    let customer = bell.http.ask("/v1/notices", &bell.token("customer", "1")).await.unwrap();
+    let customer = node.http.ask("/v1/notices", &node.token("customer", "1")).await.unwrap();
     assert_eq!(customer.json()["notices"], json!([]), "a customer of the same id");
 }
 
 #[tokio::test]
 async fn live_ready_and_metrics_are_on_a_listener_of_their_own() {
-    let bell = Bell::embedded();
-    let admin = Http::new(bell.admin);
+    let node = Node::embedded();
+    let admin = Http::new(node.admin);
     assert_eq!(admin.ask("/live", "").await.unwrap().status, 200);
-    assert_eq!(admin.ask("/ready", "").await.unwrap().json(), json!({"ready": true, "red": {}}));
-    bell.pays("o1", "1").await;
-    bell.polls("1", "a", None, 10).await;
-    assert_eq!(bell.metric("orderbell_notices_made_total{kind=\"new_order\"}").await, 1);
-    assert_eq!(bell.metric("orderbell_sentinel_violations_total").await, 0);
-    assert_eq!(bell.http.ask("/metrics", "").await.unwrap().status, 404, "not on the public one");
+    assert_eq!(admin.ask("/ready", "").await.unwrap().json(), json!({"ready": true, "alerts": []}));
+    node.pays("o1", "1").await;
+    node.polls("1", "a", None, 10).await;
+    assert_eq!(node.metric("orderbell_notices_created_total{kind=\"new_order\"}").await, 1);
+    assert_eq!(node.metric("orderbell_invariant_violations_total").await, 0);
+    assert_eq!(node.http.ask("/metrics", "").await.unwrap().status, 404, "not on the public one");
 }
 
 /// Backups and dead letters hold what people ordered: a listener that others can reach does not give them out.
 #[tokio::test]
-async fn an_admin_listener_that_is_not_on_loopback_gives_nobodys_orders_out() {
-    let here = Bell::embedded();
+async fn an_admin_listener_that_is_not_on_loopback_serves_no_order_data() {
+    let here = Node::embedded();
     let admin = Http::new(here.admin);
-    assert_eq!(admin.ask("/letters", "").await.unwrap().status, 200);
+    assert_eq!(admin.ask("/dead-letters", "").await.unwrap().status, 200);
     assert_eq!(admin.ask("/ledger/backup", "").await.unwrap().status, 200);
 
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let args = ["serve", "--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"];
+    let args = ["serve", "--ready-json", "--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"];
     let process = orderbell_lab::Process::start(std::path::Path::new(env!("CARGO_BIN_EXE_orderbell")), &args, &[]);
-    let port: u16 = process.out.wait_for("its addresses", |line| {
-        let (_, rest) = line.split_once("metrics on 0.0.0.0:")?;
-        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-    });
+    let port = process.out.wait_for("that it is ready", crate::chain::ready_line).admin.port();
     let admin = Http::new(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
     assert_eq!(admin.ask("/live", "").await.unwrap().status, 200);
-    for path in ["/ledger/backup", "/letters", "/letters/1"] {
+    for path in ["/ledger/backup", "/dead-letters", "/dead-letters/1"] {
         assert_eq!(admin.ask(path, "").await.unwrap().status, 404, "{path}");
     }
 }
 
-/// The pages to try it with bring their own tokens: nowhere but on loopback, by its own names, and only when asked for.
+/// The playground pages get their tokens from the server: on loopback only, under its own names, and only with `--playground`.
 #[tokio::test]
-async fn tokens_for_whoever_asks_are_given_with_try_and_on_loopback_only() {
-    let plain = Bell::embedded();
-    for path in ["/try/token?role=store&id=1", "/try/till/", "/try/phone/"] {
+async fn the_playground_gives_tokens_only_when_asked_for_and_on_loopback_only() {
+    let plain = Node::embedded();
+    for path in ["/playground/token?role=store&id=1", "/playground/till/", "/playground/phone/"] {
         assert_eq!(plain.http.ask(path, "").await.unwrap().status, 404, "{path}");
     }
-    let mut bell = Bell::embedded();
-    bell.args.push("--try".into());
-    bell.restart();
-    let token = bell.http.ask("/try/token?role=store&id=1", "").await.unwrap();
+    let mut node = Node::embedded();
+    node.args.push("--playground".into());
+    node.restart();
+    let token = node.http.ask("/playground/token?role=store&id=1", "").await.unwrap();
     assert_eq!((token.status, &token.headers["cache-control"]), (200, &"no-store".parse().unwrap()));
     let token = String::from_utf8(token.body.to_vec()).unwrap();
-    assert_eq!(bell.http.ask("/v1/notices", &token).await.unwrap().status, 200);
-    for path in ["/try/token?role=wall&id=1", "/try/token?role=store&id=", "/try/token?role=admin&id=1"] {
-        assert_eq!(bell.http.ask(path, "").await.unwrap().status, 404, "{path}");
+    assert_eq!(node.http.ask("/v1/notices", &token).await.unwrap().status, 200);
+    for path in ["/playground/token?role=wall&id=1", "/playground/token?role=store&id=", "/playground/token?role=admin&id=1"] {
+        assert_eq!(node.http.ask(path, "").await.unwrap().status, 404, "{path}");
     }
-    assert_eq!(bell.http.ask("/try/till/", "").await.unwrap().status, 200);
+    assert_eq!(node.http.ask("/playground/till/", "").await.unwrap().status, 200);
     let dir = tempfile::tempdir().unwrap();
     let (data, exe) = (dir.path().join("data"), std::path::Path::new(env!("CARGO_BIN_EXE_orderbell")));
-    let args = ["serve", "--try", "--data-dir", data.to_str().unwrap(), "--listen", "0.0.0.0:0"];
+    let args = ["serve", "--playground", "--data-dir", data.to_str().unwrap(), "--listen", "0.0.0.0:0"];
     let mut outside = orderbell_lab::Process::start(exe, &args, &[]);
     assert_eq!(tokio::task::spawn_blocking(move || outside.ends().code()).await.unwrap(), Some(3));
 }
