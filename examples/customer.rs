@@ -1,20 +1,20 @@
-//! A customer's phone: shows the pickup code, and when the order can be collected.
+//! A customer's phone: shows the pickup code, and that the order can be collected.
 //!
 //! ```sh
 //! export ORDERBELL_TOKEN=$(orderbell token customer c1)
 //! cargo run --example customer -- 127.0.0.1:8377            # until Ctrl-C
-//! cargo run --example customer -- 127.0.0.1:8377 --once     # until the first code
+//! cargo run --example customer -- 127.0.0.1:8377 --once     # until the first pickup code
 //! ```
 //!
-//! A phone keeps nothing: whenever it comes to the foreground it asks what is open, and goes on from there.
+//! A phone stores no state: whenever it comes to the foreground it fetches the open orders and continues from their position.
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 
-use orderbell::client::{App, Device};
+use orderbell::client::{App, MailboxClient};
 use orderbell_protocol::NoticeKind;
-use orderbell_protocol::client::{Link, Output, Pace, Saved};
+use orderbell_protocol::client::{Connectivity, Output, PersistedState, Timings};
 use tokio::sync::mpsc;
 
 struct Phone {
@@ -22,44 +22,50 @@ struct Phone {
 }
 
 impl Phone {
-    fn shows(&self, order: &str, stage: &str, code: Option<&str>) -> ControlFlow<()> {
-        println!("order {order} is {stage}{}", code.map_or(String::new(), |code| format!(", pickup code {code}")));
-        if self.once && code.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    fn show(&self, order: &str, state: &str, pickup_code: Option<&str>) -> ControlFlow<()> {
+        println!(
+            "order {order} is {state}{}",
+            pickup_code.map_or(String::new(), |code| format!(", pickup code {code}"))
+        );
+        if self.once && pickup_code.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
 impl App for Phone {
-    fn told(&mut self, told: Output) -> ControlFlow<()> {
-        match told {
+    fn on_output(&mut self, output: Output) -> ControlFlow<()> {
+        match output {
             Output::Notice(notice) => {
-                let told = notice.notice;
-                let stage = match told.kind {
+                let notice = notice.notice;
+                let state = match notice.kind {
                     NoticeKind::PickupCode => "accepted",
                     NoticeKind::Ready => "ready",
-                    NoticeKind::Refused => "refused",
+                    NoticeKind::OrderRefused => "refused",
                     NoticeKind::Cancelled => "cancelled",
-                    NoticeKind::NewOrder | NoticeKind::Taken | NoticeKind::Declined | NoticeKind::Unknown => {
+                    NoticeKind::NewOrder
+                    | NoticeKind::OrderAccepted
+                    | NoticeKind::EventRejected
+                    | NoticeKind::Unknown => {
                         return ControlFlow::Continue(());
                     }
                 };
-                self.shows(&told.order, stage, told.body["code"].as_str())
+                self.show(&notice.order, state, notice.body["pickup_code"].as_str())
             }
-            Output::OpenOrders(orders) => {
-                orders.iter().try_for_each(|order| self.shows(&order.order, &order.stage, order.body["code"].as_str()))
-            }
-            Output::Link(Link::Unreachable) | Output::Stale(true) => {
-                println!("what you see may be old: ask at the counter");
+            Output::OpenOrders(orders) => orders
+                .iter()
+                .try_for_each(|order| self.show(&order.order, order.stage.word(), order.body["pickup_code"].as_str())),
+            Output::Connectivity(Connectivity::Unreachable) | Output::Stale(true) => {
+                println!("the orders shown may be out of date: ask at the counter");
                 ControlFlow::Continue(())
             }
             Output::TokenNeeded => {
-                eprintln!("the token is not good (any more)");
+                eprintln!("the token is invalid or has expired");
                 ControlFlow::Break(())
             }
             _ => ControlFlow::Continue(()),
         }
     }
 
-    fn keep(&mut self, _saved: &Saved) {}
+    fn persist(&mut self, _saved: &PersistedState) {}
 }
 
 #[tokio::main]
@@ -69,11 +75,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let token = std::env::var("ORDERBELL_TOKEN").map_err(|_| "ORDERBELL_TOKEN holds no token")?;
     let mut phone = Phone { once: args.any(|word| word == "--once") };
     let seed = u64::from(std::process::id());
-    let device = Device::new(server, &token, "example-phone", Saved::default(), Pace::default(), seed);
-    // Nothing is said here.
-    let (_, said) = mpsc::channel(1);
+    let client =
+        MailboxClient::new(server, &token, "example-phone", PersistedState::default(), Timings::default(), seed);
+    // This phone sends no events.
+    let (_, inputs) = mpsc::channel(1);
     tokio::select! {
-        () = device.run(&mut phone, said) => Ok(()),
+        () = client.run(&mut phone, inputs) => Ok(()),
         ended = tokio::signal::ctrl_c() => Ok(ended?),
     }
 }

@@ -1,38 +1,40 @@
-//! An order system: makes events of orders, into Kafka or over HTTP.
+//! An order system: produces order events, to Kafka or over HTTP.
 //!
 //! ```sh
 //! cargo run --example produce -- --kafka 127.0.0.1:9092 --topic orders --rate 5
 //! ORDERBELL_TOKEN=$(orderbell token producer me) cargo run --example produce -- --http 127.0.0.1:8377 --rate 5
 //! ```
 //!
-//! Orders are drawn from a seed: most are created and paid, some are cancelled, a few never paid. `--rate` is in orders a second; each
-//! goes out at its own time, also when the one before was late. `--count` ends it, `--once` makes one paid order.
+//! A seed determines the orders: most are created and paid, some are cancelled, a few are never paid. `--rate` is in orders per second; each order
+//! has its own scheduled time, even when the previous one was late. `--count` limits the number of orders, `--once` produces one paid order.
 //!
-//! What matters to a producer: the order is the key, so that its events keep their order; ids make a repeat harmless; an event is done when
-//! the other side says so, and sent again until then.
+//! Rules for a producer: the order id is the record key, so that the events of an order keep their order; event ids make retries harmless; an
+//! event is sent again until the receiver confirms it.
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orderbell::client::Http;
+use orderbell::client::HttpClient;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// First and longest wait before an event is sent again.
+/// First and longest delay before an event is sent again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-enum Into {
+enum Target {
+    /// The producer, and the topic.
     Kafka(FutureProducer, String),
-    Http(Http, String),
+    /// The client, and the token.
+    Http(HttpClient, String),
 }
 
-impl Into {
+impl Target {
     fn kafka(bootstrap: &str, topic: String) -> Result<Self, Box<dyn Error>> {
         let mut config = ClientConfig::new();
-        // Without these a retry may double an event or turn two around, and other clients' keys go to other partitions.
+        // Without these settings a retry may duplicate or reorder events, and keys go to other partitions than those of other clients.
         config.set("enable.idempotence", "true").set("partitioner", "murmur2_random");
         Ok(Self::Kafka(config.set("bootstrap.servers", bootstrap).create()?, topic))
     }
@@ -52,11 +54,11 @@ impl Into {
         }
     }
 
-    /// Until it is there: the same event, so that twice is once.
+    /// Sends the event until it is confirmed. It is the same event each time, so duplicates are ignored.
     async fn deliver(&self, order: &str, event: &Value) {
         let mut wait = BACK_OFF.0;
         while let Err(error) = self.send(order, event).await {
-            eprintln!("{order}: {error}; again");
+            eprintln!("{order}: {error}; retrying");
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(BACK_OFF.1);
         }
@@ -64,10 +66,10 @@ impl Into {
     }
 }
 
-/// Numbers from a seed: `SplitMix64`.
-struct Dice(u64);
+/// A seeded random generator: `SplitMix64`.
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn below(&mut self, below: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -87,11 +89,11 @@ fn event(kind: &str, order: &str, store: u64, amount: u64) -> Value {
     })
 }
 
-/// The events of one order, as they will follow each other.
-fn life(dice: &mut Dice, order: &str, stores: u64, once: bool) -> Vec<Value> {
-    let (store, amount) = (1 + dice.below(stores), 900 + dice.below(9_000));
+/// The events of one order, in sequence.
+fn order_events(rng: &mut Rng, order: &str, stores: u64, once: bool) -> Vec<Value> {
+    let (store, amount) = (1 + rng.below(stores), 900 + rng.below(9_000));
     let event = |kind| event(kind, order, store, amount);
-    match if once { 50 } else { dice.below(100) } {
+    match if once { 50 } else { rng.below(100) } {
         0..5 => vec![event("order.created")],
         5..15 => vec![event("order.created"), event("order.paid"), event("order.cancelled")],
         _ => vec![event("order.created"), event("order.paid")],
@@ -121,26 +123,26 @@ async fn main() -> Result<(), Box<dyn Error>> {
             _ => return Err(usage.into()),
         }
     }
-    let into = match (http, kafka) {
+    let target = match (http, kafka) {
         (Some(server), None) => {
             let token = std::env::var("ORDERBELL_TOKEN").map_err(|_| "ORDERBELL_TOKEN holds no token")?;
-            Into::Http(Http::new(server), token)
+            Target::Http(HttpClient::new(server), token)
         }
-        (None, Some(bootstrap)) => Into::kafka(&bootstrap, topic)?,
+        (None, Some(bootstrap)) => Target::kafka(&bootstrap, topic)?,
         _ => return Err(usage.into()),
     };
     if !rate.is_finite() || rate <= 0.0 {
-        return Err("--rate is orders a second, more than 0".into());
+        return Err("--rate is orders per second and must be greater than 0".into());
     }
-    // The orders of one run have one name, so that a second run makes others.
+    // The order ids contain the start time, so that a second run produces other orders.
     let run = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let (mut dice, began) = (Dice(seed), Instant::now());
+    let (mut rng, began) = (Rng(seed), Instant::now());
     for number in 0..count {
         let due = began + Duration::from_secs_f64(number as f64 / rate);
         tokio::time::sleep_until(due).await;
         let order = format!("{run:x}-{number}");
-        for event in life(&mut dice, &order, stores, once) {
-            into.deliver(&order, &event).await;
+        for event in order_events(&mut rng, &order, stores, once) {
+            target.deliver(&order, &event).await;
         }
     }
     Ok(())

@@ -1,259 +1,106 @@
-//! The configuration: one TOML file, or none.
+//! The configuration: one TOML file, variables of the environment laid over it, or neither.
 //!
-//! Without a file everything has a default that works on loopback with nothing installed. Mistakes are told all at once, with file, line,
-//! column and what might have been meant; an unknown key is a mistake.
+//! Without a file every key has a default that works on loopback with nothing installed. All mistakes are reported at once, with file, line,
+//! column and the key that was probably meant; an unknown key is a mistake. The keys stand in [`keys`]; the rest of the program sees them
+//! as [`BootConfig`], which holds until the process ends, and [`LiveConfig`], which a SIGHUP replaces.
 
+mod keys;
 mod reading;
+mod secret;
+mod template;
+mod units;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use orderbell_consumers::{Offset, Part};
+use orderbell_consumers::{Offset, TopicPartition};
 use orderbell_protocol::session;
-use serde::Deserialize;
 
-use crate::ingest::Mapping;
-use crate::ingest::life::LifeRules;
-use crate::ingest::notices::Visible;
-use crate::ingest::tally::Counting;
-use crate::ledger::{Emit, LedgerOptions};
+use crate::ingest::counting::CountingRules;
+use crate::ingest::order::OrderPolicy;
+use crate::ledger::{LedgerOptions, PublishTo};
 use crate::net::NetLimits;
 use crate::net::tokens::{Secret, Tokens};
 use crate::wall::WallConfig;
+use keys::ConfigFile;
 
+pub use keys::{
+    BootConfig, BootSessions, BootWall, KafkaConfig, KeyConfig, Listen, LiveConfig, LiveSessions, LiveWall, TokenConfig,
+};
 pub use reading::{ENV_PREFIX, Mistake, Mistakes};
+pub use secret::SecretMap;
+pub use template::{schema, template};
+pub use units::{ByteSize, HumanDuration};
 
-/// The whole configuration.
-#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// The whole configuration, by when a change takes effect.
+#[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the ledger lives.
-    pub data_dir: PathBuf,
-    /// How long orders, event ids and the embedded stream are kept after their last event. Hours.
-    pub state_retention_hours: u32,
-    /// Notices that one mailbox keeps. Above it, those of ended orders go, oldest first; a client that stands below them hears 410. Live
-    /// ones stay, and more of them than this is a red light. Bounds what three days of a very busy store cost.
-    pub mailbox_rows_max: u64,
-    /// How long it is kept what became of each notice on each device (sent, received, shown), for `GET /v1/orders/ID`; 0 keeps nothing. A
-    /// complaint about a lost order comes on the same day. Hours.
-    pub timeline_hours: u32,
-    /// Free space on the ledger's file system, below which nothing new is taken in; it resumes by itself. More than the ledger's journal and
-    /// memory tables together, so that what is under way can always be written. MiB.
-    pub free_space_min_mb: u64,
-    /// Clients are told that what they see is stale when the stream was not read to its end for this long: below the time in which
-    /// somebody in a store wonders where the orders are. Seconds.
-    pub stale_after_seconds: u32,
-    /// Addresses.
-    pub listen: Listen,
-    /// Who signs tokens.
-    pub tokens: TokenConfig,
-    /// How clients with a socket are treated.
-    pub sessions: Sessions,
-    /// Where events come from; without it, from the embedded stream.
-    pub kafka: Option<KafkaConfig>,
-    /// What the members of an event are called.
-    pub mapping: Mapping,
-    /// What of an order each kind of notice may tell.
-    pub visible: Visible,
-    /// What the wall shows, and to whom; by which days and in which money is counted.
-    pub wall: WallConfig,
-    /// Longest time that a stop may take. Seconds.
-    pub drain_seconds: u64,
-    /// What an operator gives up at this start; from the command line only.
-    #[serde(skip)]
-    pub skips: Vec<(Part, Offset)>,
-    /// Pages to try it with, and tokens for whoever asks; from the command line only, and on loopback only.
-    #[serde(skip)]
-    pub trial: bool,
+    /// Takes effect when the process starts.
+    pub boot: BootConfig,
+    /// Replaced by a SIGHUP.
+    pub live: LiveConfig,
+    /// Partitions to start at an offset of the operator's choice instead of their checkpoint; from the command line only.
+    pub skip_to: Vec<(TopicPartition, Offset)>,
+    /// Serve the playground: a till and a phone in the browser, and tokens for whoever asks. From the command line only, and on loopback only.
+    pub playground: bool,
+}
+
+impl From<ConfigFile> for Config {
+    fn from(file: ConfigFile) -> Self {
+        let (boot, live) = file.split();
+        Self { boot, live, skip_to: Vec::new(), playground: false }
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            data_dir: PathBuf::from("orderbell-data"),
-            state_retention_hours: 72,
-            mailbox_rows_max: 20_000,
-            timeline_hours: 24,
-            free_space_min_mb: 512,
-            stale_after_seconds: 30,
-            listen: Listen::default(),
-            tokens: TokenConfig::default(),
-            sessions: Sessions::default(),
-            kafka: None,
-            mapping: Mapping::default(),
-            visible: Visible::default(),
-            wall: WallConfig::default(),
-            drain_seconds: 20,
-            skips: Vec::new(),
-            trial: false,
-        }
+        ConfigFile::default().into()
     }
-}
-
-/// Addresses to listen on.
-#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Listen {
-    /// Tills, customers and producers.
-    pub public: SocketAddr,
-    /// Live, ready, metrics. Keep it inside.
-    pub admin: SocketAddr,
-}
-
-impl Default for Listen {
-    fn default() -> Self {
-        Self { public: SocketAddr::from(([127, 0, 0, 1], 8377)), admin: SocketAddr::from(([127, 0, 0, 1], 8378)) }
-    }
-}
-
-/// How clients with a socket are treated. Milliseconds where a unit is due.
-#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Sessions {
-    /// Sockets at once: below the process's file limit, with room for the ledger's files.
-    pub sockets_max: usize,
-    /// Un-acknowledged notices of one client at once.
-    pub window: u16,
-    /// A sign of life at least this often: below the idle time after which proxies and phones cut a silent socket.
-    pub heartbeat_ms: u64,
-    /// A client that was silent for this long is gone.
-    pub silence_ms: u64,
-    /// Un-acknowledged notices are sent again after this long.
-    pub redeliver_after_ms: u64,
-    /// A client that acknowledged nothing after so many tries is deaf.
-    pub attempts_max: u32,
-}
-
-impl Default for Sessions {
-    fn default() -> Self {
-        Self {
-            sockets_max: 15_000,
-            window: 64,
-            heartbeat_ms: 25_000,
-            silence_ms: 70_000,
-            redeliver_after_ms: 10_000,
-            attempts_max: 4,
-        }
-    }
-}
-
-/// Who signs tokens.
-#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TokenConfig {
-    /// `iss` of every token.
-    pub issuer: String,
-    /// `aud` of every token.
-    pub audience: String,
-    /// Keys by `kid`, the first signs. Without any, one is made and kept in the data directory.
-    pub keys: Vec<KeyConfig>,
-}
-
-impl Default for TokenConfig {
-    fn default() -> Self {
-        Self { issuer: "orderbell".into(), audience: "orderbell".into(), keys: Vec::new() }
-    }
-}
-
-/// One HS256 key.
-#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyConfig {
-    /// The token header's `kid`.
-    pub id: String,
-    /// A file that holds the secret: never on a command line, never in this file.
-    pub secret_file: PathBuf,
-}
-
-/// A Kafka cluster to read from.
-#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KafkaConfig {
-    /// `host:port`, several with commas.
-    pub bootstrap: String,
-    /// Topics to read.
-    pub topics: Vec<String>,
-    /// Consumer group.
-    #[serde(default = "default_group")]
-    pub group: String,
-    /// Topic of the events that Orderbell makes: what tills say, what was posted, what it decides itself. It is read, too. By default the
-    /// group's name with `.events`: Orderbell needs no right to write to the order system's topics.
-    pub output: Option<String>,
-    /// Further properties of librdkafka (TLS, SASL); those that Orderbell's promises rest on are refused.
-    #[serde(default)]
-    pub properties: BTreeMap<String, String>,
-}
-
-impl KafkaConfig {
-    /// As whom tools ask this cluster: no member of the group, and without the output topic.
-    #[cfg(feature = "kafka")]
-    #[must_use]
-    pub fn options(&self) -> orderbell_consumers::kafka::KafkaOptions {
-        orderbell_consumers::kafka::KafkaOptions {
-            bootstrap: self.bootstrap.clone(),
-            group: self.group.clone(),
-            instance: None,
-            topics: self.topics.clone(),
-            properties: self.properties.clone(),
-        }
-    }
-
-    /// Name of the output topic.
-    #[must_use]
-    pub fn output(&self) -> String {
-        self.output.clone().unwrap_or_else(|| format!("{}.events", self.group))
-    }
-}
-
-fn default_group() -> String {
-    "orderbell".into()
 }
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file cannot be read.
+    /// A file cannot be read or written.
     #[error("{}: {error}", .path.display())]
     Io {
-        /// Which.
+        /// The file's path.
         path: PathBuf,
-        /// The system's words.
+        /// What the operating system reports.
         error: std::io::Error,
     },
-    /// What the file and the environment say cannot be right: all of it, with places.
+    /// Everything that is wrong with the file and the environment, with places.
     #[error("{0}")]
     Mistakes(Box<Mistakes>),
-    /// A value cannot be right.
+    /// A value that cannot be used.
     #[error("{0}")]
     Value(String),
 }
 
-/// What became of a configuration that was read while a server runs.
+/// Result of reading the configuration again while the server runs: names of the keys whose values differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloaded {
-    /// Holds from now on.
-    pub taken: Vec<&'static str>,
-    /// Differs, and waits for a restart.
-    pub waits: Vec<&'static str>,
+    /// In effect from now on.
+    pub applied: Vec<String>,
+    /// In effect after the next start.
+    pub needs_restart: Vec<String>,
 }
 
-/// Above the 12 hours for which the longest-lived notice rings.
-const RETENTION_HOURS_MIN: u32 = 24;
-/// Shortest secret that is taken: as long as the hash that it keys.
+/// Shortest state retention: twice the 12 hours of the longest-lived notice.
+const MIN_STATE_RETENTION: HumanDuration = HumanDuration::from_hours(24);
+/// Shortest secret that is accepted: as long as the hash that it keys.
 const SECRET_BYTES_MIN: usize = 32;
 
 impl Config {
-    /// Reads a file, or takes the defaults.
-    ///
-    /// # Errors
-    /// [`ConfigError`].
-    pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::load(path, &[])
+    /// The defaults, with the ledger in `dir`.
+    #[must_use]
+    pub fn in_dir(dir: &Path) -> Self {
+        let mut config = Self::default();
+        config.boot.data_dir = dir.to_owned();
+        config
     }
 
-    /// Reads a file, or takes the defaults, and lays over them what `variables` of the environment say: `ORDERBELL__SESSIONS__WINDOW=32`.
+    /// Reads a file, or takes the defaults, and lays over them what `variables` of the environment say, such as
+    /// `ORDERBELL__SESSIONS__MAX_IN_FLIGHT=32`.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -277,164 +124,140 @@ impl Config {
                 found.push((path.to_vec(), what.to_owned()));
             }
         };
-        // Longer than any notice rings, or a sweep would take what still has to be heard.
-        let hours = format!("at least {RETENTION_HOURS_MIN}: longer than any notice rings");
-        must(self.state_retention_hours >= RETENTION_HOURS_MIN, &["state_retention_hours"], &hours);
-        must(self.mailbox_rows_max > 0, &["mailbox_rows_max"], "at least 1");
-        must(self.stale_after_seconds > 0, &["stale_after_seconds"], "at least 1");
-        let sessions = &self.sessions;
-        must(sessions.window > 0, &["sessions", "window"], "at least 1");
-        must(sessions.attempts_max > 0, &["sessions", "attempts_max"], "at least 1");
-        must(sessions.sockets_max > 0, &["sessions", "sockets_max"], "at least 1");
-        must(sessions.heartbeat_ms > 0, &["sessions", "heartbeat_ms"], "at least 1");
-        must(sessions.redeliver_after_ms > 0, &["sessions", "redeliver_after_ms"], "at least 1");
-        let longer = "more than heartbeat_ms, or every client is taken for gone";
-        must(sessions.silence_ms > sessions.heartbeat_ms, &["sessions", "silence_ms"], longer);
-        let same = self.listen.public == self.listen.admin && self.listen.public.port() != 0;
+        let (boot, live) = (&self.boot, &self.live);
+        let least = format!("at least \"{MIN_STATE_RETENTION}\": longer than any notice lives");
+        must(boot.state_retention >= MIN_STATE_RETENTION, &["state_retention"], &least);
+        must(live.max_mailbox_rows > 0, &["max_mailbox_rows"], "at least 1");
+        must(live.stale_after > HumanDuration::ZERO, &["stale_after"], "longer than \"0s\"");
+        must(boot.sessions.max_connections > 0, &["sessions", "max_connections"], "at least 1");
+        let sessions = &live.sessions;
+        must(sessions.max_in_flight > 0, &["sessions", "max_in_flight"], "at least 1");
+        must(sessions.max_delivery_attempts > 0, &["sessions", "max_delivery_attempts"], "at least 1");
+        for (key, value) in [("heartbeat_interval", sessions.heartbeat_interval), ("ack_timeout", sessions.ack_timeout)]
+        {
+            must(value > HumanDuration::ZERO, &["sessions", key], "longer than \"0s\"");
+        }
+        let longer = "longer than heartbeat_interval, or clients are disconnected between two heartbeats";
+        must(sessions.idle_timeout > sessions.heartbeat_interval, &["sessions", "idle_timeout"], longer);
+        let same = boot.listen.public == boot.listen.admin && boot.listen.public.port() != 0;
         must(!same, &["listen", "admin"], "another address than listen.public");
-        for (key, what) in self.wall.mistakes() {
+        let wall = self.wall();
+        for (key, what) in wall.mistakes() {
             must(false, &["wall", key], &what);
         }
-        if let Some(kafka) = &self.kafka {
+        if let Some(kafka) = &boot.kafka {
             must(!kafka.topics.is_empty(), &["kafka", "topics"], "at least one topic");
             must(!kafka.bootstrap.trim().is_empty(), &["kafka", "bootstrap"], "host:port of at least one broker");
-            let stranger = self.mapping.topics.keys().find(|topic| !kafka.topics.contains(topic));
-            let names = stranger.map(|topic| format!("{topic} is none of kafka.topics"));
-            must(stranger.is_none(), &["mapping", "topics"], names.as_deref().unwrap_or_default());
+            let unknown = boot.mapping.topics.keys().find(|topic| !kafka.topics.contains(topic));
+            let what = unknown.map(|topic| format!("{topic} is none of kafka.topics"));
+            must(unknown.is_none(), &["mapping", "topics"], what.as_deref().unwrap_or_default());
         }
         found
     }
 
-    /// What differs in `new`: what may change while a server runs, and what waits for a restart.
+    /// Names of the keys in which `new` differs, by when they take effect.
     #[must_use]
-    pub fn changed(&self, new: &Self) -> Reloaded {
-        fn told(part: &impl std::fmt::Debug) -> String {
-            format!("{part:?}")
-        }
-        // Sockets are counted by a semaphore that was made with their number.
-        let sockets = |config: &Self| config.sessions.sockets_max;
-        let sessions = |config: &Self| told(&Sessions { sockets_max: 0, ..config.sessions.clone() });
-        let at_once = [
-            ("sessions", sessions(self), sessions(new)),
-            ("tokens", told(&self.tokens), told(&new.tokens)),
-            ("visible", told(&self.visible), told(&new.visible)),
-            ("wall", told(&self.wall), told(&new.wall.counting_as(&self.wall))),
-            ("mailbox_rows_max", told(&self.mailbox_rows_max), told(&new.mailbox_rows_max)),
-            ("free_space_min_mb", told(&self.free_space_min_mb), told(&new.free_space_min_mb)),
-            ("stale_after_seconds", told(&self.stale_after_seconds), told(&new.stale_after_seconds)),
-            ("drain_seconds", told(&self.drain_seconds), told(&new.drain_seconds)),
-        ];
-        let at_a_restart = [
-            ("data_dir", told(&self.data_dir), told(&new.data_dir)),
-            ("state_retention_hours", told(&self.state_retention_hours), told(&new.state_retention_hours)),
-            ("timeline_hours", told(&self.timeline_hours), told(&new.timeline_hours)),
-            ("listen", told(&self.listen), told(&new.listen)),
-            ("sessions.sockets_max", told(&sockets(self)), told(&sockets(new))),
-            ("kafka", told(&self.kafka), told(&new.kafka)),
-            ("mapping", told(&self.mapping), told(&new.mapping)),
-            (
-                "wall.time_zone, wall.currency, wall.viewers_max",
-                told(&self.wall),
-                told(&self.wall.counting_as(&new.wall)),
-            ),
-        ];
-        let differs = |(name, old, new): &(&'static str, String, String)| (old != new).then_some(*name);
-        Reloaded {
-            taken: at_once.iter().filter_map(differs).collect(),
-            waits: at_a_restart.iter().filter_map(differs).collect(),
-        }
+    pub fn differences(&self, new: &Self) -> Reloaded {
+        let (mut applied, mut needs_restart) = (Vec::new(), Vec::new());
+        self.live.differences(&new.live, "", &mut applied);
+        self.boot.differences(&new.boot, "", &mut needs_restart);
+        Reloaded { applied, needs_restart }
     }
 
-    /// This configuration with what `new` says of the things that may change while a server runs; the rest stays as it is.
+    /// This configuration with the live half of `new`.
     #[must_use]
-    pub fn with_what_may_change(&self, new: Self) -> Self {
-        Self {
-            sessions: Sessions { sockets_max: self.sessions.sockets_max, ..new.sessions },
-            tokens: new.tokens,
-            visible: new.visible,
-            wall: new.wall.counting_as(&self.wall),
-            mailbox_rows_max: new.mailbox_rows_max,
-            free_space_min_mb: new.free_space_min_mb,
-            stale_after_seconds: new.stale_after_seconds,
-            drain_seconds: new.drain_seconds,
-            ..self.clone()
-        }
+    pub fn with_live(&self, new: Self) -> Self {
+        Self { live: new.live, ..self.clone() }
     }
 
     /// The bounds of the public listener.
     #[must_use]
     pub fn limits(&self) -> NetLimits {
         let base = NetLimits::default();
-        let ms = Duration::from_millis;
-        let session = session::Limits {
-            window: self.sessions.window,
-            page: base.session.page.min(self.sessions.window),
-            heartbeat: ms(self.sessions.heartbeat_ms),
-            silence_timeout: ms(self.sessions.silence_ms),
-            redeliver_after: ms(self.sessions.redeliver_after_ms),
-            attempts_max: self.sessions.attempts_max,
+        let sessions = &self.live.sessions;
+        let session = session::SessionLimits {
+            max_in_flight: sessions.max_in_flight,
+            page_size: base.session.page_size.min(sessions.max_in_flight),
+            heartbeat_interval: sessions.heartbeat_interval.get(),
+            idle_timeout: sessions.idle_timeout.get(),
+            ack_timeout: sessions.ack_timeout.get(),
+            max_delivery_attempts: sessions.max_delivery_attempts,
             ..base.session
         };
-        let stale_after = Duration::from_secs(u64::from(self.stale_after_seconds));
         NetLimits {
             session,
-            sockets_max: self.sessions.sockets_max,
-            viewers_max: self.wall.viewers_max,
-            stale_after,
+            max_connections: self.boot.sessions.max_connections,
+            max_viewers: self.boot.wall.max_viewers,
+            stale_after: self.live.stale_after.get(),
             ..base
         }
     }
 
-    /// How long orders are held after their last event. Milliseconds.
+    /// How long orders are kept after their last event. Milliseconds.
     #[must_use]
     pub fn retention_ms(&self) -> i64 {
-        i64::from(self.state_retention_hours) * 3_600_000
+        self.boot.state_retention.as_ms()
     }
 
-    /// What the life of an order goes by.
+    /// What decides about an order besides the table of transitions.
     #[must_use]
-    pub fn life(&self) -> LifeRules {
-        LifeRules { retention_ms: self.retention_ms(), visible: self.visible.clone(), counting: self.counting() }
+    pub fn order_policy(&self) -> OrderPolicy {
+        self.live.order_policy(self.counting(), self.retention_ms())
     }
 
-    /// By which days and in which money is counted.
+    /// Days and currency that counters are kept in.
     #[must_use]
-    pub fn counting(&self) -> Counting {
-        let zone = self.wall.time_zone.as_ref().unwrap_or(&self.mapping.time_zone);
-        Counting { zone: zone.time_zone().clone(), currency: self.wall.currency.clone() }
+    pub fn counting(&self) -> CountingRules {
+        let zone = self.boot.wall.time_zone.as_ref().unwrap_or(&self.boot.mapping.time_zone);
+        CountingRules { zone: zone.time_zone().clone(), currency: self.boot.wall.currency.clone() }
     }
 
-    /// What the ledger keeps, and where it lets events go.
+    /// Both halves of the section `wall`.
+    #[must_use]
+    pub fn wall(&self) -> WallConfig {
+        let BootWall { time_zone, currency, max_viewers } = self.boot.wall.clone();
+        let LiveWall { name, currency_digits, stores, open } = self.live.wall.clone();
+        WallConfig { name, time_zone, currency, currency_digits, stores, open, max_viewers }
+    }
+
+    /// What the ledger keeps, and where it publishes events.
     #[must_use]
     pub fn ledger(&self) -> LedgerOptions {
-        let emit = if self.kafka.is_some() { Emit::Outbox } else { Emit::Stream };
+        let emit = if self.boot.kafka.is_some() { PublishTo::Outbox } else { PublishTo::EmbeddedLog };
         LedgerOptions {
             state_retention_ms: self.retention_ms(),
-            mailbox_rows_max: self.mailbox_rows_max,
-            trail_ms: i64::from(self.timeline_hours) * 3_600_000,
-            free_space_min: self.free_space_min_mb << 20,
-            emit,
-            went_back: false,
+            max_mailbox_rows: self.live.max_mailbox_rows,
+            timeline_retention_ms: self.boot.timeline_retention.as_ms(),
+            min_free_space: self.live.min_free_space.bytes(),
+            publish_to: emit,
+            rolled_back: false,
         }
     }
 
-    /// The keys that tokens are checked with; made on first use when none is configured.
+    /// Reads the keys that tokens are checked with. When none is configured, one is generated and kept in the data directory.
     ///
     /// # Errors
-    /// [`ConfigError`] when a secret cannot be read, made, or is too short.
-    pub fn tokens(&self) -> Result<Tokens, ConfigError> {
+    /// [`ConfigError`] when a secret cannot be read or generated, or is too short.
+    pub fn load_tokens(&self) -> Result<Tokens, ConfigError> {
+        let tokens = &self.live.tokens;
         let mut keys = Vec::new();
-        for key in &self.tokens.keys {
-            keys.push((key.id.clone(), Secret::new(read_secret(&key.secret_file)?)));
+        for key in &tokens.keys {
+            keys.push((key.kid.clone(), Secret::new(read_secret(&key.secret_file)?)));
         }
         if keys.is_empty() {
-            let path = self.data_dir.join("token-key");
+            let path = self.boot.data_dir.join("token-key");
             if !path.exists() {
                 make_secret(&path).map_err(|error| ConfigError::Io { path: path.clone(), error })?;
             }
             keys.push(("local".into(), Secret::new(read_secret(&path)?)));
         }
-        Ok(Tokens::new(&self.tokens.issuer, &self.tokens.audience, keys))
+        Ok(Tokens::new(&tokens.issuer, &tokens.audience, keys))
+    }
+}
+
+impl LiveConfig {
+    fn order_policy(&self, counting: CountingRules, retention_ms: i64) -> OrderPolicy {
+        OrderPolicy { retention_ms, visible_fields: self.notice_fields.clone(), counting }
     }
 }
 
@@ -442,17 +265,21 @@ fn read_secret(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
     let secret = text.trim().as_bytes().to_vec();
     if secret.len() < SECRET_BYTES_MIN {
-        return Err(ConfigError::Value(format!("{}: a secret has at least {SECRET_BYTES_MIN} bytes", path.display())));
+        return Err(ConfigError::Value(format!(
+            "{}: the secret is shorter than {SECRET_BYTES_MIN} bytes",
+            path.display()
+        )));
     }
     Ok(secret)
 }
 
-/// Readable by its owner alone from the first byte on.
+/// Writes a random secret into a new file that only its owner may ever read.
 fn make_secret(path: &Path) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut bytes = [0_u8; 32];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| std::io::Error::other("the system gives no random bytes"))?;
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| std::io::Error::other("the operating system provides no random bytes"))?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
@@ -470,96 +297,165 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("orderbell.toml");
         std::fs::write(&path, text).unwrap();
-        Config::read(Some(&path))
+        Config::load(Some(&path), &[])
     }
 
     #[test]
-    fn all_mistakes_are_told_at_once_with_their_places_and_what_was_meant() {
-        let text = "state_retention_hours = 3\n\
+    fn all_mistakes_are_reported_at_once_with_their_places_and_what_was_meant() {
+        let text = "state_retention = \"3h\"\n\
                     [listen]\npublik = \"127.0.0.1:1\"\nadmin = \"here\"\n\
-                    [sessions]\nwindow = \"many\"\nheartbeat_ms = 90000\n\
+                    [sessions]\nmax_in_flight = \"many\"\nheartbeat_interval = \"90s\"\n\
                     [mapping]\ntime_zone = \"Asia/Atlantis\"\namount_unit = \"majr\"\n\
-                    [visible]\nready = [\"code\", \"phone\"]\n";
-        let told = read(text).unwrap_err().to_string();
+                    [notice_fields]\nready = [\"store\", \"phone\"]\n";
+        let error = read(text).unwrap_err().to_string();
         for wanted in [
-            "8 things to mend",
-            "sessions.silence_ms: more than heartbeat_ms",
-            "orderbell.toml:1:25",
-            "state_retention_hours: at least 24",
+            "8 mistakes",
+            "sessions.idle_timeout: longer than heartbeat_interval",
+            "orderbell.toml:1:19",
+            "state_retention: at least \"24h\"",
             "orderbell.toml:3:1",
             "unknown field `publik`",
             "did you mean `public`?",
             "orderbell.toml:4:9",
-            "orderbell.toml:6:10",
+            "orderbell.toml:6:17",
             "orderbell.toml:9:13",
             "Asia/Atlantis",
             "did you mean `major`?",
-            "no member is called phone",
+            "phone",
         ] {
-            assert!(told.contains(wanted), "{wanted} is not in:\n{told}");
+            assert!(error.contains(wanted), "{wanted} is not in:\n{error}");
         }
-        let told = read(
-            "[sessions]\nwindow = 0\nattempts_max = 0\nsilence_ms = 5\n[kafka]\nbootstrap = \"a:1\"\ntopics = []\n",
+        let error = read(
+            "[sessions]\nmax_in_flight = 0\nmax_delivery_attempts = 0\nidle_timeout = \"5ms\"\n\
+             [kafka]\nbootstrap = \"a:1\"\ntopics = []\n",
         );
-        let told = told.unwrap_err().to_string();
-        assert!(told.contains("4 things") && told.contains("kafka.topics: at least one"), "{told}");
-        let told = read("a = = 1\n[b\n").unwrap_err().to_string();
-        assert!(told.contains("orderbell.toml:1:5"), "{told}");
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("4 mistakes") && error.contains("kafka.topics: at least one"), "{error}");
+        let error = read("a = = 1\n[b\n").unwrap_err().to_string();
+        assert!(error.contains("orderbell.toml:1:5"), "{error}");
+    }
+
+    #[test]
+    fn a_duration_or_size_without_a_unit_is_told_what_is_accepted() {
+        let text = "stale_after = 30\nmin_free_space = \"512\"\n[sessions]\nack_timeout = \"10 seconds\"\n";
+        let error = read(text).unwrap_err().to_string();
+        for wanted in [
+            "3 mistakes",
+            "orderbell.toml:1:15",
+            "orderbell.toml:2:18",
+            "orderbell.toml:4:15",
+            "\"10 seconds\" is not a duration such as \"30s\": a whole number with ms, s, m, h or d",
+            "\"512\" is not a size such as \"512MiB\"",
+            "invalid type: integer `30`, expected a duration such as",
+        ] {
+            assert!(error.contains(wanted), "{wanted} is not in:\n{error}");
+        }
+        let config = read("state_retention = \"3d\"\nmin_free_space = \"1GiB\"\ndrain_timeout = \"250ms\"\n").unwrap();
+        assert_eq!(config.boot.state_retention, HumanDuration::from_hours(72));
+        assert_eq!(config.live.min_free_space.bytes(), 1 << 30);
+        assert_eq!(config.live.drain_timeout.as_ms(), 250);
     }
 
     /// The bug: what was wrong beside a password was shown with the password.
     #[test]
-    fn what_may_be_a_secret_is_not_shown() {
+    fn a_mistake_beside_a_secret_does_not_show_the_secret() {
         let text = "[kafka]\nbootstrap = \"a:1\"\ntopics = [\"o\"]\nproperties = { \"sasl.password\" = \"S3CRET\", \"retries\" = 5 }\n";
-        let told = read(text).unwrap_err().to_string();
-        assert!(told.contains("kafka.properties") && told.contains("(4:") && !told.contains("S3CRET"), "{told}");
+        let error = read(text).unwrap_err().to_string();
+        assert!(error.contains("kafka.properties") && error.contains("(4:") && !error.contains("S3CRET"), "{error}");
         let variable = (format!("{ENV_PREFIX}KAFKA__PROPERTIES"), "sasl.password=S3CRET".to_owned());
-        let told = Config::load(None, &[variable]).unwrap_err().to_string();
-        assert!(told.contains("KAFKA__PROPERTIES") && !told.contains("S3CRET"), "{told}");
+        let error = Config::load(None, &[variable]).unwrap_err().to_string();
+        assert!(error.contains("KAFKA__PROPERTIES") && !error.contains("S3CRET"), "{error}");
         let variable = (format!("{ENV_PREFIX}MAPPING__TYPES__PAY_SUCCESS"), "order.paid".to_owned());
         let config = Config::load(None, &[variable]).unwrap();
-        assert!(format!("{:?}", config.mapping).contains("PAY_SUCCESS"), "the chain's own names keep their case");
+        assert!(format!("{:?}", config.boot.mapping).contains("PAY_SUCCESS"), "the chain's own names keep their case");
+    }
+
+    fn with_password(password: &str) -> Config {
+        let text =
+            "[kafka]\nbootstrap = \"a:1\"\ntopics = [\"o\"]\nproperties = { \"sasl.password\" = \"PASSWORD\" }\n";
+        read(&text.replace("PASSWORD", password)).unwrap()
+    }
+
+    /// The bug: a password among the properties of Kafka was printed with the configuration, and compared by what is printed.
+    #[test]
+    fn a_password_is_never_printed_and_its_change_is_noticed() {
+        let (old, new) = (with_password("S3CRET"), with_password("N3W"));
+        let differences = old.differences(&new);
+        assert_eq!(differences.needs_restart, ["kafka"]);
+        let kafka = old.boot.kafka.clone().unwrap();
+        assert_eq!(kafka.properties.expose()["sasl.password"], "S3CRET", "Kafka gets it");
+        for printed in [format!("{old:?} {new:#?}"), format!("{differences:?}"), serde_json::to_string(&kafka).unwrap()]
+        {
+            assert!(!printed.contains("S3CRET") && !printed.contains("N3W"), "{printed}");
+        }
+        assert!(format!("{kafka:?}").contains("\"sasl.password\": \"***\""), "{kafka:?}");
+    }
+
+    #[test]
+    fn a_reload_applies_the_live_half_and_names_what_needs_a_restart() {
+        let old = read("[sessions]\nmax_in_flight = 5\n[wall]\nname = \"A\"\n").unwrap();
+        let new = read(
+            "state_retention = \"48h\"\nstale_after = \"9s\"\n[sessions]\nmax_in_flight = 7\nmax_connections = 9\n\
+             [wall]\nname = \"B\"\ncurrency = \"EUR\"\n[tokens]\nissuer = \"me\"\n",
+        )
+        .unwrap();
+        let differences = old.differences(&new);
+        assert_eq!(differences.applied, ["stale_after", "tokens", "sessions.max_in_flight", "wall.name"]);
+        assert_eq!(differences.needs_restart, ["state_retention", "sessions.max_connections", "wall.currency"]);
+        let now = old.with_live(new.clone());
+        assert_eq!((&now.live, &now.boot), (&new.live, &old.boot));
+        assert_eq!(now.differences(&new).applied, [""; 0]);
+        assert_eq!((now.wall().name.as_str(), now.wall().currency.as_str()), ("B", "CNY"));
     }
 
     #[test]
     fn variables_are_laid_over_the_file_and_named_when_they_are_wrong() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("orderbell.toml");
-        std::fs::write(&path, "[sessions]\nwindow = 5\nattempts_max = 6\n").unwrap();
+        std::fs::write(&path, "[sessions]\nmax_in_flight = 5\nmax_delivery_attempts = 6\n").unwrap();
         let variable = |name: &str, value: &str| (format!("{ENV_PREFIX}{name}"), value.to_owned());
         let load = |variables: &[(String, String)]| Config::load(Some(&path), variables);
         let config = load(&[
-            variable("SESSIONS__WINDOW", "7"),
+            variable("SESSIONS__MAX_IN_FLIGHT", "7"),
+            variable("SESSIONS__ACK_TIMEOUT", "3s"),
             variable("LISTEN__PUBLIC", "127.0.0.1:9"),
             variable("KAFKA__BOOTSTRAP", "a:1"),
             variable("KAFKA__TOPICS", "['orders']"),
             ("ORDERBELL_TOKEN".into(), "not a setting".into()),
         ])
         .unwrap();
-        assert_eq!((config.sessions.window, config.sessions.attempts_max), (7, 6));
-        assert_eq!((config.listen.public.port(), config.kafka.unwrap().topics), (9, vec!["orders".to_owned()]));
-        let told = load(&[variable("SESSIONS__WINDOW", "0"), variable("LISTEN__PUBLC", "x"), variable("__", "1")]);
-        let told = told.unwrap_err().to_string();
+        let sessions = &config.live.sessions;
+        assert_eq!(
+            (sessions.max_in_flight, sessions.max_delivery_attempts, sessions.ack_timeout.as_ms()),
+            (7, 6, 3_000)
+        );
+        assert_eq!(
+            (config.boot.listen.public.port(), config.boot.kafka.unwrap().topics),
+            (9, vec!["orders".to_owned()])
+        );
+        let error =
+            load(&[variable("SESSIONS__MAX_IN_FLIGHT", "0"), variable("LISTEN__PUBLC", "x"), variable("__", "1")]);
+        let error = error.unwrap_err().to_string();
         for wanted in [
-            "3 things",
-            "ORDERBELL__SESSIONS__WINDOW: sessions.window: at least 1",
+            "3 mistakes",
+            "ORDERBELL__SESSIONS__MAX_IN_FLIGHT: sessions.max_in_flight: at least 1",
             "ORDERBELL__LISTEN__PUBLC: unknown field",
             "did you mean `public`?",
             "ORDERBELL____: names no key",
         ] {
-            assert!(told.contains(wanted), "{wanted} is not in:\n{told}");
+            assert!(error.contains(wanted), "{wanted} is not in:\n{error}");
         }
     }
 
     #[test]
-    fn a_secret_is_made_once_and_for_its_owner_alone() {
+    fn a_secret_is_generated_once_and_only_its_owner_may_read_it() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
-        config.tokens().unwrap();
+        let config = Config::in_dir(dir.path());
+        config.load_tokens().unwrap();
         let path = dir.path().join("token-key");
         let first = std::fs::read(&path).unwrap();
-        config.tokens().unwrap();
+        config.load_tokens().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), first);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }

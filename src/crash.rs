@@ -1,14 +1,14 @@
-//! Named steps of an event's path at which a test may end the process as kill -9 does.
+//! Named crash points: steps of an event's path at which a test ends the process as kill -9 would.
 //!
-//! Without the feature `crash-points` a step is nothing. With it, `ORDERBELL_DIE_AT=step@n` ends the process when `step` is reached for the
-//! nth time. A kill at random finds the wide gaps; this finds the narrow ones, each of them, each time.
+//! Without the feature `crash-points` a crash point compiles to nothing. With it, `ORDERBELL_DIE_AT=step@n` kills the process when `step` is
+//! reached for the nth time. A kill at a random moment finds the wide windows of a bug; a named step finds the narrow ones, every time.
 
-/// This step was reached.
+/// Marks a step of an event's path.
 #[cfg(not(feature = "crash-points"))]
 #[inline]
 pub(crate) fn point(_step: &'static str) {}
 
-/// This step was reached.
+/// Marks a step of an event's path; kills the process when `ORDERBELL_DIE_AT` names this step and its turn has come.
 #[cfg(feature = "crash-points")]
 pub(crate) fn point(step: &'static str) {
     use std::sync::OnceLock;
@@ -27,7 +27,7 @@ pub(crate) fn point(step: &'static str) {
         && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *nth
     {
         let _gone = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        // The signal is on its way; nothing behind this step may happen.
+        // The signal is pending; no code after this step may run.
         loop {
             std::thread::park();
         }

@@ -1,17 +1,20 @@
 //! Orderbell: a real-time push centre and order-stream pipeline.
 //!
-//! See ARCHITECTURE.md for the map. `ingest -> ledger <- hub <- net`.
+//! ARCHITECTURE.md describes the modules. Dependencies: `ingest -> ledger <- hub <- net`.
 
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod config;
 mod crash;
 pub mod hub;
 pub mod ingest;
+pub mod latency;
 pub mod ledger;
+pub mod metrics;
 pub mod net;
-pub mod observe;
 pub mod pages;
+pub mod reachability;
 pub mod server;
 pub mod stream;
 pub mod wall;

@@ -1,4 +1,4 @@
-//! The binary: see `orderbell --help`.
+//! The binary `orderbell`: everything is in the library, so that tests can reach it.
 
 use std::process::ExitCode;
 

@@ -1,13 +1,16 @@
-//! The assembly: which part gets which, and the order in which they start and stop.
+//! The server: connects the parts, and starts and stops them in order. It has no rules of its own.
 //!
-//! Start: ledger, hub, group (source, shards, committer already runs), listeners, then ready. Stop: not ready, clients leave, the group
-//! drains and saves its frontiers, the ledger closes. Nothing here has a rule of its own.
+//! Start: ledger (with its committer), hub, consumer group (source, shards), listeners, then ready. Stop: not ready, clients leave, the outbox
+//! publisher ends, the group drains and saves its checkpoints, the ledger closes.
 
-mod state;
+mod admin_api;
+mod alerts;
+mod dead_letters;
+mod inspector;
+mod orders;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,61 +20,70 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock::wall_clock;
 use crate::config::{Config, ConfigError, Reloaded};
 use crate::hub::Hub;
-use crate::ingest::{OrderHandler, desk, door};
+use crate::ingest::OrderHandler;
 use crate::ledger::{Ledger, LedgerOptions, OpenError, OrderKey};
-use crate::net::{self, Net, NetLimits, Rules};
-use crate::observe::{Counted, Metrics};
+use crate::metrics::{MetricSources, Metrics};
+use crate::net::{self, AdminApi, AppState, NetLimits};
 #[cfg(feature = "kafka")]
-use crate::stream::buried::Buried;
-use crate::stream::{self, emitter::EmitStats};
-use crate::wall::{Feed, WallBoard};
-use state::State;
+use crate::stream::dlq_topics::DlqTopics;
+use crate::stream::{self, outbox_publisher::PublisherStats};
+use crate::wall::{Feed, WallTotals};
+use admin_api::Status;
+use alerts::Alerts;
+use dead_letters::DeadLetterAdmin;
+use inspector::Inspector;
+use orders::OrderRules;
 
-/// Orders whose retention is looked at in one go, and how often.
-const SWEEP_MAX: usize = 2_048;
-const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the emitter may take to end.
-const EMIT_STOP_MAX: Duration = Duration::from_secs(1);
-/// How often a ledger in doubt is looked at.
-const VOUCH_INTERVAL: Duration = Duration::from_secs(1);
-/// Connections of the admin listener.
+/// Orders whose expiry is enqueued in one sweep.
+const EXPIRY_BATCH_MAX: usize = 2_048;
+/// Time between two expiry sweeps.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Time that the outbox publisher is given to end.
+const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time that requests on the admin listener are given to end.
+const ADMIN_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time between two checks of the group, the alerts and a rebuild.
+const SUPERVISE_INTERVAL: Duration = Duration::from_secs(1);
+/// Largest number of connections of the admin listener.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
-/// Why a server does not start.
+/// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The ledger.
+    /// The ledger cannot be opened.
     #[error(transparent)]
     Ledger(#[from] OpenError),
-    /// An address.
+    /// An address cannot be bound.
     #[error("cannot listen on {address}: {error}")]
     Listen {
-        /// Which.
+        /// The address from the configuration.
         address: SocketAddr,
-        /// The system's words.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// Kafka.
+    /// The Kafka cluster, the group or the topics do not permit a start.
     #[error("Kafka: {0}")]
     Kafka(String),
 }
 
 /// A running server.
 pub struct Server {
-    net: Arc<Net>,
+    state: Arc<AppState>,
     ledger: Arc<Ledger>,
     group: Mutex<Option<Group>>,
     group_stats: Arc<Stats>,
-    health: Arc<State>,
+    status: Arc<Status>,
+    alerts: Arc<Alerts>,
     admin_tasks: TaskTracker,
-    /// The emitter, and what ends it.
+    /// The outbox publisher, and what stops it.
     background: TaskTracker,
-    emit_stop: CancellationToken,
+    publisher_stop: CancellationToken,
     stopped: CancellationToken,
     handler: Arc<OrderHandler>,
     wall: Arc<Feed>,
@@ -80,7 +92,7 @@ pub struct Server {
     admin: SocketAddr,
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |error| StartError::Listen { address, error };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
@@ -88,67 +100,63 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
 }
 
 impl Server {
-    /// Starts everything; ready when this returns. `failed` is called once if the ledger cannot be written any more.
+    /// Starts all parts; the server is ready when this returns. `failed` is called once when the server cannot continue (the ledger cannot be
+    /// written, the stream is not read any more) and should end the process.
     ///
     /// # Errors
-    /// [`StartError`]; nothing stays half started.
+    /// [`StartError`]; then no part stays running.
     pub async fn start(
         config: &Config,
         limits: NetLimits,
         failed: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Arc<Self>, StartError> {
-        let (public_listener, public) = listen(config.listen.public).await?;
-        let (admin_listener, admin) = listen(config.listen.admin).await?;
+        let (public_listener, public) = bind(config.boot.listen.public).await?;
+        let (admin_listener, admin) = bind(config.boot.listen.admin).await?;
         let hub = Arc::new(Hub::default());
         let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
-        let board = Arc::new(WallBoard::default());
-        let ledger = open(config, &hub, &board, failed.clone()).await?;
-        let tokens = config.tokens()?;
-        let handler = Arc::new(OrderHandler::new(ledger.clone(), config.mapping.clone(), config.life()));
-        let (background, emit_stop) = (TaskTracker::new(), CancellationToken::new());
-        let emit_stats = Arc::<EmitStats>::default();
-        let parts = stream::Parts {
+        let totals = Arc::new(WallTotals::default());
+        let ledger = open_ledger(config, &hub, &totals, failed.clone()).await?;
+        let tokens = config.load_tokens()?;
+        let handler = Arc::new(OrderHandler::new(ledger.clone(), config.boot.mapping.clone(), config.order_policy()));
+        let (background, publisher_stop) = (TaskTracker::new(), CancellationToken::new());
+        let publisher_stats = Arc::<PublisherStats>::default();
+        let parts = stream::StreamContext {
             config,
             ledger: &ledger,
             handler: &handler,
-            stats: &emit_stats,
+            stats: &publisher_stats,
             tasks: &background,
-            stop: &emit_stop,
+            stop: &publisher_stop,
         };
         let group = stream::start(parts).await?;
         let group_stats = group.stats().clone();
-        let wall = feed(config, board, &ledger, &hub)?;
-        let rules = rules(config, &ledger, &handler, &group_stats, &wall);
-        let net = Net::new(ledger.clone(), hub.clone(), tokens, limits, rules);
-        let counted = Counted {
-            net: net.stats().clone(),
-            ingest: handler.stats().clone(),
-            emit: emit_stats.clone(),
-            group: group_stats.clone(),
-            hub,
-        };
-        let metrics = Metrics::new(counted);
-        let health = Arc::new(State {
-            ready: AtomicBool::new(true),
-            group: group_stats.clone(),
-            emit: emit_stats,
-            ingest: handler.stats().clone(),
-            net: net.clone(),
+        let wall = wall_feed(config, totals, &ledger, &hub)?;
+        let rules = OrderRules {
+            mapping: config.boot.mapping.clone(),
             ledger: ledger.clone(),
-            wall: wall.clone(),
-            metrics,
-            #[cfg(feature = "kafka")]
-            buried: Buried::of(config).map(|buried| (buried, Arc::new(tokio::sync::Semaphore::new(1)))),
-        });
+            handler: handler.clone(),
+            group: group_stats.clone(),
+        };
+        let state = AppState::new(ledger.clone(), hub.clone(), tokens, limits, Arc::new(rules), wall.clone());
+        let alerts = Alerts::new(
+            group_stats.clone(),
+            publisher_stats.clone(),
+            handler.stats().clone(),
+            state.clone(),
+            ledger.clone(),
+            wall.clone(),
+        );
+        let status = Status::new(alerts.clone(), metrics(&state, &handler, publisher_stats, &group_stats, &alerts));
         let server = Arc::new(Self {
-            net: net.clone(),
+            state: state.clone(),
             ledger,
             group: Mutex::new(Some(group)),
             group_stats,
-            health,
+            status,
+            alerts,
             admin_tasks: TaskTracker::new(),
             background,
-            emit_stop,
+            publisher_stop,
             stopped: CancellationToken::new(),
             handler: handler.clone(),
             wall: wall.clone(),
@@ -156,74 +164,96 @@ impl Server {
             public,
             admin,
         });
-        server.listen(public_listener, admin_listener, limits, config.trial);
-        net.tasks().spawn(watch(server.clone(), failed, net.draining_token()));
-        let fresh = net.clone();
-        net.tasks().spawn(wall.run(move || fresh.fresh(), net.draining_token()));
-        net.tasks().spawn(vouch(server.clone(), net.draining_token()));
-        net.tasks().spawn(sweep(server.clone(), handler, net.draining_token()));
+        server.serve_public(public_listener, limits, config.playground);
+        server.serve_admin(admin_listener, limits, server.admin_api(config));
+        let fresh = state.clone();
+        state.tasks().spawn(wall.run(move || fresh.freshness(), state.draining_token()));
+        state.tasks().spawn(supervise(server.clone(), failed, state.draining_token()));
+        state.tasks().spawn(await_rebuild(server.clone(), state.draining_token()));
+        state.tasks().spawn(expire_orders(server.clone(), handler, state.draining_token()));
         Ok(server)
     }
 
-    /// Accepts from here on.
-    fn listen(&self, public: TcpListener, admin: TcpListener, limits: NetLimits, trial: bool) {
-        let (tasks, drain) = (self.net.tasks().clone(), self.net.draining_token());
-        let routes = self.net.routes(trial && self.public.ip().is_loopback());
-        let serve = net::serve(public, routes, tasks.clone(), drain, limits.http_max, limits.head_timeout);
-        tasks.spawn(serve);
-        let (tasks, stopped) = (self.admin_tasks.clone(), self.stopped.clone());
-        let routes = net::admin_routes(self.health.clone(), self.admin.ip().is_loopback());
-        let serve = net::serve(admin, routes, tasks.clone(), stopped, ADMIN_CONNECTIONS_MAX, limits.head_timeout);
+    /// Accepts tills, customers and producers from here on.
+    fn serve_public(&self, listener: TcpListener, limits: NetLimits, playground: bool) {
+        let (tasks, drain) = (self.state.tasks().clone(), self.state.draining_token());
+        let routes = self.state.routes(playground && self.public.ip().is_loopback());
+        let serve =
+            net::serve(listener, routes, tasks.clone(), drain, limits.max_http_connections, limits.head_timeout);
         tasks.spawn(serve);
     }
 
-    /// Where tills and customers connect.
+    /// Accepts operators and scrapers from here on, until the end of the drain.
+    fn serve_admin(&self, listener: TcpListener, limits: NetLimits, api: AdminApi) {
+        let (tasks, stopped) = (self.admin_tasks.clone(), self.stopped.clone());
+        let routes = net::admin_routes(api, self.admin.ip().is_loopback());
+        let serve = net::serve(listener, routes, tasks.clone(), stopped, ADMIN_CONNECTIONS_MAX, limits.head_timeout);
+        tasks.spawn(serve);
+    }
+
+    #[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "without Kafka there are no topics"))]
+    fn admin_api(&self, config: &Config) -> AdminApi {
+        let inspector = Inspector {
+            group: self.group_stats.clone(),
+            state: self.state.clone(),
+            ledger: self.ledger.clone(),
+            wall: self.wall.clone(),
+        };
+        let dead_letters = DeadLetterAdmin {
+            ledger: self.ledger.clone(),
+            #[cfg(feature = "kafka")]
+            topics: DlqTopics::of(config).map(|topics| (topics, Arc::new(tokio::sync::Semaphore::new(1)))),
+        };
+        admin_api::compose(self.status.clone(), inspector, dead_letters, self.ledger.clone())
+    }
+
+    /// The address of the public listener.
     #[must_use]
     pub fn public(&self) -> SocketAddr {
         self.public
     }
 
-    /// Where live, ready and metrics are.
+    /// The address of the admin listener.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// What the group counts.
+    /// Counters and partitions of the consumer group.
     #[must_use]
     pub fn group_stats(&self) -> &Arc<Stats> {
         &self.group_stats
     }
 
-    /// Takes what may change while the server runs; what else differs is named, and waits for a restart.
+    /// Applies the keys that may change while the server runs, and names the others that differ: they wait for a restart.
     ///
     /// # Errors
-    /// [`ConfigError`] when a key cannot be read: then nothing has changed.
+    /// [`ConfigError`] when a file that the configuration names cannot be read: then nothing has changed.
     pub fn reload(&self, new: Config) -> Result<Reloaded, ConfigError> {
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let reloaded = config.changed(&new);
-        // What waits for a restart stays as it is also where it is looked at now.
-        let now = config.with_what_may_change(new);
-        let tokens = now.tokens()?;
-        let names = now.wall.names().map_err(ConfigError::Value)?;
-        self.net.renew(tokens, now.limits());
-        self.handler.renew(now.life());
-        self.wall.renew(names);
+        let reloaded = config.differences(&new);
+        // Keys that wait for a restart keep their old values here.
+        let now = config.with_live(new);
+        let tokens = now.load_tokens()?;
+        let names = now.wall().names().map_err(ConfigError::Value)?;
+        self.state.reload(tokens, now.limits());
+        self.handler.set_policy(now.order_policy());
+        self.wall.set_names(names);
         let bounds = now.ledger();
-        self.ledger.bound(bounds.mailbox_rows_max, bounds.free_space_min);
+        self.ledger.set_limits(bounds.max_mailbox_rows, bounds.min_free_space);
         *config = now;
         Ok(reloaded)
     }
 
-    /// Stops in order; true when everybody left in time and every frontier was saved.
+    /// Stops all parts in order. True when every client left in time and every checkpoint was saved.
     pub async fn stop(&self) -> bool {
-        self.health.ready.store(false, Ordering::Release);
-        let drain_max = Duration::from_secs(self.config.lock().unwrap_or_else(PoisonError::into_inner).drain_seconds);
-        let left = self.net.drain(drain_max).await;
-        // What clients have said is durable; what is not emitted yet goes out after the next start.
-        self.emit_stop.cancel();
+        self.status.set_not_ready();
+        let drain_timeout = self.config.lock().unwrap_or_else(PoisonError::into_inner).live.drain_timeout.get();
+        let all_left = self.state.drain(drain_timeout).await;
+        // The outbox is durable: what is not published yet goes out after the next start.
+        self.publisher_stop.cancel();
         self.background.close();
-        let _in_time = tokio::time::timeout(EMIT_STOP_MAX, self.background.wait()).await;
+        let _in_time = tokio::time::timeout(PUBLISHER_STOP_TIMEOUT, self.background.wait()).await;
         let group = self.group.lock().unwrap_or_else(PoisonError::into_inner).take();
         let ledger = self.ledger.clone();
         let saved = tokio::task::spawn_blocking(move || {
@@ -233,131 +263,137 @@ impl Server {
             ledger.close();
             ended
         });
-        let saved = tokio::time::timeout(drain_max, saved).await.is_ok_and(|ended| ended.unwrap_or(false));
+        let saved = tokio::time::timeout(drain_timeout, saved).await.is_ok_and(|ended| ended.unwrap_or(false));
         self.stopped.cancel();
         self.admin_tasks.close();
-        let _in_time = tokio::time::timeout(Duration::from_secs(1), self.admin_tasks.wait()).await;
-        left && saved
+        let _in_time = tokio::time::timeout(ADMIN_STOP_TIMEOUT, self.admin_tasks.wait()).await;
+        all_left && saved
     }
 }
 
-/// Opens the ledger; one that went back behind Kafka's group begins a new epoch and reads on from its own frontiers.
-async fn open(
+/// Opens the ledger. One that is older than the offsets of Kafka's group (a restored backup) is opened again with a new epoch, and continues
+/// from its own checkpoints.
+async fn open_ledger(
     config: &Config,
     hub: &Arc<Hub>,
-    board: &Arc<WallBoard>,
+    totals: &Arc<WallTotals>,
     failed: Arc<dyn Fn(&str) + Send + Sync>,
 ) -> Result<Arc<Ledger>, StartError> {
     let open = |options| {
         let failed = failed.clone();
-        Ledger::open(&config.data_dir, options, hub.clone(), board.clone(), move |error| failed(error)).map(Arc::new)
+        Ledger::open(&config.boot.data_dir, options, hub.clone(), totals.clone(), move |error| failed(error))
+            .map(Arc::new)
     };
     let ledger = open(config.ledger())?;
-    let Some(kafka) = &config.kafka else { return Ok(ledger) };
-    // One that is in doubt is behind on purpose.
-    if ledger.is_in_doubt() || !stream::went_back(kafka, &ledger).await {
+    let Some(kafka) = &config.boot.kafka else { return Ok(ledger) };
+    // A ledger that is being rebuilt is behind the group on purpose.
+    if ledger.is_rebuilding() || !stream::is_rolled_back(kafka, &ledger).await {
         return Ok(ledger);
     }
     ledger.close();
     drop(ledger);
-    Ok(open(LedgerOptions { went_back: true, ..config.ledger() })?)
+    Ok(open(LedgerOptions { rolled_back: true, ..config.ledger() })?)
 }
 
-fn feed(
+fn wall_feed(
     config: &Config,
-    board: Arc<WallBoard>,
+    totals: Arc<WallTotals>,
     ledger: &Arc<Ledger>,
     hub: &Arc<Hub>,
 ) -> Result<Arc<Feed>, ConfigError> {
     let hub = hub.clone();
-    let reach = move |store: &Id, now: UnixMs| hub.reach(&Recipient::store(store.clone()), now);
-    let names = config.wall.names().map_err(ConfigError::Value)?;
-    Ok(Feed::new(board, ledger.epoch(), config.counting(), names, Box::new(reach)))
+    let reachability_of = move |store: &Id, now: UnixMs| hub.reachability(&Recipient::store(store.clone()), now);
+    let names = config.wall().names().map_err(ConfigError::Value)?;
+    Ok(Feed::new(totals, ledger.epoch(), config.counting(), names, Box::new(reachability_of)))
 }
 
-fn rules(
-    config: &Config,
-    ledger: &Arc<Ledger>,
+fn metrics(
+    state: &Arc<AppState>,
     handler: &Arc<OrderHandler>,
+    publisher: Arc<PublisherStats>,
     group: &Arc<Stats>,
-    wall: &Arc<Feed>,
-) -> Rules {
-    let (mapping, ledger, group, handler) = (config.mapping.clone(), ledger.clone(), group.clone(), handler.clone());
-    Rules {
-        door: Arc::new(move |media, body| door::open(&mapping, media, body, net::wall_clock())),
-        desk: Arc::new(move |who, device, event, now| desk::open(&ledger, who, device, event, now)),
-        view: Arc::new(move |who, key, state, trail| desk::view(who, key, state, trail, &handler.rules().visible)),
-        as_of: Arc::new(move || group.as_of_ms().map(UnixMs)),
-        wall: wall.clone(),
-    }
+    alerts: &Arc<Alerts>,
+) -> Metrics {
+    let alerts = alerts.clone();
+    Metrics::new(MetricSources {
+        net: state.stats().clone(),
+        ingest: handler.stats().clone(),
+        publisher,
+        group: group.clone(),
+        hub: state.hub().clone(),
+        alerts: Box::new(move || alerts.current()),
+    })
 }
 
-/// Ends the process when it cannot do its work any more: better a restart than a server that only looks alive.
-async fn watch(server: Arc<Server>, failed: Arc<dyn Fn(&str) + Send + Sync>, drain: CancellationToken) {
+/// Ends the process when it cannot do its work any more: a restart is better than a server that only looks alive. Also evaluates the alerts
+/// once a second, so that their `since` does not depend on who asks.
+async fn supervise(server: Arc<Server>, failed: Arc<dyn Fn(&str) + Send + Sync>, drain: CancellationToken) {
     loop {
         tokio::select! {
             biased;
             () = drain.cancelled() => return,
-            () = tokio::time::sleep(VOUCH_INTERVAL) => {}
+            () = tokio::time::sleep(SUPERVISE_INTERVAL) => {}
         }
-        let ended = {
+        let has_ended = {
             let group = server.group.lock().unwrap_or_else(PoisonError::into_inner);
             group.as_ref().is_some_and(|group| !group.is_running())
         };
-        if ended {
+        if has_ended {
             return failed("the stream of orders is not read any more");
         }
-        // The brokers did not answer at the start. The next start sees it and begins a new epoch.
-        if server.group_stats.went_back.value() > 0 && !server.ledger.was_doubted() {
-            return failed("this ledger is behind its group: it went back, and must begin a new epoch");
+        // The brokers did not answer at the start, so the check that `open_ledger` makes came late. The next start begins a new epoch.
+        if server.group_stats.partitions_rolled_back.value() > 0 && !server.ledger.was_rebuilding_at_open() {
+            return failed("this ledger is older than the offsets of its consumer group: it must begin a new epoch");
         }
+        let _remembered = server.alerts.current();
     }
 }
 
-/// While the ledger's history is in doubt: waits until the log was read to an end that was seen after this start.
-async fn vouch(server: Arc<Server>, drain: CancellationToken) {
-    let since = net::wall_clock();
-    while server.ledger.is_in_doubt() {
+/// While the ledger is rebuilt: waits until the log has been read to an end that was seen after this start, then ends the rebuild.
+async fn await_rebuild(server: Arc<Server>, drain: CancellationToken) {
+    let since = wall_clock();
+    while server.ledger.is_rebuilding() {
         tokio::select! {
             biased;
             () = drain.cancelled() => return,
-            () = tokio::time::sleep(VOUCH_INTERVAL) => {}
+            () = tokio::time::sleep(SUPERVISE_INTERVAL) => {}
         }
-        if server.group_stats.as_of_ms().is_some_and(|as_of| as_of > since.0) && server.ledger.rebuilt().await.is_err()
+        if server.group_stats.as_of_ms().is_some_and(|as_of| as_of > since.0)
+            && server.ledger.finish_rebuild().await.is_err()
         {
             return;
         }
     }
 }
 
-/// Puts due looks at retention into the orders' own queues.
-async fn sweep(server: Arc<Server>, handler: Arc<OrderHandler>, drain: CancellationToken) {
-    let mut waiting: HashSet<(UnixMs, OrderKey)> = HashSet::new();
+/// Puts the orders whose retention is due into their own key queues, where the handler decides whether they expire.
+async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: CancellationToken) {
+    let mut enqueued: HashSet<(UnixMs, OrderKey)> = HashSet::new();
     loop {
         tokio::select! {
             biased;
             () = drain.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+            () = tokio::time::sleep(EXPIRY_INTERVAL) => {}
         }
-        let due = match server.ledger.due(net::wall_clock(), SWEEP_MAX) {
+        let due = match server.ledger.due_expiries(wall_clock(), EXPIRY_BATCH_MAX) {
             Ok(due) => due,
             Err(error) => {
-                tracing::error!(%error, "orders that are due cannot be read");
+                tracing::error!(%error, "cannot read the orders that are due to expire");
                 continue;
             }
         };
         let group = server.group.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(group) = group.as_ref() else { return };
-        // What was put into its queue before and is not looked at yet is there still: once is enough.
-        waiting.retain(|look| due.contains(look));
+        // An order that was enqueued before and is still due waits in its queue: it is not enqueued twice.
+        enqueued.retain(|entry| due.contains(entry));
         for (at, order) in due {
-            if !waiting.insert((at, order.clone())) {
+            if !enqueued.insert((at, order.clone())) {
                 continue;
             }
             let key = handler.key_of(order.id.as_str());
-            // A queue that is full is offered again: the row stays until the look was taken.
-            if group.inject(key, OrderHandler::sweep_record(at, &order)).is_err() {
-                waiting.remove(&(at, order));
+            // When the queue is full the order is tried again at the next sweep: its row stays until the handler has seen it.
+            if group.inject(key, OrderHandler::expiry_record(at, &order)).is_err() {
+                enqueued.remove(&(at, order));
             }
         }
     }

@@ -1,15 +1,17 @@
-//! The protocol reference against the types: its examples are read by the code that reads frames, every field, kind, code and word is in
-//! it, and the JSON Schemas beside it are those of the types. `UPDATE=1 cargo test --test reference` writes the schemas anew.
+//! Checks the protocol reference against the types: the types decode its examples and encode them again without loss, every field, kind, code and
+//! reason is documented, and the JSON Schemas beside it match the types. `UPDATE=1 cargo test --test reference` regenerates the schemas.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it stands")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use orderbell_protocol::frame::{NoticeFrame, OpenOrder, OrdersAnswer, PollAnswer, ToldAnswer};
+use orderbell_protocol::frame::{EventsAnswer, NoticeFrame, OpenOrder, OrdersAnswer, PollAnswer};
 use orderbell_protocol::wall::Wall;
-use orderbell_protocol::{ClientFrame, Close, NoticeKind, ServerFrame};
+use orderbell_protocol::{ClientFrame, CloseKind, NoticeKind, Problem, ServerFrame};
 use schemars::{JsonSchema, schema_for};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -20,13 +22,16 @@ fn reference() -> String {
     std::fs::read_to_string(root().join("protocol/README.md")).unwrap()
 }
 
-/// The examples: what each is of, and its JSON.
+/// The examples of the reference: the label of each, which names its type, and its JSON.
 fn examples(text: &str) -> Vec<(String, Value)> {
     let mut all = Vec::new();
     for block in text.split("```json ").skip(1) {
-        let (of, rest) = block.split_once('\n').unwrap();
+        let (label, rest) = block.split_once('\n').unwrap();
         let (json, _) = rest.split_once("```").unwrap();
-        all.push((of.trim().to_owned(), serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}"))));
+        all.push((
+            label.trim().to_owned(),
+            serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}")),
+        ));
     }
     all
 }
@@ -42,12 +47,13 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("poll-answer", of::<PollAnswer>()),
         ("orders-answer", of::<OrdersAnswer>()),
         ("order", of::<OpenOrder>()),
-        ("events-answer", of::<ToldAnswer>()),
+        ("events-answer", of::<EventsAnswer>()),
+        ("problem", of::<Problem>()),
         ("wall", of::<Wall>()),
     ]
 }
 
-/// Every name of a property, anywhere.
+/// Collects the names of all properties of a schema, at any depth.
 fn properties(schema: &Value, names: &mut BTreeSet<String>) {
     match schema {
         Value::Object(members) => {
@@ -61,14 +67,14 @@ fn properties(schema: &Value, names: &mut BTreeSet<String>) {
     }
 }
 
-fn known_to(name: &str) -> BTreeSet<String> {
+fn schema_properties(name: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::from(["type".to_owned()]);
     let (_, schema) = schemas().into_iter().find(|(known, _)| *known == name).unwrap();
     properties(&schema, &mut names);
     names
 }
 
-/// Keys of an example outside the free-form bodies.
+/// Collects the keys of an example, except those inside the free-form bodies.
 fn keys(value: &Value, names: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => {
@@ -84,71 +90,70 @@ fn keys(value: &Value, names: &mut BTreeSet<String>) {
     }
 }
 
-/// The schema of an example, once the code that reads such frames has taken it.
-fn taken(of: &str, example: &Value) -> Result<&'static str, String> {
-    fn read<T: serde::de::DeserializeOwned>(example: &Value) -> Result<(), String> {
-        serde_json::from_value::<T>(example.clone()).map(drop).map_err(|error| error.to_string())
+/// Decodes an example with its type and encodes it again. Returns the name of the schema, and the result.
+fn round_trip(label: &str, example: &Value) -> Result<(&'static str, Value), String> {
+    fn through<T: DeserializeOwned + Serialize>(example: &Value) -> Result<Value, String> {
+        let value: T = serde_json::from_value(example.clone()).map_err(|error| error.to_string())?;
+        serde_json::to_value(value).map_err(|error| error.to_string())
     }
-    match of {
-        "client" => ClientFrame::decode(&example.to_string()).map(|_| "client-frame").map_err(str::to_owned),
-        "server" if example["type"] == "notice" => read::<NoticeFrame>(example).map(|()| "notice-frame"),
-        "server" => read::<ServerFrame>(example).map(|()| "server-frame"),
-        "poll" => read::<PollAnswer>(example).map(|()| "poll-answer"),
-        "orders" => read::<OrdersAnswer>(example).map(|()| "orders-answer"),
-        "order" => read::<OpenOrder>(example).map(|()| "order"),
-        "events" => read::<ToldAnswer>(example).map(|()| "events-answer"),
-        "wall" => read::<Wall>(example).map(|()| "wall"),
-        other => Err(format!("an example of nothing known: {other}")),
-    }
+    let (schema, again) = match label {
+        "client" => {
+            let frame = ClientFrame::decode(&example.to_string())?;
+            ("client-frame", serde_json::from_str(&frame.encode()).map_err(|error| error.to_string()))
+        }
+        "server" if example["type"] == "notice" => {
+            let mut again = through::<NoticeFrame>(example)?;
+            // The tag is written around the type: a poll answer has the same notices without it.
+            again["type"] = "notice".into();
+            ("notice-frame", Ok(again))
+        }
+        "server" => ("server-frame", through::<ServerFrame>(example)),
+        "poll" => ("poll-answer", through::<PollAnswer>(example)),
+        "orders" => ("orders-answer", through::<OrdersAnswer>(example)),
+        "order" => ("order", through::<OpenOrder>(example)),
+        "events" => ("events-answer", through::<EventsAnswer>(example)),
+        "problem" => ("problem", through::<Problem>(example)),
+        "wall" => ("wall", through::<Wall>(example)),
+        other => return Err(format!("no type is known for the label {other}")),
+    };
+    Ok((schema, again?))
 }
 
-fn check(of: &str, example: &Value) -> Result<(), String> {
-    let schema = taken(of, example)?;
-    let mut named = BTreeSet::new();
-    keys(example, &mut named);
-    let unknown: Vec<_> = named.difference(&known_to(schema)).cloned().collect();
-    if unknown.is_empty() { Ok(()) } else { Err(format!("{unknown:?} are no fields: {example}")) }
+fn check(label: &str, example: &Value) -> Result<(), String> {
+    let (schema, again) = round_trip(label, example)?;
+    let mut used = BTreeSet::new();
+    keys(example, &mut used);
+    let unknown: Vec<_> = used.difference(&schema_properties(schema)).cloned().collect();
+    if !unknown.is_empty() {
+        return Err(format!("{unknown:?} are not fields: {example}"));
+    }
+    if again != *example {
+        return Err(format!("{example} is encoded as {again}"));
+    }
+    Ok(())
 }
 
 #[test]
-fn every_example_is_what_the_code_reads() {
+fn every_example_decodes_and_encodes_without_loss() {
     let text = reference();
     let examples = examples(&text);
-    assert!(examples.len() >= 18, "{}", examples.len());
-    for (of, example) in examples.iter().filter(|(of, _)| of != "problem") {
-        check(of, example).unwrap_or_else(|why| panic!("{of}: {why}"));
+    assert!(examples.len() >= 19, "{}", examples.len());
+    for (label, example) in &examples {
+        check(label, example).unwrap_or_else(|error| panic!("{label}: {error}"));
     }
     let planted = serde_json::json!({"type": "ack", "position": "1.1.0000", "positon": 1});
-    assert!(check("client", &planted).is_err(), "a wrong field is seen");
+    assert!(check("client", &planted).is_err(), "a misspelt field is not detected");
 }
 
 #[test]
 fn every_field_kind_code_and_word_is_in_the_reference() {
     let text = reference();
-    let told = |word: &str| text.contains(&format!("`{word}`"));
+    let is_documented = |word: &str| text.contains(&format!("`{word}`")) || text.contains(&format!("\"{word}\""));
     let mut names = BTreeSet::new();
     schemas().iter().for_each(|(_, schema)| properties(schema, &mut names));
-    let missing: Vec<_> = names.iter().filter(|name| !told(name) && !text.contains(&format!("\"{name}\""))).collect();
+    let missing: Vec<_> = names.iter().filter(|name| !is_documented(name)).collect();
     assert!(missing.is_empty(), "fields: {missing:?}");
-    let closes = [
-        Close::Bye,
-        Close::Protocol,
-        Close::Unsupported,
-        Close::Encoding,
-        Close::TooBig,
-        Close::Internal,
-        Close::Restart { retry_ms: 1 },
-        Close::Overloaded { retry_ms: 1 },
-        Close::Unauthorized,
-        Close::Timeout,
-        Close::BadMessage("why"),
-        Close::Replaced,
-        Close::ConnectionLimit,
-        Close::Rate,
-        Close::Deaf,
-        Close::Resync("why"),
-    ];
-    for close in closes {
+    for close in CloseKind::ALL {
         let row = format!("| {} | `{}` |", close.code(), close.word());
         assert!(text.contains(&row), "{row}");
     }
@@ -165,9 +170,9 @@ fn sources(dir: &Path, text: &mut String) {
     }
 }
 
-/// Problems are made where they are met: their codes are looked for in the source.
+/// Problems are created throughout the server, so their codes are collected from the source.
 #[test]
-fn every_problem_and_every_refusal_is_in_the_reference() {
+fn every_problem_code_and_every_rejection_reason_is_in_the_reference() {
     let reference = reference();
     let mut source = String::new();
     for dir in ["src/net", "src/ingest", "protocol/src"] {
@@ -185,17 +190,17 @@ fn every_problem_and_every_refusal_is_in_the_reference() {
     assert!(problems.len() >= 16, "{problems:?}");
     let missing: Vec<_> = problems.iter().filter(|code| !reference.contains(&format!("`{code}`"))).collect();
     assert!(missing.is_empty(), "problems: {missing:?}");
-    let desk = std::fs::read_to_string(root().join("src/ingest/desk.rs")).unwrap();
-    let refusals =
-        desk.split("Err(\"").skip(1).chain(desk.split("ok_or(\"").skip(1)).filter_map(|rest| rest.split_once('"'));
-    let refusals: BTreeSet<&str> = refusals.map(|(word, _)| word).chain(["conflict", "busy"]).collect();
-    assert!(refusals.len() >= 8, "{refusals:?}");
-    let missing: Vec<_> = refusals.iter().filter(|word| !reference.contains(&format!("| `{word}` |"))).collect();
-    assert!(missing.is_empty(), "refusals: {missing:?}");
+    let source = std::fs::read_to_string(root().join("src/ingest/client_events.rs")).unwrap();
+    let reasons =
+        source.split("Err(\"").skip(1).chain(source.split("ok_or(\"").skip(1)).filter_map(|rest| rest.split_once('"'));
+    let reasons: BTreeSet<&str> = reasons.map(|(word, _)| word).chain(["conflict", "busy"]).collect();
+    assert!(reasons.len() >= 8, "{reasons:?}");
+    let missing: Vec<_> = reasons.iter().filter(|word| !reference.contains(&format!("| `{word}` |"))).collect();
+    assert!(missing.is_empty(), "reasons: {missing:?}");
 }
 
 #[test]
-fn the_schemas_beside_the_reference_are_those_of_the_types() {
+fn the_schemas_beside_the_reference_match_the_types() {
     let dir = root().join("protocol/schema");
     for (name, schema) in schemas() {
         let path = dir.join(format!("{name}.json"));
@@ -204,7 +209,7 @@ fn the_schemas_beside_the_reference_are_those_of_the_types() {
             std::fs::create_dir_all(&dir).unwrap();
             std::fs::write(&path, &text).unwrap();
         }
-        let there = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(there == text, "{} is not that of the type: UPDATE=1 cargo test --test reference", path.display());
+        let stored = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(stored == text, "{} does not match its type: run UPDATE=1 cargo test --test reference", path.display());
     }
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The test command: installs what the tests need (Debian packages, Kafka's jars), then runs everything.
+# The complete test command: installs what the tests need (Debian packages, Kafka's jars), then runs everything.
 #
 #   tests/run.sh                      everything
 #   KAFKA_BOOTSTRAP=host:port tests/run.sh    the shared scenarios on another Kafka
@@ -59,7 +59,7 @@ fi
 
 pages=$root/.cache/pages
 if [ ! -f "$pages/.complete" ] || ! cmp -s tests/pages/package-lock.json "$pages/package-lock.json"; then
-  say "fetching what drives the pages"
+  say "fetching the browser driver for the pages"
   rm -rf "$pages"; mkdir -p "$pages"
   cp tests/pages/package.json tests/pages/package-lock.json "$pages"
   (cd "$pages" && npm ci --silent --no-audit --no-fund)
@@ -68,7 +68,7 @@ fi
 
 sdk=$root/protocol/js
 if [ ! -f "$sdk/node_modules/.complete" ] || ! cmp -s "$sdk/package-lock.json" "$sdk/node_modules/.complete"; then
-  say "fetching what builds and checks the SDK"
+  say "fetching the build tools of the SDK"
   (cd "$sdk" && npm ci --silent --no-audit --no-fund && cp package-lock.json node_modules/.complete)
 fi
 
@@ -82,7 +82,7 @@ mkdir -p target
 MORE_VECTORS=$root/target/vectors.json cargo test --quiet --package orderbell-protocol --test client vectors
 MORE_VECTORS=$root/target/vectors.json node --test "$sdk/test/"
 say "tests: unit, property, scenarios, crashes, real Kafka"
-# The consumers' example is a process of one of the scenarios.
+# One of the scenarios starts the example of the consumers as a process.
 cargo build --quiet --package orderbell-consumers --examples
 cargo test --workspace --features orderbell/real-kafka
 say "lints"
@@ -90,10 +90,10 @@ cargo clippy --workspace --all-targets -- -D warnings
 cargo clippy --workspace --all-targets --features orderbell/real-kafka -- -D warnings
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
-say "the demo rings"
+say "the demo prints notices of every kind"
 cargo run --quiet -- demo --terminal --listen 127.0.0.1:0 --seconds 9 > target/demo.txt
 grep -q 'new order' target/demo.txt && grep -q 'pickup code' target/demo.txt && grep -q '\[poll\]' target/demo.txt
 tail -n 1 target/demo.txt
 say "mutants"
 tests/mutants/run.sh
-say "all is well"
+say "everything passed"

@@ -1,7 +1,7 @@
-//! How fast records go through the dispatch when handling them costs nothing: a bench, by hand.
+//! Measures how many records per second pass through the dispatch when handling them costs nothing. Started by hand.
 //!
-//! Makes a topic, fills it, reads it with a handler that does nothing, prints records a second. Bounded by `--records`; say how the keys
-//! were spread when you quote a figure, since distinct keys and one key are two different benches.
+//! Creates a topic, fills it, reads it with a handler that does nothing, and prints records per second. Bounded by `--records`. Say how many
+//! keys there were when you quote a figure: distinct keys and a single key are two different measurements.
 //!
 //! ```sh
 //! cargo run --release -p orderbell-consumers --example rate -- --bootstrap 127.0.0.1:9092 --records 2000000 --keys 1000
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orderbell_consumers::kafka::{KafkaOptions, KafkaSource};
-use orderbell_consumers::{Group, Handler, KeyHash, Options, Outcome, Record, Turn, sim};
+use orderbell_consumers::{Group, Handler, KeyBatch, KeyHash, Options, Outcome, Record, sim};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -21,8 +21,8 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 
 /// Bytes of a record's value: those of a small order event.
 const VALUE_BYTES: usize = 200;
-/// Nothing moves for this long: the bench is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Without progress for this long, the measurement is given up.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Nothing;
 
@@ -31,8 +31,8 @@ impl Handler for Nothing {
         record.key.as_deref().map(|key| KeyHash(xxhash_rust::xxh3::xxh3_64(key)))
     }
 
-    async fn handle(self: Arc<Self>, turn: Turn) -> Vec<Outcome> {
-        vec![Outcome::Done; turn.records.len()]
+    async fn handle(self: Arc<Self>, batch: KeyBatch) -> Vec<Outcome> {
+        vec![Outcome::Done; batch.records.len()]
     }
 }
 
@@ -81,7 +81,7 @@ async fn fill(args: &Args, topic: &str) -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    producer.flush(PATIENCE)?;
+    producer.flush(TIMEOUT)?;
     Ok(())
 }
 
@@ -97,8 +97,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         topics: vec![topic.clone()],
         properties: [("fetch.queue.backoff.ms".to_owned(), "5".to_owned())].into(),
     };
-    let kept = Arc::new(sim::Memory::default());
-    let group = Group::start(KafkaSource::join(&options)?, Arc::new(Nothing), kept.clone(), kept, &Options::default());
+    let store = Arc::new(sim::MemoryStore::default());
+    let group =
+        Group::start(KafkaSource::join(&options)?, Arc::new(Nothing), store.clone(), store, &Options::default());
     let done = || group.stats().completed.value();
     let (mut first, mut moved, mut before) = (None, Instant::now(), 0);
     while done() < args.records {
@@ -107,20 +108,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
             moved = Instant::now();
             first.get_or_insert((moved, before));
         }
-        if moved.elapsed() > PATIENCE {
-            return Err("nothing moves any more".into());
+        if moved.elapsed() > TIMEOUT {
+            return Err("no progress any more".into());
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let (began, at) = first.ok_or("nothing was read")?;
     let seconds = began.elapsed().as_secs_f64();
     println!(
-        "{} records of {VALUE_BYTES} bytes, {} keys, {} partitions: {:.0} records/s; sentinel violations {}",
+        "{} records of {VALUE_BYTES} bytes, {} keys, {} partitions: {:.0} records/s; invariant violations {}",
         args.records,
         args.keys,
         args.partitions,
         (args.records - at) as f64 / seconds,
-        group.stats().violations.value()
+        group.stats().invariant_violations.value()
     );
     tokio::task::spawn_blocking(move || group.stop()).await??;
     Ok(())

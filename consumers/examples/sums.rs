@@ -1,20 +1,19 @@
-//! Sums of sensor readings, by several processes of one Kafka group: nothing in here knows of orders.
+//! Sums sensor readings in several processes of one Kafka consumer group. Nothing in here knows of orders.
 //!
-//! Shows all that a user of this crate writes: a handler (a key, and what to do with a turn), a place for letters that
-//! are too large for a topic, options, a start and a stop. There is no durable state, so the group's own offset is the
-//! position: [`GroupOffsets`] with [`Resume::Committed`].
+//! Shows all that a user of this crate writes: a handler (a key, and what to do with a batch), a place for dead letters that are too large
+//! for a topic, options, a start and a stop. There is no durable state, so the group's committed offset is where a process resumes:
+//! [`GroupOffsets`] with [`ResumeFrom::CommittedOffset`].
 //!
 //! ```text
 //! sums --bootstrap 127.0.0.1:9092 --group sums --topic readings --out here.txt
 //! ```
 //!
-//! A record is a number, its key the sensor. The work is one line `partition offset key value` at the end of `--out`,
-//! written before the record is called done; a turn's lines go out in one write, so that a killed process leaves at
-//! most one torn line, the last. With `--work-ms`, a turn first waits up to that long, each sensor its own time:
-//! sensors then finish out of order, as with real work.
+//! A record's value is a number, its key the sensor. The work is one line `partition offset key value` at the end of `--out`, written before
+//! the record counts as done. The lines of a batch are one write, so that a killed process leaves at most one torn line, the last. With
+//! `--work-ms`, a batch first waits up to that long, each sensor its own time: sensors then finish out of order, as with real work.
 //!
-//! A repeated record does not count twice: the sum of a sensor remembers how far it got. It only speaks of what this
-//! process handled; after a hand-over the next owner begins at nothing. That is the price of keeping sums in memory.
+//! A repeated record does not count twice: the sum of a sensor keeps the next offset that it has not counted. A sum covers only the records
+//! that this process handled; after a rebalance the next owner starts at zero. That is the price of keeping sums in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
@@ -25,9 +24,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use orderbell_consumers::kafka::{GroupOffsets, KafkaLetters, KafkaOptions, KafkaSource};
+use orderbell_consumers::kafka::{GroupOffsets, KafkaDeadLetters, KafkaOptions, KafkaSource};
 use orderbell_consumers::{
-    DeadLetters, Group, Handler, KeyHash, Letter, NotTaken, Offset, Options, Outcome, Reason, Record, Resume, Turn,
+    DeadLetter, DeadLetterError, DeadLetterSink, Group, Handler, KeyBatch, KeyHash, Offset, Options, Outcome, Reason,
+    Record, ResumeFrom,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -53,7 +53,7 @@ fn reading(record: &Record) -> Option<i64> {
 }
 
 impl Sums {
-    /// The file first: only what stands there counts as done.
+    /// Writes the file first: only records with a line in it count as done.
     fn handled(&self, lines: &str, readings: &[(&Record, i64)]) -> std::io::Result<()> {
         (&self.out).write_all(lines.as_bytes())?;
         let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,21 +72,21 @@ impl Handler for Sums {
         record.key.as_ref().map(hash)
     }
 
-    async fn handle(self: Arc<Self>, turn: Turn) -> Vec<Outcome> {
-        if let Some(key) = turn.records.first().and_then(|record| record.key.as_ref()).filter(|_| self.work_ms > 0) {
+    async fn handle(self: Arc<Self>, batch: KeyBatch) -> Vec<Outcome> {
+        if let Some(key) = batch.records.first().and_then(|record| record.key.as_ref()).filter(|_| self.work_ms > 0) {
             tokio::time::sleep(Duration::from_millis(hash(key).0 % (self.work_ms + 1))).await;
         }
-        let readings: Vec<_> = turn.records.iter().map_while(|record| Some((record, reading(record)?))).collect();
+        let readings: Vec<_> = batch.records.iter().map_while(|record| Some((record, reading(record)?))).collect();
         let mut lines = String::new();
         for (record, value) in &readings {
             let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
-            let _never_fails = writeln!(lines, "{} {} {key} {value}", record.part.number, record.offset);
+            let _never_fails = writeln!(lines, "{} {} {key} {value}", record.partition.number, record.offset);
         }
         if let Err(error) = self.handled(&lines, &readings) {
             return vec![Outcome::Halt(Reason { code: "file", message: error.to_string() })];
         }
         let mut outcomes = vec![Outcome::Done; readings.len()];
-        if readings.len() < turn.records.len() {
+        if readings.len() < batch.records.len() {
             outcomes
                 .push(Outcome::Reject(Reason { code: "not-a-number", message: "a reading is a whole number".into() }));
         }
@@ -94,12 +94,12 @@ impl Handler for Sums {
     }
 }
 
-/// For letters that are too large for a topic: none is taken, each stays where it is and is offered again.
-struct NoRoom;
+/// For dead letters that are too large for a topic: none is written, and each is tried again.
+struct TooLarge;
 
-impl DeadLetters for NoRoom {
-    async fn bury(&self, letter: Letter) -> Result<(), NotTaken> {
-        Err(NotTaken(format!("{} bytes are too large for a reading", letter.record.bytes())))
+impl DeadLetterSink for TooLarge {
+    async fn write(&self, letter: DeadLetter) -> Result<(), DeadLetterError> {
+        Err(DeadLetterError::new(format!("{} bytes are too large for a reading", letter.record.bytes())))
     }
 }
 
@@ -108,8 +108,8 @@ fn arguments() -> Result<BTreeMap<String, String>, String> {
     let mut arguments = BTreeMap::new();
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let name = word.strip_prefix("--").ok_or_else(|| format!("what is {word}?"))?;
-        arguments.insert(name.to_owned(), words.next().ok_or_else(|| format!("{word} lacks its value"))?);
+        let name = word.strip_prefix("--").ok_or_else(|| format!("unexpected argument: {word}"))?;
+        arguments.insert(name.to_owned(), words.next().ok_or_else(|| format!("{word} needs a value"))?);
     }
     Ok(arguments)
 }
@@ -123,7 +123,7 @@ fn kafka(arguments: &BTreeMap<String, String>) -> Result<KafkaOptions, Box<dyn E
         properties.insert("session.timeout.ms".to_owned(), session.clone());
     }
     let (bootstrap, group, topics) = (needed("bootstrap")?, needed("group")?, vec![needed("topic")?]);
-    // No static name: who is gone for longer than its session is replaced by anybody.
+    // No static membership: when a process is silent for longer than its session, another one takes its partitions.
     let options = KafkaOptions { bootstrap, group, instance: None, topics, properties };
     options.check()?;
     Ok(options)
@@ -140,15 +140,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
     let _in_runtime = runtime.enter();
     let mut term = signal(SignalKind::terminate())?;
-    let letters = Arc::new(KafkaLetters::new(&options, Arc::new(NoRoom))?);
-    let how = Options { resume: Resume::Committed, ..Options::default() };
-    let group = Group::start(KafkaSource::join(&options)?, sums.clone(), Arc::new(GroupOffsets), letters, &how);
+    let dead_letters = Arc::new(KafkaDeadLetters::new(&options, Arc::new(TooLarge))?);
+    let options_of_group = Options { resume_from: ResumeFrom::CommittedOffset, ..Options::default() };
+    let group = Group::start(
+        KafkaSource::join(&options)?,
+        sums.clone(),
+        Arc::new(GroupOffsets),
+        dead_letters,
+        &options_of_group,
+    );
     let stats = group.stats().clone();
     runtime.block_on(async {
-        // A group can also end by itself, when Kafka says that it may not go on.
+        // A group can also end by itself, after a fatal error of Kafka.
         while group.is_running() {
-            let asked = tokio::time::timeout(Duration::from_millis(100), term.recv()).await;
-            if asked.is_ok() {
+            let stop = tokio::time::timeout(Duration::from_millis(100), term.recv()).await;
+            if stop.is_ok() {
                 return;
             }
         }
@@ -156,6 +162,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     group.stop()?;
     let sums = sums.sums.lock().unwrap_or_else(PoisonError::into_inner);
     println!("{} sensors, {} in all", sums.len(), sums.values().map(|sum| sum.total).sum::<i64>());
-    println!("stopped violations={}", stats.violations.value());
+    println!("stopped violations={}", stats.invariant_violations.value());
     Ok(())
 }

@@ -2,33 +2,35 @@
 //!
 //! ```text
 //!  poll thread (OS)                          shards (tokio tasks), 4 x cores
-//!  +------------------------------+  batch   +-----------------------------+
-//!  | Source::poll, at most 1,024  |--flume-->| key -> queue, turns, parking|--> Handler
-//!  | Core: watermarks, credits,   |          +-----------------------------+
-//!  |       epochs, pauses         |<-flume---  completions, in batches
+//!  +------------------------------+ records  +---------------------------------+
+//!  | Source::poll, at most 1,024  |--flume-->| key -> queue, batches, back-off |--> Handler
+//!  | Tracker: watermarks, credits,|          +---------------------------------+
+//!  |          epochs, pauses      |<-flume---  completions, in groups
 //!  +------------------------------+
-//!        | frontiers that moved, once a second          ^
-//!        +--> Frontiers::save --- durable --------------+--> Source::saved
+//!        | checkpoints that moved, once a second        ^
+//!        +--> CheckpointStore::save --- durable --------+--> Source::checkpointed
 //! ```
 //!
-//! The poll thread is the only writer of watermarks and epochs, and the order in which it hands records out is the order. What the log
-//! asks for in a rebalance is a step of its loop, not of a callback: drain (bounded), save, tell the log, fence, release.
+//! The poll thread is the only writer of watermarks and epochs, and the order in which it hands records out is the order. A request of the
+//! group coordinator in a rebalance is a step of its loop, not of a callback: drain (bounded), save, store the group's offset, fence,
+//! unassign. It also owns the tasks of the shards: when it ends, they are aborted, and when one of them ends early, so does the group.
 //!
-//! Refused: a task per partition (a slow key would hold up its neighbours), and committing from the handlers (a frontier is a fact about
+//! Refused: a task per partition (a slow key would hold up its neighbours), and committing from the handlers (a checkpoint is a fact about
 //! a whole prefix).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::core::{Core, Limits};
-use crate::key_queues::Item;
+use crate::error::SourceError;
+use crate::key_queues::QueuedRecord;
 use crate::options::Options;
-use crate::poller::Poller;
+use crate::poller::{Poller, ShardTasks};
 use crate::record::Record;
-use crate::seams::{DeadLetters, Frontiers, Handler, KeyHash, Source, SourceError, Waker};
 use crate::shard::{Shard, ShardLimits, ToShard, shard_of};
 use crate::stats::Stats;
+use crate::tracker::{Limits, Tracker};
+use crate::traits::{CheckpointStore, DeadLetterSink, Handler, KeyHash, Source, Waker};
 
 /// A running group.
 pub struct Group {
@@ -39,85 +41,95 @@ pub struct Group {
     stats: Arc<Stats>,
 }
 
-/// An injected record was not taken: its shard is full, or the group has ended. The record comes back.
-#[derive(Debug)]
-pub struct NotInjected(pub Box<Record>);
+/// An injected record was not queued, and is returned.
+#[derive(Debug, thiserror::Error)]
+#[error("the record was not queued: its shard is full, or the group has ended")]
+pub struct InjectError(pub Box<Record>);
 
 impl Group {
     /// Starts the poll thread and the shards on the current tokio runtime.
     ///
     /// # Panics
-    /// Outside a tokio runtime, or when the system gives no thread.
-    pub fn start<S, H, F, D>(source: S, handler: Arc<H>, frontiers: Arc<F>, dead: Arc<D>, options: &Options) -> Self
+    /// Outside a tokio runtime, or when the operating system gives no thread.
+    pub fn start<S, H, C, D>(
+        source: S,
+        handler: Arc<H>,
+        checkpoints: Arc<C>,
+        dead_letters: Arc<D>,
+        options: &Options,
+    ) -> Self
     where
         S: Source,
         H: Handler,
-        F: Frontiers,
-        D: DeadLetters,
+        C: CheckpointStore,
+        D: DeadLetterSink,
     {
         let stats = Arc::new(Stats::default());
-        stats.records_max.set(options.records_max);
-        stats.bytes_max.set(options.bytes_max);
-        stats.needs.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&options.needs_topics);
+        stats.max_in_flight_records.set(options.max_in_flight_records);
+        stats.max_in_flight_bytes.set(options.max_in_flight_bytes);
+        stats.required_topics.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&options.required_topics);
         let stop = Arc::new(AtomicBool::new(false));
         let shards = options.shards.next_power_of_two();
         // Room for every credit, so that neither side can ever wait for the other with a full channel in between.
-        let credits = usize::try_from(options.records_max).unwrap_or(usize::MAX) + 1024;
+        let credits = usize::try_from(options.max_in_flight_records).unwrap_or(usize::MAX) + 1024;
         let (done_tx, done_rx) = flume::bounded(credits);
         let limits = ShardLimits {
-            turn_max: options.turn_max,
-            running_max: (options.running_max / shards).max(1),
-            attempts_max: options.attempts_max,
+            max_batch_records: options.max_batch_records,
+            max_running_batches: (options.max_running_batches / shards).max(1),
+            max_attempts: options.max_attempts,
         };
         let mut to_shards = Vec::with_capacity(shards);
-        let runtime = tokio::runtime::Handle::current();
+        let mut tasks = ShardTasks::default();
         for _ in 0..shards {
             let (tx, rx) = flume::bounded(credits);
             to_shards.push(tx);
-            let shard = Shard::new(handler.clone(), dead.clone(), limits, stats.clone(), rx, done_tx.clone());
-            // Ends by itself when the poll thread and this group have dropped their senders.
-            runtime.spawn(shard.run());
+            let shard = Shard::new(handler.clone(), dead_letters.clone(), limits, stats.clone(), rx, done_tx.clone());
+            tasks.spawn(shard.run());
         }
-        let core = Core::new(Limits { records: options.records_max, bytes: options.bytes_max, span: options.span_max });
+        let tracker = Tracker::new(Limits {
+            records: options.max_in_flight_records,
+            bytes: options.max_in_flight_bytes,
+            span: options.max_span,
+        });
         let waker = source.waker();
         let poller = Poller::new(
             source,
-            core,
+            tracker,
             handler,
-            frontiers,
+            checkpoints,
             options.clone(),
-            to_shards.clone(),
+            (to_shards.clone(), tasks),
             done_rx,
             stats.clone(),
             stop.clone(),
         );
         let thread = std::thread::Builder::new()
             .name("poll".into())
-            .spawn(move || poller.run().inspect_err(|error| tracing::error!(%error, "the source ended")));
-        let thread = thread.expect("the system has a thread for the source");
+            .spawn(move || poller.run().inspect_err(|error| tracing::error!(%error, "the group ended")));
+        let thread = thread.expect("the operating system has a thread for the source");
         Self { stop, waker, thread: Some(thread), shards: to_shards, stats }
     }
 
-    /// Counters, partitions and lights.
+    /// Counters, partition states and alerts.
     #[must_use]
     pub fn stats(&self) -> &Arc<Stats> {
         &self.stats
     }
 
-    /// Puts a record of the caller's own into the queue of a key: it runs in its turn, and no frontier depends on it.
+    /// Puts a record of the caller's own into the queue of a key. It is handled in its turn, and no checkpoint depends on it.
     ///
     /// # Errors
-    /// [`NotInjected`] when there is no room.
-    pub fn inject(&self, key: KeyHash, record: Record) -> Result<(), NotInjected> {
+    /// [`InjectError`] when there is no room, or when the group has ended.
+    pub fn inject(&self, key: KeyHash, record: Record) -> Result<(), InjectError> {
         let shard = &self.shards[shard_of(key, self.shards.len())];
-        let batch = vec![(key, Item { record, ticket: None, attempts: 0 })];
-        shard.try_send(ToShard::Batch(batch)).map_err(|error| {
-            let (flume::TrySendError::Full(ToShard::Batch(mut batch))
-            | flume::TrySendError::Disconnected(ToShard::Batch(mut batch))) = error
+        let records = vec![(key, QueuedRecord { record, ticket: None, attempts: 0, rejection: None })];
+        shard.try_send(ToShard::Records(records)).map_err(|error| {
+            let (flume::TrySendError::Full(ToShard::Records(mut records))
+            | flume::TrySendError::Disconnected(ToShard::Records(mut records))) = error
             else {
-                unreachable!("what was sent comes back")
+                unreachable!("a failed send returns its message")
             };
-            NotInjected(Box::new(batch.remove(0).1.record))
+            InjectError(Box::new(records.remove(0).1.record))
         })
     }
 
@@ -127,22 +139,26 @@ impl Group {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Drains and ends: nothing new is taken, what runs may finish, frontiers are saved. Blocks up to [`Options::stop_max`] and the time
-    /// that the source needs to close.
+    /// Drains and ends: no record is taken any more, running batches may finish, checkpoints are saved. Blocks up to
+    /// [`Options::stop_timeout`] and the time that the source needs to close.
     ///
     /// # Errors
-    /// What ended the group, when it had ended by itself.
+    /// The error that ended the group, when it had ended by itself.
     ///
     /// # Panics
     /// When the poll thread panicked: a bug of this crate.
     pub fn stop(mut self) -> Result<(), SourceError> {
-        self.stop.store(true, Ordering::Release);
-        if let Some(waker) = &self.waker {
-            waker();
-        }
+        self.request_stop();
         match self.thread.take() {
             Some(thread) => thread.join().expect("the poll thread does not panic"),
             None => Ok(()),
+        }
+    }
+
+    fn request_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(waker) = &self.waker {
+            waker();
         }
     }
 }
@@ -150,9 +166,6 @@ impl Group {
 impl Drop for Group {
     /// Asks the poll thread to end, without waiting.
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(waker) = &self.waker {
-            waker();
-        }
+        self.request_stop();
     }
 }

@@ -1,8 +1,8 @@
-//! The keys of one shard: a queue for each, one turn at a time.
+//! The keys of one shard: a queue for each, one batch at a time.
 //!
-//! A key's slot exists only while it has queued, running or parked work, so memory follows the records in flight and never the number of
-//! keys ever seen. A ready key gets one turn of at most `turn_max` records and goes to the end of the line (round robin); a running or
-//! parked key is in no line at all, so it costs the others nothing.
+//! A key's slot exists only while the key has queued, running or backing-off work, so memory follows the records in flight and never the
+//! number of keys ever seen. A ready key gets one batch of at most `max_batch_records` and goes to the end of the line (round robin). A
+//! running or backing-off key stands in no line, so it costs the others nothing.
 //!
 //! Pure: the shard task around it owns the clock and runs the handlers.
 
@@ -10,44 +10,46 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::core::Ticket;
 use crate::record::Record;
-use crate::seams::KeyHash;
+use crate::tracker::Ticket;
+use crate::traits::{KeyHash, Reason};
 
-/// A record on its way through a shard.
+/// A record in a key's queue.
 #[derive(Debug)]
-pub struct Item {
+pub struct QueuedRecord {
     /// The record.
     pub record: Record,
-    /// What returns its credit and completes its offset; none for a record that was injected.
+    /// Returns its credit and completes its offset; `None` for a record that was injected.
     pub ticket: Option<Ticket>,
     /// How often it was tried.
     pub attempts: u32,
+    /// Set when it is known already that it cannot be handled: then it goes to the dead letters without reaching the handler.
+    pub rejection: Option<Box<Reason>>,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum State {
     Ready,
     Running,
-    Parked(Duration),
+    BackingOff(Duration),
 }
 
 #[derive(Debug)]
 struct Slot {
-    queue: VecDeque<Item>,
+    queue: VecDeque<QueuedRecord>,
     state: State,
     /// The newest record that was started: what starts later must not stand before it in the same partition and epoch.
     started: Option<Ticket>,
 }
 
 impl Slot {
-    /// What was not handled goes back to the front; it counts as not started.
-    fn give_back(&mut self, rest: Vec<Item>) {
-        if let Some(first) = rest.first() {
+    /// Puts records that were not handled back to the front, in their order. They count as not started.
+    fn put_back(&mut self, unhandled: Vec<QueuedRecord>) {
+        if let Some(first) = unhandled.first() {
             self.started = first.ticket;
         }
-        for item in rest.into_iter().rev() {
-            self.queue.push_front(item);
+        for queued in unhandled.into_iter().rev() {
+            self.queue.push_front(queued);
         }
     }
 }
@@ -57,35 +59,40 @@ impl Slot {
 pub struct KeyQueues {
     slots: HashMap<KeyHash, Slot, foldhash::fast::RandomState>,
     ready: VecDeque<KeyHash>,
-    parked: BinaryHeap<Reverse<(Duration, KeyHash)>>,
-    turn_max: usize,
+    backing_off: BinaryHeap<Reverse<(Duration, KeyHash)>>,
+    max_batch_records: usize,
     violations: u64,
 }
 
 impl KeyQueues {
-    /// Empty queues that give out at most `turn_max` records a turn.
+    /// Empty queues that hand out batches of at most `max_batch_records`.
     #[must_use]
-    pub fn new(turn_max: usize) -> Self {
-        let slots = HashMap::with_hasher(foldhash::fast::RandomState::default());
-        Self { slots, ready: VecDeque::new(), parked: BinaryHeap::new(), turn_max: turn_max.max(1), violations: 0 }
+    pub fn new(max_batch_records: usize) -> Self {
+        Self {
+            slots: HashMap::with_hasher(foldhash::fast::RandomState::default()),
+            ready: VecDeque::new(),
+            backing_off: BinaryHeap::new(),
+            max_batch_records: max_batch_records.max(1),
+            violations: 0,
+        }
     }
 
     /// Queues a record behind the others of its key.
-    pub fn push(&mut self, key: KeyHash, item: Item) {
+    pub fn push(&mut self, key: KeyHash, queued: QueuedRecord) {
         let slot = self.slots.entry(key).or_insert_with(|| {
             self.ready.push_back(key);
             Slot { queue: VecDeque::with_capacity(1), state: State::Ready, started: None }
         });
-        slot.queue.push_back(item);
+        slot.queue.push_back(queued);
     }
 
-    /// The next turn: its key is busy until [`Self::finish`] or [`Self::park`].
-    pub fn next_turn(&mut self, now: Duration) -> Option<(KeyHash, Vec<Item>)> {
-        self.wake_parked(now);
+    /// The next batch. Its key is busy until [`Self::finish`] or [`Self::back_off`].
+    pub fn next_batch(&mut self, now: Duration) -> Option<(KeyHash, Vec<QueuedRecord>)> {
+        self.end_back_offs(now);
         loop {
             let key = self.ready.pop_front()?;
             let Some(slot) = self.slots.get_mut(&key) else { continue };
-            // A key may stand in line twice when its slot was fenced away and came back: only a ready one may run.
+            // A key may stand in line twice when its slot was fenced and came back: only a ready one may run.
             if slot.state != State::Ready {
                 continue;
             }
@@ -94,33 +101,36 @@ impl KeyQueues {
                 continue;
             }
             slot.state = State::Running;
-            let first = slot.queue.front().map_or(0, |item| item.attempts);
-            // A record that was tried before goes alone: its attempts are its own.
-            let take = if first > 0 { 1 } else { slot.queue.len().min(self.turn_max) };
-            let turn: Vec<Item> = slot.queue.drain(..take).collect();
-            for ticket in turn.iter().filter_map(|item| item.ticket) {
+            // A record that was tried before goes alone: its attempts are its own. So does one that never reaches the handler.
+            let alone = slot.queue.front().is_some_and(|first| first.attempts > 0 || first.rejection.is_some());
+            let max = if alone { 1 } else { self.max_batch_records };
+            let fit = slot.queue.iter().take(max);
+            let count = fit.take_while(|queued| queued.rejection.is_none()).count().max(1);
+            let batch: Vec<QueuedRecord> = slot.queue.drain(..count).collect();
+            for ticket in batch.iter().filter_map(|queued| queued.ticket) {
                 let before = slot.started.replace(ticket);
-                let broken = before
-                    .is_some_and(|old| old.slot == ticket.slot && old.epoch == ticket.epoch && old.nth > ticket.nth);
-                self.violations += u64::from(broken);
+                let is_broken = before.is_some_and(|old| {
+                    old.slot == ticket.slot && old.epoch == ticket.epoch && old.sequence > ticket.sequence
+                });
+                self.violations += u64::from(is_broken);
             }
-            return Some((key, turn));
+            return Some((key, batch));
         }
     }
 
-    /// Sentinel: records of one key and partition that started out of order, since the last call. Always 0.
+    /// Records of one key and partition that started out of order, since the last call. Always 0 in a correct program.
     pub fn take_violations(&mut self) -> u64 {
         std::mem::take(&mut self.violations)
     }
 
-    fn wake_parked(&mut self, now: Duration) {
-        while let Some(Reverse((at, key))) = self.parked.peek().copied() {
+    fn end_back_offs(&mut self, now: Duration) {
+        while let Some(Reverse((at, key))) = self.backing_off.peek().copied() {
             if at > now {
                 break;
             }
-            self.parked.pop();
+            self.backing_off.pop();
             if let Some(slot) = self.slots.get_mut(&key)
-                && slot.state == State::Parked(at)
+                && slot.state == State::BackingOff(at)
             {
                 slot.state = State::Ready;
                 self.ready.push_back(key);
@@ -128,10 +138,10 @@ impl KeyQueues {
         }
     }
 
-    /// The turn is over; `rest` was not handled and goes back to the front, in its order.
-    pub fn finish(&mut self, key: KeyHash, rest: Vec<Item>) {
+    /// Ends a batch. Its `unhandled` records go back to the front, in their order.
+    pub fn finish(&mut self, key: KeyHash, unhandled: Vec<QueuedRecord>) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
-        slot.give_back(rest);
+        slot.put_back(unhandled);
         if slot.queue.is_empty() {
             self.slots.remove(&key);
         } else {
@@ -140,45 +150,45 @@ impl KeyQueues {
         }
     }
 
-    /// The turn is over and its key rests until `until`; `rest` goes back to the front, in its order.
-    pub fn park(&mut self, key: KeyHash, rest: Vec<Item>, until: Duration) {
+    /// Ends a batch whose key backs off until `until`. Its `unhandled` records go back to the front, in their order.
+    pub fn back_off(&mut self, key: KeyHash, unhandled: Vec<QueuedRecord>, until: Duration) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
-        slot.give_back(rest);
-        slot.state = State::Parked(until);
-        self.parked.push(Reverse((until, key)));
+        slot.put_back(unhandled);
+        slot.state = State::BackingOff(until);
+        self.backing_off.push(Reverse((until, key)));
     }
 
-    /// Takes out every queued record for which `gone` holds: its partition is somebody else's now.
-    pub fn fence(&mut self, gone: impl Fn(&Ticket) -> bool) -> Vec<Item> {
+    /// Takes out every queued record for which `is_fenced` holds: its partition was revoked or lost.
+    pub fn fence(&mut self, is_fenced: impl Fn(&Ticket) -> bool) -> Vec<QueuedRecord> {
         let mut dropped = Vec::new();
         for slot in self.slots.values_mut() {
-            let (out, keep): (Vec<Item>, Vec<Item>) =
-                slot.queue.drain(..).partition(|item| item.ticket.as_ref().is_some_and(&gone));
+            let (out, keep): (Vec<QueuedRecord>, Vec<QueuedRecord>) =
+                slot.queue.drain(..).partition(|queued| queued.ticket.as_ref().is_some_and(&is_fenced));
             slot.queue.extend(keep);
             dropped.extend(out);
         }
         self.slots.retain(|_, slot| slot.state == State::Running || !slot.queue.is_empty());
-        // A key that comes back must not stand in line twice, or it gets two turns for each one of the others.
+        // A key that comes back must not stand in line twice, or it gets two batches for each one of the others.
         let slots = &self.slots;
         self.ready.retain(|key| slots.contains_key(key));
         dropped
     }
 
-    /// When the next parked key may run again.
+    /// When the next back-off ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        self.parked.peek().map(|Reverse((at, _))| *at)
+        self.backing_off.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Keys that have queued, running or parked work.
+    /// Number of keys that have queued, running or backing-off work.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.slots.len()
     }
 
-    /// Keys that rest, and some that were fenced while they did.
+    /// Number of keys that back off, with those that were fenced during their back-off and not removed yet.
     #[must_use]
-    pub fn parked(&self) -> usize {
-        self.parked.len()
+    pub fn backing_off(&self) -> usize {
+        self.backing_off.len()
     }
 }

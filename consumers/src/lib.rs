@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 
-// Hidden ones are open to this crate's own property tests only: no promise rests on their names.
-#[doc(hidden)]
-pub mod core;
+// The hidden modules are public for this crate's own property tests only: their names may change.
+pub mod alert;
+pub mod error;
 pub mod group;
 #[cfg(feature = "kafka")]
 pub mod kafka;
@@ -10,24 +10,28 @@ pub mod kafka;
 pub mod key_queues;
 pub mod options;
 #[doc(hidden)]
-pub mod pace;
+pub mod poll_pacer;
 mod poller;
 pub mod record;
-pub mod seams;
 mod shard;
 pub mod sim;
-pub mod start;
+pub mod start_offset;
 pub mod stats;
+#[doc(hidden)]
+pub mod tracker;
+pub mod traits;
 #[doc(hidden)]
 pub mod watermark;
 
-pub use crate::core::Status;
+pub use alert::{Alert, AlertKind};
+pub use error::{BoxError, CheckpointError, DeadLetterError, SinkError, SourceError};
 pub use group::Group;
 pub use options::Options;
-pub use record::{Offset, Part, Record};
-pub use seams::{
-    DeadLetters, Frontier, FrontierError, Frontiers, Handler, Held, KeyHash, Letter, LogEnd, NotTaken, OutRecord,
-    Outcome, Polled, Reason, Saved, Sink, SinkError, Source, SourceError, Turn, Waker,
+pub use record::{Offset, Record, TopicPartition};
+pub use start_offset::ResumeFrom;
+pub use stats::{HotKey, Stats};
+pub use tracker::PartitionStatus;
+pub use traits::{
+    Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, Handler, KeyBatch, KeyHash,
+    OutRecord, Outcome, PartitionOffsets, Polled, Reason, Sink, Source, Waker,
 };
-pub use start::Resume;
-pub use stats::{Hot, Stats};

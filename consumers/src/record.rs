@@ -8,19 +8,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// Place of a record in its partition.
+/// Position of a record in its partition.
 pub type Offset = u64;
 
-/// One partition of one topic.
+/// One partition of one topic. It is displayed as `topic/0`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Part {
-    /// Name of the topic, shared.
+pub struct TopicPartition {
+    /// The topic's name, shared between all records of a topic.
     pub topic: Arc<str>,
-    /// Number of the partition.
+    /// Number of the partition within its topic, from 0.
     pub number: u32,
 }
 
-impl Part {
+impl TopicPartition {
     /// The partition `number` of `topic`.
     #[must_use]
     pub fn new(topic: &str, number: u32) -> Self {
@@ -28,27 +28,27 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for TopicPartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.topic, self.number)
     }
 }
 
-impl fmt::Debug for Part {
+impl fmt::Debug for TopicPartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// A header: its name, and its value unless that is null.
+/// The name of a header and its value, which may be null.
 pub type Header = (String, Option<Bytes>);
 
 /// One record as the source delivered it.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Where it was read.
-    pub part: Part,
-    /// At which offset.
+    /// The partition that it was read from.
+    pub partition: TopicPartition,
+    /// Its offset in that partition.
     pub offset: Offset,
     /// The log's time stamp. Milliseconds since 1970; 0 when the log has none.
     pub timestamp_ms: i64,
@@ -58,12 +58,12 @@ pub struct Record {
     pub key: Option<Bytes>,
     /// The value, unless null (a tombstone).
     pub value: Option<Bytes>,
-    /// In their order; names may repeat.
+    /// Headers in the log's order. A name may occur more than once.
     pub headers: Vec<Header>,
 }
 
 impl Record {
-    /// What this record costs while it is held, in bytes: payload and a flat charge for the bookkeeping around it.
+    /// The byte credits that this record takes while it is in flight: its payload, and a flat charge for the bookkeeping around it.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         const OVERHEAD: usize = 160;
@@ -72,8 +72,8 @@ impl Record {
         (OVERHEAD + len(&self.key) + len(&self.value) + headers) as u64
     }
 
-    /// A hash of what the record says, the same in every process and version: tells whether the log below a frontier is still the log
-    /// that was read.
+    /// A hash of key, value and time stamp, the same in every process and version. It tells whether the log below a checkpoint is still
+    /// the log that was read.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         use xxhash_rust::xxh3::Xxh3;

@@ -1,13 +1,13 @@
-//! One shard: the task that alone owns a set of keys, runs their handlers and tells the poll thread what became of each record.
+//! One shard: the task that alone owns a set of keys, runs their handlers, and reports to the poll thread which records are finished.
 //!
 //! ```text
-//!   poll thread --batches--> KeyQueues --turn--> handler: polled once in place, kept aside if it is not ready
-//!        ^                                          |
-//!        +---- completions, in batches -------------+--- Reject --> dead letters; terminal only after they took it
+//!   poll thread --records--> KeyQueues --batch--> handler: polled once in place, kept aside if it is not ready
+//!        ^                                           |
+//!        +----- completions, in groups --------------+--- Reject --> dead letters; finished only once it is written
 //! ```
 //!
 //! A shard never waits for the poll thread: the channel back has room for every credit there is. A panic in a handler is caught and
-//! counts as a retry of its turn's first record.
+//! counts as a retry of its batch's first record; a panic in the dead letter sink counts as a write that failed.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -19,25 +19,26 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use crate::core::{Epoch, Ticket};
-use crate::key_queues::{Item, KeyQueues};
+use crate::error::DeadLetterError;
+use crate::key_queues::{KeyQueues, QueuedRecord};
 use crate::record::Record;
-use crate::seams::{DeadLetters, Handler, KeyHash, Letter, Outcome, Reason, Turn};
 use crate::stats::Stats;
+use crate::tracker::{Epoch, Ticket};
+use crate::traits::{DeadLetter, DeadLetterSink, Handler, KeyBatch, KeyHash, Outcome, Reason};
 
-/// Turns started in one go before other tasks of the runtime get their share.
-const TURNS_PER_GO: usize = 64;
-/// A handler that panicked is tried again after this long.
-const PANIC_RETRY: Duration = Duration::from_millis(200);
-/// A halted shard looks again after this long.
-const HALT_RETRY: Duration = Duration::from_secs(1);
-/// First and longest wait between two offers of a dead letter.
-const BURY_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Batches started in one go before other tasks of the runtime get their share.
+const BATCHES_PER_GO: usize = 64;
+/// Back-off of a record whose handler panicked.
+const PANIC_BACK_OFF: Duration = Duration::from_millis(200);
+/// Back-off of a record whose handler asked to halt.
+const HALT_BACK_OFF: Duration = Duration::from_secs(1);
+/// First and longest wait between two attempts to write a dead letter.
+const DEAD_LETTER_BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// To a shard.
 pub(crate) enum ToShard {
-    Batch(Vec<(KeyHash, Item)>),
-    /// These epochs are over.
+    Records(Vec<(KeyHash, QueuedRecord)>),
+    /// These epochs are over: slot of the partition, last ended epoch.
     Fence(Vec<(u32, Epoch)>),
 }
 
@@ -51,44 +52,46 @@ pub(crate) enum FromShard {
 /// Bounds of a shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ShardLimits {
-    pub(crate) turn_max: usize,
-    pub(crate) running_max: usize,
-    pub(crate) attempts_max: u32,
+    pub(crate) max_batch_records: usize,
+    pub(crate) max_running_batches: usize,
+    pub(crate) max_attempts: u32,
 }
 
-type Work = Pin<Box<dyn Future<Output = Ended> + Send>>;
+type Work = Pin<Box<dyn Future<Output = Finished> + Send>>;
 
-struct Ended {
+struct Finished {
     key: KeyHash,
-    what: What,
+    result: WorkResult,
 }
 
-enum What {
-    Handled { outcomes: Option<Vec<Outcome>>, items: Vec<Item> },
-    Buried { ticket: Option<Ticket>, rest: Vec<Item> },
+enum WorkResult {
+    /// The handler returned; without outcomes, it panicked.
+    Handled { outcomes: Option<Vec<Outcome>>, batch: Vec<QueuedRecord> },
+    /// A dead letter was written; `unhandled` is the rest of its batch.
+    DeadLettered { ticket: Option<Ticket>, unhandled: Vec<QueuedRecord> },
 }
 
 pub(crate) struct Shard<H, D> {
     handler: Arc<H>,
-    dead: Arc<D>,
+    dead_letters: Arc<D>,
     limits: ShardLimits,
     stats: Arc<Stats>,
     queues: KeyQueues,
     running: FuturesUnordered<Work>,
-    /// Last fenced epoch of each partition slot.
+    /// Last ended epoch of each partition slot.
     fenced: Vec<Epoch>,
     rx: flume::Receiver<ToShard>,
     tx: flume::Sender<FromShard>,
     completed: Vec<Ticket>,
-    /// Keys that rest, as it was told last.
-    parked_told: u64,
-    began: Instant,
+    /// This shard's share of [`Stats::keys_backing_off`].
+    reported_backing_off: u64,
+    started_at: Instant,
 }
 
-impl<H: Handler, D: DeadLetters> Shard<H, D> {
+impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
     pub(crate) fn new(
         handler: Arc<H>,
-        dead: Arc<D>,
+        dead_letters: Arc<D>,
         limits: ShardLimits,
         stats: Arc<Stats>,
         rx: flume::Receiver<ToShard>,
@@ -96,50 +99,51 @@ impl<H: Handler, D: DeadLetters> Shard<H, D> {
     ) -> Self {
         Self {
             handler,
-            dead,
+            dead_letters,
             limits,
             stats,
-            queues: KeyQueues::new(limits.turn_max),
+            queues: KeyQueues::new(limits.max_batch_records),
             running: FuturesUnordered::new(),
             fenced: Vec::new(),
             rx,
             tx,
             completed: Vec::new(),
-            parked_told: 0,
-            began: Instant::now(),
+            reported_backing_off: 0,
+            started_at: Instant::now(),
         }
     }
 
-    /// Runs until the poll thread is gone.
+    /// Runs until every sender to this shard is gone, or until the group aborts it.
     pub(crate) async fn run(mut self) {
         loop {
-            let busy = self.start_turns().await;
+            let has_more = self.start_batches().await;
             self.flush();
-            let parked = self.queues.parked() as u64;
-            self.stats.parked.change(std::mem::replace(&mut self.parked_told, parked), parked);
-            if busy {
+            let backing_off = self.queues.backing_off() as u64;
+            self.stats.keys_backing_off.replace(self.reported_backing_off, backing_off);
+            self.reported_backing_off = backing_off;
+            if has_more {
                 tokio::task::yield_now().await;
-                self.take_news();
+                self.take_ready();
                 continue;
             }
-            let rest = self.queues.deadline().map(|at| at.saturating_sub(self.began.elapsed()));
+            let sleep = self.queues.deadline().map(|at| at.saturating_sub(self.started_at.elapsed()));
             tokio::select! {
                 biased;
-                Some(ended) = self.running.next(), if !self.running.is_empty() => self.ended(ended),
+                Some(finished) = self.running.next(), if !self.running.is_empty() => self.finished(finished),
                 message = self.rx.recv_async() => match message {
                     Ok(message) => self.message(message),
                     Err(_) => return,
                 },
-                () = tokio::time::sleep(rest.unwrap_or_default()), if rest.is_some() => {}
+                () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
             }
-            self.take_news();
+            self.take_ready();
         }
     }
 
-    /// Whatever has ended or arrived meanwhile, without waiting.
-    fn take_news(&mut self) {
-        while let Some(Some(ended)) = self.running.next().now_or_never() {
-            self.ended(ended);
+    /// Takes the work that has finished and the messages that have arrived, without waiting.
+    fn take_ready(&mut self) {
+        while let Some(Some(finished)) = self.running.next().now_or_never() {
+            self.finished(finished);
         }
         while let Ok(message) = self.rx.try_recv() {
             self.message(message);
@@ -148,7 +152,7 @@ impl<H: Handler, D: DeadLetters> Shard<H, D> {
 
     fn message(&mut self, message: ToShard) {
         match message {
-            ToShard::Batch(items) => items.into_iter().for_each(|(key, item)| self.queues.push(key, item)),
+            ToShard::Records(records) => records.into_iter().for_each(|(key, queued)| self.queues.push(key, queued)),
             ToShard::Fence(ended) => {
                 for (slot, epoch) in &ended {
                     let slot = *slot as usize;
@@ -164,141 +168,155 @@ impl<H: Handler, D: DeadLetters> Shard<H, D> {
         }
     }
 
-    fn abandon(&self, items: Vec<Item>) {
-        let tickets: Vec<Ticket> = items.into_iter().filter_map(|item| item.ticket).collect();
+    fn abandon(&self, dropped: Vec<QueuedRecord>) {
+        let tickets: Vec<Ticket> = dropped.into_iter().filter_map(|queued| queued.ticket).collect();
         if !tickets.is_empty() {
-            let _gone = self.tx.send(FromShard::Abandoned(tickets));
+            let _poll_thread_ended = self.tx.send(FromShard::Abandoned(tickets));
         }
     }
 
-    /// Starts what is ready; true when there is more.
-    async fn start_turns(&mut self) -> bool {
-        for _ in 0..TURNS_PER_GO {
-            if self.running.len() >= self.limits.running_max {
+    /// Starts the batches of ready keys; true when there are more.
+    async fn start_batches(&mut self) -> bool {
+        for _ in 0..BATCHES_PER_GO {
+            if self.running.len() >= self.limits.max_running_batches {
                 return false;
             }
-            let Some((key, items)) = self.queues.next_turn(self.began.elapsed()) else { return false };
-            let mut work = self.turn(key, items);
+            let Some((key, batch)) = self.queues.next_batch(self.started_at.elapsed()) else { return false };
+            let mut work = self.handle(key, batch);
             match std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
-                Poll::Ready(ended) => self.ended(ended),
+                Poll::Ready(finished) => self.finished(finished),
                 Poll::Pending => self.running.push(work),
             }
         }
         true
     }
 
-    fn turn(&self, key: KeyHash, items: Vec<Item>) -> Work {
+    fn handle(&self, key: KeyHash, mut batch: Vec<QueuedRecord>) -> Work {
+        if let Some(reason) = batch.first_mut().and_then(|first| first.rejection.take()) {
+            // It is alone in its batch and never reaches the handler.
+            let outcomes = Some(vec![Outcome::Reject(*reason)]);
+            return Box::pin(std::future::ready(Finished { key, result: WorkResult::Handled { outcomes, batch } }));
+        }
         let handler = self.handler.clone();
         Box::pin(async move {
-            let attempts = items.first().map_or(0, |item| item.attempts);
-            let meta: Vec<(Option<Ticket>, u32)> = items.iter().map(|item| (item.ticket, item.attempts)).collect();
-            let records: Arc<Vec<Record>> = Arc::new(items.into_iter().map(|item| item.record).collect());
-            let turn = Turn { records: records.clone(), attempts };
-            let called = AssertUnwindSafe(async move { handler.handle(turn).await }).catch_unwind().await;
+            let attempts = batch.first().map_or(0, |first| first.attempts);
+            let meta: Vec<_> = batch.iter().map(|queued| (queued.ticket, queued.attempts)).collect();
+            let records: Arc<Vec<Record>> = Arc::new(batch.into_iter().map(|queued| queued.record).collect());
+            let call = KeyBatch { records: records.clone(), attempts };
+            let outcomes = AssertUnwindSafe(async move { handler.handle(call).await }).catch_unwind().await.ok();
             let records = Arc::try_unwrap(records).unwrap_or_else(|shared| (*shared).clone());
-            let items = records.into_iter().zip(meta);
-            let items = items.map(|(record, (ticket, attempts))| Item { record, ticket, attempts }).collect();
-            Ended { key, what: What::Handled { outcomes: called.ok(), items } }
+            let queued = |(record, (ticket, attempts))| QueuedRecord { record, ticket, attempts, rejection: None };
+            let batch = records.into_iter().zip(meta).map(queued).collect();
+            Finished { key, result: WorkResult::Handled { outcomes, batch } }
         })
     }
 
-    fn ended(&mut self, ended: Ended) {
-        match ended.what {
-            What::Buried { ticket, rest } => {
+    fn finished(&mut self, finished: Finished) {
+        match finished.result {
+            WorkResult::DeadLettered { ticket, unhandled } => {
                 self.completed.extend(ticket);
-                self.finish(ended.key, rest);
+                self.finish(finished.key, unhandled);
             }
-            What::Handled { outcomes, items } => self.handled(ended.key, outcomes, items),
+            WorkResult::Handled { outcomes, batch } => self.handled(finished.key, outcomes, batch),
         }
     }
 
-    fn handled(&mut self, key: KeyHash, outcomes: Option<Vec<Outcome>>, items: Vec<Item>) {
+    fn handled(&mut self, key: KeyHash, outcomes: Option<Vec<Outcome>>, batch: Vec<QueuedRecord>) {
         let outcomes = outcomes.unwrap_or_else(|| {
-            self.stats.panics.up();
-            tracing::error!("a handler panicked; its record will be tried again");
-            vec![Outcome::Retry(PANIC_RETRY)]
+            self.stats.panics.increment();
+            tracing::error!("the handler panicked; its record will be tried again");
+            vec![Outcome::Retry(PANIC_BACK_OFF)]
         });
         let mut outcomes = outcomes.into_iter();
-        let mut items = items.into_iter();
-        while let Some(mut item) = items.next() {
-            match outcomes.next().unwrap_or(Outcome::Retry(PANIC_RETRY)) {
-                Outcome::Done => self.completed.extend(item.ticket),
-                Outcome::Retry(_) if item.attempts + 1 >= self.limits.attempts_max => {
-                    item.attempts += 1;
-                    let message = format!("given up after {} attempts", item.attempts);
-                    return self.bury(key, item, Reason { code: "retries-exhausted", message }, items.collect());
+        let mut batch = batch.into_iter();
+        while let Some(mut queued) = batch.next() {
+            match outcomes.next().unwrap_or(Outcome::Retry(PANIC_BACK_OFF)) {
+                Outcome::Done => self.completed.extend(queued.ticket),
+                Outcome::Retry(_) if queued.attempts + 1 >= self.limits.max_attempts => {
+                    queued.attempts += 1;
+                    let message = format!("given up after {} attempts", queued.attempts);
+                    let reason = Reason { code: "retries-exhausted", message };
+                    return self.dead_letter(key, queued, reason, batch.collect());
                 }
-                Outcome::Retry(after) => {
-                    self.stats.retried.up();
-                    item.attempts += 1;
-                    return self.park(key, std::iter::once(item).chain(items).collect(), after);
+                Outcome::Retry(back_off) => {
+                    self.stats.batches_retried.increment();
+                    queued.attempts += 1;
+                    return self.back_off(key, std::iter::once(queued).chain(batch).collect(), back_off);
                 }
-                Outcome::Reject(reason) => return self.bury(key, item, reason, items.collect()),
+                Outcome::Reject(reason) => return self.dead_letter(key, queued, reason, batch.collect()),
                 Outcome::Halt(reason) => {
-                    let _gone = self.tx.send(FromShard::Halted(reason));
-                    return self.park(key, std::iter::once(item).chain(items).collect(), HALT_RETRY);
+                    let _poll_thread_ended = self.tx.send(FromShard::Halted(reason));
+                    return self.back_off(key, std::iter::once(queued).chain(batch).collect(), HALT_BACK_OFF);
                 }
             }
         }
         self.finish(key, Vec::new());
     }
 
-    fn finish(&mut self, key: KeyHash, rest: Vec<Item>) {
-        let rest = self.keep(rest);
-        self.queues.finish(key, rest);
+    fn finish(&mut self, key: KeyHash, unhandled: Vec<QueuedRecord>) {
+        let unhandled = self.drop_fenced(unhandled);
+        self.queues.finish(key, unhandled);
     }
 
-    fn park(&mut self, key: KeyHash, rest: Vec<Item>, after: Duration) {
-        let rest = self.keep(rest);
-        if rest.is_empty() {
-            self.queues.finish(key, rest);
+    fn back_off(&mut self, key: KeyHash, unhandled: Vec<QueuedRecord>, back_off: Duration) {
+        let unhandled = self.drop_fenced(unhandled);
+        if unhandled.is_empty() {
+            self.queues.finish(key, unhandled);
         } else {
-            self.queues.park(key, rest, self.began.elapsed() + after);
+            self.queues.back_off(key, unhandled, self.started_at.elapsed() + back_off);
         }
     }
 
-    /// What came back from a turn and was fenced meanwhile is not given out again.
-    fn keep(&self, items: Vec<Item>) -> Vec<Item> {
-        let gone = |item: &Item| item.ticket.as_ref().is_some_and(|ticket| is_fenced(&self.fenced, ticket));
-        let (dropped, kept) = items.into_iter().partition(gone);
+    /// Records of a batch whose epoch ended while it ran are abandoned; the others are returned.
+    fn drop_fenced(&self, unhandled: Vec<QueuedRecord>) -> Vec<QueuedRecord> {
+        let is_fenced =
+            |queued: &QueuedRecord| queued.ticket.as_ref().is_some_and(|ticket| is_fenced(&self.fenced, ticket));
+        let (dropped, kept) = unhandled.into_iter().partition(is_fenced);
         self.abandon(dropped);
         kept
     }
 
-    /// The key stays busy, and the record keeps its credit, until the dead letters took it.
-    fn bury(&mut self, key: KeyHash, item: Item, reason: Reason, rest: Vec<Item>) {
-        self.stats.rejected.up();
-        let (dead, stats) = (self.dead.clone(), self.stats.clone());
-        let ticket = item.ticket;
-        let letter = Letter { record: item.record, reason, attempts: item.attempts + 1 };
+    /// Writes a dead letter. Until it is written the key stays busy and the record keeps its credit.
+    fn dead_letter(&mut self, key: KeyHash, queued: QueuedRecord, reason: Reason, unhandled: Vec<QueuedRecord>) {
+        self.stats.dead_lettered.increment();
+        let (dead_letters, stats) = (self.dead_letters.clone(), self.stats.clone());
+        let ticket = queued.ticket;
+        let letter = DeadLetter { record: queued.record, reason, attempts: queued.attempts + 1 };
         self.running.push(Box::pin(async move {
-            let mut wait = BURY_RETRY.0;
-            while let Err(error) = dead.bury(letter.clone()).await {
-                stats.burials_failed.up();
-                tracing::warn!(%error, part = %letter.record.part, offset = letter.record.offset, "dead letter not taken, trying again");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(BURY_RETRY.1);
+            let mut back_off = DEAD_LETTER_BACK_OFF.0;
+            while let Err(error) = write_caught(&*dead_letters, letter.clone()).await {
+                stats.dead_letter_writes_failed.increment();
+                let (partition, offset) = (&letter.record.partition, letter.record.offset);
+                tracing::warn!(%error, %partition, offset, "a dead letter was not written, trying again");
+                tokio::time::sleep(back_off).await;
+                back_off = (back_off * 2).min(DEAD_LETTER_BACK_OFF.1);
             }
-            Ended { key, what: What::Buried { ticket, rest } }
+            Finished { key, result: WorkResult::DeadLettered { ticket, unhandled } }
         }));
     }
 
     fn flush(&mut self) {
         if !self.completed.is_empty() {
-            let _gone = self.tx.send(FromShard::Completed(std::mem::take(&mut self.completed)));
+            let _poll_thread_ended = self.tx.send(FromShard::Completed(std::mem::take(&mut self.completed)));
         }
-        let broken = self.queues.take_violations();
-        if broken > 0 {
-            self.stats.violations.add(broken);
+        let violations = self.queues.take_violations();
+        if violations > 0 {
+            self.stats.invariant_violations.add(violations);
         }
     }
+}
+
+/// A panic of the sink counts as a write that failed.
+async fn write_caught<D: DeadLetterSink>(dead_letters: &D, letter: DeadLetter) -> Result<(), DeadLetterError> {
+    let write = AssertUnwindSafe(async move { dead_letters.write(letter).await }).catch_unwind().await;
+    write.unwrap_or_else(|_| Err(DeadLetterError::new("the dead letter sink panicked")))
 }
 
 fn is_fenced(fenced: &[Epoch], ticket: &Ticket) -> bool {
     fenced.get(ticket.slot as usize).is_some_and(|epoch| ticket.epoch <= *epoch)
 }
 
-/// Spreads keys over shards.
+/// The shard of a key.
 pub(crate) fn shard_of(key: KeyHash, shards: usize) -> usize {
     // The upper half: the lower bits choose buckets in the shards' own maps.
     (key.0 >> 32) as usize & (shards - 1)

@@ -1,7 +1,7 @@
-//! A log in memory, for tests: of this crate and of handlers built on it.
+//! A partitioned log in memory, for tests: of this crate and of handlers built on it.
 //!
-//! [`Log`] is the log, [`LogSource`] one consumer of it, [`Memory`] keeps frontiers and dead letters. Nothing is durable and nothing is
-//! slow; what tests need (gaps, lost assignments, time) they say.
+//! [`Log`] is the log, [`LogSource`] one consumer of it, [`MemoryStore`] keeps checkpoints and dead letters. Nothing is durable and nothing
+//! is slow. Gaps, rebalances and unreachable partitions happen when a test asks for them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::error::{CheckpointError, DeadLetterError, SourceError};
 use crate::poller::now_ms;
-use crate::record::{Offset, Part, Record};
-use crate::seams::{
-    DeadLetters, Frontier, FrontierError, Frontiers, Held, Letter, LogEnd, NotTaken, Polled, Saved, Source,
-    SourceError, Waker,
+use crate::record::{Offset, Record, TopicPartition};
+use crate::traits::{
+    Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, PartitionOffsets, Polled,
+    Source, Waker,
 };
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -22,24 +23,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[derive(Debug, Default)]
 struct State {
-    parts: Vec<Vec<Record>>,
-    /// Offsets at the end of each partition that will never be delivered.
+    /// Records by partition number.
+    partitions: Vec<Vec<Record>>,
+    /// Number of offsets at the end of each partition that hold no record.
     tails: BTreeMap<u32, u64>,
-    /// Partitions about which nothing can be asked.
-    mute: BTreeSet<u32>,
-    news: VecDeque<News>,
-    asked: bool,
+    /// Partitions whose offsets cannot be requested.
+    unreachable: BTreeSet<u32>,
+    rebalances: VecDeque<Rebalance>,
+    woken: bool,
 }
 
 impl State {
     fn end(&self, number: u32) -> Offset {
-        let records = &self.parts[number as usize];
+        let records = &self.partitions[number as usize];
         records.last().map_or(0, |last| last.offset + 1) + self.tails.get(&number).copied().unwrap_or(0)
     }
 }
 
 #[derive(Debug)]
-enum News {
+enum Rebalance {
     Assign(Vec<u32>),
     Revoke(Vec<u32>),
     Lose(Vec<u32>),
@@ -48,7 +50,7 @@ enum News {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    woken: Condvar,
+    changed: Condvar,
 }
 
 /// A partitioned log in memory. Clones share it.
@@ -59,15 +61,15 @@ pub struct Log {
 }
 
 impl Log {
-    /// An empty log; its source is assigned all `partitions` at once.
+    /// An empty log. Its source is assigned all `partitions` at once.
     #[must_use]
     pub fn new(topic: &str, partitions: u32) -> Self {
         let state = State {
-            parts: (0..partitions).map(|_| Vec::new()).collect(),
-            news: VecDeque::from([News::Assign((0..partitions).collect())]),
+            partitions: (0..partitions).map(|_| Vec::new()).collect(),
+            rebalances: VecDeque::from([Rebalance::Assign((0..partitions).collect())]),
             ..State::default()
         };
-        Self { topic: Arc::from(topic), shared: Arc::new(Shared { state: Mutex::new(state), woken: Condvar::new() }) }
+        Self { topic: Arc::from(topic), shared: Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }) }
     }
 
     /// Appends a record and returns its offset.
@@ -75,14 +77,14 @@ impl Log {
         self.append_after_gap(partition, 0, key, value)
     }
 
-    /// Appends a record behind `gap` offsets that will never be delivered.
+    /// Appends a record behind `gap` offsets that hold no record.
     pub fn append_after_gap(&self, partition: u32, gap: u64, key: &str, value: &str) -> Offset {
         let mut state = lock(&self.shared.state);
         let offset = state.end(partition) + gap;
         state.tails.remove(&partition);
-        let records = &mut state.parts[partition as usize];
+        let records = &mut state.partitions[partition as usize];
         records.push(Record {
-            part: Part { topic: self.topic.clone(), number: partition },
+            partition: self.partition(partition),
             offset,
             timestamp_ms: now_ms(),
             read_ms: now_ms(),
@@ -90,50 +92,54 @@ impl Log {
             value: Some(Bytes::copy_from_slice(value.as_bytes())),
             headers: Vec::new(),
         });
-        self.shared.woken.notify_all();
+        self.shared.changed.notify_all();
         offset
     }
 
-    /// Lets a partition end with `gap` more offsets that will never be delivered, as the control records of a transaction are not.
+    /// Appends `gap` offsets that hold no record, as the control records of a transaction do not.
     pub fn append_gap(&self, partition: u32, gap: u64) {
         *lock(&self.shared.state).tails.entry(partition).or_default() += gap;
-        self.shared.woken.notify_all();
+        self.shared.changed.notify_all();
     }
 
-    /// From now on nothing can be asked about a partition, or it can again.
-    pub fn mute(&self, partition: u32, mute: bool) {
+    /// Makes a partition's offsets unavailable, or available again. Its records are still delivered.
+    pub fn set_unreachable(&self, partition: u32, unreachable: bool) {
         let mut state = lock(&self.shared.state);
-        if mute {
-            state.mute.insert(partition)
+        if unreachable {
+            state.unreachable.insert(partition)
         } else {
-            state.mute.remove(&partition)
+            state.unreachable.remove(&partition)
         };
     }
 
-    /// Takes partitions away in an orderly way.
+    /// Revokes partitions: the source may drain them first.
     pub fn revoke(&self, partitions: &[u32]) {
-        self.tell(News::Revoke(partitions.to_vec()));
+        self.rebalance(Rebalance::Revoke(partitions.to_vec()));
     }
 
-    /// Takes partitions away at once.
+    /// Takes partitions away without notice.
     pub fn lose(&self, partitions: &[u32]) {
-        self.tell(News::Lose(partitions.to_vec()));
+        self.rebalance(Rebalance::Lose(partitions.to_vec()));
     }
 
-    /// Gives partitions (back).
+    /// Assigns partitions to the source.
     pub fn assign(&self, partitions: &[u32]) {
-        self.tell(News::Assign(partitions.to_vec()));
+        self.rebalance(Rebalance::Assign(partitions.to_vec()));
     }
 
-    fn tell(&self, news: News) {
-        lock(&self.shared.state).news.push_back(news);
-        self.shared.woken.notify_all();
+    fn rebalance(&self, rebalance: Rebalance) {
+        lock(&self.shared.state).rebalances.push_back(rebalance);
+        self.shared.changed.notify_all();
+    }
+
+    fn partition(&self, number: u32) -> TopicPartition {
+        TopicPartition { topic: self.topic.clone(), number }
     }
 
     /// A consumer of this log.
     #[must_use]
     pub fn source(&self) -> LogSource {
-        LogSource { log: self.clone(), at: BTreeMap::new(), told: Arc::default() }
+        LogSource { log: self.clone(), next: BTreeMap::new(), checkpointed: Arc::default() }
     }
 }
 
@@ -141,36 +147,36 @@ impl Log {
 #[derive(Debug)]
 pub struct LogSource {
     log: Log,
-    /// Next offset and whether the partition is paused.
-    at: BTreeMap<u32, (Offset, bool)>,
-    told: Arc<Mutex<BTreeMap<u32, Offset>>>,
+    /// The next offset of each assigned partition, and whether the partition is paused.
+    next: BTreeMap<u32, (Offset, bool)>,
+    checkpointed: Arc<Mutex<BTreeMap<u32, Offset>>>,
 }
 
 impl LogSource {
-    /// What was told to [`Source::saved`], by partition; shared, for looking at later.
+    /// The offsets that [`Source::checkpointed`] was called with, by partition. A test may keep it and read it later.
     #[must_use]
-    pub fn told(&self) -> Arc<Mutex<BTreeMap<u32, Offset>>> {
-        self.told.clone()
+    pub fn checkpointed_offsets(&self) -> Arc<Mutex<BTreeMap<u32, Offset>>> {
+        self.checkpointed.clone()
     }
 
-    fn parts(&self, numbers: &[u32]) -> Vec<Part> {
-        numbers.iter().map(|number| Part { topic: self.log.topic.clone(), number: *number }).collect()
+    fn partitions(&self, numbers: &[u32]) -> Vec<TopicPartition> {
+        numbers.iter().map(|number| self.log.partition(*number)).collect()
     }
 
     fn deliver(&mut self, state: &mut State, max: usize, out: &mut Vec<Polled>) {
-        while let Some(news) = state.news.pop_front() {
-            out.push(match news {
-                News::Assign(numbers) => Polled::Assigned(self.parts(&numbers)),
-                News::Revoke(numbers) => Polled::Revoking(self.parts(&numbers)),
-                News::Lose(numbers) => Polled::Lost(self.parts(&numbers)),
+        while let Some(rebalance) = state.rebalances.pop_front() {
+            out.push(match rebalance {
+                Rebalance::Assign(numbers) => Polled::Assigned(self.partitions(&numbers)),
+                Rebalance::Revoke(numbers) => Polled::Revoking(self.partitions(&numbers)),
+                Rebalance::Lose(numbers) => Polled::Lost(self.partitions(&numbers)),
             });
         }
         let mut left = max;
-        for (number, (next, paused)) in &mut self.at {
+        for (number, (next, paused)) in &mut self.next {
             if *paused {
                 continue;
             }
-            let records = &state.parts[*number as usize];
+            let records = &state.partitions[*number as usize];
             let from = records.partition_point(|record| record.offset < *next);
             for record in records[from..].iter().take(left) {
                 *next = record.offset + 1;
@@ -180,7 +186,7 @@ impl LogSource {
             let (end, delivered) = (state.end(*number), records.last().map_or(0, |last| last.offset + 1));
             if (delivered..end).contains(next) {
                 *next = end;
-                out.push(Polled::End(Part { topic: self.log.topic.clone(), number: *number }, end));
+                out.push(Polled::CaughtUp(self.log.partition(*number), end));
             }
         }
     }
@@ -191,61 +197,62 @@ impl Source for LogSource {
         let shared = self.log.shared.clone();
         let mut state = lock(&shared.state);
         self.deliver(&mut state, max, out);
-        if out.is_empty() && !std::mem::take(&mut state.asked) {
-            state = shared.woken.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        if out.is_empty() && !std::mem::take(&mut state.woken) {
+            state = shared.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
             self.deliver(&mut state, max, out);
         }
         Ok(())
     }
 
-    fn held(&mut self, part: &Part, since_ms: i64) -> Result<Held, SourceError> {
+    fn offsets(&mut self, partition: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError> {
         let state = lock(&self.log.shared.state);
-        if state.mute.contains(&part.number) {
-            return Err(SourceError::Passing("told not to answer".into()));
+        if state.unreachable.contains(&partition.number) {
+            return Err(SourceError::transient("request offsets", "the partition is unreachable"));
         }
-        let records = &state.parts[part.number as usize];
-        let end = state.end(part.number);
+        let records = &state.partitions[partition.number as usize];
+        let end = state.end(partition.number);
         let start = records.first().map_or(0, |first| first.offset);
         let by_time = records.iter().find(|record| record.timestamp_ms >= since_ms).map_or(end, |record| record.offset);
-        Ok(Held { start, end, by_time, committed: None })
+        Ok(PartitionOffsets { start, end, by_time, committed: None })
     }
 
-    fn place(&mut self, at: &[(Part, Offset)]) -> Result<(), SourceError> {
-        self.at.extend(at.iter().map(|(part, offset)| (part.number, (*offset, false))));
+    fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError> {
+        self.next.extend(at.iter().map(|(partition, offset)| (partition.number, (*offset, false))));
         Ok(())
     }
 
-    fn release(&mut self, parts: &[Part]) -> Result<(), SourceError> {
-        self.at.retain(|number, _| !parts.iter().any(|part| part.number == *number));
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.next.retain(|number, _| !partitions.iter().any(|partition| partition.number == *number));
         Ok(())
     }
 
-    fn pause(&mut self, parts: &[Part], paused: bool) -> Result<(), SourceError> {
-        for part in parts {
-            if let Some(at) = self.at.get_mut(&part.number) {
-                at.1 = paused;
+    fn pause(&mut self, partitions: &[TopicPartition], paused: bool) -> Result<(), SourceError> {
+        for partition in partitions {
+            if let Some(next) = self.next.get_mut(&partition.number) {
+                next.1 = paused;
             }
         }
         Ok(())
     }
 
-    fn saved(&mut self, at: &[(Part, Offset)]) {
-        lock(&self.told).extend(at.iter().map(|(part, offset)| (part.number, *offset)));
+    fn checkpointed(&mut self, at: &[(TopicPartition, Offset)]) {
+        lock(&self.checkpointed).extend(at.iter().map(|(partition, offset)| (partition.number, *offset)));
     }
 
-    fn ends(&mut self) -> Vec<(Part, LogEnd)> {
+    fn end_offsets(&mut self) -> Vec<(TopicPartition, EndOffset)> {
         let state = lock(&self.log.shared.state);
-        let parts = self.at.keys().map(|number| Part { topic: self.log.topic.clone(), number: *number });
-        let end =
-            |part: Part| (part.clone(), LogEnd { next: state.end(part.number), at_ms: now_ms(), delivered: false });
-        parts.filter(|part| !state.mute.contains(&part.number)).map(end).collect()
+        let reachable = self.next.keys().filter(|number| !state.unreachable.contains(number));
+        let end = |number: &u32| {
+            (self.log.partition(*number), EndOffset { next: state.end(*number), at_ms: now_ms(), delivered: false })
+        };
+        reachable.map(end).collect()
     }
 
     fn waker(&self) -> Option<Waker> {
         let shared = self.log.shared.clone();
         Some(Arc::new(move || {
-            lock(&shared.state).asked = true;
-            shared.woken.notify_all();
+            lock(&shared.state).woken = true;
+            shared.changed.notify_all();
         }))
     }
 
@@ -254,60 +261,60 @@ impl Source for LogSource {
     }
 }
 
-/// Frontiers and dead letters in memory, kept at once.
+/// Checkpoints and dead letters in memory. A save is answered at once.
 #[derive(Debug, Default)]
-pub struct Memory {
-    frontiers: Mutex<BTreeMap<Part, Frontier>>,
-    letters: Mutex<Vec<Letter>>,
-    refuse: Mutex<bool>,
+pub struct MemoryStore {
+    checkpoints: Mutex<BTreeMap<TopicPartition, Checkpoint>>,
+    dead_letters: Mutex<Vec<DeadLetter>>,
+    refuses_dead_letters: Mutex<bool>,
 }
 
-impl Memory {
-    /// The frontier of a partition; 0 without one.
+impl MemoryStore {
+    /// The next offset of a partition's checkpoint; 0 when it has none.
     #[must_use]
-    pub fn frontier(&self, topic: &str, partition: u32) -> Offset {
-        lock(&self.frontiers).get(&Part::new(topic, partition)).map_or(0, |frontier| frontier.next)
+    pub fn checkpoint(&self, topic: &str, partition: u32) -> Offset {
+        lock(&self.checkpoints).get(&TopicPartition::new(topic, partition)).map_or(0, |checkpoint| checkpoint.next)
     }
 
-    /// Sets the frontier of a partition, as an earlier run would have left it.
-    pub fn set_frontier(&self, part: Part, frontier: Frontier) {
-        lock(&self.frontiers).insert(part, frontier);
+    /// Sets the checkpoint of a partition, as an earlier run would have left it.
+    pub fn set_checkpoint(&self, partition: TopicPartition, checkpoint: Checkpoint) {
+        lock(&self.checkpoints).insert(partition, checkpoint);
     }
 
     /// The dead letters so far.
     #[must_use]
-    pub fn letters(&self) -> Vec<Letter> {
-        lock(&self.letters).clone()
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        lock(&self.dead_letters).clone()
     }
 
-    /// Takes dead letters, or refuses them.
-    pub fn refuse_letters(&self, refuse: bool) {
-        *lock(&self.refuse) = refuse;
+    /// Lets writes of dead letters fail, or succeed again.
+    pub fn refuse_dead_letters(&self, refuse: bool) {
+        *lock(&self.refuses_dead_letters) = refuse;
     }
 }
 
-impl Frontiers for Memory {
-    fn load(&self, _cluster: &str, parts: &[Part]) -> Result<Vec<Option<Frontier>>, FrontierError> {
-        let frontiers = lock(&self.frontiers);
-        Ok(parts.iter().map(|part| frontiers.get(part).copied()).collect())
+impl CheckpointStore for MemoryStore {
+    fn load(&self, _cluster: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Checkpoint>>, CheckpointError> {
+        let checkpoints = lock(&self.checkpoints);
+        Ok(partitions.iter().map(|partition| checkpoints.get(partition).copied()).collect())
     }
 
-    fn save(&self, _cluster: &str, at: Vec<(Part, Frontier)>, durable: flume::Sender<Saved>) {
-        lock(&self.frontiers).extend(at.iter().cloned());
+    fn save(&self, _cluster: &str, at: Vec<(TopicPartition, Checkpoint)>, durable: flume::Sender<DurableCheckpoints>) {
+        lock(&self.checkpoints).extend(at.iter().cloned());
         let _full_or_gone = durable.try_send(at);
     }
 
-    fn knows_topic(&self, _cluster: &str, topic: &str) -> Result<bool, FrontierError> {
-        Ok(lock(&self.frontiers).keys().any(|part| &*part.topic == topic))
+    fn has_topic(&self, _cluster: &str, topic: &str) -> Result<bool, CheckpointError> {
+        Ok(lock(&self.checkpoints).keys().any(|partition| &*partition.topic == topic))
     }
 }
 
-impl DeadLetters for Memory {
-    async fn bury(&self, letter: Letter) -> Result<(), NotTaken> {
-        if *lock(&self.refuse) {
-            return Err(NotTaken("told to refuse".into()));
+impl DeadLetterSink for MemoryStore {
+    async fn write(&self, letter: DeadLetter) -> Result<(), DeadLetterError> {
+        if *lock(&self.refuses_dead_letters) {
+            return Err(DeadLetterError::new("the test refuses dead letters"));
         }
-        lock(&self.letters).push(letter);
+        lock(&self.dead_letters).push(letter);
         Ok(())
     }
 }

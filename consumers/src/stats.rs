@@ -1,154 +1,142 @@
-//! What a group tells about itself: counters, the state of its partitions, and its red lights.
+//! What a group reports about itself: counters, gauges, the state of its partitions, and its alerts.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::core::Status;
-use crate::record::Part;
-use crate::seams::KeyHash;
+use crate::alert::{ActiveAlerts, Alert};
+use crate::tracker::PartitionStatus;
+use crate::traits::KeyHash;
 
-/// A number that only grows, or the newest value of a gauge.
+/// A counter that only grows, or a gauge with its newest value.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// One more.
-    pub fn up(&self) {
+    /// Adds one.
+    pub fn increment(&self) {
         self.add(1);
     }
 
-    /// `n` more.
+    /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// The newest value.
+    /// Sets a gauge to its newest value.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// One of several who share a gauge: what was `old` of it is `new` now.
-    pub fn change(&self, old: u64, new: u64) {
+    /// Replaces one writer's share of a gauge that several writers sum up: `old` is taken off, `new` is added.
+    pub fn replace(&self, old: u64, new: u64) {
         self.0.fetch_add(new.wrapping_sub(old), Ordering::Relaxed);
     }
 
-    /// The value.
+    /// The newest value.
     #[must_use]
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Counters and lights of one group. `taken = completed + abandoned + held` at any quiet moment.
+/// Counters and gauges of one group. `taken = completed + abandoned + in_flight_records` at any quiet moment.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Records handed to shards.
+    /// Records that were handed to shards.
     pub taken: Count,
-    /// Records that became terminal.
+    /// Records that are finished: handled, or written to the dead letters.
     pub completed: Count,
-    /// Records dropped unhandled because their partition went away.
+    /// Records that were dropped unhandled because their partition was revoked or lost.
     pub abandoned: Count,
-    /// Records that went to the dead letters.
-    pub rejected: Count,
-    /// Turns that asked for a later try, panics included.
-    pub retried: Count,
-    /// Panics caught.
+    /// Records that go to the dead letters.
+    pub dead_lettered: Count,
+    /// Batches that the handler wants to try again, panics included.
+    pub batches_retried: Count,
+    /// Panics of the handler that were caught.
     pub panics: Count,
-    /// Dead letters that were not taken at first.
-    pub burials_failed: Count,
-    /// Passing errors of the source.
+    /// Writes of dead letters that failed; they are tried again.
+    pub dead_letter_writes_failed: Count,
+    /// Transient errors of the source.
     pub source_errors: Count,
-    /// Partitions revoked while something of them was still running.
+    /// Revocations that did not wait for all running batches, because the time was up.
     pub drain_timeouts: Count,
-    /// Sentinel: commit order or key order was broken. Always 0.
-    pub violations: Count,
-    /// Longest time between two polls in the last second. Milliseconds.
-    pub poll_gap_ms: Count,
-    /// Records held.
-    pub held_records: Count,
-    /// Bytes held.
-    pub held_bytes: Count,
-    /// The bounds of both: credits that are not held are free.
-    pub records_max: Count,
-    /// Bytes.
-    pub bytes_max: Count,
-    /// Keys that rest until their next try.
-    pub parked: Count,
-    /// Partitions that are ours and not placed yet.
-    pub unplaced: Count,
-    /// Partitions that should be ours and are somebody else's.
-    pub foreign: Count,
-    /// Partitions at which the log's own position was ahead of ours: our state went back.
-    pub went_back: Count,
-    /// Topics of which a partition must be placed, for [`Self::as_of_ms`] to say anything.
-    pub(crate) needs: Mutex<Vec<String>>,
-    status: Mutex<Vec<Status>>,
+    /// Violations of the commit order or the key order. Always 0 in a correct program.
+    pub invariant_violations: Count,
+    /// Longest time between two polls during the last second. Milliseconds.
+    pub poll_interval_ms: Count,
+    /// Records in flight: taken and not finished.
+    pub in_flight_records: Count,
+    /// Bytes in flight.
+    pub in_flight_bytes: Count,
+    /// The limit of `in_flight_records`.
+    pub max_in_flight_records: Count,
+    /// The limit of `in_flight_bytes`.
+    pub max_in_flight_bytes: Count,
+    /// Keys that wait for the end of a back-off.
+    pub keys_backing_off: Count,
+    /// Partitions that are assigned to this member and have no start offset yet.
+    pub unassigned_partitions: Count,
+    /// Partitions that this member should own and does not own.
+    pub unowned_partitions: Count,
+    /// Partitions whose committed offset was ahead of the checkpoint: the state was rolled back.
+    pub partitions_rolled_back: Count,
+    /// Topics of which a partition must be assigned before [`Self::as_of_ms`] is known.
+    pub(crate) required_topics: Mutex<Vec<String>>,
+    status: Mutex<Vec<PartitionStatus>>,
     /// [`Self::as_of_ms`] as of the last second; 0: not known. Read for every frame, so it is one number.
     as_of_ms: AtomicI64,
-    hottest: Mutex<Vec<Hot>>,
-    lights: Mutex<BTreeMap<String, String>>,
+    hot_keys: Mutex<Vec<HotKey>>,
+    pub(crate) active_alerts: ActiveAlerts,
 }
 
-/// A key that holds much of what is in flight.
+/// A key with many records in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hot {
-    /// Which, by its hash.
+pub struct HotKey {
+    /// The key's hash.
     pub key: KeyHash,
-    /// Records held.
+    /// Its records in flight.
     pub records: u64,
-    /// Bytes held.
+    /// Its bytes in flight.
     pub bytes: u64,
 }
 
 impl Stats {
-    /// The placed partitions, as of the last second.
+    /// The assigned partitions, as of the last second.
     #[must_use]
-    pub fn status(&self) -> Vec<Status> {
+    pub fn status(&self) -> Vec<PartitionStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Everything that the log held at this time is finished, durably, in every partition that is placed; none while that is not known of
-    /// one of them, or none is placed. Milliseconds since 1970.
+    /// The time up to which every assigned partition is finished, durably. Not known while it is unknown for one of them, or while none is
+    /// assigned. Milliseconds since 1970.
     #[must_use]
     pub fn as_of_ms(&self) -> Option<i64> {
-        let all_ours = self.unplaced.value() == 0 && self.foreign.value() == 0;
-        Some(self.as_of_ms.load(Ordering::Relaxed)).filter(|at| *at > 0 && all_ours)
+        let is_complete = self.unassigned_partitions.value() == 0 && self.unowned_partitions.value() == 0;
+        Some(self.as_of_ms.load(Ordering::Relaxed)).filter(|at| *at > 0 && is_complete)
     }
 
-    pub(crate) fn publish(&self, status: Vec<Status>) {
-        let needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner);
-        let has = |topic: &String| status.iter().any(|status| *status.part.topic == **topic);
-        let oldest = status.iter().map(|status| status.as_of_ms.unwrap_or(0)).min().filter(|_| needs.iter().all(has));
-        self.as_of_ms.store(oldest.unwrap_or(0), Ordering::Relaxed);
+    pub(crate) fn set_status(&self, status: Vec<PartitionStatus>) {
+        let required = self.required_topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = |topic: &String| status.iter().any(|status| *status.partition.topic == **topic);
+        let oldest = status.iter().map(|status| status.as_of_ms.unwrap_or(0)).min();
+        let as_of_ms = oldest.filter(|_| required.iter().all(has)).unwrap_or(0);
+        self.as_of_ms.store(as_of_ms, Ordering::Relaxed);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
-    pub(crate) fn hottest(&self, keys: Vec<Hot>) {
-        *self.hottest.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+    pub(crate) fn set_hot_keys(&self, keys: Vec<HotKey>) {
+        *self.hot_keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
-    /// The keys that held most records, as of the last second, most first.
+    /// The keys with the most records in flight, as of the last second, most first.
     #[must_use]
-    pub fn hot(&self) -> Vec<Hot> {
-        self.hottest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn hot_keys(&self) -> Vec<HotKey> {
+        self.hot_keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What is red: where, and a sentence.
+    /// The alerts that are raised at present.
     #[must_use]
-    pub fn lights(&self) -> BTreeMap<String, String> {
-        self.lights.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn light(&self, part: &Part, what: String) {
-        self.light_named(part.to_string(), what);
-    }
-
-    pub(crate) fn light_named(&self, place: String, what: String) {
-        self.lights.lock().unwrap_or_else(PoisonError::into_inner).insert(place, what);
-    }
-
-    pub(crate) fn unlight(&self, place: &str) {
-        self.lights.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
+    pub fn alerts(&self) -> Vec<Alert> {
+        self.active_alerts.snapshot()
     }
 }

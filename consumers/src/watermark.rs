@@ -1,11 +1,11 @@
-//! How far one partition is finished.
+//! The watermark of one partition: the offset below which every record is finished.
 //!
 //! Records are registered in the order they are read and completed in any order. The watermark stands at the first record that is
 //! registered and not complete; everything below it is finished. Offsets that the log skips (compaction, transaction markers, aborted
 //! records) were never registered and cost nothing.
 //!
 //! ```text
-//!   offsets    10  11  12  (13 skipped)  14  15          high = 16
+//!   offsets    10  11  12  (13 skipped)  14  15          next_offset = 16
 //!   done        x   x   .                x   .           watermark = 12
 //!                       ^
 //! ```
@@ -17,15 +17,15 @@
 use std::collections::VecDeque;
 
 use crate::record::Offset;
-use crate::seams::Frontier;
+use crate::traits::Checkpoint;
 
-/// Number of a registration within one watermark, from 0.
-pub type Nth = u64;
+/// Number of a registered record within one watermark, counted from 0.
+pub type Sequence = u64;
 
 #[derive(Debug)]
 struct Entry {
     offset: Offset,
-    print: u64,
+    fingerprint: u64,
     done: bool,
 }
 
@@ -33,63 +33,64 @@ struct Entry {
 #[derive(Debug)]
 pub struct Watermark {
     ring: VecDeque<Entry>,
-    /// Registration number of the ring's front.
-    front: Nth,
-    /// Next offset that is expected from the source.
-    high: Offset,
+    /// Sequence of the ring's front.
+    front: Sequence,
+    /// The offset that is expected from the source next.
+    next_offset: Offset,
+    /// Offset and fingerprint of the newest record below the watermark.
     last: Option<(Offset, u64)>,
 }
 
 impl Watermark {
-    /// Begins at a frontier: nothing registered, everything below finished.
+    /// A watermark at a checkpoint: everything below it is finished, and nothing is registered.
     #[must_use]
-    pub fn at(frontier: Frontier) -> Self {
-        Self { ring: VecDeque::new(), front: 0, high: frontier.next, last: frontier.last }
+    pub fn at(checkpoint: Checkpoint) -> Self {
+        Self { ring: VecDeque::new(), front: 0, next_offset: checkpoint.next, last: checkpoint.last }
     }
 
-    /// A record was read. `None` when its offset was read before in this epoch: then it must not be handled again.
-    pub fn register(&mut self, offset: Offset, print: u64) -> Option<Nth> {
-        if offset < self.high {
+    /// Registers a record that was read. `None` when its offset was read before in this epoch: it must not be handled again.
+    pub fn register(&mut self, offset: Offset, fingerprint: u64) -> Option<Sequence> {
+        if offset < self.next_offset {
             return None;
         }
-        self.ring.push_back(Entry { offset, print, done: false });
-        self.high = offset + 1;
+        self.ring.push_back(Entry { offset, fingerprint, done: false });
+        self.next_offset = offset + 1;
         Some(self.front + self.ring.len() as u64 - 1)
     }
 
-    /// The record with this number is finished. False when it was finished before or never registered: a caller's error.
-    pub fn complete(&mut self, nth: Nth) -> bool {
-        let Some(entry) = nth.checked_sub(self.front).and_then(|at| self.ring.get_mut(at as usize)) else {
+    /// Marks a record as finished. False when it was finished before or never registered, which is an error of the caller.
+    pub fn complete(&mut self, sequence: Sequence) -> bool {
+        let Some(entry) = sequence.checked_sub(self.front).and_then(|at| self.ring.get_mut(at as usize)) else {
             return false;
         };
-        let fresh = !std::mem::replace(&mut entry.done, true);
+        let is_first = !std::mem::replace(&mut entry.done, true);
         while self.ring.front().is_some_and(|entry| entry.done) {
             if let Some(entry) = self.ring.pop_front() {
-                self.last = Some((entry.offset, entry.print));
+                self.last = Some((entry.offset, entry.fingerprint));
                 self.front += 1;
             }
         }
-        fresh
+        is_first
     }
 
-    /// The source says that nothing stands below `end` that was not delivered: control records at the tail are passed over.
-    pub fn pass_to(&mut self, end: Offset) {
-        self.high = self.high.max(end);
+    /// The source has delivered every record below `end`: control records at the tail, which are never delivered, are passed over.
+    pub fn advance_to(&mut self, end: Offset) {
+        self.next_offset = self.next_offset.max(end);
     }
 
-    /// Everything below is finished.
+    /// The watermark as a checkpoint: every record below it is finished, in memory.
     #[must_use]
-    pub fn frontier(&self) -> Frontier {
-        Frontier { next: self.ring.front().map_or(self.high, |entry| entry.offset), last: self.last }
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { next: self.ring.front().map_or(self.next_offset, |entry| entry.offset), last: self.last }
     }
 
-    /// Next offset that is expected from the source.
+    /// The offset that is expected from the source next.
     #[must_use]
-    pub fn high(&self) -> Offset {
-        self.high
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
     }
 
-    /// Records between the watermark and the newest one.
+    /// Number of records between the watermark and the newest record that was read.
     #[must_use]
     pub fn span(&self) -> usize {
         self.ring.len()

@@ -1,21 +1,22 @@
-//! Whatever handlers, dead letters and rebalances do: invariants I1, I4, I5, I6, I12, I15, I16 and I17, through the real threads and tasks.
+//! Invariants I1, I4, I5, I6, I12, I15, I16 and I17 through the real threads and tasks, whatever handlers, dead letters and rebalances do.
 //!
-//! Some dozens of small worlds run beside each other, each a log, a script of what the handler does with each record at each try, of how
-//! often the dead letters refuse it, and of when partitions go and come back. In half of them every bound is one. The handler, the dead
-//! letters and the frontiers are spies that share one journal: what is terminal, and why. A frontier that is saved although something below
-//! it was neither handled with `Done` nor taken by the dead letters is the fault that is looked for.
+//! Some dozens of small worlds run side by side. Each has a log and a script: what the handler does with each record at each attempt, how
+//! often writing its dead letter fails, and when partitions are revoked or lost. In half of them every bound is one. The handler, the dead
+//! letter sink and the checkpoint store are one spy with one journal of the records that are finished. The fault that is looked for is a
+//! checkpoint that is saved although a record below it was neither handled with `Done` nor written to the dead letters.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it stands")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use orderbell_consumers::pace::STALL_MAX;
-use orderbell_consumers::seams::{Held, Waker};
+use orderbell_consumers::poll_pacer::MAX_STALL;
+use orderbell_consumers::traits::{PartitionOffsets, Waker};
 use orderbell_consumers::{
-    DeadLetters, Frontier, FrontierError, Frontiers, Group, Handler, KeyHash, Letter, NotTaken, Offset, Options,
-    Outcome, Part, Polled, Reason, Record, Saved, Source, SourceError, Turn, sim,
+    Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterError, DeadLetterSink, DurableCheckpoints,
+    Group, Handler, KeyBatch, KeyHash, Offset, Options, Outcome, Polled, Reason, Record, Source, SourceError,
+    TopicPartition, sim,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -24,17 +25,17 @@ use proptest::test_runner::TestRunner;
 const WORLDS: usize = 64;
 const PARTITIONS: u32 = 2;
 /// Generous: a machine may be busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-const LINGER: Duration = STALL_MAX.saturating_add(Duration::from_millis(300));
+const LONGER_THAN_A_STALL: Duration = MAX_STALL.saturating_add(Duration::from_millis(300));
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Done,
-    /// Ready only after the shard has gone on to others.
-    Slowly,
-    /// Ready only after this long: where credits are few, a stall has begun by then.
-    Lingering(Duration),
+    /// Done, but not ready when it is polled first.
+    DoneLater,
+    /// Done after this long: with few credits, a stall has begun by then.
+    DoneAfter(Duration),
     Retry(u64),
     Reject,
     Panic,
@@ -45,17 +46,17 @@ struct Row {
     partition: u32,
     gap: u64,
     key: u8,
-    /// What happens at each try; afterwards all is well.
+    /// What the handler does at each attempt; `Done` after the last.
     acts: Vec<Act>,
-    /// How often the dead letters refuse it.
-    refusals: u32,
-    then: Turmoil,
+    /// How often writing its dead letter fails.
+    failed_writes: u32,
+    then: Rebalance,
 }
 
-/// What becomes of its partition when a record was appended.
+/// What happens to a record's partition when the record was appended.
 #[derive(Clone, Copy, Debug)]
-enum Turmoil {
-    Nothing,
+enum Rebalance {
+    None,
     Revoked,
     Lost,
 }
@@ -65,16 +66,16 @@ type Place = (u32, u64);
 struct Script {
     key: u8,
     acts: VecDeque<Act>,
-    refusals: u32,
+    failed_writes: u32,
 }
 
 /// The journal of one world.
 #[derive(Default)]
 struct Journal {
     scripts: BTreeMap<Place, Script>,
-    terminal: BTreeSet<Place>,
+    finished: BTreeSet<Place>,
     running: BTreeSet<KeyHash>,
-    frontiers: BTreeMap<u32, Frontier>,
+    checkpoints: BTreeMap<u32, Checkpoint>,
     /// Polls for callbacks alone.
     idle_polls: u64,
     faults: Vec<String>,
@@ -84,7 +85,7 @@ struct Journal {
 struct Spy(Mutex<Journal>);
 
 fn place_of(record: &Record) -> Place {
-    (record.part.number, record.offset)
+    (record.partition.number, record.offset)
 }
 
 impl Spy {
@@ -93,30 +94,30 @@ impl Spy {
         journal.scripts.get_mut(&place_of(record)).unwrap().acts.pop_front().unwrap_or(Act::Done)
     }
 
-    /// A turn starts: nothing of its key runs, and nothing of its key is open before it except in the turn itself.
-    fn starts(&self, key: KeyHash, records: &[Record]) {
+    /// A batch starts: no other of its key runs, and no earlier record of its key is open except in the batch itself.
+    fn batch_started(&self, key: KeyHash, records: &[Record]) {
         let journal = &mut *self.0.lock().unwrap();
         if !journal.running.insert(key) {
-            journal.faults.push(format!("I4: two turns of {key:?} at once"));
+            journal.faults.push(format!("I4: two batches of {key:?} at once"));
         }
         for (at, record) in records.iter().enumerate() {
             let (partition, offset) = place_of(record);
             let earlier = journal.scripts.range((partition, 0)..(partition, offset));
             let mine = earlier.filter(|(_, script)| script.key == record.key.as_ref().unwrap()[0]);
             let ahead = |place: &&Place| records[..at].iter().any(|other| place_of(other) == **place);
-            let mut open = mine.map(|(place, _)| place).filter(|place| !journal.terminal.contains(place));
+            let mut open = mine.map(|(place, _)| place).filter(|place| !journal.finished.contains(place));
             if let Some(overtaken) = open.find(|place| !ahead(place)) {
                 journal.faults.push(format!("I5: {offset} of {partition} overtook {overtaken:?}"));
             }
         }
     }
 
-    fn frontier(&self, partition: u32) -> u64 {
-        self.0.lock().unwrap().frontiers.get(&partition).map_or(0, |frontier| frontier.next)
+    fn checkpoint(&self, partition: u32) -> u64 {
+        self.0.lock().unwrap().checkpoints.get(&partition).map_or(0, |checkpoint| checkpoint.next)
     }
 }
 
-/// Says that a key's turn is over, also when it ends by a panic.
+/// Notes that a key's batch is over, also when it ends by a panic.
 struct Running(Arc<Spy>, KeyHash);
 
 impl Drop for Running {
@@ -131,41 +132,42 @@ impl Handler for Spy {
         record.key.as_deref().map(|key| KeyHash(u64::from(key[0]) << 32))
     }
 
-    async fn handle(self: Arc<Self>, turn: Turn) -> Vec<Outcome> {
-        let key = self.key(&turn.records[0]).unwrap();
-        self.starts(key, &turn.records);
+    async fn handle(self: Arc<Self>, batch: KeyBatch) -> Vec<Outcome> {
+        let key = self.key(&batch.records[0]).unwrap();
+        self.batch_started(key, &batch.records);
         let _running = Running(self.clone(), key);
         let mut outcomes = Vec::new();
-        for record in turn.records.iter() {
+        for record in batch.records.iter() {
             match self.act(record) {
                 Act::Done => outcomes.push(Outcome::Done),
-                Act::Slowly => {
+                Act::DoneLater => {
                     tokio::task::yield_now().await;
                     outcomes.push(Outcome::Done);
                 }
-                Act::Lingering(long) => {
+                Act::DoneAfter(long) => {
                     tokio::time::sleep(long).await;
                     outcomes.push(Outcome::Done);
                 }
                 Act::Retry(ms) => outcomes.push(Outcome::Retry(Duration::from_millis(ms))),
-                Act::Reject => outcomes.push(Outcome::Reject(Reason { code: "told", message: "told to".into() })),
-                // Without the hook: nobody wants to read some hundred backtraces of panics that were asked for.
-                Act::Panic => std::panic::resume_unwind(Box::new("told to")),
+                Act::Reject => outcomes
+                    .push(Outcome::Reject(Reason { code: "requested", message: "the test asked for it".into() })),
+                // Without the panic hook, which would print some hundred backtraces of intended panics.
+                Act::Panic => std::panic::resume_unwind(Box::new("the test asked for it")),
             }
             if outcomes.last() != Some(&Outcome::Done) {
                 break;
             }
         }
         let done = outcomes.iter().take_while(|outcome| **outcome == Outcome::Done).count();
-        self.0.lock().unwrap().terminal.extend(turn.records[..done].iter().map(place_of));
+        self.0.lock().unwrap().finished.extend(batch.records[..done].iter().map(place_of));
         outcomes
     }
 }
 
-/// The log, watched: what is polled for callbacks alone must be paused as a whole, since a real log may deliver a record all the same.
+/// Checks that every partition is paused when the source is polled for callbacks alone: a real log may deliver a record all the same.
 struct Watched {
     log: sim::LogSource,
-    paused: BTreeMap<Part, bool>,
+    paused: BTreeMap<TopicPartition, bool>,
     spy: Arc<Spy>,
 }
 
@@ -174,34 +176,34 @@ impl Source for Watched {
         if max == 0 {
             let mut journal = self.spy.0.lock().unwrap();
             journal.idle_polls += 1;
-            if let Some((part, _)) = self.paused.iter().find(|(_, paused)| !**paused) {
-                journal.faults.push(format!("{part} goes on while there are no credits"));
+            if let Some((partition, _)) = self.paused.iter().find(|(_, paused)| !**paused) {
+                journal.faults.push(format!("{partition} is not paused although there are no credits"));
             }
         }
         self.log.poll(max, wait, out)
     }
 
-    fn held(&mut self, part: &Part, since_ms: i64) -> Result<Held, SourceError> {
-        self.log.held(part, since_ms)
+    fn offsets(&mut self, partition: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError> {
+        self.log.offsets(partition, since_ms)
     }
 
-    fn place(&mut self, at: &[(Part, Offset)]) -> Result<(), SourceError> {
-        self.paused.extend(at.iter().map(|(part, _)| (part.clone(), false)));
-        self.log.place(at)
+    fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError> {
+        self.paused.extend(at.iter().map(|(partition, _)| (partition.clone(), false)));
+        self.log.assign(at)
     }
 
-    fn release(&mut self, parts: &[Part]) -> Result<(), SourceError> {
-        self.paused.retain(|part, _| !parts.contains(part));
-        self.log.release(parts)
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.paused.retain(|partition, _| !partitions.contains(partition));
+        self.log.unassign(partitions)
     }
 
-    fn pause(&mut self, parts: &[Part], paused: bool) -> Result<(), SourceError> {
-        self.paused.extend(parts.iter().map(|part| (part.clone(), paused)));
-        self.log.pause(parts, paused)
+    fn pause(&mut self, partitions: &[TopicPartition], paused: bool) -> Result<(), SourceError> {
+        self.paused.extend(partitions.iter().map(|partition| (partition.clone(), paused)));
+        self.log.pause(partitions, paused)
     }
 
-    fn saved(&mut self, at: &[(Part, Offset)]) {
-        self.log.saved(at);
+    fn checkpointed(&mut self, at: &[(TopicPartition, Offset)]) {
+        self.log.checkpointed(at);
     }
 
     fn waker(&self) -> Option<Waker> {
@@ -213,65 +215,69 @@ impl Source for Watched {
     }
 }
 
-impl DeadLetters for Spy {
-    async fn bury(&self, letter: Letter) -> Result<(), NotTaken> {
+impl DeadLetterSink for Spy {
+    async fn write(&self, letter: DeadLetter) -> Result<(), DeadLetterError> {
         tokio::task::yield_now().await;
         let mut journal = self.0.lock().unwrap();
         let script = journal.scripts.get_mut(&place_of(&letter.record)).unwrap();
-        if script.refusals > 0 {
-            script.refusals -= 1;
-            return Err(NotTaken("told to refuse".into()));
+        if script.failed_writes > 0 {
+            script.failed_writes -= 1;
+            return Err(DeadLetterError::new("the test refuses dead letters"));
         }
-        journal.terminal.insert(place_of(&letter.record));
+        journal.finished.insert(place_of(&letter.record));
         Ok(())
     }
 }
 
-impl Frontiers for Spy {
-    fn load(&self, _: &str, parts: &[Part]) -> Result<Vec<Option<Frontier>>, FrontierError> {
+impl CheckpointStore for Spy {
+    fn load(&self, _: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Checkpoint>>, CheckpointError> {
         let journal = self.0.lock().unwrap();
-        Ok(parts.iter().map(|part| journal.frontiers.get(&part.number).copied()).collect())
+        Ok(partitions.iter().map(|partition| journal.checkpoints.get(&partition.number).copied()).collect())
     }
 
-    fn save(&self, _: &str, at: Vec<(Part, Frontier)>, durable: flume::Sender<Saved>) {
+    fn save(&self, _: &str, at: Vec<(TopicPartition, Checkpoint)>, durable: flume::Sender<DurableCheckpoints>) {
         let mut journal = self.0.lock().unwrap();
-        for (part, frontier) in &at {
+        for (partition, checkpoint) in &at {
             let below: Vec<Place> = journal
                 .scripts
-                .range((part.number, 0)..(part.number, frontier.next))
+                .range((partition.number, 0)..(partition.number, checkpoint.next))
                 .map(|(place, _)| *place)
                 .collect();
-            let open: Vec<&Place> = below.iter().filter(|place| !journal.terminal.contains(place)).collect();
+            let open: Vec<&Place> = below.iter().filter(|place| !journal.finished.contains(place)).collect();
             if !open.is_empty() {
-                let fault = format!("I1, I17: {part} is saved up to {} and {open:?} are not terminal", frontier.next);
+                let fault =
+                    format!("I1, I17: {partition} is saved up to {} and {open:?} are not finished", checkpoint.next);
                 journal.faults.push(fault);
             }
-            let before = journal.frontiers.insert(part.number, *frontier);
-            if before.is_some_and(|before| before.next > frontier.next) {
-                journal.faults.push(format!("{part} was durable at {before:?} and goes back to {}", frontier.next));
+            let before = journal.checkpoints.insert(partition.number, *checkpoint);
+            if before.is_some_and(|before| before.next > checkpoint.next) {
+                journal
+                    .faults
+                    .push(format!("{partition} was durable at {before:?} and moves back to {}", checkpoint.next));
             }
         }
         drop(journal);
         let _gone = durable.try_send(at);
     }
 
-    fn knows_topic(&self, _: &str, _: &str) -> Result<bool, FrontierError> {
-        Ok(!self.0.lock().unwrap().frontiers.is_empty())
+    fn has_topic(&self, _: &str, _: &str) -> Result<bool, CheckpointError> {
+        Ok(!self.0.lock().unwrap().checkpoints.is_empty())
     }
 }
 
-/// One world: everything is appended and handled, whatever the script says. Tells how often it was polled without credits.
-async fn live(number: usize, options: Options, rows: Vec<Row>) -> u64 {
+/// Runs one world until every record is finished. Returns how often the source was polled without credits.
+async fn run_world(number: usize, options: Options, rows: Vec<Row>) -> u64 {
     let (log, spy) = (sim::Log::new("t", PARTITIONS), Arc::new(Spy::default()));
     let source = Watched { log: log.source(), paused: BTreeMap::new(), spy: spy.clone() };
     let group = Group::start(source, spy.clone(), spy.clone(), spy.clone(), &options);
     let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
     for row in &rows {
         let offset = {
-            // The script is there before the record can be read.
+            // The script must exist before the record can be read.
             let mut journal = spy.0.lock().unwrap();
             let next = ends.get(&row.partition).copied().unwrap_or(0) + row.gap;
-            let script = Script { key: b'a' + row.key, acts: row.acts.clone().into(), refusals: row.refusals };
+            let script =
+                Script { key: b'a' + row.key, acts: row.acts.clone().into(), failed_writes: row.failed_writes };
             journal.scripts.insert((row.partition, next), script);
             next
         };
@@ -279,21 +285,21 @@ async fn live(number: usize, options: Options, rows: Vec<Row>) -> u64 {
         assert_eq!(log.append_after_gap(row.partition, row.gap, &key, "x"), offset);
         ends.insert(row.partition, offset + 1);
         match row.then {
-            Turmoil::Nothing => continue,
-            Turmoil::Revoked => log.revoke(&[row.partition]),
-            Turmoil::Lost => log.lose(&[row.partition]),
+            Rebalance::None => continue,
+            Rebalance::Revoked => log.revoke(&[row.partition]),
+            Rebalance::Lost => log.lose(&[row.partition]),
         }
         tokio::task::yield_now().await;
         log.assign(&[row.partition]);
     }
     let began = Instant::now();
-    while ends.iter().any(|(partition, end)| spy.frontier(*partition) < *end) {
+    while ends.iter().any(|(partition, end)| spy.checkpoint(*partition) < *end) {
         let stats = group.stats();
         assert!(
-            began.elapsed() < PATIENCE,
-            "I6, I12: world {number} does not come to its end {ends:?}: {:?}, {:?}, with {options:?} and {rows:?}",
+            began.elapsed() < TIMEOUT,
+            "I6, I12: world {number} does not reach its end {ends:?}: {:?}, {:?}, with {options:?} and {rows:?}",
             stats.status(),
-            stats.lights(),
+            stats.alerts(),
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -301,24 +307,38 @@ async fn live(number: usize, options: Options, rows: Vec<Row>) -> u64 {
     tokio::task::spawn_blocking(|| group.stop()).await.unwrap().unwrap();
     let journal = spy.0.lock().unwrap();
     assert_eq!(journal.faults, Vec::<String>::new(), "world {number} with {options:?} and {rows:?}");
-    assert_eq!(journal.terminal.len(), journal.scripts.len(), "I6: world {number}");
-    assert_eq!(stats.violations.value(), 0, "a sentinel rang in world {number}");
+    assert_eq!(journal.finished.len(), journal.scripts.len(), "I6: world {number}");
+    assert_eq!(stats.invariant_violations.value(), 0, "an invariant was violated in world {number}");
     assert_eq!(stats.taken.value(), stats.completed.value() + stats.abandoned.value(), "I16: world {number}");
     journal.idle_polls
 }
 
 fn options() -> impl Strategy<Value = Options> {
-    let quick = Options { save_interval: Duration::from_millis(5), attempts_max: 3, ..Options::default() };
-    let tight =
-        Options { records_max: 1, bytes_max: 1, span_max: 1, shards: 1, turn_max: 1, running_max: 1, ..quick.clone() };
+    let quick = Options { checkpoint_interval: Duration::from_millis(5), max_attempts: 3, ..Options::default() };
+    let tight = Options {
+        max_in_flight_records: 1,
+        max_in_flight_bytes: 1,
+        max_span: 1,
+        shards: 1,
+        max_batch_records: 1,
+        max_running_batches: 1,
+        ..quick.clone()
+    };
     let some = (1_u64..=40, 1_u64..=4_000, 1_usize..=40, 1_usize..=4, 1_usize..=4, 1_usize..=8).prop_map(
-        move |(records_max, bytes_max, span_max, shards, turn_max, running_max)| Options {
-            records_max,
-            bytes_max,
-            span_max,
+        move |(
+            max_in_flight_records,
+            max_in_flight_bytes,
+            max_span,
             shards,
-            turn_max,
-            running_max,
+            max_batch_records,
+            max_running_batches,
+        )| Options {
+            max_in_flight_records,
+            max_in_flight_bytes,
+            max_span,
+            shards,
+            max_batch_records,
+            max_running_batches,
             ..quick.clone()
         },
     );
@@ -328,48 +348,57 @@ fn options() -> impl Strategy<Value = Options> {
 fn rows() -> impl Strategy<Value = Vec<Row>> {
     let act = prop_oneof![
         240 => Just(Act::Done),
-        120 => Just(Act::Slowly),
-        1 => Just(Act::Lingering(LINGER)),
+        120 => Just(Act::DoneLater),
+        1 => Just(Act::DoneAfter(LONGER_THAN_A_STALL)),
         90 => (0_u64..4).prop_map(Act::Retry),
         60 => Just(Act::Reject),
         20 => Just(Act::Panic),
     ];
-    let turmoil = prop_oneof![30 => Just(Turmoil::Nothing), 1 => Just(Turmoil::Revoked), 1 => Just(Turmoil::Lost)];
+    let rebalance = prop_oneof![30 => Just(Rebalance::None), 1 => Just(Rebalance::Revoked), 1 => Just(Rebalance::Lost)];
     let acts = prop::collection::vec(act, 0..3);
-    let row = (0..PARTITIONS, prop_oneof![4 => Just(0_u64), 1 => 1_u64..5], 0_u8..5, acts, 0_u32..2, turmoil);
-    let row =
-        row.prop_map(|(partition, gap, key, acts, refusals, then)| Row { partition, gap, key, acts, refusals, then });
+    let row = (0..PARTITIONS, prop_oneof![4 => Just(0_u64), 1 => 1_u64..5], 0_u8..5, acts, 0_u32..2, rebalance);
+    let row = row.prop_map(|(partition, gap, key, acts, failed_writes, then)| Row {
+        partition,
+        gap,
+        key,
+        acts,
+        failed_writes,
+        then,
+    });
     prop::collection::vec(row, 1..40)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_passed_that_was_neither_handled_nor_buried_and_everything_ends() {
+async fn no_checkpoint_passes_a_record_that_is_not_finished_and_every_record_is_finished() {
     let mut runner = TestRunner::deterministic();
     let mut worlds = tokio::task::JoinSet::new();
     for number in 0..WORLDS {
         let (options, rows) = (options(), rows()).new_tree(&mut runner).unwrap().current();
-        worlds.spawn(live(number, options, rows));
+        worlds.spawn(run_world(number, options, rows));
     }
     let mut idle_polls = 0;
     while let Some(ended) = worlds.join_next().await {
         idle_polls += ended.unwrap();
     }
-    assert!(idle_polls > 0, "I15: no world was out of credits for long enough to show that it is polled all the same");
+    assert!(
+        idle_polls > 0,
+        "I15: no world was without credits for long enough to show that the source is polled all the same"
+    );
 }
 
-/// The bug: a partition that was paused for its own span went on by itself while all was paused for want of credits.
+/// The bug: a partition that was paused for its own span was resumed during a stall.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_partition_whose_span_is_free_again_waits_for_the_end_of_the_stall() {
+async fn a_partition_whose_span_is_free_again_is_resumed_at_the_end_of_the_stall() {
     let row = |partition, key, act| {
         let acts = Vec::from_iter(act);
-        Row { partition, gap: 0, key, acts, refusals: 0, then: Turmoil::Nothing }
+        Row { partition, gap: 0, key, acts, failed_writes: 0, then: Rebalance::None }
     };
-    // One slow record fills the span of its partition; those of the other partition take all credits, for longer.
-    let slow = Act::Lingering(LINGER + Duration::from_millis(300));
+    // One slow record fills the span of its partition; the records of the other partition take all credits, for longer.
+    let slow = Act::DoneAfter(LONGER_THAN_A_STALL + Duration::from_millis(300));
     let mut rows = vec![row(0, 0, Some(slow))];
     rows.extend((0..12).map(|_| row(0, 1, None)));
-    rows.extend((2..9).map(|key| row(1, key, Some(Act::Lingering(2 * LINGER)))));
-    let quick = Options { save_interval: Duration::from_millis(5), turn_max: 1, ..Options::default() };
-    let idle_polls = live(0, Options { records_max: 8, span_max: 4, ..quick }, rows).await;
+    rows.extend((2..9).map(|key| row(1, key, Some(Act::DoneAfter(2 * LONGER_THAN_A_STALL)))));
+    let quick = Options { checkpoint_interval: Duration::from_millis(5), max_batch_records: 1, ..Options::default() };
+    let idle_polls = run_world(0, Options { max_in_flight_records: 8, max_span: 4, ..quick }, rows).await;
     assert!(idle_polls > 0, "there was no stall");
 }

@@ -9,15 +9,15 @@ import static java.nio.charset.StandardCharsets.UTF_8;
 
 // A till that polls: a complete client of orderbell.v1, with nothing but JDK 17.
 //     ORDERBELL_TOKEN=... java PollTill.java http://127.0.0.1:8377 till-1 [--once]
-// It prints `ring ORDER`, `taken ORDER CODE`, `off ORDER` and `resync COUNT`, keeps its state in orderbell-DEVICE.json,
-// and ends with 2 when it needs another token; with --once, after the first ring.
+// It prints `ring ORDER`, `accepted ORDER PICKUP_CODE`, `cancelled ORDER` and `resync COUNT`. Its state is in
+// orderbell-DEVICE.json. It exits with 2 when it needs another token, and with --once after the first ring.
 public class PollTill {
     static final HttpClient HTTP = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
     static final PrintStream OUT = new PrintStream(System.out, true, UTF_8);
-    static final Deque<String> known = new ArrayDeque<>();   // the ids of the last 1000 notices
-    static String server, device, token, position = "";      // without a position: begin with the open orders
+    static final Deque<String> known = new ArrayDeque<>();   // ids of the newest 1000 notices
+    static String server, device, token, position = "";      // empty: begin with the open orders
     static boolean once, stale;
-    static long pause = 1;                                   // in seconds, after a failure
+    static long delay = 1;                                   // in seconds, before the next attempt
 
     public static void main(String[] args) throws InterruptedException {
         token = System.getenv().getOrDefault("ORDERBELL_TOKEN", "").strip();
@@ -30,17 +30,17 @@ public class PollTill {
             position = Objects.requireNonNullElse(state.remove("/position"), "");
             known.addAll(state.values());
         } catch (IOException | RuntimeException error) {
-            System.err.println("No state yet, or a damaged one: beginning with the open orders");
+            System.err.println("The state is missing or damaged: beginning with the open orders");
         }
         while (true) {
             try {
                 if (position.isEmpty()) openOrders("", 0);
                 poll();
-                pause = 1;
-            } catch (Exception error) {   // no answer, or none of use
-                System.err.printf("%s; again in %d s%n", error, pause);
-                Thread.sleep(pause * (long) (1000 + 250 * Math.random()));
-                pause = Math.min(60, 2 * pause);
+                delay = 1;
+            } catch (Exception error) {   // no answer, or an unexpected one
+                System.err.printf("%s; retrying in %d s%n", error, delay);
+                Thread.sleep(delay * (long) (1000 + 250 * Math.random()));
+                delay = Math.min(60, 2 * delay);
             }
         }
     }
@@ -50,11 +50,11 @@ public class PollTill {
         int count = before;
         for (String at = "/orders/0"; page.containsKey(at + "/order"); at = "/orders/" + (++count - before)) {
             String kind = "paid".equals(page.get(at + "/stage")) ? "new_order" : "other";
-            if (page.containsKey(at + "/notice")) take(page.get(at + "/notice"), kind, page, at);
+            if (page.containsKey(at + "/notice")) process(page.get(at + "/notice"), kind, page, at);
         }
         if (page.containsKey("/next")) openOrders("&from=" + encoded(page.get("/next")), count);
         else OUT.println("resync " + count);
-        position = page.get("/position");   // in the end that of the first page
+        position = page.get("/position");   // the recursion ends with that of the first page
     }
 
     static void poll() throws Exception {
@@ -62,21 +62,21 @@ public class PollTill {
         Json page = get("/v1/notices?device=" + device + "&after=" + encoded(position) + "&wait=50");
         for (int i = 0; page.containsKey("/notices/" + i + "/id"); i++) {
             String at = "/notices/" + i, id = page.get(at + "/id");
-            if (position.equals(page.get(at + "/after"))) position = page.get(at + "/position");
+            if (position.equals(page.get(at + "/prev"))) position = page.get(at + "/position");
             else if (!known.contains(id)) throw new IOException("A notice is missing before " + id);
-            take(id, page.get(at + "/kind"), page, at);
+            process(id, page.get(at + "/kind"), page, at);
         }
         position = page.get("/position");
         if (!page.containsKey("/notices/0/id") && System.nanoTime() - began < 5e9) Thread.sleep(1500);
     }
 
-    static void take(String id, String kind, Json page, String at) throws IOException {
+    static void process(String id, String kind, Json page, String at) throws IOException {
         if (known.contains(id)) return;
-        String order = page.get(at + "/order"), code = page.getOrDefault(at + "/body/code", "-");
-        boolean off = known.contains(page.get(at + "/body/cancels"));
+        String order = page.get(at + "/order"), code = page.getOrDefault(at + "/body/pickup_code", "-");
+        boolean cancels = known.contains(page.get(at + "/body/cancels"));
         if (kind.equals("new_order")) OUT.println("ring " + order);
-        if (kind.equals("taken")) OUT.println("taken " + order + " " + code.replaceAll("\\p{Cntrl}", " "));
-        if (off && kind.matches("cancelled|refused")) OUT.println("off " + order);
+        if (kind.equals("order_accepted")) OUT.println("accepted " + order + " " + code.replaceAll("\\p{Cntrl}", " "));
+        if (cancels && kind.matches("cancelled|order_refused")) OUT.println("cancelled " + order);
         known.add(id);
         if (known.size() > 1000) known.remove();
         if (once && kind.equals("new_order")) {
@@ -86,31 +86,31 @@ public class PollTill {
     }
 
     static Json get(String path) throws Exception {
-        save();   // said first, then kept, and only then acknowledged: by this request
+        save();   // print, then store, and only then acknowledge: by this request
         var request = HttpRequest.newBuilder(URI.create(server + path)).header("Authorization", "Bearer " + token);
         var response = HTTP.sendAsync(request.build(), HttpResponse.BodyHandlers.ofString()).get(70, TimeUnit.SECONDS);
         int status = response.statusCode();
-        if (status == 401 || status == 403) exit("The server does not take this token (" + status + "): get another");
+        if (status == 401 || status == 403) exit("The server rejects this token (" + status + "): get another one");
         if (status == 409 || status == 410 || status == 422) position = "";
-        pause = Math.max(1, response.headers().firstValueAsLong("Retry-After").orElse(pause));
+        delay = Math.max(1, response.headers().firstValueAsLong("Retry-After").orElse(delay));
         if (status != 200) throw new IOException("HTTP " + status);
         Json answer = new Json(response.body());
-        if (!answer.containsKey("/position")) throw new IOException("Not an answer");
+        if (!answer.containsKey("/position")) throw new IOException("The answer has no position");
         if ("true".equals(answer.get("/stale")) && !stale) System.err.println("stale");
         stale = "true".equals(answer.get("/stale"));
         return answer;
     }
 
     static void save() throws IOException {
-        if (OUT.checkError()) exit("Nobody reads this, and what was not said must not be kept");
+        if (OUT.checkError()) exit("The output is closed, and a notice that was not printed must not be stored");
         Path file = Path.of("orderbell-" + device + ".json"), fresh = Path.of(file + ".new");
-        String ids = String.join("\", \"", known);   // like positions, these have nothing to escape
+        String ids = String.join("\", \"", known);   // like positions, ids contain nothing to escape
         Files.writeString(fresh, "{\"position\": \"" + position + "\", \"known\": [\"" + ids + "\"]}");
         Files.move(fresh, file, StandardCopyOption.ATOMIC_MOVE);
     }
 
-    static void exit(String why) {
-        System.err.println(why);
+    static void exit(String reason) {
+        System.err.println(reason);
         System.exit(2);
     }
 

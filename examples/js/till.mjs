@@ -1,33 +1,33 @@
-// A till in Node on the SDK: rings for new orders, and accepts them if it is told to.
+// A till in Node on the SDK: rings for new orders and, with --accept, accepts them.
 //
 //   ORDERBELL_TOKEN=$(orderbell token store 17) node examples/js/till.mjs http://127.0.0.1:8377 till-1 [--accept A17] [--once]
 //
-// It keeps what it knows in orderbell-till-1.json. `--once` ends behind the first ring, or with --accept behind the first that was taken. Node before
-// version 22 needs the package `ws`.
+// It stores its state in orderbell-till-1.json. `--once` ends the process after the first order that rings, or with --accept after the first order that
+// is accepted. Node before version 22 needs the package `ws`.
 
 import { createRequire } from "node:module";
 import { connect } from "../../protocol/js/src/node.js";
 
 const [server, device, ...flags] = process.argv.slice(2);
-const code = flags.includes("--accept") ? flags[flags.indexOf("--accept") + 1] : null;
+const pickupCode = flags.includes("--accept") ? flags[flags.indexOf("--accept") + 1] : null;
 const once = flags.includes("--once");
-let over = false;
+let closed = false;
 
-function ends() {
-  over = true;
+function close() {
+  closed = true;
   till.close();
 }
 
 function ring(order) {
-  if (over) {
+  if (closed) {
     return;
   }
   console.log(`ring ${order}`);
-  if (once && !code) {
-    ends();
+  if (once && !pickupCode) {
+    close();
   }
-  if (code) {
-    till.accept(order, code).then(({ refused }) => console.log(`logged ${order} ${refused ?? "logged"}`));
+  if (pickupCode) {
+    till.accept(order, pickupCode).then(({ rejected }) => console.log(`event ${order} ${rejected ?? "stored"}`));
   }
 }
 
@@ -37,8 +37,8 @@ const till = connect({
   token: process.env.ORDERBELL_TOKEN,
   file: `orderbell-${device}.json`,
   WebSocket: globalThis.WebSocket ?? createRequire(import.meta.url)("ws"),
-  // What rings is on paper, or on a screen that stays: after a restart only what is new.
-  keeps: true,
+  // A real till prints its orders or stores them: after a restart it needs only what is new.
+  resume: true,
   on: {
     orders(orders) {
       console.log(`resync ${orders.length}`);
@@ -47,21 +47,21 @@ const till = connect({
     notice({ kind, order, body }) {
       if (kind === "new_order") {
         ring(order);
-      } else if (kind === "taken") {
-        console.log(`taken ${order} ${body.code ?? ""}`);
+      } else if (kind === "order_accepted") {
+        console.log(`accepted ${order} ${body.pickup_code ?? ""}`);
         if (once) {
-          ends();
+          close();
         }
-      } else if (kind === "cancelled" || kind === "refused") {
-        console.log(`off ${order}`);
-      } else if (kind === "declined" && body.device === device) {
-        console.log(`declined ${order} ${body.reason}`);
+      } else if (kind === "cancelled" || kind === "order_refused") {
+        console.log(`cancelled ${order}`);
+      } else if (kind === "event_rejected" && body.device === device) {
+        console.log(`rejected ${order} ${body.reason}`);
       }
     },
-    link: (link) => console.log(`link ${link}`),
-    stale: (stale) => console.log(stale ? "the server lags" : "the server is up to date"),
+    connectivity: (connectivity) => console.log(`connectivity ${connectivity}`),
+    stale: (stale) => console.log(stale ? "the server's data is stale" : "the server's data is current"),
     fault(status, reason) {
-      console.error(`the server complains: ${status} ${reason}`);
+      console.error(`the server reports a fault of this client: ${status} ${reason}`);
       if (status === 401) {
         process.exit(2);
       }

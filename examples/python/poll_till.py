@@ -2,8 +2,8 @@
 
     ORDERBELL_TOKEN=... python3 poll_till.py http://127.0.0.1:8377 till-1 [--once]
 
-It prints `ring ORDER`, `taken ORDER CODE`, `off ORDER` and `resync COUNT`, keeps its state in orderbell-DEVICE.json,
-and ends with 2 when it needs another token; with --once, after the first ring.
+It prints `ring ORDER`, `accepted ORDER PICKUP_CODE`, `cancelled ORDER` and `resync COUNT`. Its state is in
+orderbell-DEVICE.json. It exits with 2 when it needs another token, and with --once after the first ring.
 """
 import json, os, random, re, sys, time
 from collections import deque
@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-KNOWN_MAX = 1000    # ids of notices remembered
+MAX_KNOWN = 1000    # ids of the newest notices that are stored
 
 
 class Till:
@@ -20,30 +20,31 @@ class Till:
         self.file, self.stale = f"orderbell-{self.device}.json", False
         try:
             state = json.loads(Path(self.file).read_bytes())
-            self.position, self.known = state["position"], deque(state["known"], KNOWN_MAX)
-        except (OSError, ValueError, LookupError, TypeError):   # none yet, or damaged
-            self.position, self.known = None, deque([], KNOWN_MAX)
+            self.position, self.known = state["position"], deque(state["known"], MAX_KNOWN)
+        except (OSError, ValueError, LookupError, TypeError):   # missing or damaged
+            self.position, self.known = None, deque([], MAX_KNOWN)
 
     def run(self):
-        pause = 1
+        delay = 1
         while True:
             try:
                 if not self.position:
                     self.open_orders()
                 self.poll()
-                pause = 1
+                delay = 1
             except BrokenPipeError:
-                raise   # nobody reads what we print
-            except Exception as error:  # no answer, or none of use; an HTTPError has a code and headers
+                raise   # nobody reads the output
+            except Exception as error:  # no answer, or an unexpected one; an HTTPError has a code and headers
                 status, headers = getattr(error, "code", None), getattr(error, "headers", {})
                 if status in (401, 403):
-                    print(f"The server does not take this token (HTTP {status}): get another.", file=sys.stderr)
+                    print(f"The server rejects this token (HTTP {status}): get another one.", file=sys.stderr)
                     sys.exit(2)
                 if status in (409, 410, 422):
                     self.position = None
-                pause, told = min(60, 2 * pause), headers.get("Retry-After", "")
-                seconds = int(told) + random.random() if told.isdecimal() else random.uniform(pause / 2, pause)
-                print(f"{type(error).__name__}: {error}; again in {seconds:.1f} s", file=sys.stderr)
+                delay, retry_after = min(60, 2 * delay), headers.get("Retry-After", "")
+                jittered = random.uniform(delay / 2, delay)
+                seconds = int(retry_after) + random.random() if retry_after.isdecimal() else jittered
+                print(f"{type(error).__name__}: {error}; retrying in {seconds:.1f} s", file=sys.stderr)
                 time.sleep(seconds)
 
     def open_orders(self):
@@ -54,7 +55,7 @@ class Till:
             orders += page["orders"]
         for order in orders:
             if "notice" in order:
-                self.take(order["notice"], "new_order" if order["stage"] == "paid" else None, order["order"], {})
+                self.process(order["notice"], "new_order" if order["stage"] == "paid" else None, order["order"], {})
         print("resync", len(orders))
         self.position = position
 
@@ -62,31 +63,31 @@ class Till:
         began, after = time.monotonic(), quote(str(self.position), safe="")
         answer = self.get(f"/v1/notices?device={self.device}&after={after}&wait=50")
         for notice in answer["notices"]:
-            if notice["after"] == self.position:
+            if notice["prev"] == self.position:
                 self.position = notice["position"]
             elif notice["id"] not in self.known:
-                raise LookupError("a notice is missing")    # ask again from where we stand
-            self.take(notice["id"], notice["kind"], notice["order"], notice["body"])
+                raise LookupError("a notice is missing")    # poll again from the stored position
+            self.process(notice["id"], notice["kind"], notice["order"], notice["body"])
         self.position = answer["position"]
         if not answer["notices"] and time.monotonic() - began < 5:
-            time.sleep(random.uniform(1, 2))    # nothing came, and the answer was not held
+            time.sleep(random.uniform(1, 2))    # no notice, and the server did not hold the answer
 
-    def take(self, notice_id, kind, order, body):
+    def process(self, notice_id, kind, order, body):
         if notice_id in self.known:
             return
         if kind == "new_order":
             print("ring", order)
-        elif kind == "taken":
-            print("taken", order, re.sub(r"[\x00-\x1f\x7f]", " ", body.get("code", "-")))
-        elif kind in ("cancelled", "refused") and body.get("cancels") in self.known:
-            print("off", order)
+        elif kind == "order_accepted":
+            print("accepted", order, re.sub(r"[\x00-\x1f\x7f]", " ", body.get("pickup_code", "-")))
+        elif kind in ("cancelled", "order_refused") and body.get("cancels") in self.known:
+            print("cancelled", order)
         self.known.append(notice_id)
         if kind == "new_order" and self.once:
             self.save()
             sys.exit(0)
 
     def get(self, path):
-        self.save()     # said first, then kept, and only then acknowledged: by this request
+        self.save()     # print, then store, and only then acknowledge: by this request
         request = Request(self.server + path, headers={"Authorization": "Bearer " + self.token})
         with urlopen(request, timeout=70) as response:
             answer = json.load(response)

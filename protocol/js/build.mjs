@@ -1,5 +1,5 @@
-// What is published beside the sources: CommonJS in one file for each platform, in the JavaScript of 2017 that every mini-program runs, and the same for
-// a script element. Prints what the core weighs, and fails when that is more than a mini-program should carry.
+// Builds what is published besides the sources: one CommonJS file per platform, in the JavaScript of 2017 that every mini-program runs, and one file for
+// a script element. Prints the compressed size of the core, and fails when it exceeds the budget for mini-programs.
 
 import { writeFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";

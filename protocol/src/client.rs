@@ -1,225 +1,279 @@
-//! The client of a mailbox: pure, without socket, clock or chance.
+//! The client of a mailbox as a pure state machine, without socket, clock or randomness.
 //!
 //! ```text
 //!   Resync --open orders--> Down --connect--> Opening --welcome--> Live
 //!      ^                     |  ^                                   |
-//!      +---- 4200, 409, 410 -+  +------- lost, silent, broken ------+        while not Live: polls
+//!      +---- 4200, 409, 410 -+  +------- closed, silent, broken ----+        while not Live: polls
 //! ```
 //!
-//! The shell feeds [`Input`]s with the time since its start and carries out the [`Output`]s **in order**: that is the whole contract. A
-//! notice comes as [`Output::Notice`], and its acknowledgement behind it; a shell that cannot keep the notice must not go on.
+//! The shell feeds [`Input`]s with the time since its start and carries out the [`Output`]s **in order**: that is the whole contract. Every
+//! [`Output::Notice`] is followed by its acknowledgement; a shell that cannot store the notice must not continue.
 //!
-//! What it takes off an application's hands: back-off with jitter, resuming, dropping repeats, checking the `after` chain, polling while there
-//! is no socket and back, open orders when its position is of no use, repeating events until they are answered, and telling when what it
-//! knows is stale or when nobody was heard. A bug that the server complains of (40xx) ends the socket for a while, never the till: polling goes
-//! on. What a server asks for (waits, pages) has bounds, and whatever fails is tried again less and less often: no answer makes it spin.
+//! The machine does for its application: reconnecting with jittered back-off, resuming, dropping duplicates, checking the `prev` chain, polling
+//! while there is no socket, fetching the open orders when its position is not valid, sending events until they have a result, and reporting
+//! when the server's data is stale or the server is unreachable. When the server reports a fault of this client (40xx), only the socket pauses:
+//! polling continues. Whatever a server asks for (waits, pages) is bounded, and everything that fails is retried with back-off: no response
+//! makes the machine spin.
 //!
-//! Refused: a time-out for HTTP answers (the shell's client has one; every request is answered, if only with [`Input::Failed`]), and more than
-//! one request at once.
+//! Refused: a time-out for HTTP responses (the shell's HTTP client has one; every request ends with [`Input::Response`] or
+//! [`Input::RequestFailed`]), and more than one request at a time.
 
-mod asking;
+mod codes;
+mod credentials;
 mod events;
-mod words;
+mod io;
+mod known;
+mod requests;
 
-use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::frame::{CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, Freshness, NoticeFrame, ServerFrame};
+use crate::frame::{
+    CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, EventResult, Freshness, NoticeFrame, ServerFrame,
+};
 use crate::position::Position;
-use asking::{Listing, Request};
-use events::Events;
-pub use words::{Frame, Input, Link, Output, Pace, Saved, Token};
+use codes::{CloseAction, EventOutcome};
+use credentials::Credentials;
+use events::PendingEvents;
+pub use io::{Connectivity, Frame, Input, Output, PersistedState, Timings, Token};
+use known::KnownNotices;
+use requests::{Listing, Request};
 
-/// Ids of notices that are remembered. A window is 64 and a poll 100: what comes again comes soon; the rest is for restarts and resyncs.
-const KNOWN_MAX: usize = 4096;
+/// The close code that stands for a connection without a close frame (RFC 6455, section 7.1.5).
+const ABNORMAL_CLOSURE: u16 = 1006;
+
+/// The pause after being superseded grows up to this multiple of [`Timings::superseded_retry`].
+const SUPERSEDED_STEPS_MAX: u32 = 12;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Socket {
-    /// None; the next one then. `told`: the server said when.
-    Down { retry_at: Duration, told: bool },
-    /// Asked for, or said hello.
+    /// There is none; the next one is opened at `retry_at`. `is_fixed`: no resync may bring that time forward.
+    Down { retry_at: Duration, is_fixed: bool },
+    /// It is being opened, or waits for `welcome`, until then.
     Opening { until: Duration },
-    /// Welcomed at, heard at, and dead when silent for so long.
-    Live { since: Duration, heard: Duration, silence: Duration },
+    /// Welcomed at `since`; last frame at `heard_at`; dead when nothing arrives for `silence`.
+    Live { since: Duration, heard_at: Duration, silence: Duration },
 }
 
-/// See the module.
+/// What the client may do at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// It connects, polls and posts.
+    Active,
+    /// Another connection of this device took over: no socket and no request before `until`, since both share one cursor.
+    Superseded { until: Duration },
+    /// The server refused the token: no socket and no request before there is a new one.
+    AwaitingToken { superseded_until: Option<Duration> },
+    /// The application has no network access: nothing is done before [`Input::Foreground`].
+    Background { needs_token: bool },
+}
+
+impl Mode {
+    fn needs_token(self) -> bool {
+        matches!(self, Self::AwaitingToken { .. } | Self::Background { needs_token: true })
+    }
+
+    fn with_token_needed(self) -> Self {
+        match self {
+            Self::Active => Self::AwaitingToken { superseded_until: None },
+            Self::Superseded { until } => Self::AwaitingToken { superseded_until: Some(until) },
+            Self::AwaitingToken { .. } => self,
+            Self::Background { .. } => Self::Background { needs_token: true },
+        }
+    }
+
+    fn with_token(self) -> Self {
+        match self {
+            Self::AwaitingToken { superseded_until: Some(until) } => Self::Superseded { until },
+            Self::AwaitingToken { superseded_until: None } => Self::Active,
+            Self::Background { .. } => Self::Background { needs_token: false },
+            Self::Active | Self::Superseded { .. } => self,
+        }
+    }
+
+    fn superseded(self, until: Duration) -> Self {
+        match self {
+            Self::Active | Self::Superseded { .. } => Self::Superseded { until },
+            Self::AwaitingToken { .. } => Self::AwaitingToken { superseded_until: Some(until) },
+            Self::Background { .. } => self,
+        }
+    }
+
+    fn in_foreground(self) -> Self {
+        if self.needs_token() { Self::AwaitingToken { superseded_until: None } } else { Self::Active }
+    }
+}
+
+/// Consecutive failures, from which the back-offs follow.
+#[derive(Debug, Default)]
+struct Failures {
+    sockets: u32,
+    /// Polls and requests for open orders.
+    requests: u32,
+    /// Posts are counted separately: polls that succeed say nothing about them.
+    posts: u32,
+    /// How often another connection of this device took over.
+    superseded: u32,
+}
+
+/// Fetching the open orders in place of an invalid position.
+#[derive(Debug)]
+struct Resync {
+    /// When the next page may be requested; `None` while no resync is due.
+    at: Option<Duration>,
+    listing: Listing,
+    /// Positions that were refused one after another, and when the last one was.
+    failures: u32,
+    last_failed: Duration,
+}
+
+/// The state machine; see the [module](self).
 #[derive(Debug)]
 pub struct Client {
-    pace: Pace,
-    token: Token,
-    /// Counts tokens: one that is refused may not be the newest.
-    token_number: u32,
-    /// With which the socket said hello, and the request was made.
-    used: (u32, u32),
-    /// Tokens that were refused one after another, and when the last was.
-    token_failures: (u32, Duration),
+    timings: Timings,
+    credentials: Credentials,
     device: String,
+    /// State of the generator that jitters the waits.
     seed: u32,
+    mode: Mode,
     position: Option<Position>,
-    known: HashSet<String>,
-    known_order: VecDeque<String>,
-    events: Events,
+    known: KnownNotices,
+    events: PendingEvents,
     socket: Socket,
     request: Option<Request>,
-    /// Sockets that failed one after another.
-    failures: u32,
-    /// Requests that failed one after another.
-    refusals: u32,
-    /// The same of posts alone: polls that go well say nothing of them.
-    post_refusals: u32,
-    /// Positions of no use one after another, and when the last was.
-    resyncs: (u32, Duration),
+    failures: Failures,
+    resync: Resync,
     poll_at: Duration,
-    /// Open orders are to be asked for, from then on.
-    resync_at: Option<Duration>,
-    listing: Listing,
-    /// Somebody is heard of by then, if all is well.
+    /// When something from the server is due, if all is well.
     expected_at: Duration,
-    /// We dropped a socket at this time: what the server hears of it late may end the next one.
+    /// When this client last dropped a socket. The server may learn of it late and then close the next one as replaced.
     dropped_at: Option<Duration>,
-    /// The same device is connected elsewhere: away until then; how often that was.
-    out: Option<Duration>,
-    replaced: u32,
-    link: Link,
+    connectivity: Connectivity,
     stale: bool,
-    token_bad: bool,
-    away: bool,
 }
 
 impl Client {
-    /// A client that begins at `now`. `seed` spreads its waits against those of others. Without a saved position it begins with the open orders;
-    /// with an empty token it waits for [`Input::Token`] first.
+    /// A client that starts at `now`. `seed` jitters its waits against those of other clients. Without a persisted position it begins with the
+    /// open orders; with an empty token it first waits for [`Input::Token`].
     #[must_use]
-    pub fn new(token: &str, device: &str, saved: Saved, pace: Pace, seed: u64, now: Duration) -> Self {
+    pub fn new(token: &str, device: &str, state: PersistedState, timings: Timings, seed: u64, now: Duration) -> Self {
+        let mode = if token.is_empty() { Mode::Active.with_token_needed() } else { Mode::Active };
+        let resync_at = state.position.is_none().then_some(now);
         Self {
-            pace,
-            token: Token(token.into()),
-            token_number: 0,
-            used: (0, 0),
-            token_failures: (0, now),
+            timings,
+            credentials: Credentials::new(token, now),
             device: device.into(),
             seed: (seed ^ (seed >> 32)) as u32,
-            position: saved.position,
-            known: saved.known.iter().cloned().collect(),
-            known_order: saved.known,
-            events: Events::new(saved.events),
-            socket: Socket::Down { retry_at: now, told: false },
+            mode,
+            position: state.position,
+            known: KnownNotices::new(state.known),
+            events: PendingEvents::new(state.events),
+            socket: Socket::Down { retry_at: now, is_fixed: false },
             request: None,
-            failures: 0,
-            refusals: 0,
-            post_refusals: 0,
-            resyncs: (0, now),
+            failures: Failures::default(),
+            resync: Resync { at: resync_at, listing: Listing::default(), failures: 0, last_failed: now },
             poll_at: now,
-            resync_at: saved.position.is_none().then_some(now),
-            listing: Listing::default(),
             expected_at: now,
             dropped_at: None,
-            out: None,
-            replaced: 0,
-            link: Link::Begun,
+            connectivity: Connectivity::Starting,
             stale: false,
-            token_bad: token.is_empty(),
-            away: false,
         }
     }
 
-    /// What is to be kept over a restart. It belongs to the state behind all outputs of one input: keep it when these are carried out, and before
-    /// the first that speaks to the server.
+    /// The state to persist. It is the state after all outputs of one input: persist it when these are carried out, and before the first one
+    /// that sends something to the server.
     #[must_use]
-    pub fn saved(&self) -> Saved {
-        Saved { position: self.position, known: self.known_order.clone(), events: self.events.all() }
+    pub fn persisted_state(&self) -> PersistedState {
+        PersistedState { position: self.position, known: self.known.ids(), events: self.events.all() }
     }
 
-    /// How the server is heard.
+    /// How notices reach this client at the moment.
     #[must_use]
-    pub fn link(&self) -> Link {
-        self.link
+    pub fn connectivity(&self) -> Connectivity {
+        self.connectivity
     }
 
-    /// When [`Input::Time`] is due, if nothing else happens.
+    /// When [`Input::Time`] is due, if nothing else happens before.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        if self.away {
-            return None;
-        }
-        let unreachable = (self.link != Link::Unreachable).then_some(self.unreachable_at());
-        if self.token_bad {
-            return unreachable;
-        }
-        if self.out.is_some() {
-            return self.out;
+        let unreachable = (self.connectivity != Connectivity::Unreachable).then_some(self.unreachable_at());
+        match self.mode {
+            Mode::Background { .. } => return None,
+            Mode::AwaitingToken { .. } => return unreachable,
+            Mode::Superseded { until } => return Some(until),
+            Mode::Active => (),
         }
         let (live, free) = (self.is_live(), self.request.is_none() && !self.is_live());
         let socket = match self.socket {
-            Socket::Down { retry_at, .. } if self.resync_at.is_none() => Some(retry_at),
+            Socket::Down { retry_at, .. } if self.resync.at.is_none() => Some(retry_at),
             Socket::Opening { until } => Some(until),
-            Socket::Live { heard, silence, .. } => Some(heard + silence),
+            Socket::Live { heard_at, silence, .. } => Some(heard_at + silence),
             Socket::Down { .. } => None,
         };
-        let asks = free && self.asks();
-        let poll = asks.then_some(self.poll_at);
-        let post = self.events.due().filter(|_| live || asks);
-        [socket, poll, post, self.resync_at.filter(|_| free), unreachable].into_iter().flatten().min()
+        let may_poll = free && self.may_poll();
+        let poll = may_poll.then_some(self.poll_at);
+        let post = self.events.next_due().filter(|_| live || may_poll);
+        [socket, poll, post, self.resync.at.filter(|_| free), unreachable].into_iter().flatten().min()
     }
 
-    /// One thing happened at `now`; what is to be done is added to `out`.
+    /// Processes one input at `now` and appends what is to be done to `out`.
     pub fn input(&mut self, input: Input<'_>, now: Duration, out: &mut Vec<Output>) {
         match input {
             Input::Time => (),
             Input::Opened => self.opened(out),
             Input::Text(text) => self.text(text, now, out),
             Input::Closed(close) => self.closed(close, now, out),
-            Input::Answer { status, body, retry_after } => self.answer(status, body, retry_after, now, out),
-            Input::Failed => self.failed(None, now),
-            Input::Say(event) => self.happened(event, now, out),
-            Input::Shown(position) => self.say(&ClientFrame::Shown { position: position.to_string() }, out),
-            Input::Token(token) => self.renewed(token, now, out),
+            Input::Response { status, body, retry_after } => self.response(status, body, retry_after, now, out),
+            Input::RequestFailed => self.request_failed(None, now),
+            Input::Event(event) => self.report_event(event, now, out),
+            Input::Displayed(position) => self.send(&ClientFrame::Displayed { position: position.to_string() }, out),
+            Input::Token(token) => self.token_renewed(token, now, out),
             Input::Background => {
-                self.away = true;
+                self.mode = Mode::Background { needs_token: self.mode.needs_token() };
                 self.drop_socket(now, out);
-                self.abandon(now, out);
+                self.cancel_request(now, out);
             }
             Input::Foreground => self.foreground(now, out),
         }
-        self.go_on(now, out);
+        self.advance(now, out);
     }
 
-    /// What happened meanwhile is asked for at once, and once: what is open, and where to go on. A socket that slept may be dead without
-    /// knowing it, and so may a request.
+    /// Fetches what happened in the meantime with one request: the open orders and the position to continue from. A socket from before may be
+    /// dead without knowing it, and so may a request.
     fn foreground(&mut self, now: Duration, out: &mut Vec<Output>) {
         self.drop_socket(now, out);
-        self.abandon(now, out);
-        (self.away, self.failures, self.refusals, self.post_refusals, self.out) = (false, 0, 0, 0, None);
-        self.events.hold(now);
+        self.cancel_request(now, out);
+        self.mode = self.mode.in_foreground();
+        self.failures = Failures { superseded: self.failures.superseded, ..Failures::default() };
+        self.events.hold_until(now);
         self.expected_at = now;
-        self.socket = Socket::Down { retry_at: now, told: false };
+        self.socket = Socket::Down { retry_at: now, is_fixed: false };
         self.poll_at = now;
-        self.resync(now);
+        self.begin_resync(now);
     }
 
-    fn happened(&mut self, event: ClientEvent, now: Duration, out: &mut Vec<Output>) {
-        // It would end every socket that it is sent on.
+    fn report_event(&mut self, event: ClientEvent, now: Duration, out: &mut Vec<Output>) {
+        // The server closes every socket on which it receives a longer frame.
         if ClientFrame::Event(event.clone()).encode().len() > CLIENT_FRAME_BYTES_MAX {
-            return out.push(Output::Answered { id: event.id, refused: Some("too-long".into()) });
+            return out.push(Output::EventResult { id: event.id, rejected: Some("too-long".into()) });
         }
-        self.events.say(event, now);
+        self.events.add(event, now);
     }
 
-    fn renewed(&mut self, token: Token, now: Duration, out: &mut Vec<Output>) {
-        self.token = token;
-        self.token_number += 1;
-        if std::mem::take(&mut self.token_bad) {
-            // One that was opening goes with the old token.
-            self.drop_socket(now, out);
-            // An application whose tokens are all refused must not storm the server with them.
-            let (failures, last) = self.token_failures;
-            let at = if failures > 1 { now.max(last + self.back_off(failures)) } else { now };
-            self.poll_at = at;
-            self.socket = Socket::Down { retry_at: at, told: true };
+    fn token_renewed(&mut self, token: Token, now: Duration, out: &mut Vec<Output>) {
+        self.credentials.renew(token);
+        if !self.mode.needs_token() {
+            return;
         }
+        self.mode = self.mode.with_token();
+        // A socket that is being opened carries the old token.
+        self.drop_socket(now, out);
+        // An application whose tokens are all refused must not flood the server with them.
+        let (refusals, last) = (self.credentials.refusals, self.credentials.refused_at);
+        let at = if refusals > 1 { now.max(last + self.back_off(refusals)) } else { now };
+        self.poll_at = at;
+        self.socket = Socket::Down { retry_at: at, is_fixed: true };
     }
 
     fn is_live(&self) -> bool {
@@ -227,140 +281,129 @@ impl Client {
     }
 
     fn unreachable_at(&self) -> Duration {
-        self.expected_at + self.pace.unreachable_after
+        self.expected_at + self.timings.unreachable_after
     }
 
-    /// A wait that the server asks for, within reason.
-    fn told(&self, wait: Duration) -> Duration {
-        wait.clamp(self.pace.retry_min, self.pace.told_max)
+    /// A wait that the server asks for, within bounds.
+    fn bounded(&self, wait: Duration) -> Duration {
+        wait.clamp(self.timings.retry_min, self.timings.server_wait_max)
     }
 
-    /// Whatever is due.
-    fn go_on(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if self.away {
-            return;
-        }
-        if self.token_bad {
-            // Nobody is asked with a token that is no good; a screen must not say "online" meanwhile.
-            return self.look(now, out);
-        }
-        if let Some(until) = self.out {
-            if now < until {
-                return;
+    /// Does whatever is due.
+    fn advance(&mut self, now: Duration, out: &mut Vec<Output>) {
+        match self.mode {
+            Mode::Background { .. } => return,
+            // No request with a refused token; but the screen must not say "online" in the meantime.
+            Mode::AwaitingToken { .. } => return self.check_reachability(now, out),
+            Mode::Superseded { until } if now < until => return,
+            Mode::Superseded { .. } => {
+                // The socket goes first: a poll would move the cursor of the other connection.
+                self.mode = Mode::Active;
+                (self.expected_at, self.poll_at) = (now, now + self.timings.welcome_timeout);
             }
-            // The socket goes first: a poll would take from the other one what it needs.
-            (self.out, self.expected_at, self.poll_at) = (None, now, now + self.pace.welcome_timeout);
+            Mode::Active => (),
         }
         match self.socket {
-            Socket::Down { retry_at, .. } if now >= retry_at && self.resync_at.is_none() => {
-                self.socket = Socket::Opening { until: now + self.pace.welcome_timeout };
-                out.push(Output::Open);
+            Socket::Down { retry_at, .. } if now >= retry_at && self.resync.at.is_none() => {
+                self.socket = Socket::Opening { until: now + self.timings.welcome_timeout };
+                out.push(Output::OpenSocket);
             }
-            Socket::Opening { until } if now >= until => self.lost(now, out),
-            Socket::Live { heard, silence, .. } if now >= heard + silence => self.lost(now, out),
+            Socket::Opening { until } if now >= until => self.give_up_socket(now, out),
+            Socket::Live { heard_at, silence, .. } if now >= heard_at + silence => self.give_up_socket(now, out),
             _ => (),
         }
         if self.is_live() {
-            for event in self.events.take(now) {
+            for event in self.events.take_due(now) {
                 out.push(Output::Send(Frame(ClientFrame::Event(event).encode())));
             }
         } else if self.request.is_none() {
-            self.ask(now, out);
+            self.make_request(now, out);
         }
-        self.look(now, out);
+        self.check_reachability(now, out);
     }
 
-    /// Whether nobody was heard for too long.
-    fn look(&mut self, now: Duration, out: &mut Vec<Output>) {
+    fn check_reachability(&mut self, now: Duration, out: &mut Vec<Output>) {
         if now >= self.unreachable_at() {
-            self.tell_link(Link::Unreachable, out);
+            self.set_connectivity(Connectivity::Unreachable, out);
         }
     }
 
-    fn say(&self, frame: &ClientFrame, out: &mut Vec<Output>) {
+    fn send(&self, frame: &ClientFrame, out: &mut Vec<Output>) {
         if self.is_live() {
             out.push(Output::Send(Frame(frame.encode())));
         }
     }
 
     fn opened(&mut self, out: &mut Vec<Output>) {
-        let Socket::Opening { .. } = self.socket else { return out.push(Output::Drop) };
-        self.used.0 = self.token_number;
+        let Socket::Opening { .. } = self.socket else { return out.push(Output::DropSocket) };
+        self.credentials.socket_version = self.credentials.version;
         let position = self.position.map(|position| position.to_string());
-        let hello = ClientFrame::Hello { token: self.token.0.clone(), device: Some(self.device.clone()), position };
+        let token = self.credentials.token.0.clone();
+        let hello = ClientFrame::Hello { token, device: Some(self.device.clone()), position };
         out.push(Output::Send(Frame(hello.encode())));
     }
 
     fn text(&mut self, text: &str, now: Duration, out: &mut Vec<Output>) {
-        if let Socket::Live { heard, silence, .. } = &mut self.socket {
-            *heard = now;
+        if let Socket::Live { heard_at, silence, .. } = &mut self.socket {
+            *heard_at = now;
             self.expected_at = now + *silence / 2;
-            self.tell_link(Link::Pushed, out);
+            self.set_connectivity(Connectivity::Push, out);
         }
         let tag = serde_json::from_str::<Tag>(text).map(|tag| tag.name);
         if tag.is_ok_and(|name| name == "notice") {
             return match serde_json::from_str(text) {
-                Ok(notice) => self.pushed(notice, now, out),
-                // What stands behind it must not be taken as if it had been read.
-                Err(_) => self.lost(now, out),
+                Ok(notice) => self.notice(notice, now, out),
+                // The notices behind it must not be accepted as if it had been read.
+                Err(_) => self.give_up_socket(now, out),
             };
         }
         match serde_json::from_str(text) {
             Ok(ServerFrame::Welcome { position, heartbeat_ms, fresh, .. }) => {
-                // The server's word holds: it may have set something aside that this device could not get.
+                // The server's position takes precedence: it may have skipped a notice that this device could not process.
                 self.position = Some(position);
-                let beat =
-                    Duration::from_millis(u64::from(heartbeat_ms)).clamp(self.pace.retry_min, self.pace.told_max);
-                self.socket = Socket::Live { since: now, heard: now, silence: beat * 2 };
-                self.expected_at = now + beat;
-                (self.token_failures.0, self.token_bad) = (0, false);
-                self.events.unanswered(now);
-                self.events.hold(now);
-                self.tell_link(Link::Pushed, out);
-                self.freshness(fresh, out);
+                let heartbeat = self.bounded(Duration::from_millis(u64::from(heartbeat_ms)));
+                self.socket = Socket::Live { since: now, heard_at: now, silence: heartbeat * 2 };
+                self.expected_at = now + heartbeat;
+                self.credentials.refusals = 0;
+                self.mode = self.mode.with_token();
+                self.events.resend(now);
+                self.events.hold_until(now);
+                self.set_connectivity(Connectivity::Push, out);
+                self.update_freshness(fresh, out);
             }
-            Ok(ServerFrame::Beat { fresh, .. }) => self.freshness(fresh, out),
-            Ok(ServerFrame::Logged { id, status, reason }) => self.answered(id, &status, reason, now, out),
-            // The close that follows tells the same delay. What is not known may be ignored: that is how v1 grows.
-            Ok(ServerFrame::Leave { .. }) | Err(_) => (),
+            Ok(ServerFrame::Heartbeat { fresh, .. }) => self.update_freshness(fresh, out),
+            Ok(ServerFrame::EventResult(EventResult { id, status, reason })) => {
+                self.event_result(id, status.word(), reason, now, out)
+            }
+            // The close frame that follows carries the same delay. Unknown frames are ignored, so that v1 can grow.
+            Ok(ServerFrame::Goaway { .. }) | Err(_) => (),
         }
     }
 
-    fn pushed(&mut self, notice: NoticeFrame, now: Duration, out: &mut Vec<Output>) {
+    fn notice(&mut self, notice: NoticeFrame, now: Duration, out: &mut Vec<Output>) {
         if !self.is_live() {
             return;
         }
         let position = notice.position;
-        if !self.take(notice, out) {
-            return self.lost(now, out);
+        if !self.accept_notice(notice, out) {
+            return self.give_up_socket(now, out);
         }
-        self.say(&ClientFrame::Ack { position: position.to_string() }, out);
+        self.send(&ClientFrame::Ack { position: position.to_string() }, out);
     }
 
-    /// Takes a notice, unless it is known; false when the chain is broken. One that is known and follows where we stand moves us on all the
+    /// Delivers a notice, unless it is a duplicate; false when the chain is broken. A duplicate that follows our position advances it all the
     /// same: in a new epoch old notices have new positions.
-    fn take(&mut self, notice: NoticeFrame, out: &mut Vec<Output>) -> bool {
-        let follows = self.position.is_none_or(|position| position == notice.after);
+    fn accept_notice(&mut self, notice: NoticeFrame, out: &mut Vec<Output>) -> bool {
+        let follows = self.position.is_none_or(|position| position == notice.prev);
         let known = self.known.contains(&notice.notice.id);
         if follows {
             self.position = Some(notice.position);
         }
         if follows && !known {
-            self.remember(notice.notice.id.clone());
+            self.known.insert(notice.notice.id.clone());
             out.push(Output::Notice(notice));
         }
         follows || known
-    }
-
-    fn remember(&mut self, id: String) {
-        if self.known.insert(id.clone()) {
-            self.known_order.push_back(id);
-        }
-        if self.known_order.len() > KNOWN_MAX
-            && let Some(oldest) = self.known_order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
     }
 
     fn closed(&mut self, close: Option<(u16, &str)>, now: Duration, out: &mut Vec<Output>) {
@@ -368,123 +411,134 @@ impl Client {
             return;
         }
         if self.is_live() {
-            // At once for what may have come between; while it only does not open, polls keep their own time.
+            // Poll at once for what may have come in between. A socket that never opened does not change the time of the next poll.
             self.poll_at = now;
-            self.events.unanswered(now);
+            self.events.resend(now);
         }
-        self.note_life(now);
-        self.failures = self.failures.saturating_add(1);
-        let (code, reason) = close.unwrap_or((1006, ""));
-        let told = reason.split(';').find_map(|word| word.trim().strip_prefix("retry_ms="));
-        let told = told.and_then(|ms| ms.parse().ok()).map(|ms| self.told(Duration::from_millis(ms)));
-        let retry_at = now + told.unwrap_or_else(|| self.back_off(self.failures));
-        self.socket = Socket::Down { retry_at, told: told.is_some() };
-        match code {
-            3000 => self.token_refused(self.used.0, now, out),
-            4003 => self.was_replaced(now, out),
-            4004 => self.socket = Socket::Down { retry_at: now + self.pace.retry_max * 4, told: true },
-            4200..=4299 => self.of_no_use(now),
-            1002 | 1003 | 1007 | 1009 | 4000..=4099 => {
-                self.socket = Socket::Down { retry_at: now + self.pace.fault_retry, told: true };
+        self.reset_failures_if_stable(now);
+        self.failures.sockets = self.failures.sockets.saturating_add(1);
+        let (code, reason) = close.unwrap_or((ABNORMAL_CLOSURE, ""));
+        let wait = retry_ms(reason).map(|wait| self.bounded(wait));
+        let retry_at = now + wait.unwrap_or_else(|| self.back_off(self.failures.sockets));
+        self.socket = Socket::Down { retry_at, is_fixed: wait.is_some() };
+        match CloseAction::of(code) {
+            CloseAction::RenewToken => self.token_refused(self.credentials.socket_version, now, out),
+            CloseAction::Yield => self.superseded(now, out),
+            CloseAction::WaitLong => self.pause_socket(now + self.timings.retry_max * 4),
+            CloseAction::Resync => self.position_invalid(now),
+            CloseAction::ReportFault => {
+                self.pause_socket(now + self.timings.fault_retry);
                 out.push(Output::Fault(code, reason.into()));
             }
-            _ => (),
+            CloseAction::Reconnect => (),
         }
     }
 
-    /// Was it a good connection? Then the next wait is short.
-    fn note_life(&mut self, now: Duration) {
+    fn pause_socket(&mut self, retry_at: Duration) {
+        self.socket = Socket::Down { retry_at, is_fixed: true };
+    }
+
+    /// After a connection that lasted, the back-offs restart at the first wait.
+    fn reset_failures_if_stable(&mut self, now: Duration) {
         if let Socket::Live { since, .. } = self.socket
-            && now >= since + self.pace.good_after
+            && now >= since + self.timings.stable_after
         {
-            (self.failures, self.resyncs.0, self.replaced) = (0, 0, 0);
+            (self.failures.sockets, self.resync.failures, self.failures.superseded) = (0, 0, 0);
         }
     }
 
-    /// The same device is connected elsewhere: away, and no request either, since both share one cursor. Unless it was ourselves: what a server
-    /// hears late of a socket that we gave up ends the one behind it.
-    fn was_replaced(&mut self, now: Duration, out: &mut Vec<Output>) {
-        if self.dropped_at.take().is_some_and(|at| now < at + self.pace.told_max) {
+    /// Another connection of the same device took over: pause, and make no request either, since both share one cursor. Unless the other
+    /// connection was our own: when the server learns late of a socket that we dropped, it closes the next one as replaced.
+    fn superseded(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if self.dropped_at.take().is_some_and(|at| now < at + self.timings.server_wait_max) {
             return;
         }
-        self.replaced = self.replaced.saturating_add(1).min(12);
-        self.out = Some(now + self.pace.replaced_retry * self.replaced);
-        self.socket = Socket::Down { retry_at: now, told: true };
-        self.abandon(now, out);
-        self.tell_link(Link::Replaced, out);
+        self.failures.superseded = self.failures.superseded.saturating_add(1).min(SUPERSEDED_STEPS_MAX);
+        self.mode = self.mode.superseded(now + self.timings.superseded_retry * self.failures.superseded);
+        self.pause_socket(now);
+        self.cancel_request(now, out);
+        self.set_connectivity(Connectivity::Superseded, out);
     }
 
-    /// It is dead, or cannot be trusted: away with it.
-    fn lost(&mut self, now: Duration, out: &mut Vec<Output>) {
-        out.push(Output::Drop);
+    /// Drops a socket that is dead or cannot be trusted, as if it had failed.
+    fn give_up_socket(&mut self, now: Duration, out: &mut Vec<Output>) {
+        out.push(Output::DropSocket);
         self.dropped_at = Some(now);
         self.closed(None, now, out);
     }
 
+    /// Drops the socket, if there is one, without counting a failure.
     fn drop_socket(&mut self, now: Duration, out: &mut Vec<Output>) {
         if !matches!(self.socket, Socket::Down { .. }) {
-            self.note_life(now);
-            self.events.unanswered(now);
-            self.socket = Socket::Down { retry_at: now, told: false };
+            self.reset_failures_if_stable(now);
+            self.events.resend(now);
+            self.socket = Socket::Down { retry_at: now, is_fixed: false };
             self.dropped_at = Some(now);
-            out.push(Output::Drop);
+            out.push(Output::DropSocket);
         }
     }
 
-    /// `retry_min * 2^n`, at most `retry_max`, somewhere in its upper half. Thirty-two bits and whole milliseconds: JavaScript counts the same.
+    /// `retry_min * 2^n`, at most `retry_max`, jittered over its upper half. In 32 bits and whole milliseconds: JavaScript computes the same.
     fn back_off(&mut self, failures: u32) -> Duration {
-        let doubled = self.pace.retry_min.saturating_mul(1 << failures.saturating_sub(1).min(16));
-        let half = u64::try_from(doubled.min(self.pace.retry_max).as_millis()).unwrap_or(u64::MAX) / 2;
+        let doubled = self.timings.retry_min.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        let half = u64::try_from(doubled.min(self.timings.retry_max).as_millis()).unwrap_or(u64::MAX) / 2;
         // The generator of Numerical Recipes, chapter 7.1; its upper bits are the good ones.
         self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         Duration::from_millis(half + half.saturating_mul(u64::from(self.seed >> 16) % 1000) / 1000)
     }
 
-    /// The server says that our position is of no use. When it says so again and again, it is asked less and less often.
-    fn of_no_use(&mut self, now: Duration) {
-        self.resyncs = (self.resyncs.0.saturating_add(1), now);
-        let wait = if self.resyncs.0 > 1 { self.back_off(self.resyncs.0) } else { Duration::ZERO };
+    /// The server refused our position. When it does so repeatedly, the open orders are fetched with back-off.
+    fn position_invalid(&mut self, now: Duration) {
+        (self.resync.failures, self.resync.last_failed) = (self.resync.failures.saturating_add(1), now);
+        let wait = if self.resync.failures > 1 { self.back_off(self.resync.failures) } else { Duration::ZERO };
         self.position = None;
-        self.resync(now + wait);
+        self.begin_resync(now + wait);
     }
 
-    fn resync(&mut self, at: Duration) {
-        self.listing = Listing::default();
-        self.resync_at = Some(at);
+    fn begin_resync(&mut self, at: Duration) {
+        self.resync.listing = Listing::default();
+        self.resync.at = Some(at);
     }
 
-    /// The token number `used` was refused. If there is a newer one, that is tried; otherwise somebody has to bring one.
-    fn token_refused(&mut self, used: u32, now: Duration, out: &mut Vec<Output>) {
-        self.token_failures = (self.token_failures.0.saturating_add(1), now);
-        if used == self.token_number && !self.is_live() {
-            self.token_bad = true;
+    /// The server refused the token of this version. If there is a newer one, that is tried; otherwise the application has to bring one.
+    fn token_refused(&mut self, version: u32, now: Duration, out: &mut Vec<Output>) {
+        self.credentials.note_refusal(now);
+        if version == self.credentials.version && !self.is_live() {
+            self.mode = self.mode.with_token_needed();
             out.push(Output::TokenNeeded);
         }
     }
 
-    fn answered(&mut self, id: String, status: &str, reason: Option<String>, now: Duration, out: &mut Vec<Output>) {
-        let refused = (status == "refused").then(|| reason.unwrap_or_default());
-        if matches!(refused.as_deref(), Some("busy" | "unavailable")) {
-            return self.events.later(&id, now + self.pace.retry_min * 4);
-        }
-        if self.events.done(&id) {
-            out.push(Output::Answered { id, refused });
-        }
-    }
-
-    fn tell_link(&mut self, link: Link, out: &mut Vec<Output>) {
-        if self.link != link {
-            self.link = link;
-            out.push(Output::Link(link));
+    fn event_result(&mut self, id: String, status: &str, reason: Option<String>, now: Duration, out: &mut Vec<Output>) {
+        let rejected = match EventOutcome::of(status, reason) {
+            EventOutcome::RetryLater => return self.events.postpone(&id, now + self.timings.retry_min * 4),
+            EventOutcome::Rejected(reason) => Some(reason),
+            EventOutcome::Durable => None,
+        };
+        if self.events.remove(&id) {
+            out.push(Output::EventResult { id, rejected });
         }
     }
 
-    fn freshness(&mut self, fresh: Freshness, out: &mut Vec<Output>) {
+    fn set_connectivity(&mut self, connectivity: Connectivity, out: &mut Vec<Output>) {
+        if self.connectivity != connectivity {
+            self.connectivity = connectivity;
+            out.push(Output::Connectivity(connectivity));
+        }
+    }
+
+    fn update_freshness(&mut self, fresh: Freshness, out: &mut Vec<Output>) {
         if self.stale != fresh.stale {
             self.stale = fresh.stale;
             out.push(Output::Stale(fresh.stale));
         }
     }
+}
+
+/// The delay that a close reason carries, as in `restart;retry_ms=7300`.
+fn retry_ms(reason: &str) -> Option<Duration> {
+    let value = reason.split(';').find_map(|part| part.trim().strip_prefix("retry_ms="))?;
+    value.parse().ok().map(Duration::from_millis)
 }
 
 #[derive(Deserialize)]

@@ -1,8 +1,8 @@
-//! A decoded fact about an order.
+//! Order events, decoded.
 //!
-//! Where it came from (CloudEvents over Kafka, plain JSON through a mapping, HTTP) is behind us here: ingest has made one shape of
-//! them. Mandatory are the type and the order; everything else may be missing, and what was odd about it is kept as a flag, because an
-//! order that can be rung is rung.
+//! Ingest turns every source (CloudEvents over Kafka, plain JSON through a mapping, HTTP) into this one shape. Only the type and the order are
+//! mandatory. Everything else may be missing, and a flag records what was invalid, because an order that can be announced to its store is
+//! announced.
 
 use std::fmt;
 
@@ -12,39 +12,39 @@ use serde_json::value::RawValue;
 use crate::UnixMs;
 use crate::recipient::Id;
 
-/// What happened. The first eight come from order systems; the others are made by Orderbell and read back as facts.
+/// The type of an event. The first eight come from order systems; Orderbell publishes the others and consumes them again as facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventType {
-    /// An order exists, not paid yet.
+    /// The order was created; it is not paid yet.
     Created,
-    /// It is paid: the store must hear of it.
+    /// The order is paid: the store must be notified.
     Paid,
-    /// The store took it and gave a pickup code.
+    /// The store accepted the order and assigned a pickup code.
     Accepted,
-    /// The store will not make it.
+    /// The store refused the order.
     Refused,
-    /// It can be collected.
+    /// The order can be collected.
     Ready,
-    /// It was collected.
+    /// The order was collected.
     PickedUp,
-    /// It was called off.
+    /// The order was cancelled.
     Cancelled,
-    /// The money went back.
+    /// The payment was refunded.
     Refunded,
-    /// Nobody paid in time.
+    /// The order was not paid in time.
     Expired,
-    /// A payment came after the order had ended: somebody must refund it.
+    /// A payment arrived after the order had ended: someone must refund it.
     LatePayment,
-    /// Nobody reacted to a paid order in time.
+    /// The store did not react to a paid order in time.
     Unattended,
-    /// A store can be rung again.
+    /// A store is reachable again.
     StoreOnline,
-    /// A store cannot be rung.
+    /// A store is unreachable.
     StoreOffline,
 }
 
 impl EventType {
-    /// Every type with its name on the wire.
+    /// Every type with its name on the wire, one row per type.
     pub const NAMES: [(Self, &'static str); 13] = [
         (Self::Created, "order.created"),
         (Self::Paid, "order.paid"),
@@ -61,7 +61,7 @@ impl EventType {
         (Self::StoreOffline, "store.offline"),
     ];
 
-    /// The type with this name.
+    /// The type with this name; `None` for a name that is not in [`EventType::NAMES`].
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind)
@@ -73,14 +73,14 @@ impl EventType {
         Self::NAMES.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
     }
 
-    /// True for the types that speak of a store and name no order.
+    /// True for the types that concern a store and not an order.
     #[must_use]
     pub fn is_about_a_store(self) -> bool {
         matches!(self, Self::StoreOnline | Self::StoreOffline)
     }
 }
 
-/// The code that a customer shows to collect an order. Never printed by `Debug`.
+/// The code that a customer shows to collect an order. `Debug` never prints it.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -97,56 +97,56 @@ impl fmt::Debug for PickupCode {
 #[serde(transparent)]
 pub struct MinorUnits(pub i64);
 
-/// Something odd about an event that does not keep it from being rung. Goes on the notice.
+/// A defect of an event that does not prevent its notice. The notice carries the flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flag {
-    /// The time was missing or absurd; the time of arrival was taken.
+    /// The time was missing or implausible; the arrival time is used instead.
     Clock,
-    /// The amount was missing, negative or not a number.
+    /// The amount was missing, negative or not a number; the notice has no amount.
     Amount,
-    /// An accepted order without a pickup code.
-    NoCode,
-    /// Details were longer than what is kept, and were left out.
+    /// The order was accepted without a pickup code.
+    NoPickupCode,
+    /// The extra fields were longer than the limit and were omitted.
     Details,
 }
 
-/// One event. `at` is the time the producer gave, or the time of arrival where that was unusable (then flagged).
+/// One event.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// What happened.
+    /// What occurred.
     pub kind: EventType,
-    /// The order it happened to; for a store event the store's id.
+    /// The order; for a store event the id of the store.
     pub order: Id,
-    /// The producer's id of this event, or a hash of topic and value where it gave none.
+    /// The producer's id of this event, or a hash of topic and value if it gave none.
     pub id: String,
-    /// Who produced it. Versions are compared only within one source.
+    /// The producer. Versions are compared only within one source.
     pub source: String,
-    /// When it happened.
+    /// When the event occurred: the producer's time, or the arrival time if that is unusable ([`Flag::Clock`]).
     pub at: UnixMs,
-    /// When it was read here; nothing when it did not come from a log.
+    /// When the server consumed the event; `None` if it did not come from a log.
     pub read_at: Option<UnixMs>,
-    /// The order's version in its source, when that source counts.
+    /// The order's version in its source, if the source numbers versions.
     pub version: Option<u64>,
-    /// The store, when the event names it.
+    /// The store, if the event names it.
     pub store: Option<Id>,
-    /// The customer, when the event names one.
+    /// The customer, if the event names one.
     pub customer: Option<Id>,
-    /// The device that spoke, when a till did.
+    /// The device that sent the event, if a till or a phone did.
     pub device: Option<Id>,
-    /// What the order costs.
+    /// The price of the order.
     pub amount: Option<MinorUnits>,
-    /// ISO 4217 code.
+    /// ISO 4217 code of the amount's currency.
     pub currency: Option<String>,
-    /// The code to collect it with.
-    pub code: Option<PickupCode>,
-    /// Why it was refused or cancelled.
+    /// The code with which the customer collects the order.
+    pub pickup_code: Option<PickupCode>,
+    /// Why the order was refused or cancelled.
     pub reason: Option<String>,
-    /// The members that stores may see, as the producer wrote them (a JSON object).
+    /// The extra fields that stores may see, as the producer wrote them: a JSON object.
     pub details: Option<Box<RawValue>>,
-    /// What was odd.
+    /// The defects of the event.
     pub flags: Vec<Flag>,
-    /// Load-test traffic.
+    /// True for load-test traffic.
     pub shadow: bool,
 }
 
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_type_has_one_name() {
+    fn every_type_has_exactly_one_name() {
         for (kind, name) in EventType::NAMES {
             assert_eq!(EventType::named(name), Some(kind));
             assert_eq!(kind.name(), name);

@@ -1,41 +1,50 @@
-//! The language that is spoken in every room of Orderbell.
+//! The wire protocol of Orderbell: one model of everything that clients and servers exchange.
 //!
-//! Facts that come in ([`event`]), messages that go out ([`notice`], [`page`]), where a reader stands ([`position`]), who reads
-//! ([`recipient`]), what goes over the wire ([`frame`], [`close`], [`problem`]) and the pure protocol state of one client, on the server's side
-//! ([`session`]) and on its own ([`client`]).
+//! | module | what it holds |
+//! |---|---|
+//! | [`event`] | order events, as decoded by the server |
+//! | [`notice`], [`mailbox_page`], [`position`] | notices, pages of a mailbox, positions in it |
+//! | [`recipient`] | recipients, devices and checked ids |
+//! | [`frame`] | WebSocket frames and HTTP answers |
+//! | [`close`], [`problem`] | close codes and HTTP errors |
+//! | [`alert`] | alerts for operators |
+//! | [`wall`] | the document of the live numbers |
+//! | [`session`], [`client`] | the protocol state machines of the server and of the client |
 //!
-//! This crate has no clock, no task, no lock and no socket: time is an argument, bytes come in and go out as values. It is the one
-//! place that knows how a frame looks as JSON.
+//! This crate has no clock, task, lock or socket: time is an argument, and bytes come in and go out as values. No other crate writes or
+//! reads the JSON of a frame or an answer; [`json`] turns these types into text.
 
+pub mod alert;
 pub mod client;
 pub mod close;
 pub mod event;
 pub mod frame;
+pub mod json;
+pub mod mailbox_page;
 pub mod notice;
-pub mod page;
 pub mod position;
 pub mod problem;
 pub mod recipient;
 pub mod session;
 pub mod wall;
 
-pub use close::Close;
+pub use close::{Close, CloseKind, ResyncReason};
 pub use event::{Event, EventType};
-pub use frame::{ClientEvent, ClientFrame, Freshness, SUBPROTOCOL, ServerFrame};
+pub use frame::{ClientEvent, ClientFrame, EventResult, EventStatus, Freshness, SUBPROTOCOL, ServerFrame};
+pub use mailbox_page::{Delivery, MailboxPage, ReadError};
 pub use notice::{Notice, NoticeKind};
-pub use page::{Delivery, Page, ReadError};
 pub use position::Position;
 pub use problem::Problem;
 pub use recipient::{DeviceId, Id, Recipient, Role};
 
-/// Milliseconds since 1970-01-01T00:00:00Z, as the wall clock or a producer tells it.
+/// Milliseconds since 1970-01-01T00:00:00Z, by the wall clock of this server or of a producer.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct UnixMs(pub i64);
 
 impl UnixMs {
-    /// This moment moved by `ms` milliseconds (may be negative), held inside the range of the type.
+    /// This time moved by `ms` milliseconds, which may be negative. Saturates at the range of `i64`.
     #[must_use]
     pub fn plus_ms(self, ms: i64) -> Self {
         Self(self.0.saturating_add(ms))

@@ -1,7 +1,7 @@
-//! One message for one recipient.
+//! Notices: one message for one recipient.
 //!
-//! A notice is encoded once, when its order changes, and from then on it is bytes: the ledger keeps them, every reader sends the same
-//! ones. Only what differs from reader to reader (position, after, attempt) is put around them, in [`crate::frame`].
+//! A notice is encoded once, when its order changes. From then on it is bytes: the ledger stores them and every reader is sent the same
+//! ones. The fields that differ per reader (`position`, `prev`, `attempt`) are written around them in [`crate::frame`].
 
 use std::sync::Arc;
 
@@ -11,26 +11,28 @@ use serde_json::value::RawValue;
 use crate::UnixMs;
 use crate::recipient::Id;
 
-/// What a notice tells.
+/// What a notice says.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoticeKind {
-    /// To the store: an order is paid, cook it.
+    /// To the store: an order is paid and can be prepared.
     NewOrder,
-    /// To the customer: the store took the order; this is the code to collect it with.
+    /// To the customer: the store accepted the order; the body holds the pickup code.
     PickupCode,
-    /// To all devices of the store: somebody took the order.
-    Taken,
-    /// To the customer and the store's devices: the store will not make it.
-    Refused,
-    /// To the customer: it can be collected.
+    /// To all devices of the store: one of them accepted the order.
+    OrderAccepted,
+    /// To the customer and to all devices of the store: the store refused the order.
+    OrderRefused,
+    /// To the customer: the order can be collected.
     Ready,
-    /// The order is off. Names the NewOrder it takes back: who never heard that one stays silent at this one.
+    /// To the customer and the store: the order is cancelled. Names the `new_order` that it supersedes, so that a device that never got
+    /// that notice stays silent.
     Cancelled,
-    /// To the device whose event came too late: the order had ended in another way. Other devices ignore it.
-    Declined,
-    /// One that this reader does not know: kept, acknowledged, ignored. That is how kinds can be added. Never written.
+    /// To the device that sent an event after the order had ended in another way. Other devices ignore it.
+    EventRejected,
+    /// A kind that this reader does not know. Clients store and acknowledge it, and ignore it otherwise; so kinds can be added. A server
+    /// never writes it.
     #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown,
 }
@@ -43,51 +45,58 @@ impl<'de> Deserialize<'de> for NoticeKind {
 }
 
 impl NoticeKind {
-    /// Every kind that is written.
-    pub const KNOWN: [Self; 7] =
-        [Self::NewOrder, Self::PickupCode, Self::Taken, Self::Refused, Self::Ready, Self::Cancelled, Self::Declined];
+    /// Every kind that a server writes.
+    pub const KNOWN: [Self; 7] = [
+        Self::NewOrder,
+        Self::PickupCode,
+        Self::OrderAccepted,
+        Self::OrderRefused,
+        Self::Ready,
+        Self::Cancelled,
+        Self::EventRejected,
+    ];
 
-    /// The word on the wire, in ids and in metric labels.
+    /// The word on the wire, in notice ids and in metric labels.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::NewOrder => "new_order",
             Self::PickupCode => "pickup_code",
-            Self::Taken => "taken",
-            Self::Refused => "refused",
+            Self::OrderAccepted => "order_accepted",
+            Self::OrderRefused => "order_refused",
             Self::Ready => "ready",
             Self::Cancelled => "cancelled",
-            Self::Declined => "declined",
+            Self::EventRejected => "event_rejected",
             Self::Unknown => "unknown",
         }
     }
 }
 
-/// A notice as a client sees it, without the reader's own fields.
+/// A notice without the fields that differ per reader. The server writes it; clients read [`crate::frame::NoticeFields`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Notice {
-    /// Derived from (order, kind, recipient, occurrence): the same fact makes the same id, however often it is told.
+    /// Derived from order, kind, recipient and occurrence: equal facts have equal ids, however often they are processed.
     pub id: String,
-    /// What it tells.
+    /// What it says.
     pub kind: NoticeKind,
-    /// The order it speaks of.
+    /// The order that it is about.
     pub order: Id,
-    /// When the fact happened, as its producer says. Milliseconds.
+    /// When the fact occurred, by its producer's clock. Milliseconds.
     pub at: UnixMs,
-    /// What this kind of recipient may see of the order.
+    /// The order's fields that this kind of recipient may see.
     pub body: Box<RawValue>,
 }
 
-/// The JSON object of a [`Notice`], shared by all who send it.
+/// The JSON object of a [`Notice`], shared by all readers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Encoded(Arc<str>);
+pub struct EncodedNotice(Arc<str>);
 
-/// Stored bytes that are no JSON object: damage, or a writer's bug.
+/// The stored bytes are not a JSON object: damage, or a bug of the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stored notice is not a JSON object")]
-pub struct NotEncoded;
+pub struct InvalidStoredNotice;
 
-impl Encoded {
+impl EncodedNotice {
     /// Encodes a notice.
     ///
     /// # Errors
@@ -96,28 +105,34 @@ impl Encoded {
         serde_json::to_string(notice).map(|text| Self(Arc::from(text)))
     }
 
-    /// Takes stored bytes as they are. Only the outermost braces are checked: the ledger's check sums vouch for the rest.
+    /// Wraps stored bytes. Checks UTF-8 and the outermost braces only: the ledger's checksums protect the rest.
     ///
     /// # Errors
-    /// [`NotEncoded`] when the bytes are no UTF-8 or no object.
-    pub fn from_stored(bytes: &[u8]) -> Result<Self, NotEncoded> {
-        let text = std::str::from_utf8(bytes).map_err(|_| NotEncoded)?;
-        if text.len() < 2 || !text.starts_with('{') || !text.ends_with('}') {
-            return Err(NotEncoded);
+    /// [`InvalidStoredNotice`] when the bytes are not UTF-8 or not an object with members.
+    pub fn from_stored(bytes: &[u8]) -> Result<Self, InvalidStoredNotice> {
+        let text = std::str::from_utf8(bytes).map_err(|_| InvalidStoredNotice)?;
+        if text.len() < 3 || !text.starts_with('{') || !text.ends_with('}') {
+            return Err(InvalidStoredNotice);
         }
         Ok(Self(Arc::from(text)))
     }
 
-    /// The object's text, braces included.
+    /// The text of the object, braces included.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Reads the notice back.
+    /// The text behind the opening brace: the members and the closing brace. To write more members in front of them.
+    pub(crate) fn members(&self) -> &str {
+        // Both constructors guarantee the brace, which is one byte.
+        &self.0[1..]
+    }
+
+    /// Decodes the notice.
     ///
     /// # Errors
-    /// The JSON library's, when the text is no notice.
+    /// Those of the JSON library, when the text is not a notice.
     pub fn decode(&self) -> Result<Notice, serde_json::Error> {
         serde_json::from_str(&self.0)
     }

@@ -1,11 +1,11 @@
-//! Where a reader stands in a mailbox.
+//! Positions in a mailbox.
 //!
-//! A position is (epoch, seq) and, on the wire, one opaque string. Seqs only grow and have holes, so nobody may count with them: a
-//! client keeps the string, hands it back, and compares it with the `after` of the next notice.
+//! A position consists of an epoch and a seq; on the wire it is one opaque string. Seqs only grow and have gaps, so clients must not do
+//! arithmetic with them: a client stores the string, sends it back, and compares it with the `prev` of the next notice.
 //!
-//! The string also carries sixteen check bits of the notice it names. They cost four characters and let a server see that a position
-//! comes from another history (a ledger that was restored from an old copy gives the same numbers to other notices). Refused: a MAC
-//! over the position; it would hide mistakes in nothing and a forged position harms only the mailbox of the one who forged it.
+//! The string also carries sixteen check bits of the notice at the position. They cost four characters and let a server detect a position
+//! from another history: a ledger that was restored from an old copy assigns the same seqs to other notices. Refused: a MAC over the
+//! position. It would detect no further mistakes, and a forged position harms only the mailbox of its forger.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,21 +15,21 @@ use serde::{Deserialize, Serialize};
 /// Longest text of a position: two hexadecimal numbers, the check bits and two dots.
 pub const POSITION_TEXT_MAX: usize = 8 + 1 + 16 + 1 + 4;
 
-/// A place in one mailbox: everything up to and including `seq` is behind the reader.
+/// A position in one mailbox: the reader has everything up to and including `seq`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Position {
-    /// Changes only when history cannot be vouched for.
+    /// Changes only when the server cannot guarantee that the history is unchanged: the ledger was restored, quarantined or rebuilt.
     pub epoch: u32,
-    /// Number of the last notice behind the reader; 0 stands before the first.
+    /// Seq of the last notice that the reader has; 0 is before the first.
     pub seq: u64,
-    /// Check bits of that notice's id; 0 at `seq` 0.
+    /// Check bits of the id of that notice; 0 at `seq` 0.
     pub check: u16,
 }
 
 impl Position {
-    /// The place before the first notice of an epoch.
+    /// The position before the first notice of an epoch.
     #[must_use]
     pub fn start(epoch: u32) -> Self {
         Self { epoch, seq: 0, check: 0 }
@@ -42,9 +42,9 @@ impl fmt::Display for Position {
     }
 }
 
-/// The text is no position that this server could have given out.
+/// The text is not a position that a server could have issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a position: hand back the string exactly as it was given out")]
+#[error("not a position: send the string back exactly as it was received")]
 pub struct BadPosition;
 
 impl FromStr for Position {
@@ -88,13 +88,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_position_reads_back(epoch: u32, seq: u64, check: u16) {
+        fn every_position_parses_from_its_text(epoch: u32, seq: u64, check: u16) {
             let position = Position { epoch, seq, check };
             prop_assert_eq!(position.to_string().parse(), Ok(position));
         }
 
         #[test]
-        fn any_text_is_refused_or_canonical(text in "[0-9a-fA-F.+-]{0,40}") {
+        fn any_text_is_rejected_or_canonical(text in "[0-9a-fA-F.+-]{0,40}") {
             if let Ok(position) = text.parse::<Position>() {
                 prop_assert_eq!(position.to_string(), text);
             }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_positions_are_refused() {
+    fn invalid_positions_are_rejected() {
         for text in
             ["", "1", "-1.1.0000", "1.1.1", "01.1.0000", "1.1.0000.1", "1.A.0000", "99999999999999999999999999999999"]
         {

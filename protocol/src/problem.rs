@@ -1,113 +1,133 @@
-//! HTTP errors as RFC 9457 problem+json.
+//! HTTP errors as RFC 9457 `application/problem+json`.
 //!
-//! One row a code: a client acts on `code`, a person reads `detail`, neither ever holds a token, a name or a pickup code.
+//! Clients act on `code`; people read `detail`. Neither contains a token, a name or a pickup code.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 /// The media type of every error body.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// One wrong member of a request body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// One invalid member of a request.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
-    /// RFC 6901 pointer into the body.
+    /// RFC 6901 pointer into the body, or the name of the query parameter.
     pub pointer: String,
-    /// What is wrong there.
+    /// What is wrong with the member.
     pub reason: String,
 }
 
-/// The body of an error answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The body of an HTTP error.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// The kind in words.
-    pub title: &'static str,
-    /// The HTTP status, repeated.
+    /// `code` as a URI reference: `/problems/CODE`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A summary that is the same for every problem of this code.
+    pub title: Cow<'static, str>,
+    /// The HTTP status code.
     pub status: u16,
-    /// A stable name of the kind of error; `type` is this name as a URI reference.
-    pub code: &'static str,
-    /// What happened this time.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    /// The stable name of the kind of error.
+    pub code: Cow<'static, str>,
+    /// What is wrong with this request.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// When to try again. Milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// When to retry. Milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// Members of the body that are wrong.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// The invalid members.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
 }
 
 impl Problem {
-    /// A problem of the kind `code`.
+    /// A problem with this code.
     #[must_use]
     pub fn new(status: u16, code: &'static str, title: &'static str) -> Self {
-        Self { title, status, code, detail: String::new(), retry_after_ms: None, errors: Vec::new() }
+        Self {
+            kind: format!("/problems/{code}"),
+            title: Cow::Borrowed(title),
+            status,
+            code: Cow::Borrowed(code),
+            detail: String::new(),
+            retry_after_ms: None,
+            errors: Vec::new(),
+        }
     }
 
-    /// Adds what happened this time.
+    /// Sets what is wrong with this request.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
         self
     }
 
-    /// Adds when to try again.
+    /// Sets when to retry.
     #[must_use]
     pub fn retry_after_ms(mut self, ms: u64) -> Self {
         self.retry_after_ms = Some(ms);
         self
     }
 
-    /// Adds a wrong member.
+    /// Adds an invalid member.
     #[must_use]
     pub fn error(mut self, pointer: impl Into<String>, reason: impl Into<String>) -> Self {
         self.errors.push(FieldError { pointer: pointer.into(), reason: reason.into() });
         self
     }
 
-    /// 401: no token, or one that is not valid. The same words for every reason, so that nothing can be learnt by trying.
+    /// 401: the token is missing, invalid or expired. The same text for every cause, so that probing reveals nothing.
     #[must_use]
     pub fn unauthorized() -> Self {
-        Self::new(401, "unauthorized", "A valid token is needed")
+        Self::new(401, "unauthorized", "A valid token is required")
     }
 
-    /// 404: nothing here, or nothing here for you.
+    /// 404: the resource does not exist, or not for this token.
     #[must_use]
     pub fn not_found() -> Self {
         Self::new(404, "not-found", "Not found")
     }
 
-    /// 409: the position is from another history.
+    /// 409: the position belongs to another epoch.
     #[must_use]
     pub fn epoch_changed() -> Self {
-        Self::new(409, "epoch-changed", "The position belongs to another history of this mailbox")
-            .detail("take the open orders and go on with their position")
+        Self::new(409, "epoch-changed", "The position belongs to another epoch of this mailbox")
+            .detail("fetch the open orders and continue from their position")
     }
 
-    /// 410: the position is older than what is kept.
+    /// 410: the position is older than the retained notices.
     #[must_use]
-    pub fn continuity_lost() -> Self {
-        Self::new(410, "continuity-lost", "The position is older than what is kept")
-            .detail("take the open orders and go on with their position")
+    pub fn position_expired() -> Self {
+        Self::new(410, "position-expired", "The position is older than the retained notices")
+            .detail("fetch the open orders and continue from their position")
     }
 
-    /// 503: this server cannot do it now.
+    /// 503: the server cannot serve this request at present.
     #[must_use]
     pub fn unavailable(detail: &'static str, retry_after_ms: u64) -> Self {
-        Self::new(503, "unavailable", "Not available now").detail(detail).retry_after_ms(retry_after_ms)
+        Self::new(503, "unavailable", "Temporarily unavailable").detail(detail).retry_after_ms(retry_after_ms)
     }
 
     /// The JSON of the body.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let told = Told { kind: format!("/problems/{}", self.code), problem: self };
-        serde_json::to_string(&told).unwrap_or_else(|_| String::from("{}"))
+        crate::json::encode(self)
     }
 }
 
-#[derive(Serialize)]
-struct Told<'a> {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(flatten)]
-    problem: &'a Problem,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_decodes_to_what_was_encoded() {
+        let problem =
+            Problem::new(422, "invalid-event", "Events cannot be understood").error("/0", "no type").retry_after_ms(5);
+        let text = problem.to_json();
+        assert!(text.starts_with(r#"{"type":"/problems/invalid-event","title":"#), "{text}");
+        assert_eq!(serde_json::from_str::<Problem>(&text).unwrap(), problem);
+    }
 }

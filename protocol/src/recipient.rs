@@ -1,9 +1,9 @@
-//! Who a notice is for, and which installation reads it.
+//! Recipients of notices, and their devices.
 //!
-//! An id comes from outside (an order system, a token) and ends up in ledger keys, logs and frames. So it is checked once, here, when
-//! it enters: after that it may be trusted to be short, printable and free of the separators that keys use.
+//! An id comes from outside (an order system, a token) and ends up in ledger keys, logs and frames. It is validated once, when it enters;
+//! after that all code may rely on it being short, printable and free of the separators of ledger keys.
 //!
-//! Shadow (load-test) traffic has recipients of its own: the mark is part of the identity, not a field that somebody may forget to compare.
+//! Shadow (load-test) traffic has its own recipients: the mark is part of the identity, not a field that a comparison could omit.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,33 +11,33 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest id that is taken, in bytes. Order numbers of real systems have 10 to 40; ledger keys hold several ids side by side.
+/// Longest accepted id, in bytes. Order numbers of real systems have 10 to 40; ledger keys hold several ids side by side.
 pub const ID_BYTES_MAX: usize = 128;
 
-/// A checked identifier: 1 to 128 bytes of UTF-8 without control characters and without white space at either end.
+/// A validated identifier: 1 to 128 bytes of UTF-8 without control characters and without white space at either end.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Id(Arc<str>);
 
-/// Why a text is no [`Id`].
+/// Why a text is not an [`Id`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadId {
-    /// Nothing in it.
+    /// The text is empty.
     #[error("an id may not be empty")]
     Empty,
-    /// Longer than [`ID_BYTES_MAX`].
+    /// The text is longer than [`ID_BYTES_MAX`].
     #[error("an id has at most {ID_BYTES_MAX} bytes")]
     TooLong,
-    /// A control character, or white space at an end.
+    /// The text holds a control character, or white space at either end.
     #[error("an id has no control characters and no white space at its ends")]
     Unprintable,
 }
 
 impl Id {
-    /// Checks `text` and keeps it.
+    /// Validates `text` and stores it.
     ///
     /// # Errors
-    /// [`BadId`] says which rule the text breaks.
+    /// [`BadId`] names the rule that the text violates.
     pub fn new(text: &str) -> Result<Self, BadId> {
         if text.is_empty() {
             return Err(BadId::Empty);
@@ -83,21 +83,21 @@ impl From<Id> for String {
     }
 }
 
-/// One installation (a till, a phone) that reads a recipient's mailbox with a cursor of its own.
+/// One installation (a till, a phone) that reads a recipient's mailbox with its own cursor.
 pub type DeviceId = Id;
 
-/// What a recipient is.
+/// The kind of a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// A shop with its tills.
     Store,
-    /// A person who ordered.
+    /// A person who places orders.
     Customer,
 }
 
 impl Role {
-    /// The word that stands before the colon: `store` or `customer`.
+    /// The word before the colon of a recipient: `store` or `customer`.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -110,11 +110,11 @@ impl Role {
 /// The owner of one mailbox.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Recipient {
-    /// True for load-test traffic, which never meets real traffic.
+    /// True for load-test traffic, which never mixes with real traffic.
     pub shadow: bool,
-    /// Store or customer.
+    /// Whether the recipient is a store or a customer.
     pub role: Role,
-    /// The id within the role.
+    /// The id, unique within the role.
     pub id: Id,
 }
 
@@ -139,13 +139,13 @@ impl fmt::Display for Recipient {
     }
 }
 
-/// Why a text is no [`Recipient`].
+/// Why a text is not a [`Recipient`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRecipient {
-    /// Neither `store:` nor `customer:` stands in front.
+    /// The text starts with neither `store:` nor `customer:`.
     #[error("a recipient is store:ID or customer:ID")]
     Role,
-    /// What follows the colon is no id.
+    /// The part after the colon is not an id.
     #[error(transparent)]
     Id(#[from] BadId),
 }
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_that_look_alike_stay_apart() {
+    fn similar_ids_are_distinct() {
         for text in ["1", "01", "10", "1/", "1%2f", "１"] {
             assert_eq!(Id::new(text).unwrap().as_str(), text);
         }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recipient_reads_back_as_it_was_written() {
+    fn a_recipient_parses_from_its_text() {
         for text in ["store:17", "customer:a:b", "shadow:store:17"] {
             assert_eq!(text.parse::<Recipient>().unwrap().to_string(), text);
         }

@@ -1,8 +1,9 @@
-//! The wall: live numbers of the whole chain, for screens that many people look at.
+//! The wall: live numbers of the whole chain, for screens that many people watch.
 //!
-//! One document, told in three ways (an answer, server-sent events, WebSocket messages): always the latest value, never a history of
-//! changes, so a viewer that is slow misses nothing that still matters. A `snapshot` carries the curves of two days; a `now` carries the
-//! last minutes of today's curve, which a viewer lays over what it has. Numbers only: no order, no customer.
+//! One document with three transports: an HTTP answer, server-sent events and WebSocket messages. A viewer always gets the latest values and
+//! never a history of changes, so a slow viewer misses nothing that still matters. A `snapshot` carries the curves of two days; an `update`
+//! carries the newest minutes of today's curve, which the viewer merges into the curve that it has. The document holds aggregates only: no
+//! order, no customer.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,131 +12,131 @@ use crate::UnixMs;
 /// The WebSocket subprotocol of the wall.
 pub const WALL_SUBPROTOCOL: &str = "orderbell.wall.v1";
 
-/// The chain's numbers at one moment.
+/// The numbers of the chain at one moment.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Wall {
-    /// `snapshot` or `now`.
+    /// `snapshot` or `update`.
     #[serde(rename = "type")]
     pub kind: WallKind,
-    /// Grows with every change, also over restarts. Within one epoch a viewer keeps the document with the higher one.
+    /// Grows with every change, also across restarts. Within one epoch a viewer keeps the document with the higher `seq`.
     pub seq: u64,
-    /// Changes only when history cannot be vouched for: then numbers may go back, once.
+    /// Changes only when the server cannot guarantee that the history is unchanged; then numbers may decrease, once.
     pub epoch: u32,
-    /// The server's clock when it wrote this.
+    /// The server's clock when it wrote the document.
     pub at: UnixMs,
-    /// Up to when the stream of orders is known to be read; absent while that is not known.
+    /// The server has processed every event that occurred up to this time; absent while the server does not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<UnixMs>,
-    /// Minutes before this one hold everything that the log held when they had passed; absent like `as_of`. What comes late is added all the
-    /// same.
+    /// Minutes before this time include every event that the log held when the minute ended; absent like `as_of`. Late events are added to
+    /// their minute nevertheless.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_through: Option<UnixMs>,
-    /// What is shown lags, or cannot be brought up to date.
+    /// True when the numbers lag behind the stream or cannot be updated.
     pub stale: bool,
-    /// The chain's name.
+    /// The name of the chain.
     pub chain: String,
-    /// IANA name of the zone whose midnight begins the day.
+    /// IANA name of the time zone whose midnight begins the day.
     pub time_zone: String,
     /// ISO 4217 code of all amounts.
     pub currency: String,
-    /// Digits of the currency behind the point: amounts are in its smallest unit.
+    /// Decimal digits of the currency: amounts are in its smallest unit.
     pub currency_digits: u8,
-    /// The day that `today` is, as YYYY-MM-DD.
+    /// The date of `today`, as YYYY-MM-DD.
     pub day: String,
-    /// When it began.
-    pub day_began: UnixMs,
-    /// Since midnight.
+    /// The midnight at which `day` began.
+    pub day_start: UnixMs,
+    /// Sums since midnight.
     pub today: WallSums,
-    /// Yesterday until the same time of day.
+    /// Sums of yesterday until the same time of day.
     pub yesterday_by_now: WallSums,
     /// Orders paid in the last sixty seconds.
     pub per_minute: i64,
-    /// From created to picked up, over the last minutes.
+    /// The funnel from created to picked up, over the last minutes.
     pub funnel: WallFunnel,
-    /// Stores with most orders in the last hour, most first.
+    /// The stores with the most orders in the last hour, in descending order.
     pub stores: Vec<WallStore>,
-    /// Cities with most orders in the last hour, most first. Empty without a store directory.
+    /// The cities with the most orders in the last hour, in descending order. Empty without a store directory.
     pub cities: Vec<WallCity>,
-    /// How stores can be reached.
-    pub reach: WallReach,
+    /// How many stores are reachable, and how.
+    pub reachability: WallReachability,
     /// The newest minutes of today's curve.
-    pub tail: WallCurve,
-    /// Today's and yesterday's whole curves; in a `snapshot`.
+    pub recent: WallCurve,
+    /// The whole curves of today and yesterday; only in a `snapshot`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub curves: Option<WallCurves>,
 }
 
-/// Whether the curves are in it.
+/// Whether a document carries the curves.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WallKind {
-    /// With the curves.
+    /// The document carries the curves.
     Snapshot,
-    /// Without.
-    Now,
+    /// The document carries only the newest minutes.
+    Update,
 }
 
-/// Orders that came so far, by event time, and amounts in the currency's smallest unit.
+/// Numbers of orders by event time, each order counted once per field, and amounts in the currency's smallest unit.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WallSums {
-    /// Came to be.
+    /// Orders created.
     pub created: i64,
-    /// Were paid.
+    /// Orders paid.
     pub paid: i64,
-    /// Were taken by their stores.
+    /// Orders accepted by their stores.
     pub accepted: i64,
-    /// Were not taken.
+    /// Orders refused by their stores.
     pub refused: i64,
-    /// Can be collected.
+    /// Orders made ready.
     pub ready: i64,
-    /// Were collected.
+    /// Orders collected.
     pub picked_up: i64,
-    /// Were called off.
+    /// Orders cancelled.
     pub cancelled: i64,
-    /// Money of them went back.
+    /// Orders refunded.
     pub refunded: i64,
-    /// What was paid.
+    /// Sum of the payments.
     pub paid_amount: i64,
-    /// What went back.
+    /// Sum of the refunds.
     pub refunded_amount: i64,
 }
 
-/// How many orders came through each stage, and how long that took.
+/// How many orders reached each stage, and how long they took.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WallFunnel {
-    /// Over so many minutes.
+    /// The length of the interval that the funnel covers.
     pub minutes: u32,
-    /// In the order of the line.
+    /// The stages in the order of an order's progress.
     pub stages: Vec<WallStage>,
 }
 
-/// One stage of the line.
+/// One stage of the funnel.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WallStage {
     /// `created`, `paid`, `accepted`, `ready`, `picked_up`.
     pub stage: String,
-    /// Orders that reached it.
+    /// Orders that reached the stage.
     pub orders: i64,
-    /// Median time since the stage before, in milliseconds, to a fifth; absent when nobody took the step.
+    /// Median time since the previous stage, in milliseconds, with a resolution of one fifth; absent when no order reached the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub median_ms: Option<i64>,
 }
 
-/// One store.
+/// A store in the ranking.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WallStore {
-    /// Its id.
+    /// The id of the store.
     pub id: String,
-    /// Its name, from the store directory.
+    /// The name from the store directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its city, from the store directory.
+    /// The city from the store directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub city: Option<String>,
     /// Orders paid in the last hour.
@@ -144,11 +145,11 @@ pub struct WallStore {
     pub today: i64,
 }
 
-/// One city.
+/// A city in the ranking.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WallCity {
-    /// Its name.
+    /// The name of the city.
     pub name: String,
     /// Orders paid in the last hour.
     pub last_hour: i64,
@@ -156,34 +157,34 @@ pub struct WallCity {
     pub today: i64,
 }
 
-/// How many stores can be reached, and how. Known are those of the store directory and those that had orders since yesterday.
+/// How many stores are reachable, and how. Counts the stores of the store directory and those that had orders since yesterday.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WallReach {
-    /// By a socket.
+pub struct WallReachability {
+    /// Stores with a connected device.
     pub push: u64,
-    /// By polls alone.
+    /// Stores that only poll.
     pub poll: u64,
-    /// Not at the moment.
-    pub away: u64,
+    /// Stores that are not reachable at present.
+    pub offline: u64,
 }
 
-/// Orders paid, minute by minute.
+/// Orders paid per minute.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WallCurve {
-    /// Minutes from midnight to the first one.
+    /// The first minute, counted from midnight.
     pub from: u32,
-    /// One number for each minute.
+    /// One number per minute.
     pub orders: Vec<i64>,
 }
 
-/// Two days.
+/// The curves of two days.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WallCurves {
-    /// Until now.
+    /// Today until now.
     pub today: WallCurve,
-    /// The whole day before.
+    /// The whole of yesterday.
     pub yesterday: WallCurve,
 }

@@ -1,4 +1,4 @@
-//! `orderbell bench`: figures by hand, never in a test. Each load is bounded in count and time and goes to loopback only.
+//! `orderbell bench`: measurements started by hand, never by a test. Each load is bounded in count and time and goes to loopback only.
 
 mod wall;
 
@@ -15,68 +15,68 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 
-use super::{FAILED, say, tell};
-use crate::client::{Heard, Http, Socket};
+use super::{failed, out_line};
+use crate::client::{HttpClient, Received, Socket};
+use crate::clock::wall_clock;
 use crate::config::Config;
-use crate::net::wall_clock;
 
-/// Connections that are opened at once.
+/// Connections that are opened concurrently.
 const OPENING_MAX: usize = 64;
-/// The open-file limit of most systems, less what this process needs itself.
+/// Below the open-file limit of most systems, with room for this process itself.
 const CONNECTIONS_MAX: u64 = 15_000;
-/// Events are posted in batches at this pace: a producer that keeps up, not one that hurries.
+/// Interval of the batches that events are posted in: that of a producer which keeps up with its orders.
 const BATCH_EVERY: Duration = Duration::from_millis(5);
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
-    /// From the moment an event is sent to the server until a till has its notice.
+    /// Measure the time from sending an event until the store's till has its notice.
     Ring {
-        /// Events a second.
+        /// Events per second.
         #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=20_000))]
         rate: u64,
-        /// For how long. Seconds.
+        /// Duration in seconds.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
         seconds: u64,
-        /// Stores, each with one till.
+        /// Number of stores, each with one till.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=5_000))]
         stores: u64,
     },
-    /// Resident memory of the server for each till that is connected and hears nothing.
+    /// Measure the resident memory of the server for each idle connection.
     Idle {
-        /// How many tills.
+        /// Number of tills.
         #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
         connections: u64,
     },
-    /// Viewers of the wall by server-sent events, while orders come: the rate that each is shown, and what one costs.
+    /// Measure the update rate and the cost of viewers of the wall, by server-sent events, while orders arrive.
     Wall {
-        /// How many viewers.
+        /// Number of viewers.
         #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=5_000))]
         viewers: u64,
-        /// Orders a second.
+        /// Orders per second.
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=5_000))]
         rate: u64,
-        /// For how long. Seconds.
+        /// Duration in seconds.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
         seconds: u64,
     },
 }
 
-/// A server of this same binary, in a process of its own and on a directory that goes away.
-struct Bell {
+/// A server of this binary in a process of its own, on a temporary directory.
+struct BenchServer {
     child: Child,
     config: Config,
     public: SocketAddr,
     _dir: tempfile::TempDir,
 }
 
-impl Drop for Bell {
+impl Drop for BenchServer {
     fn drop(&mut self) {
         let _gone_already = self.child.kill();
         let _reaped = self.child.wait();
     }
 }
 
-impl Bell {
+impl BenchServer {
     fn start() -> Result<Self, String> {
         Self::start_with(&[])
     }
@@ -88,7 +88,7 @@ impl Bell {
         let exe = std::env::current_exe().map_err(failed)?;
         let data = dir.path().join("data");
         let mut child = Command::new(exe)
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--ready-json", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
             .arg(&data)
             .envs(env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
@@ -96,19 +96,19 @@ impl Bell {
             .spawn()
             .map_err(failed)?;
         let out = child.stdout.take().ok_or("the server has no output")?;
-        let mut lines = std::io::BufReader::new(out).lines().map_while(Result::ok);
-        let public = lines.find_map(|line| line.strip_prefix("Orderbell listens on ")?.split(';').next()?.parse().ok());
+        let line = std::io::BufReader::new(out).lines().next().and_then(Result::ok).unwrap_or_default();
+        let ready = serde_json::from_str::<serde_json::Value>(&line).unwrap_or_default();
+        let public = ready["public"].as_str().and_then(|address| address.parse().ok());
         let public = public.ok_or("the server did not start")?;
-        let config = Config { data_dir: data, ..Config::default() };
-        Ok(Self { child, config, public, _dir: dir })
+        Ok(Self { child, config: Config::in_dir(&data), public, _dir: dir })
     }
 
     fn token(&self, role: &str, id: &str) -> Result<String, String> {
-        let tokens = self.config.tokens().map_err(|error| error.to_string())?;
+        let tokens = self.config.load_tokens().map_err(|error| error.to_string())?;
         tokens.mint(role, id, None, wall_clock(), 86_400).map_err(|_| "no key to sign with".to_owned())
     }
 
-    /// Time of all cores since its start, in milliseconds: ticks of ten, as Linux counts on every machine of today.
+    /// CPU time of all threads since the start, in milliseconds. A clock tick of Linux is 10 ms.
     fn cpu_ms(&self) -> u64 {
         let stat = std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("stat"));
         let stat = stat.unwrap_or_default();
@@ -138,48 +138,46 @@ pub(crate) fn run(bench: &Bench) -> Result<(), ExitCode> {
             }
         })
     });
-    done.map_err(|error| {
-        say(&format!("orderbell: {error}"));
-        ExitCode::from(FAILED)
-    })
+    done.map_err(failed)
 }
 
-/// When each order was sent, and how long its notice took.
-struct Times {
+/// When each order was sent, and the latency of its notice.
+struct Latencies {
     sent: Mutex<HashMap<String, Instant>>,
     took: Mutex<Histogram<u64>>,
-    heard: AtomicU64,
+    received: AtomicU64,
 }
 
-async fn till(bell: Arc<Bell>, store: u64, times: Arc<Times>) {
-    let Ok(token) = bell.token("store", &store.to_string()) else { return };
-    let Ok(mut socket) = Socket::hello(bell.public, &token, "till", None).await else { return };
-    while let Ok(Heard::Notice(_) | Heard::Frame(_)) = hear(&mut socket, &times).await {}
+async fn till(server: Arc<BenchServer>, store: u64, times: Arc<Latencies>) {
+    let Ok(token) = server.token("store", &store.to_string()) else { return };
+    let Ok(mut socket) = Socket::open_with_hello(server.public, &token, "till", None).await else { return };
+    while let Ok(Received::Notice(_) | Received::Frame(_)) = receive(&mut socket, &times).await {}
 }
 
-async fn hear(socket: &mut Socket, times: &Times) -> Result<Heard, crate::client::ClientError> {
-    let heard = socket.next().await?;
-    if let Heard::Notice(notice) = &heard {
+/// Receives one frame, records its latency and acknowledges it.
+async fn receive(socket: &mut Socket, times: &Latencies) -> Result<Received, crate::client::ClientError> {
+    let received = socket.next().await?;
+    if let Received::Notice(notice) = &received {
         let sent = times.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&notice.notice.order);
         if let Some(sent) = sent {
             let us = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
             times.took.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(us);
-            times.heard.fetch_add(1, Ordering::Relaxed);
+            times.received.fetch_add(1, Ordering::Relaxed);
         }
         socket.ack(notice.position).await?;
     }
-    Ok(heard)
+    Ok(received)
 }
 
 async fn ring(rate: u64, time: Duration, stores: u64) -> Result<(), String> {
-    let bell = Arc::new(Bell::start()?);
+    let server = Arc::new(BenchServer::start()?);
     let took = Histogram::new_with_bounds(1, 60_000_000, 3).map_err(|error| error.to_string())?;
-    let times = Arc::new(Times { sent: Mutex::default(), took: Mutex::new(took), heard: AtomicU64::new(0) });
+    let times = Arc::new(Latencies { sent: Mutex::default(), took: Mutex::new(took), received: AtomicU64::new(0) });
     let tasks = TaskTracker::new();
     for store in 0..stores {
-        tasks.spawn(till(bell.clone(), store, times.clone()));
+        tasks.spawn(till(server.clone(), store, times.clone()));
     }
-    let (http, token) = (Http::new(bell.public), bell.token("producer", "bench")?);
+    let (http, token) = (HttpClient::new(server.public), server.token("producer", "bench")?);
     let mut pace = tokio::time::interval(BATCH_EVERY);
     let (began, mut sent) = (Instant::now(), 0_u64);
     let failures = Arc::new(AtomicU64::new(0));
@@ -204,14 +202,14 @@ async fn ring(rate: u64, time: Duration, stores: u64) -> Result<(), String> {
         });
     }
     let until = Instant::now() + Duration::from_secs(30);
-    while times.heard.load(Ordering::Relaxed) < sent && Instant::now() < until {
+    while times.received.load(Ordering::Relaxed) < sent && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let took = times.took.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let ms = |share: f64| took.value_at_quantile(share) as f64 / 1000.0;
-    tell(&format!(
-        "{sent} events at {rate}/s to {stores} stores; heard {}; failed posts {}\nsent to heard: p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
-        times.heard.load(Ordering::Relaxed),
+    out_line(&format!(
+        "{sent} events at {rate}/s to {stores} stores; notices received {}; failed posts {}\nfrom event sent to notice received: p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
+        times.received.load(Ordering::Relaxed),
         failures.load(Ordering::Relaxed),
         ms(0.5),
         ms(0.9),
@@ -223,31 +221,31 @@ async fn ring(rate: u64, time: Duration, stores: u64) -> Result<(), String> {
 }
 
 async fn idle(connections: u64) -> Result<(), String> {
-    let bell = Bell::start()?;
-    // Threads, caches and the allocator's first pages are there before anything is counted.
+    let server = BenchServer::start()?;
+    // Warm up: threads, caches and the allocator's first pages must not be counted.
     let mut warm = Vec::new();
     for n in 0..100 {
-        warm.push(connect(&bell, u64::MAX - n).await?);
+        warm.push(connect(&server, u64::MAX - n).await?);
     }
-    let before = bell.memory_kib();
+    let before = server.memory_kib();
     let mut open = Vec::new();
     for from in (0..connections).step_by(OPENING_MAX) {
-        let some = (from..connections.min(from + OPENING_MAX as u64)).map(|n| connect(&bell, n));
-        for socket in futures_util::future::join_all(some).await {
+        let next = (from..connections.min(from + OPENING_MAX as u64)).map(|n| connect(&server, n));
+        for socket in futures_util::future::join_all(next).await {
             open.push(socket?);
         }
     }
-    let grown = bell.memory_kib().saturating_sub(before);
-    tell(&format!("{} idle tills: {} KiB, {} bytes each", open.len(), grown, grown * 1024 / connections.max(1)));
+    let grown = server.memory_kib().saturating_sub(before);
+    out_line(&format!("{} idle tills: {} KiB, {} bytes each", open.len(), grown, grown * 1024 / connections.max(1)));
     drop(warm);
     Ok(())
 }
 
-/// A till that has said hello and was welcomed.
-async fn connect(bell: &Bell, n: u64) -> Result<Socket, String> {
+/// A till that has its `welcome`.
+async fn connect(server: &BenchServer, n: u64) -> Result<Socket, String> {
     let failed = |error: crate::client::ClientError| error.to_string();
-    let token = bell.token("store", &format!("s{n}"))?;
-    let mut socket = Socket::hello(bell.public, &token, "till", None).await.map_err(failed)?;
+    let token = server.token("store", &format!("s{n}"))?;
+    let mut socket = Socket::open_with_hello(server.public, &token, "till", None).await.map_err(failed)?;
     socket.next().await.map_err(failed)?;
     Ok(socket)
 }

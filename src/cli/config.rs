@@ -1,30 +1,28 @@
-//! `orderbell config check | default` and `orderbell mapping try`: find out before it matters.
+//! `orderbell config check | default | schema` and `orderbell mapping try`: find mistakes before the server runs.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::Subcommand;
-use orderbell_consumers::{Part, Record};
+use orderbell_consumers::{Record, TopicPartition};
 use orderbell_protocol::{Event, UnixMs};
 use serde_json::{Value, json};
 
-use super::{FAILED, Place, say, tell};
+use super::{ConfigArgs, failed, out_line};
+use crate::clock::wall_clock;
+use crate::config;
 use crate::ingest::Mapping;
-use crate::ingest::life::{LifeRules, Order};
-use crate::net;
-
-/// Every key with its default and its reason.
-const DEFAULT: &str = include_str!("default.toml");
+use crate::ingest::order::{Order, OrderPolicy};
 
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Read a configuration and say whether it would do.
+    /// Read a configuration, report every mistake, and check that its secrets can be read.
     Check {
         #[command(flatten)]
-        place: Place,
+        args: ConfigArgs,
     },
-    /// Print a configuration with every key, its default and its reason.
+    /// Print every key with its default and its description.
     Default,
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
@@ -32,51 +30,50 @@ pub(crate) enum ConfigCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum MappingCommand {
-    /// Show what sample records become under the configured mapping, and why a bad one is rejected.
+    /// Show which events and notices sample records become under the configured mapping, or why they are rejected.
     Try {
-        /// One JSON record, or one a line.
+        /// A file with one JSON record, or one on each line.
         file: PathBuf,
-        /// The record's key.
+        /// Key of the records.
         #[arg(long)]
         key: Option<String>,
-        /// A header of the record, NAME=VALUE; several.
-        #[arg(long, value_parser = parse_header)]
+        /// A header of the records; may be repeated.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = parse_header)]
         header: Vec<(String, String)>,
         #[command(flatten)]
-        place: Place,
+        args: ConfigArgs,
     },
 }
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
     let split = text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-    split.ok_or_else(|| String::from("a header is NAME=VALUE"))
+    split.ok_or_else(|| String::from("expected NAME=VALUE"))
 }
 
 pub(crate) fn run(command: &ConfigCommand) -> Result<(), ExitCode> {
     match command {
         ConfigCommand::Default => {
-            tell(DEFAULT.trim_end());
+            out_line(config::template().trim_end());
             Ok(())
         }
         ConfigCommand::Schema => {
-            let schema = schemars::schema_for!(crate::config::Config);
-            tell(&serde_json::to_string_pretty(&schema).unwrap_or_default());
+            out_line(&serde_json::to_string_pretty(&config::schema()).map_err(failed)?);
             Ok(())
         }
-        ConfigCommand::Check { place } => {
-            let config = place.config()?;
-            config.tokens().map_err(|error| {
-                say(&format!("orderbell: {error}"));
+        ConfigCommand::Check { args } => {
+            let config = args.config()?;
+            config.load_tokens().map_err(|error| {
+                super::err_line(&format!("orderbell: {error}"));
                 ExitCode::from(super::CONFIG)
             })?;
-            let stream = match &config.kafka {
+            let stream = match &config.boot.kafka {
                 Some(kafka) => format!("Kafka at {}, topics {}", kafka.bootstrap, kafka.topics.join(", ")),
                 None => String::from("the embedded stream"),
             };
-            tell(&format!(
-                "good: listens on {}, ledger in {}, orders from {stream}",
-                config.listen.public,
-                config.data_dir.display()
+            out_line(&format!(
+                "ok: listens on {}, ledger in {}, orders from {stream}",
+                config.boot.listen.public,
+                config.boot.data_dir.display()
             ));
             Ok(())
         }
@@ -84,20 +81,16 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<(), ExitCode> {
 }
 
 pub(crate) fn run_mapping(command: &MappingCommand) -> Result<(), ExitCode> {
-    let MappingCommand::Try { file, key, header, place } = command;
-    let config = place.config()?;
-    let failed = |what: String| {
-        say(&format!("orderbell: {what}"));
-        ExitCode::from(FAILED)
-    };
+    let MappingCommand::Try { file, key, header, args } = command;
+    let config = args.config()?;
     let text = std::fs::read(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
     let one = serde_json::from_slice::<Value>(&text).is_ok();
     let values: Vec<&[u8]> = if one { vec![&text] } else { text.split(|byte| *byte == b'\n').collect() };
-    let now = net::wall_clock();
-    let mut bad = 0;
+    let now = wall_clock();
+    let mut rejected = 0_u32;
     for value in values.into_iter().filter(|value| !value.trim_ascii().is_empty()) {
         let record = Record {
-            part: Part::new("sample", 0),
+            partition: TopicPartition::new("sample", 0),
             offset: 0,
             timestamp_ms: now.0,
             read_ms: 0,
@@ -108,40 +101,45 @@ pub(crate) fn run_mapping(command: &MappingCommand) -> Result<(), ExitCode> {
                 .map(|(name, value)| (name.clone(), Some(Bytes::copy_from_slice(value.as_bytes()))))
                 .collect(),
         };
-        let (good, said) = tried(&config.mapping, &record, &config.life(), now);
-        bad += u32::from(!good);
-        tell(&said);
+        match try_record(&config.boot.mapping, &record, &config.order_policy(), now) {
+            Ok(text) => out_line(&text),
+            Err(text) => {
+                rejected += 1;
+                out_line(&text)
+            }
+        };
     }
-    if bad == 0 { Ok(()) } else { Err(failed(format!("{bad} would go to the dead letters"))) }
+    if rejected == 0 { Ok(()) } else { Err(failed(format!("{rejected} records would become dead letters"))) }
 }
 
-/// What becomes of a record, as the first of its order.
-fn tried(mapping: &Mapping, record: &Record, rules: &LifeRules, now: UnixMs) -> (bool, String) {
+/// The event of a record and its notices, as the first event of its order; or why it is rejected.
+fn try_record(mapping: &Mapping, record: &Record, rules: &OrderPolicy, now: UnixMs) -> Result<String, String> {
     let event = match mapping.decode(record, now) {
         Ok(event) => event,
-        Err(reason) => return (false, format!("rejected: {}: {}", reason.code, reason.message)),
+        Err(reason) => return Err(format!("rejected: {}: {}", reason.code, reason.message)),
     };
-    let told = match Order::apply(None, &event, now, rules) {
+    let outcome = match Order::apply(None, &event, now, rules) {
         Err(reason) => format!("rejected: {}: {}", reason.code, reason.message),
         Ok((_, effects)) => {
-            let notice = |draft: &crate::ingest::notices::Draft| {
-                format!("\n  {} hears {} {}", draft.recipient, draft.kind.word(), draft.body)
+            let notice = |draft: &crate::ingest::notices::NoticeDraft| {
+                format!("\n  {} is notified: {} {}", draft.recipient, draft.kind.word(), draft.body)
             };
             let notices: String = effects.notices.iter().map(notice).collect();
-            let old = if effects.too_old > 0 { "\n  too old to ring" } else { "" };
-            format!("as the first event of its order: {}{notices}{old}", effects.verdict.word())
+            let old = if effects.expired > 0 { "\n  nobody is notified: the event is too old" } else { "" };
+            format!("as the first event of its order: {}{notices}{old}", effects.result.word())
         }
     };
-    (true, format!("{}\n{told}", serde_json::to_string_pretty(&shown(&event)).unwrap_or_default()))
+    let event = serde_json::to_string_pretty(&event_json(&event)).map_err(|error| error.to_string())?;
+    Ok(format!("{event}\n{outcome}"))
 }
 
-fn shown(event: &Event) -> Value {
+fn event_json(event: &Event) -> Value {
     let text = |id: &Option<orderbell_protocol::Id>| id.as_ref().map(|id| id.as_str().to_owned());
     json!({
         "type": event.kind.name(), "order": event.order.as_str(), "id": event.id, "source": event.source,
         "at": jiff::Timestamp::from_millisecond(event.at.0).unwrap_or_default().to_string(), "version": event.version,
         "store": text(&event.store), "customer": text(&event.customer), "device": text(&event.device),
-        "amount_in_smallest_units": event.amount, "currency": event.currency, "code": event.code, "reason": event.reason,
+        "amount_in_smallest_units": event.amount, "currency": event.currency, "pickup_code": event.pickup_code, "reason": event.reason,
         "details": event.details, "flags": event.flags, "shadow": event.shadow,
     })
 }
@@ -149,34 +147,13 @@ fn shown(event: &Event) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     #[test]
-    fn the_printed_defaults_are_the_defaults() {
-        let printed: Config = toml::from_str(DEFAULT).unwrap();
-        assert_eq!(format!("{printed:?}"), format!("{:?}", Config::default()));
-    }
-
-    /// What is printed as default has only keys that the schema knows, and the schema none that has no default or is left out on purpose.
-    #[test]
-    fn the_schema_knows_every_key() {
-        let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
-        let printed: toml::Table = toml::from_str(DEFAULT).unwrap();
-        let known: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
-        let mut keys: Vec<String> = printed.keys().cloned().chain(["kafka".to_owned()]).collect();
-        keys.sort();
-        assert_eq!(known.into_iter().cloned().collect::<Vec<_>>(), keys);
-        let sessions = schema["$defs"]["Sessions"]["properties"].as_object().unwrap();
-        assert!(printed["sessions"].as_table().unwrap().keys().all(|key| sessions.contains_key(key)));
-        assert_eq!(schema["additionalProperties"], false);
-    }
-
-    #[test]
-    fn what_a_record_becomes_is_shown_and_why_another_is_rejected() {
+    fn a_record_is_shown_as_event_and_notices_or_with_the_reason_of_its_rejection() {
         let mut mapping = Mapping::default();
         mapping.types.insert("PAY_SUCCESS".into(), "order.paid".into());
         let record = |value: &str| Record {
-            part: Part::new("sample", 0),
+            partition: TopicPartition::new("sample", 0),
             offset: 0,
             timestamp_ms: 1_790_000_000_000,
             read_ms: 0,
@@ -185,12 +162,12 @@ mod tests {
             headers: Vec::new(),
         };
         let now = UnixMs(1_790_000_000_000);
-        let rules = LifeRules { retention_ms: 86_400_000, ..LifeRules::default() };
-        let (good, said) =
-            tried(&mapping, &record(r#"{"type":"PAY_SUCCESS","order":"o1","store":"17","amount":5}"#), &rules, now);
-        assert!(good && said.contains("\"type\": \"order.paid\""), "{said}");
-        assert!(said.contains("moved\n  store:17 hears new_order {\"amount\":5"), "{said}");
-        let (good, said) = tried(&mapping, &record("{\"type\":\"EATEN\"}"), &rules, now);
-        assert_eq!((good, said.as_str()), (false, "rejected: unknown-type: the event's type is not known"));
+        let rules = OrderPolicy { retention_ms: 86_400_000, ..OrderPolicy::default() };
+        let paid = record(r#"{"type":"PAY_SUCCESS","order":"o1","store":"17","amount":5}"#);
+        let text = try_record(&mapping, &paid, &rules, now).unwrap();
+        assert!(text.contains("\"type\": \"order.paid\""), "{text}");
+        assert!(text.contains("\n  store:17 is notified: new_order {\"amount\":5"), "{text}");
+        let text = try_record(&mapping, &record("{\"type\":\"EATEN\"}"), &rules, now).unwrap_err();
+        assert!(text.starts_with("rejected: unknown-type: "), "{text}");
     }
 }

@@ -1,60 +1,56 @@
-//! `orderbell dlq list | show | replay`: dead letters, on Kafka in their topics and in the ledger's own log, embedded in the latter.
+//! `orderbell dlq list | show | replay`: records that were rejected. On Kafka they are in the dead letter topics and in the ledger's own dead
+//! letter log, in embedded mode in the latter alone.
 //!
-//! The ledger's log is asked for through the admin listener of the server that runs. Replaying is safe: what an event says a second time
-//! changes nothing.
+//! The ledger's log is read through the admin listener of the running server. A replay is safe: an event that was applied before changes
+//! nothing.
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::{FAILED, Place, say, tell};
-use crate::client::Http;
+use super::{ConfigArgs, err_line, failed, out_line};
+use crate::client::HttpClient;
 use crate::config::Config;
 
 #[derive(Subcommand)]
 pub(crate) enum DlqCommand {
-    /// One line a letter: where, why, when.
+    /// Print one line for each record: its name, where it was read, and why it was rejected.
     List {
         #[command(flatten)]
         filter: Filter,
         #[command(flatten)]
-        place: Place,
+        args: ConfigArgs,
     },
-    /// One letter whole, with what people ordered.
+    /// Print one record completely, with the content of the order.
     Show {
-        /// As `list` names it: a number, or TOPIC/PARTITION@OFFSET.
+        /// The record's name in `list`: a number, or TOPIC/PARTITION@OFFSET.
         which: String,
         #[command(flatten)]
-        place: Place,
+        args: ConfigArgs,
     },
-    /// Send letters again, after what was wrong with them was mended: a mapping, a missing type.
+    /// Send records again after the cause of their rejection was fixed, for instance a type that the mapping lacked.
     Replay {
         #[command(flatten)]
         filter: Filter,
-        /// Letters a second, at most.
+        /// Most records per second.
         #[arg(long, default_value_t = 100)]
         rate: u32,
         #[command(flatten)]
-        place: Place,
+        args: ConfigArgs,
     },
 }
 
 #[derive(clap::Args)]
 pub(crate) struct Filter {
-    /// Only letters with this reason.
+    /// Only records with this reason.
     #[arg(long)]
     reason: Option<String>,
 }
 
-fn failed(what: impl std::fmt::Display) -> ExitCode {
-    say(&format!("orderbell: {what}"));
-    ExitCode::from(FAILED)
-}
-
 pub(crate) fn run(command: &DlqCommand) -> Result<(), ExitCode> {
-    let (DlqCommand::List { place, .. } | DlqCommand::Show { place, .. } | DlqCommand::Replay { place, .. }) = command;
-    let config = place.config()?;
+    let (DlqCommand::List { args, .. } | DlqCommand::Show { args, .. } | DlqCommand::Replay { args, .. }) = command;
+    let config = args.config()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     runtime.block_on(async {
         match command {
@@ -65,16 +61,21 @@ pub(crate) fn run(command: &DlqCommand) -> Result<(), ExitCode> {
     })
 }
 
-/// Asks the server that runs.
+/// A request to the running server.
 async fn ask(config: &Config, method: &str, path: &str) -> Result<Value, ExitCode> {
-    let admin = config.listen.admin;
-    let answer = Http::new(admin).send(method, path, "", "application/json", "").await;
-    let answer = answer.map_err(|error| failed(format!("no server answers on its admin listener {admin}: {error}")))?;
+    let admin = config.boot.listen.admin;
+    let answer = HttpClient::new(admin).send(method, path, "", "application/json", "").await;
+    let answer = answer.map_err(|error| failed(format!("no server answers on the admin listener {admin}: {error}")))?;
     match answer.status {
         200 => Ok(answer.json()),
-        404 => Err(failed("there is no such letter")),
+        404 => Err(failed("there is no such record")),
         status => Err(failed(format!("{status} {}", String::from_utf8_lossy(&answer.body)))),
     }
+}
+
+/// The records of a page of the ledger's dead letter log.
+fn records(page: &Value) -> impl Iterator<Item = &Value> {
+    page["letters"].as_array().into_iter().flatten()
 }
 
 fn query(filter: &Filter, after: u64, limit: usize) -> String {
@@ -85,12 +86,17 @@ fn query(filter: &Filter, after: u64, limit: usize) -> String {
 async fn list(config: &Config, filter: &Filter) -> Result<(), ExitCode> {
     let (mut after, mut count) = (0, 0_u64);
     loop {
-        let page = ask(config, "GET", &format!("/letters?{}", query(filter, after, 500))).await?;
-        for letter in page["letters"].as_array().into_iter().flatten() {
-            let text = |name: &str| letter[name].as_str().unwrap_or_default();
-            let (number, partition, offset) = (&letter["number"], &letter["partition"], &letter["offset"]);
+        let page = ask(config, "GET", &format!("/dead-letters?{}", query(filter, after, 500))).await?;
+        for record in records(&page) {
+            let text = |name: &str| record[name].as_str().unwrap_or_default();
+            let (number, partition, offset) = (&record["number"], &record["partition"], &record["offset"]);
             count += 1;
-            tell(&format!("{number}\t{}/{partition}@{offset}\t{}\t{}", text("topic"), text("reason"), text("message")));
+            out_line(&format!(
+                "{number}\t{}/{partition}@{offset}\t{}\t{}",
+                text("topic"),
+                text("reason"),
+                text("message")
+            ));
         }
         match page["next"].as_u64() {
             Some(next) => after = next,
@@ -98,14 +104,14 @@ async fn list(config: &Config, filter: &Filter) -> Result<(), ExitCode> {
         }
     }
     count += kafka::list(config, filter).await?;
-    say(&format!("{count} letters"));
+    err_line(&format!("{count} records"));
     Ok(())
 }
 
 async fn show(config: &Config, which: &str) -> Result<(), ExitCode> {
     if which.parse::<u64>().is_ok() {
-        let letter = ask(config, "GET", &format!("/letters/{which}")).await?;
-        tell(&serde_json::to_string_pretty(&letter).unwrap_or_default());
+        let record = ask(config, "GET", &format!("/dead-letters/{which}")).await?;
+        out_line(&serde_json::to_string_pretty(&record).map_err(failed)?);
         return Ok(());
     }
     kafka::show(config, which).await
@@ -113,14 +119,15 @@ async fn show(config: &Config, which: &str) -> Result<(), ExitCode> {
 
 async fn replay(config: &Config, filter: &Filter, rate: u32) -> Result<(), ExitCode> {
     let (mut after, mut count) = (0, 0_u64);
-    // Those that are there now: one that cannot be understood comes back behind them, and is not sent for ever.
+    // Only records that are there now: one that is rejected again is appended behind them, and must not be sent for ever.
     let newest = newest(config).await?;
     while after < newest {
         let mut second = tokio::time::interval(std::time::Duration::from_secs(1));
         second.tick().await;
-        let page = ask(config, "POST", &format!("/letters/replay?{}", query(filter, after, rate as usize))).await?;
+        let page =
+            ask(config, "POST", &format!("/dead-letters/replay?{}", query(filter, after, rate as usize))).await?;
         count += page["replayed"].as_u64().unwrap_or(0);
-        say(&format!("{count} sent again"));
+        err_line(&format!("{count} records replayed"));
         match page["next"].as_u64() {
             Some(next) => after = next,
             None => break,
@@ -128,15 +135,16 @@ async fn replay(config: &Config, filter: &Filter, rate: u32) -> Result<(), ExitC
         second.tick().await;
     }
     count += kafka::replay(config, filter, rate).await?;
-    tell(&format!("{count} letters were sent again"));
+    out_line(&format!("{count} records were replayed"));
     Ok(())
 }
 
+/// Number of the newest record in the ledger's dead letter log; 0 when there is none.
 async fn newest(config: &Config) -> Result<u64, ExitCode> {
     let (mut after, mut newest) = (0, 0);
     loop {
-        let page = ask(config, "GET", &format!("/letters?after={after}")).await?;
-        let numbers = page["letters"].as_array().into_iter().flatten().filter_map(|letter| letter["number"].as_u64());
+        let page = ask(config, "GET", &format!("/dead-letters?after={after}")).await?;
+        let numbers = records(&page).filter_map(|record| record["number"].as_u64());
         newest = numbers.max().unwrap_or(newest);
         match page["next"].as_u64() {
             Some(next) => after = next,
@@ -155,7 +163,7 @@ mod kafka {
     }
 
     pub(super) async fn show(_: &Config, _: &str) -> Result<(), ExitCode> {
-        Err(failed("there is no such letter"))
+        Err(failed("there is no such record"))
     }
 
     pub(super) async fn replay(_: &Config, _: &Filter, _: u32) -> Result<u64, ExitCode> {
@@ -169,17 +177,17 @@ mod kafka {
 
     use orderbell_consumers::{Record, Sink};
 
-    use super::{Config, ExitCode, Filter, failed, tell};
+    use super::{Config, ExitCode, Filter, failed, out_line};
     use crate::cli::progress;
-    use crate::stream::buried::{Buried, out, text, which};
+    use crate::stream::dlq_topics::{DlqTopics, header_text, record_name, to_out_record};
 
-    /// All letters that the filter lets through.
-    async fn letters(buried: Buried, filter: &Filter) -> Result<Vec<Record>, ExitCode> {
+    /// All records of the dead letter topics that match the filter.
+    async fn matching(topics: DlqTopics, filter: &Filter) -> Result<Vec<Record>, ExitCode> {
         let reason = filter.reason.clone();
         let read = tokio::task::spawn_blocking(move || {
             let mut found = Vec::new();
-            buried.each(None, |record| {
-                if reason.as_ref().is_none_or(|reason| *reason == text(&record, "x-dlq-reason")) {
+            topics.scan(None, |record| {
+                if reason.as_ref().is_none_or(|reason| *reason == header_text(&record, "x-dlq-reason")) {
                     found.push(record);
                 }
             })?;
@@ -189,45 +197,47 @@ mod kafka {
     }
 
     pub(super) async fn list(config: &Config, filter: &Filter) -> Result<u64, ExitCode> {
-        let Some(buried) = Buried::of(config) else { return Ok(0) };
-        let letters = letters(buried, filter).await?;
-        for letter in &letters {
-            tell(&format!(
+        let Some(topics) = DlqTopics::of(config) else { return Ok(0) };
+        let records = matching(topics, filter).await?;
+        for record in &records {
+            out_line(&format!(
                 "{}\t{}/{}@{}\t{}\t{}",
-                which(letter),
-                text(letter, "kafka_dlt-original-topic"),
-                text(letter, "kafka_dlt-original-partition"),
-                text(letter, "kafka_dlt-original-offset"),
-                text(letter, "x-dlq-reason"),
-                text(letter, "x-dlq-message")
+                record_name(record),
+                header_text(record, "kafka_dlt-original-topic"),
+                header_text(record, "kafka_dlt-original-partition"),
+                header_text(record, "kafka_dlt-original-offset"),
+                header_text(record, "x-dlq-reason"),
+                header_text(record, "x-dlq-message")
             ));
         }
-        Ok(letters.len() as u64)
+        Ok(records.len() as u64)
     }
 
     pub(super) async fn show(config: &Config, wanted: &str) -> Result<(), ExitCode> {
-        let none = || failed("there is no such letter");
-        let letters = letters(Buried::of(config).ok_or_else(none)?, &Filter { reason: None }).await?;
-        let letter = letters.iter().find(|letter| which(letter) == wanted).ok_or_else(none)?;
-        for (name, value) in &letter.headers {
-            tell(&format!("{name}: {}", value.as_deref().map_or("".into(), String::from_utf8_lossy)));
+        let none = || failed("there is no such record");
+        let records = matching(DlqTopics::of(config).ok_or_else(none)?, &Filter { reason: None }).await?;
+        let record = records.iter().find(|record| record_name(record) == wanted).ok_or_else(none)?;
+        for (name, value) in &record.headers {
+            out_line(&format!("{name}: {}", value.as_deref().map_or("".into(), String::from_utf8_lossy)));
         }
-        tell(&format!("\n{}", letter.value.as_deref().map_or("".into(), String::from_utf8_lossy)));
+        out_line(&format!("\n{}", record.value.as_deref().map_or("".into(), String::from_utf8_lossy)));
         Ok(())
     }
 
-    /// Into the output topic, at a pace.
+    /// Sends matching records to the output topic, `rate` of them in a second.
     pub(super) async fn replay(config: &Config, filter: &Filter, rate: u32) -> Result<u64, ExitCode> {
-        let Some(buried) = Buried::of(config) else { return Ok(0) };
-        let sink = buried.sink().map_err(failed)?;
-        let letters = letters(buried, filter).await?;
+        let Some(topics) = DlqTopics::of(config) else { return Ok(0) };
+        let sink = topics.sink().map_err(failed)?;
+        let records = matching(topics, filter).await?;
         let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
-        let total = letters.len();
-        let bar = progress(Some(total as u64), "letters");
-        for (count, letter) in letters.into_iter().enumerate() {
+        let total = records.len();
+        let bar = progress(Some(total as u64), "records");
+        for (count, record) in records.into_iter().enumerate() {
             pace.tick().await;
             bar.inc(1);
-            sink.send(&out(letter)).await.map_err(|error| failed(format!("after {count} of {total}: {error}")))?;
+            sink.send(&to_out_record(record))
+                .await
+                .map_err(|error| failed(format!("after {count} of {total}: {error}")))?;
         }
         bar.finish_and_clear();
         Ok(total as u64)

@@ -7,66 +7,61 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{FAILED, Place, progress, say, tell};
-use crate::client::Http;
+use super::{ConfigArgs, err_line, failed, out_line, progress};
+use crate::client::HttpClient;
 use crate::ledger::{Ledger, OpenError};
 
-/// Something that the ledger was asked for is not so.
-const NOT_WHOLE: u8 = 4;
+/// Exit code of `check` for a ledger that is damaged.
+const DAMAGED: u8 = 4;
 
 #[derive(Subcommand)]
 pub(crate) enum LedgerCommand {
-    /// Look whether the ledger is whole, and what is in it. Nothing may run on it.
+    /// Check the integrity of the ledger and print its contents by table. The server must be stopped.
     Check {
         #[command(flatten)]
-        place: Place,
+        args: ConfigArgs,
     },
-    /// Write everything that is durable into a file; also while the server runs.
+    /// Write everything that is durable to a file. The server may run.
     Backup {
-        /// The file; must not be there.
+        /// The file to write; it must not exist.
         file: PathBuf,
         #[command(flatten)]
-        place: Place,
+        args: ConfigArgs,
     },
-    /// Put a backup in the place of the ledger; the old one is set aside. Nothing may run on it. Clients resync.
+    /// Replace the ledger with a backup; the old one is moved aside. The server must be stopped. Clients resync afterwards.
     Restore {
         /// A file that `backup` wrote.
         file: PathBuf,
         #[command(flatten)]
-        place: Place,
+        args: ConfigArgs,
     },
-}
-
-fn failed(what: impl std::fmt::Display) -> ExitCode {
-    say(&format!("orderbell: {what}"));
-    ExitCode::from(FAILED)
 }
 
 pub(crate) fn run(command: &LedgerCommand) -> Result<(), ExitCode> {
     match command {
-        LedgerCommand::Check { place } => check(&place.config()?.data_dir),
-        LedgerCommand::Backup { file, place } => {
-            let config = place.config()?;
-            backup(&config.data_dir, config.listen.admin, file)
+        LedgerCommand::Check { args } => check(&args.config()?.boot.data_dir),
+        LedgerCommand::Backup { file, args } => {
+            let config = args.config()?;
+            backup(&config.boot.data_dir, config.boot.listen.admin, file)
         }
-        LedgerCommand::Restore { file, place } => restore(&place.config()?.data_dir, file),
+        LedgerCommand::Restore { file, args } => restore(&args.config()?.boot.data_dir, file),
     }
 }
 
 fn check(dir: &Path) -> Result<(), ExitCode> {
     let report = Ledger::check(dir).map_err(failed)?;
-    tell(&report.text);
+    out_line(&report.text);
     match report.fault {
         None => Ok(()),
         Some(fault) => {
-            say(&format!("orderbell: the ledger is not whole: {fault}"));
-            Err(ExitCode::from(NOT_WHOLE))
+            err_line(&format!("orderbell: the ledger is damaged: {fault}"));
+            Err(ExitCode::from(DAMAGED))
         }
     }
 }
 
 fn backup(dir: &Path, admin: std::net::SocketAddr, file: &Path) -> Result<(), ExitCode> {
-    // Under another name until it is whole: a file of the right name is a backup.
+    // Under another name until it is complete: a file of the final name is always a usable backup.
     let unfinished = file.with_extension("unfinished");
     let made = File::options().write(true).create_new(true).open(file).and_then(|_| File::create(&unfinished));
     let out = BufWriter::new(made.map_err(|error| failed(format!("{}: {error}", file.display())))?);
@@ -80,7 +75,7 @@ fn backup(dir: &Path, admin: std::net::SocketAddr, file: &Path) -> Result<(), Ex
     let named = written.and_then(|what| std::fs::rename(&unfinished, file).map(|()| what).map_err(|e| e.to_string()));
     match named {
         Ok(what) => {
-            tell(&format!("{what} are in {}", file.display()));
+            out_line(&format!("{what} written to {}", file.display()));
             Ok(())
         }
         Err(error) => {
@@ -90,23 +85,23 @@ fn backup(dir: &Path, admin: std::net::SocketAddr, file: &Path) -> Result<(), Ex
     }
 }
 
-/// From the server that runs on the ledger, by its admin listener.
+/// Fetches the backup from the server that uses the ledger, through its admin listener.
 fn fetch(admin: std::net::SocketAddr, to: &Path) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let bar = progress(None, "bytes");
     let mut out = bar.wrap_write(BufWriter::new(File::create(to).map_err(|error| error.to_string())?));
-    let bytes = runtime.block_on(Http::new(admin).save("/ledger/backup", &mut out)).map_err(|error| {
-        format!("a server runs on this ledger, and its admin listener {admin} does not give a backup: {error}")
+    let bytes = runtime.block_on(HttpClient::new(admin).download("/ledger/backup", &mut out)).map_err(|error| {
+        format!("a server uses this ledger, and its admin listener {admin} provides no backup: {error}")
     })?;
     drop(out);
     bar.finish_and_clear();
-    // Read once, so that a file that was cut off on the way is no backup.
+    // Verified, so that a truncated download is not taken for a backup.
     let file = opened(to).map_err(|error| error.to_string())?;
     Ledger::verify_backup(file).map_err(|error| error.to_string())?;
     Ok(format!("{bytes} bytes"))
 }
 
-/// A file, with a bar for how much of it is read.
+/// Opens a file with a progress bar of what is read of it.
 fn opened(file: &Path) -> std::io::Result<impl Read> {
     let open = File::open(file)?;
     let bar = progress(Some(open.metadata()?.len()), "bytes");
@@ -117,9 +112,9 @@ fn restore(dir: &Path, file: &Path) -> Result<(), ExitCode> {
     let open = || opened(file).map_err(|error| failed(format!("{}: {error}", file.display())));
     Ledger::verify_backup(open()?).map_err(|error| failed(format!("{}: {error}", file.display())))?;
     let rows = Ledger::restore(dir, open()?).map_err(failed)?;
-    tell(&format!(
-        "{rows} rows are back in {}, in a new epoch: clients take their open orders and go on. The log is read again from the backup's \
-         frontiers at the next start.",
+    out_line(&format!(
+        "{rows} rows were restored into {} with a new epoch: clients resync from their open orders. The log is read again from the \
+         checkpoints of the backup at the next start.",
         dir.display()
     ));
     Ok(())

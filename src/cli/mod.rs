@@ -20,31 +20,31 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use orderbell_consumers::{Offset, Part};
+use orderbell_consumers::{Offset, TopicPartition};
 use tracing_subscriber::EnvFilter;
 
-use crate::client::{Answer, Http};
-use crate::config::{Config, ConfigError, ENV_PREFIX};
-use crate::net;
+use crate::client::{HttpClient, HttpResponse};
+use crate::clock::wall_clock;
+use crate::config::{Config, ConfigError, ENV_PREFIX, HumanDuration};
 
-/// Something could not be done.
+/// Exit code of a command that failed.
 const FAILED: u8 = 1;
-/// The configuration is wrong.
+/// Exit code for a wrong configuration.
 const CONFIG: u8 = 3;
 
 const EXAMPLES: &str = "\
 Examples:
-  orderbell demo                        a living chain in your browser, with nothing installed
+  orderbell demo                        a simulated chain in your browser, with nothing installed
   orderbell serve                       embedded, on loopback; prints what to try next
-  orderbell serve --try                 the same, with a till and a phone in your browser
-  orderbell doctor --config chain.toml  what would go wrong on the first day, and what to do
+  orderbell serve --playground          the same, with a till and a phone in your browser
+  orderbell doctor --config chain.toml  checks this machine and says what to fix
   orderbell serve --config chain.toml   with a [kafka] section: on Kafka
   orderbell token store 17              a token for a till of store 17
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 the ledger is not whole, 5 reconcile found differences, 70 the ledger cannot be written or orders
-cannot be read any more: start again.";
+Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 the ledger is damaged, 5 reconcile found differences, 70 the ledger cannot be written or
+orders can no longer be read: restart the process.";
 
-/// Rings a store's bell when an order is paid, and a customer's phone when the pickup code is there.
+/// Notifies a store when an order is paid, and shows a customer the pickup code when it exists.
 #[derive(Parser)]
 #[command(name = "orderbell", version, after_help = EXAMPLES)]
 struct Args {
@@ -54,33 +54,39 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the push centre.
+    /// Run the server.
     Serve {
         #[command(flatten)]
-        place: Place,
-        /// Give up what stands below this offset of a partition, for instance a damaged batch: TOPIC/PARTITION@OFFSET.
-        #[arg(long, value_parser = parse_skip)]
-        skip: Vec<(Part, Offset)>,
-        /// Show pages to try it with, a till and a phone, and give a token to whoever asks: on loopback only.
-        #[arg(long = "try")]
-        trial: bool,
+        args: ConfigArgs,
+        /// Continue a partition at this offset and skip every record below it, for instance a damaged batch.
+        #[arg(long, value_name = "TOPIC/PARTITION@OFFSET", value_parser = parse_skip_to)]
+        skip_to: Vec<(TopicPartition, Offset)>,
+        /// Serve the playground: a till and a phone in the browser, and tokens for whoever asks. On loopback only.
+        #[arg(long)]
+        playground: bool,
+        /// Form of the log on standard error.
+        #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+        log_format: LogFormat,
+        /// Print one JSON line with both addresses on standard output when ready, instead of the text for people.
+        #[arg(long)]
+        ready_json: bool,
     },
-    /// Show a living chain in your browser: real sockets, real polls, seeded orders.
+    /// Simulate a chain of stores in your browser: real connections and polls, orders from a seed.
     Demo {
         #[command(flatten)]
         options: demo::DemoOptions,
     },
-    /// Measure on this machine: bounded loads on loopback.
+    /// Measure performance on this machine with bounded loads on loopback.
     Bench {
         #[command(subcommand)]
         bench: bench::Bench,
     },
-    /// Will it run here? Looks at file limit, clock, keys, ports, disk and Kafka, and says what to do.
+    /// Check file limit, clock, token keys, ports, disk and Kafka, and say what to fix.
     Doctor {
         #[command(flatten)]
         options: doctor::DoctorOptions,
     },
-    /// Read a configuration, or print one.
+    /// Check a configuration, or print the defaults or the schema.
     Config {
         #[command(subcommand)]
         command: config::ConfigCommand,
@@ -90,62 +96,62 @@ enum Command {
         #[command(subcommand)]
         command: config::MappingCommand,
     },
-    /// Dead letters: list, look, send again.
+    /// List, show and replay dead letters.
     Dlq {
         #[command(subcommand)]
         command: dlq::DlqCommand,
     },
-    /// Look at the ledger, write it out, put it back.
+    /// Check, back up or restore the ledger.
     Ledger {
         #[command(subcommand)]
         command: ledger::LedgerCommand,
     },
-    /// Every store: how it is reached, its devices, and what waits for them.
+    /// List stores: reachability, devices and backlog.
     Stores {
         #[command(flatten)]
         options: stores::StoresOptions,
     },
-    /// Follow what comes into one store's mailbox.
+    /// Follow the notices of one store's mailbox.
     Tail {
         #[command(flatten)]
         options: tail::TailOptions,
     },
-    /// What is going on: what is red, how far the log is read, which keys are hot, who is connected.
+    /// Show alerts, lag of each partition, hot keys and subscribers of the running server.
     Top {
         #[command(flatten)]
         options: top::TopOptions,
     },
-    /// What happened to one order, step by step, to every device.
+    /// Show the timeline of one order: events, notices and deliveries.
     Trace {
         #[command(flatten)]
         options: trace::TraceOptions,
     },
-    /// Count the log a second time, and print where the tallies differ. Nothing may run on the ledger.
+    /// Count the log again and print where the stored counters differ. The server must be stopped.
     Reconcile {
         #[command(flatten)]
         options: reconcile::ReconcileOptions,
     },
     /// Print completions for a shell: `orderbell completions bash > /etc/bash_completion.d/orderbell`.
     Completions {
-        /// Which shell.
+        /// The shell to complete for.
         shell: clap_complete::Shell,
     },
     /// Print the manual page: `orderbell man > /usr/local/share/man/man1/orderbell.1`.
     Man,
-    /// Mint a token with the newest key.
+    /// Print a token, signed with the first key of the configuration.
     Token {
-        /// Who it is for.
+        /// Kind of client that the token is for.
         role: TokenRole,
         /// The store's, customer's or producer's id.
         id: String,
         /// Bind it to one installation.
         #[arg(long)]
         device: Option<String>,
-        /// How long it is good for. Seconds.
-        #[arg(long, default_value_t = 86_400)]
-        seconds: u64,
+        /// How long the token is valid, for instance 12h or 365d.
+        #[arg(long, default_value = "24h")]
+        lifetime: HumanDuration,
         #[command(flatten)]
-        place: Place,
+        args: ConfigArgs,
     },
 }
 
@@ -154,13 +160,22 @@ enum TokenRole {
     Store,
     Customer,
     Producer,
-    /// Looks at the chain's numbers; the id is a name of the wall.
+    /// A viewer of the wall; the id names the screen.
     Wall,
 }
 
-/// Where the configuration and the data are.
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Options that every command shares: the configuration and what overrides it.
 #[derive(clap::Args)]
-struct Place {
+struct ConfigArgs {
     /// The TOML file; without it, defaults that work on loopback.
     #[arg(long, env = "ORDERBELL_CONFIG")]
     config: Option<PathBuf>,
@@ -175,15 +190,15 @@ struct Place {
     admin: Option<std::net::SocketAddr>,
 }
 
-impl Place {
+impl ConfigArgs {
     fn config(&self) -> Result<Config, ExitCode> {
         self.read().map_err(|error| {
-            say(&format!("orderbell: {error}"));
+            err_line(&format!("orderbell: {error}"));
             ExitCode::from(CONFIG)
         })
     }
 
-    /// File, environment, then flags: the later one holds.
+    /// File, environment, then flags: the last one that names a key decides.
     fn read(&self) -> Result<Config, ConfigError> {
         let ours = |(name, value): (OsString, OsString)| {
             let name = name.into_string().ok().filter(|name| name.starts_with(ENV_PREFIX))?;
@@ -192,25 +207,26 @@ impl Place {
         let variables: Vec<(String, String)> = std::env::vars_os().filter_map(ours).collect();
         let mut config = Config::load(self.config.as_deref(), &variables)?;
         if let Some(dir) = &self.data_dir {
-            config.data_dir.clone_from(dir);
+            config.boot.data_dir.clone_from(dir);
         }
-        config.listen.public = self.listen.unwrap_or(config.listen.public);
-        config.listen.admin = self.admin.unwrap_or(config.listen.admin);
+        let listen = &mut config.boot.listen;
+        listen.public = self.listen.unwrap_or(listen.public);
+        listen.admin = self.admin.unwrap_or(listen.admin);
         Ok(config)
     }
 }
 
-fn parse_skip(text: &str) -> Result<(Part, Offset), String> {
+fn parse_skip_to(text: &str) -> Result<(TopicPartition, Offset), String> {
     let parsed = text.rsplit_once('@').and_then(|(part, offset)| {
         let (topic, number) = part.rsplit_once('/')?;
-        Some((Part::new(topic, number.parse().ok()?), offset.parse().ok()?))
+        Some((TopicPartition::new(topic, number.parse().ok()?), offset.parse().ok()?))
     });
-    parsed.ok_or_else(|| String::from("a skip is TOPIC/PARTITION@OFFSET"))
+    parsed.ok_or_else(|| String::from("expected TOPIC/PARTITION@OFFSET, for instance orders/3@1200"))
 }
 
-/// Shows on a terminal how far a long work is; nothing elsewhere. `of` is how much there is, when that is known.
-fn progress(of: Option<u64>, unit: &'static str) -> ProgressBar {
-    let (bar, template) = match of {
+/// A progress bar on a terminal; nothing elsewhere. `total` is the amount of work, when that is known.
+fn progress(total: Option<u64>, unit: &'static str) -> ProgressBar {
+    let (bar, template) = match total {
         Some(all) => {
             (ProgressBar::new(all), format!("{{bar:40}} {{percent}} % of {{human_len}} {unit}, {{eta}} to go"))
         }
@@ -219,55 +235,59 @@ fn progress(of: Option<u64>, unit: &'static str) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// To the standard error; a closed one is no reason to stop.
-fn say(text: &str) {
+/// Writes a line to standard error. That it is closed is no reason to stop.
+fn err_line(text: &str) {
     let _closed = writeln!(std::io::stderr(), "{text}");
 }
 
-/// To the standard output; false when nobody reads it any more.
-fn tell(text: &str) -> bool {
+/// Writes a line to standard output; false when it is closed.
+fn out_line(text: &str) -> bool {
     let mut out = std::io::stdout();
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
-/// What could not be done, and the code for it.
-fn failed(what: impl std::fmt::Display) -> ExitCode {
-    say(&format!("orderbell: {what}"));
+/// Prints why a command failed, and gives its exit code.
+fn failed(error: impl std::fmt::Display) -> ExitCode {
+    err_line(&format!("orderbell: {error}"));
     ExitCode::from(FAILED)
 }
 
-/// Asks the admin listener of the server that runs.
-async fn ask(http: &Http, admin: std::net::SocketAddr, path: &str) -> Result<Answer, String> {
-    http.ask(path, "").await.map_err(|error| format!("no server answers on {admin}: {error}"))
+/// A GET request to the admin listener of the running server.
+async fn ask(http: &HttpClient, admin: std::net::SocketAddr, path: &str) -> Result<HttpResponse, String> {
+    http.get(path, "").await.map_err(|error| format!("no server answers on {admin}: {error}"))
 }
 
-fn not_told(admin: std::net::SocketAddr, status: u16) -> String {
-    format!("the admin listener {admin} answers {status}: what stores and orders do it tells on loopback only")
+fn forbidden_message(admin: std::net::SocketAddr, status: u16) -> String {
+    format!("the admin listener {admin} answers {status}: it serves stores and orders on loopback only")
 }
 
-fn logs(default: &str) {
+/// Sets up the log on standard error: `ORDERBELL_LOG` filters it, `default` when that is not set.
+fn init_log(default: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_env("ORDERBELL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // tungstenite writes whole frames at its finest levels: tokens and codes must not be reachable by any filter.
+    // tungstenite logs whole frames at its finest levels: no filter may reach tokens and pickup codes.
     let filter = ["tungstenite=warn", "tokio_tungstenite=warn", "fjall=warn", "lsm_tree=warn"]
         .iter()
         .filter_map(|directive| directive.parse().ok())
         .fold(filter, EnvFilter::add_directive);
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(ansi)
+        .with_ansi(ansi && format == LogFormat::Text)
         .with_writer(std::io::stderr)
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
 }
 
 /// Parses the command line and runs it.
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Args::parse().command {
-        Command::Serve { place, skip, trial } => place.config().and_then(|mut config| {
-            (config.skips, config.trial) = (skip, trial);
-            serve::run(&config, &|| place.read())
+        Command::Serve { args, skip_to, playground, log_format, ready_json } => args.config().and_then(|mut config| {
+            (config.skip_to, config.playground) = (skip_to, playground);
+            serve::run(&config, log_format, ready_json, &|| args.read())
         }),
         Command::Demo { options } => demo::run(&options),
         Command::Bench { bench } => bench::run(&bench),
@@ -283,21 +303,21 @@ pub fn main() -> ExitCode {
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "orderbell", &mut out);
-            tell(String::from_utf8_lossy(&out).trim_end());
+            out_line(String::from_utf8_lossy(&out).trim_end());
             Ok(())
         }
         Command::Man => manual().map_err(failed).map(|text| {
-            tell(text.trim_end());
+            out_line(text.trim_end());
         }),
         Command::Reconcile { options } => reconcile::run(&options),
-        Command::Token { role, id, device, seconds, place } => {
-            place.config().and_then(|config| token(&config, role, &id, device.as_deref(), seconds))
+        Command::Token { role, id, device, lifetime, args } => {
+            args.config().and_then(|config| token(&config, role, &id, device.as_deref(), lifetime))
         }
     };
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
 }
 
-/// One page for the whole: what each command does, and its options.
+/// The manual page: every command with its options.
 fn manual() -> std::io::Result<String> {
     let mut out = Vec::new();
     let mut command = Args::command();
@@ -320,12 +340,14 @@ fn manual() -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
-fn token(config: &Config, role: TokenRole, id: &str, device: Option<&str>, seconds: u64) -> Result<(), ExitCode> {
-    let failed = |text: String| {
-        say(&format!("orderbell: {text}"));
-        ExitCode::from(FAILED)
-    };
-    let tokens = config.tokens().map_err(|error| failed(error.to_string()))?;
+fn token(
+    config: &Config,
+    role: TokenRole,
+    id: &str,
+    device: Option<&str>,
+    lifetime: HumanDuration,
+) -> Result<(), ExitCode> {
+    let tokens = config.load_tokens().map_err(failed)?;
     let role = match role {
         TokenRole::Store => "store",
         TokenRole::Customer => "customer",
@@ -333,12 +355,12 @@ fn token(config: &Config, role: TokenRole, id: &str, device: Option<&str>, secon
         TokenRole::Wall => "wall",
     };
     for id in std::iter::once(id).chain(device) {
-        orderbell_protocol::Id::new(id).map_err(|error| failed(error.to_string()))?;
+        orderbell_protocol::Id::new(id).map_err(failed)?;
     }
     let token = tokens
-        .mint(role, id, device, net::wall_clock(), seconds)
-        .map_err(|_| failed("there is no key to sign with".into()))?;
-    tell(&token);
+        .mint(role, id, device, wall_clock(), lifetime.get().as_secs())
+        .map_err(|_| failed("there is no key to sign with"))?;
+    out_line(&token);
     Ok(())
 }
 
@@ -347,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound_and_the_manual_has_every_command() {
+    fn the_command_line_is_consistent_and_the_manual_has_every_command() {
         Args::command().debug_assert();
         let manual = manual().unwrap();
         for command in Args::command().get_subcommands() {

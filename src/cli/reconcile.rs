@@ -1,111 +1,108 @@
-//! `orderbell reconcile`: counts the log a second time and compares.
+//! `orderbell reconcile`: counts the log again and compares the result with the stored counters.
 //!
-//! Nothing may run on the ledger: numbers move while somebody counts. On a node that must not stop, take a backup, restore it elsewhere and
-//! reconcile that. Producers may go on: what stands behind the frontiers may be counted or not, so the windows that it touches are left out.
+//! The server must be stopped, because counters change while it runs. For a node that must not stop, take a backup, restore it elsewhere
+//! and reconcile that. Producers may continue: whether records after the checkpoints are counted is unknown, so the buckets that they fall
+//! into are left out.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::process::ExitCode;
 
-use orderbell_consumers::{Part, Record};
+use orderbell_consumers::{Record, TopicPartition};
 use orderbell_protocol::UnixMs;
 
-use super::{FAILED, Place, progress, say, tell};
+use super::{ConfigArgs, failed, out_line, progress};
+use crate::clock::wall_clock;
 use crate::config::Config;
-use crate::ingest::reconcile::{Recount, Sums, compare, covered};
-use crate::ledger::AtRest;
-use crate::net::wall_clock;
+use crate::ingest::reconcile::{Recount, Sums, comparable_from, compare};
+use crate::ledger::OfflineLedger;
 
-/// Numbers that differ.
+/// Exit code when counters differ.
 const DIFFERENT: u8 = 5;
-/// Differences that are printed: who has more has another problem.
-const SHOWN_MAX: usize = 100;
-/// Records behind the frontiers that are held apart; with more, the server has not caught up.
+/// Most differences that are printed: more of them have one cause, which the first ones show.
+const PRINTED_MAX: usize = 100;
+/// Most records after the checkpoints; with more, the server has not caught up and a comparison says little.
 const UNFINISHED_MAX: u64 = 1_000_000;
-/// Longest wait for a broker.
+/// Timeout of a request to a broker.
 #[cfg(feature = "kafka")]
-const ASK_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+const BROKER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 #[derive(clap::Args)]
 pub(crate) struct ReconcileOptions {
-    /// Read the log so many times, each for a part of the orders: memory is what one part needs, about 1 KB an order.
+    /// Read the log this many times, each time for one part of the orders. Memory is that of one part: about 1 KB for each order.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     passes: u64,
     #[command(flatten)]
-    place: Place,
+    args: ConfigArgs,
 }
 
-/// What one reading of the log found besides events.
+/// What one pass over the log found besides events.
 #[derive(Default)]
-struct Read {
+struct PassStats {
     records: u64,
-    /// Behind a frontier: whether they are counted is not known.
+    /// After a checkpoint: whether they are counted is unknown.
     unfinished: u64,
-    /// When the log that is there begins, if older records are gone or were never read.
+    /// Time of the oldest record, when older ones are deleted or were never read.
     begins: Option<UnixMs>,
 }
 
-fn failed(what: impl std::fmt::Display) -> ExitCode {
-    say(&format!("orderbell: {what}"));
-    ExitCode::from(FAILED)
-}
-
 pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
-    let config = options.place.config()?;
-    let ledger = AtRest::open(&config.data_dir).map_err(failed)?;
+    let config = options.args.config()?;
+    let ledger = OfflineLedger::open(&config.boot.data_dir).map_err(failed)?;
     let now = wall_clock();
     let counted_from = ledger.counted_from().map_err(failed)?;
     let cluster = cluster(&config)?;
-    let frontiers: HashMap<Part, u64> =
-        ledger.frontiers(&cluster).map_err(failed)?.into_iter().map(|(part, at)| (part, at.next)).collect();
-    let (mut log, mut moving, mut read, mut refused) = (Sums::new(), BTreeSet::new(), Read::default(), 0);
+    let checkpoints: HashMap<TopicPartition, u64> =
+        ledger.checkpoints(&cluster).map_err(failed)?.into_iter().map(|(part, at)| (part, at.next)).collect();
+    let (mut log, mut moving, mut read, mut rejected) = (Sums::new(), BTreeSet::new(), PassStats::default(), 0);
     let bar = progress(None, "records");
     for slice in 0..options.passes {
-        let mut recount = Recount::new(config.mapping.clone(), config.life(), now, (slice, options.passes));
-        read = Read::default();
+        let mut recount =
+            Recount::new(config.boot.mapping.clone(), config.order_policy(), now, (slice, options.passes));
+        read = PassStats::default();
         let mut seen = HashSet::new();
         let begins = each(&config, &ledger, now, |record| {
             read.records += 1;
             bar.inc(1);
-            seen.insert(record.part.clone());
-            let finished = frontiers.get(&record.part).is_some_and(|next| record.offset < *next);
+            seen.insert(record.partition.clone());
+            let finished = checkpoints.get(&record.partition).is_some_and(|next| record.offset < *next);
             read.unfinished += u64::from(!finished);
             if (1..counted_from.0).contains(&record.timestamp_ms) {
                 read.begins = read.begins.max(Some(counted_from));
             } else {
-                recount.hear(record, finished);
+                recount.apply(record, finished);
             }
         })?;
-        // Of a partition that was read once and is empty now, everything is gone.
-        let empty = frontiers.iter().any(|(part, next)| *next > 0 && !seen.contains(part));
+        // All records of a partition with a checkpoint that is empty now were deleted.
+        let empty = checkpoints.iter().any(|(part, next)| *next > 0 && !seen.contains(part));
         read.begins = read.begins.max(begins).max(empty.then_some(now));
-        refused += recount.give(&mut log, &mut moving);
+        rejected += recount.into_sums(&mut log, &mut moving);
         if read.unfinished > UNFINISHED_MAX {
             return Err(failed(format!(
-                "{} records of the log are not finished: start the server, let it read to the end, stop it, and reconcile then",
+                "{} records of the log are after the checkpoints: start the server, let it read to the end, stop it, then reconcile",
                 read.unfinished
             )));
         }
     }
     bar.finish_and_clear();
     let ours: Sums = ledger
-        .tallies()
+        .counters()
         .map_err(failed)?
         .into_iter()
         .map(|(shadow, window, cells)| ((shadow, window), cells))
         .collect();
-    let (numbers, differences) = compare(&ours, &log, &moving, covered(read.begins), now);
-    for difference in differences.iter().take(SHOWN_MAX) {
-        tell(&difference.to_string());
+    let (numbers, differences) = compare(&ours, &log, &moving, comparable_from(read.begins), now);
+    for difference in differences.iter().take(PRINTED_MAX) {
+        out_line(&difference.to_string());
     }
     if read.unfinished > 0 {
-        tell(&format!(
-            "{} records are not finished yet; {} windows that they touch are left out",
+        out_line(&format!(
+            "{} records are after the checkpoints; the {} buckets that they fall into are left out",
             read.unfinished,
             moving.len()
         ));
     }
-    tell(&format!(
-        "{} records, {refused} that are no events or were refused; {numbers} numbers compared, {} differences",
+    out_line(&format!(
+        "{} records, of which {rejected} are no events or were rejected; {numbers} counters compared, {} differences",
         read.records,
         differences.len()
     ));
@@ -113,31 +110,32 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
         return Err(ExitCode::from(DIFFERENT));
     }
     if numbers == 0 && !ours.is_empty() {
-        return Err(failed("the log covers none of the windows: nothing could be compared"));
+        return Err(failed("the log covers none of the buckets: nothing was compared"));
     }
     Ok(())
 }
 
-/// Every record of the log that this ledger reads; from when on it is there, if something before is gone.
+/// Calls `each` for every record of the log that this ledger reads. The time of the oldest record, when older ones were deleted.
 fn each(
     config: &Config,
-    ledger: &AtRest,
+    ledger: &OfflineLedger,
     now: UnixMs,
     mut each: impl FnMut(&Record),
 ) -> Result<Option<UnixMs>, ExitCode> {
-    match &config.kafka {
-        None => ledger.stream(now, each).map_err(failed),
+    match &config.boot.kafka {
+        None => ledger.read_log(now, each).map_err(failed),
         Some(kafka) => on_kafka(kafka, &mut each),
     }
 }
 
-/// The name that this log's frontiers are kept under.
+/// The name of the cluster that checkpoints of this log are stored under.
 fn cluster(config: &Config) -> Result<String, ExitCode> {
-    match &config.kafka {
-        None => Ok(String::from(crate::ledger::stream::CLUSTER)),
+    match &config.boot.kafka {
+        None => Ok(String::from(crate::ledger::embedded_log::CLUSTER)),
         #[cfg(feature = "kafka")]
         Some(kafka) => {
-            let reader = orderbell_consumers::kafka::GroupReader::new(&kafka.options(), ASK_MAX).map_err(failed)?;
+            let reader =
+                orderbell_consumers::kafka::GroupInspector::new(&kafka.options(), BROKER_TIMEOUT).map_err(failed)?;
             reader.cluster().map_err(failed)
         }
         #[cfg(not(feature = "kafka"))]
@@ -148,14 +146,14 @@ fn cluster(config: &Config) -> Result<String, ExitCode> {
 #[cfg(feature = "kafka")]
 fn on_kafka(kafka: &crate::config::KafkaConfig, each: &mut dyn FnMut(&Record)) -> Result<Option<UnixMs>, ExitCode> {
     let mut topics = kafka.topics.clone();
-    if !topics.contains(&kafka.output()) {
-        topics.push(kafka.output());
+    if !topics.contains(&kafka.output_topic()) {
+        topics.push(kafka.output_topic());
     }
-    let (mut begins, mut first) = (None, HashMap::<Part, ()>::new());
+    let (mut begins, mut first) = (None, HashMap::<TopicPartition, ()>::new());
     for topic in topics {
-        orderbell_consumers::kafka::read_topic(&kafka.options(), &topic, None, |record| {
-            // A partition that does not begin with its first record lost those before to retention.
-            if first.insert(record.part.clone(), ()).is_none() && record.offset > 0 {
+        orderbell_consumers::kafka::scan_topic(&kafka.options(), &topic, None, |record| {
+            // A partition that does not begin at offset 0 lost older records to retention.
+            if first.insert(record.partition.clone(), ()).is_none() && record.offset > 0 {
                 begins = begins.max(Some(UnixMs(record.timestamp_ms)));
             }
             each(&record);

@@ -1,59 +1,59 @@
-//! `orderbell tail STORE`: what comes into one store's mailbox, as it comes. No device hears less for it.
+//! `orderbell tail STORE`: the notices of one store's mailbox, as they are appended. Cursors of devices are not touched.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::{Place, ask, failed, not_told, say, tell};
-use crate::client::{Http, escaped};
+use super::{ConfigArgs, ask, err_line, failed, forbidden_message, out_line};
+use crate::client::{HttpClient, percent_encoded};
 
-/// How often the mailbox is looked at.
-const EVERY: Duration = Duration::from_millis(500);
+/// Interval of reads when nothing new was there.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub(crate) struct TailOptions {
     /// The store's id.
     store: String,
-    /// Stop after so many seconds; 0 goes on until Ctrl-C.
+    /// Stop after this many seconds; 0 runs until Ctrl-C.
     #[arg(long, default_value_t = 0)]
     seconds: u64,
-    /// One JSON document a line.
+    /// Print one JSON document on each line.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    args: ConfigArgs,
 }
 
 pub(crate) fn run(options: &TailOptions) -> Result<(), ExitCode> {
-    let config = options.place.config()?;
+    let config = options.args.config()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    runtime.block_on(follow(options, config.listen.admin, &config.counting().zone)).map_err(failed)
+    runtime.block_on(follow(options, config.boot.listen.admin, &config.counting().zone)).map_err(failed)
 }
 
 async fn follow(options: &TailOptions, admin: std::net::SocketAddr, zone: &jiff::tz::TimeZone) -> Result<(), String> {
-    let http = Http::new(admin);
+    let http = HttpClient::new(admin);
     let began = Instant::now();
-    let path = format!("/stores/{}/tail", escaped(&options.store));
+    let path = format!("/stores/{}/tail", percent_encoded(&options.store));
     let mut after = None::<String>;
     loop {
-        let asked = after.as_ref().map_or_else(|| path.clone(), |after| format!("{path}?after={after}"));
-        let answer = ask(&http, admin, &asked).await?;
+        let url = after.as_ref().map_or_else(|| path.clone(), |after| format!("{path}?after={after}"));
+        let answer = ask(&http, admin, &url).await?;
         let page = answer.json();
         match answer.status {
             200 => {}
-            // The ledger began another history: from its newest on.
+            // The ledger began a new epoch, or removed the position: continue with the newest notice.
             409 | 410 => {
-                say("orderbell: the mailbox has another history now");
+                err_line("orderbell: the position is no longer valid; continuing with the newest notice");
                 after = None;
                 continue;
             }
-            status => return Err(not_told(admin, status)),
+            status => return Err(forbidden_message(admin, status)),
         }
         if after.is_none() && !options.json {
-            say(&format!("orderbell: following store {}", options.store));
+            err_line(&format!("orderbell: following store {}", options.store));
         }
         for notice in page["notices"].as_array().into_iter().flatten() {
             let line = if options.json { notice.to_string() } else { line(notice, zone) };
-            if !tell(&line) {
+            if !out_line(&line) {
                 return Ok(());
             }
         }
@@ -62,7 +62,7 @@ async fn follow(options: &TailOptions, admin: std::net::SocketAddr, zone: &jiff:
             return Ok(());
         }
         if page["more"] != true {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }

@@ -1,55 +1,55 @@
-//! `orderbell trace ORDER`: what happened to one order, step by step. Asks the server that runs, through its admin listener.
+//! `orderbell trace ORDER`: state and timeline of one order, from the admin listener of the running server.
 
 use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{Place, ask, failed, not_told, tell};
-use crate::client::{Http, escaped};
+use super::{ConfigArgs, ask, failed, forbidden_message, out_line};
+use crate::client::{HttpClient, percent_encoded};
 
 #[derive(clap::Args)]
 pub(crate) struct TraceOptions {
     /// The order's id.
     order: String,
-    /// Load-test traffic.
+    /// Look among load-test orders.
     #[arg(long)]
     shadow: bool,
-    /// One JSON document.
+    /// Print one JSON document.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Place,
+    args: ConfigArgs,
 }
 
 pub(crate) fn run(options: &TraceOptions) -> Result<(), ExitCode> {
-    let config = options.place.config()?;
-    let admin = config.listen.admin;
+    let config = options.args.config()?;
+    let admin = config.boot.listen.admin;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let path = format!("/orders/{}?shadow={}", escaped(&options.order), u8::from(options.shadow));
-    let answer = runtime.block_on(ask(&Http::new(admin), admin, &path)).map_err(failed)?;
+    let path = format!("/orders/{}?shadow={}", percent_encoded(&options.order), u8::from(options.shadow));
+    let answer = runtime.block_on(ask(&HttpClient::new(admin), admin, &path)).map_err(failed)?;
     match answer.status {
         200 => {}
         404 => {
             return Err(failed(format!(
-                "no order {} is held (or the admin listener is not on loopback): too old, never read, or see `orderbell dlq list`",
+                "order {} is not found: older than state_retention, never read, or a dead letter (`orderbell dlq list`); or the admin listener is not on \
+                 loopback",
                 options.order
             )));
         }
-        status => return Err(failed(not_told(admin, status))),
+        status => return Err(failed(forbidden_message(admin, status))),
     }
-    let story = answer.json();
+    let order = answer.json();
     if options.json {
-        tell(&serde_json::to_string_pretty(&story).map_err(failed)?);
+        out_line(&serde_json::to_string_pretty(&order).map_err(failed)?);
         return Ok(());
     }
-    let text = |name: &str| story[name].as_str().unwrap_or_default().to_owned();
-    let end = story["end"].as_str().map_or_else(String::new, |end| format!(", {end}"));
-    let store =
-        story["store"].as_str().map_or_else(|| String::from("no store is known"), |store| format!("store {store}"));
-    tell(&format!("order {}: {}{end}; {store}", text("order"), text("stage")));
+    let text = |name: &str| order[name].as_str().unwrap_or_default().to_owned();
+    let outcome = order["outcome"].as_str().map_or_else(String::new, |outcome| format!(", {outcome}"));
+    let store = order["store"].as_str().map_or_else(|| String::from("store unknown"), |store| format!("store {store}"));
+    out_line(&format!("order {}: {}{outcome}; {store}", text("order"), text("stage")));
     let zone = &config.counting().zone;
-    for entry in story["timeline"].as_array().into_iter().flatten() {
-        if !tell(&line(entry, zone)) {
+    for entry in order["timeline"].as_array().into_iter().flatten() {
+        if !out_line(&line(entry, zone)) {
             break;
         }
     }
@@ -81,7 +81,7 @@ mod tests {
             line(&entry, &utc),
             "2026-09-21 14:13:20.123  sent      new_order to the store, device till-1, attempt 2"
         );
-        let entry = json!({"at": 1_790_000_000_000_i64, "step": "happened", "event": "order.paid"});
-        assert_eq!(line(&entry, &utc), "2026-09-21 14:13:20.000  happened  order.paid");
+        let entry = json!({"at": 1_790_000_000_000_i64, "step": "occurred", "event": "order.paid"});
+        assert_eq!(line(&entry, &utc), "2026-09-21 14:13:20.000  occurred  order.paid");
     }
 }

@@ -1,7 +1,7 @@
-//! Clients over real sockets: [`Device`] is a whole till or phone, which comes back by itself; [`Socket`] and [`Http`] are its parts, for
-//! the demo, the benches and the tests, which decide each step themselves.
+//! Clients over real sockets. [`MailboxClient`] is a complete till or phone that reconnects by itself. [`Socket`] and [`HttpClient`] are its
+//! parts, for the demo, the benchmarks and the tests, which control each step.
 
-mod device;
+mod mailbox_client;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,12 +21,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-pub use device::{App, Device};
+pub use mailbox_client::{App, MailboxClient};
 
-/// Connecting, or one request, takes at most this long beside the wait that was asked for.
-const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// Longest time to connect, or for a request in addition to the time for which the server may hold it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Something did not work, in words.
+/// Why a request or a connection failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ClientError(String);
@@ -35,48 +35,48 @@ fn failed(error: impl std::fmt::Display) -> ClientError {
     ClientError(error.to_string())
 }
 
-/// An HTTP answer.
+/// The answer to an HTTP request, of any status.
 #[derive(Debug)]
-pub struct Answer {
-    /// Status code.
+pub struct HttpResponse {
+    /// The status code; the caller checks it.
     pub status: u16,
-    /// Headers.
+    /// The headers, such as `Retry-After`.
     pub headers: HeaderMap,
-    /// Body.
+    /// The complete body.
     pub body: Bytes,
 }
 
-impl Answer {
-    /// The body as JSON; null when it is none.
+impl HttpResponse {
+    /// The body as JSON; `null` when it is not JSON.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 }
 
-/// As a value in a query.
-pub(crate) fn escaped(text: &str) -> String {
+/// The text as a value in a query or a path segment.
+pub(crate) fn percent_encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// HTTP to one server, with kept connections.
+/// An HTTP client of one server that reuses its connections.
 #[derive(Clone)]
-pub struct Http {
+pub struct HttpClient {
     server: SocketAddr,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
-impl Http {
-    /// Speaks to this server.
+impl HttpClient {
+    /// A client of this server. Connects with the first request.
     #[must_use]
     pub fn new(server: SocketAddr) -> Self {
         Self { server, client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
-    /// Sends a request.
+    /// Sends a request with a body of the media type `media`.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// No answer arrived.
     pub async fn send(
         &self,
         method: &str,
@@ -84,7 +84,7 @@ impl Http {
         token: &str,
         media: &str,
         body: impl Into<Bytes>,
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<HttpResponse, ClientError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.server))
@@ -92,28 +92,28 @@ impl Http {
             .header(CONTENT_TYPE, media)
             .body(Full::new(body.into()))
             .map_err(failed)?;
-        let answered = async {
+        let response = async {
             let answer = self.client.request(request).await.map_err(failed)?;
             let (parts, body) = answer.into_parts();
             let body = body.collect().await.map_err(failed)?.to_bytes();
-            Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+            Ok(HttpResponse { status: parts.status.as_u16(), headers: parts.headers, body })
         };
-        tokio::time::timeout(REQUEST_MAX + Duration::from_secs(60), answered).await.map_err(failed)?
+        tokio::time::timeout(REQUEST_TIMEOUT + Duration::from_secs(60), response).await.map_err(failed)?
     }
 
-    /// Asks for something.
+    /// Sends a GET request.
     ///
     /// # Errors
-    /// When no answer comes.
-    pub async fn ask(&self, path: &str, token: &str) -> Result<Answer, ClientError> {
+    /// No answer arrived.
+    pub async fn get(&self, path: &str, token: &str) -> Result<HttpResponse, ClientError> {
         self.send("GET", path, token, "application/json", Bytes::new()).await
     }
 
-    /// Asks for something large and writes it to `out` as it comes; how many bytes.
+    /// Sends a GET request and writes the body to `out` as it arrives. Returns the number of bytes.
     ///
     /// # Errors
-    /// When no answer comes, another than 200, or one that breaks off.
-    pub async fn save(&self, path: &str, out: &mut impl std::io::Write) -> Result<u64, ClientError> {
+    /// No answer arrived, its status is not 200, or it is incomplete.
+    pub async fn download(&self, path: &str, out: &mut impl std::io::Write) -> Result<u64, ClientError> {
         let request = Request::builder().uri(format!("http://{}{path}", self.server));
         let request = request.body(Full::new(Bytes::new())).map_err(failed)?;
         let answer = self.client.request(request).await.map_err(failed)?;
@@ -130,10 +130,10 @@ impl Http {
         Ok(bytes)
     }
 
-    /// Polls a mailbox.
+    /// Polls a mailbox. The server may hold the answer for `wait`.
     ///
     /// # Errors
-    /// When no answer comes, or another than 200.
+    /// No answer arrived, its status is not 200, or it is not a poll answer.
     pub async fn poll(
         &self,
         token: &str,
@@ -142,7 +142,7 @@ impl Http {
         wait: Duration,
     ) -> Result<PollAnswer, ClientError> {
         let after = after.map_or_else(String::new, |after| format!("&after={after}"));
-        let answer = self.ask(&format!("/v1/notices?device={device}&wait={}{after}", wait.as_secs()), token).await?;
+        let answer = self.get(&format!("/v1/notices?device={device}&wait={}{after}", wait.as_secs()), token).await?;
         if answer.status != 200 {
             return Err(ClientError(format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))));
         }
@@ -150,30 +150,30 @@ impl Http {
     }
 }
 
-/// How a connection ended: the close frame's code and reason, if there was one.
+/// How a connection ended: code and reason of the close frame, if there was one. `CloseKind::from_code` parses the code.
 pub type Closed = Option<(u16, String)>;
 
-/// What a socket hears.
+/// What a [`Socket`] receives.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Received {
     /// A notice.
     Notice(NoticeFrame),
-    /// Anything else that the server says.
+    /// Any other frame of the server.
     Frame(ServerFrame),
-    /// The end, with code and reason if there was a close frame.
+    /// The connection ended.
     Closed(Closed),
 }
 
-/// One WebSocket.
+/// One WebSocket connection to `/v1/ws`.
 pub struct Socket {
     stream: WebSocketStream<TcpStream>,
 }
 
 impl Socket {
-    /// Connects, without a word.
+    /// Connects and sends nothing.
     ///
     /// # Errors
-    /// When the server is not there or refuses.
+    /// The server is unreachable or rejects the handshake.
     pub async fn open(server: SocketAddr) -> Result<Self, ClientError> {
         let mut request = format!("ws://{server}/v1/ws").into_client_request().map_err(failed)?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, hyper::header::HeaderValue::from_static(SUBPROTOCOL));
@@ -184,14 +184,14 @@ impl Socket {
             let connected = tokio_tungstenite::client_async_with_config(request, tcp, Some(config));
             Ok(Self { stream: connected.await.map_err(failed)?.0 })
         };
-        tokio::time::timeout(REQUEST_MAX, connect).await.map_err(failed)?
+        tokio::time::timeout(REQUEST_TIMEOUT, connect).await.map_err(failed)?
     }
 
-    /// Connects and says hello.
+    /// Connects and sends `hello`; the answer is a `welcome` or a close.
     ///
     /// # Errors
-    /// When the server is not there or refuses the handshake.
-    pub async fn hello(
+    /// The server is unreachable or rejects the handshake.
+    pub async fn open_with_hello(
         server: SocketAddr,
         token: &str,
         device: &str,
@@ -200,22 +200,22 @@ impl Socket {
         let mut socket = Self::open(server).await?;
         let position = position.map(|position| position.to_string());
         let hello = ClientFrame::Hello { token: token.into(), device: Some(device.into()), position };
-        socket.say(&hello.encode()).await?;
+        socket.send_text(&hello.encode()).await?;
         Ok(socket)
     }
 
     /// Sends a text frame.
     ///
     /// # Errors
-    /// When the connection is gone.
-    pub async fn say(&mut self, text: &str) -> Result<(), ClientError> {
+    /// The connection is closed.
+    pub async fn send_text(&mut self, text: &str) -> Result<(), ClientError> {
         self.send(Message::text(text)).await
     }
 
     /// Sends any frame.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// The connection is closed.
     pub async fn send(&mut self, message: Message) -> Result<(), ClientError> {
         self.stream.send(message).await.map_err(failed)
     }
@@ -223,38 +223,38 @@ impl Socket {
     /// Acknowledges everything up to `position`.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// The connection is closed.
     pub async fn ack(&mut self, position: Position) -> Result<(), ClientError> {
-        self.say(&ClientFrame::Ack { position: position.to_string() }.encode()).await
+        self.send_text(&ClientFrame::Ack { position: position.to_string() }.encode()).await
     }
 
-    /// Says that something happened; the answer is a `logged` frame.
+    /// Sends an event; the answer is an `event_result` frame.
     ///
     /// # Errors
-    /// When the connection is gone.
-    pub async fn event(&mut self, event: ClientEvent) -> Result<(), ClientError> {
-        self.say(&ClientFrame::Event(event).encode()).await
+    /// The connection is closed.
+    pub async fn send_event(&mut self, event: ClientEvent) -> Result<(), ClientError> {
+        self.send_text(&ClientFrame::Event(event).encode()).await
     }
 
-    /// The next thing heard.
+    /// The next frame, or the end of the connection.
     ///
     /// # Errors
-    /// A frame that is not of the protocol.
-    pub async fn next(&mut self) -> Result<Heard, ClientError> {
-        match self.text().await {
+    /// The frame is not part of the protocol.
+    pub async fn next(&mut self) -> Result<Received, ClientError> {
+        match self.next_text().await {
             Ok(text) if text.starts_with("{\"type\":\"notice\"") => {
-                serde_json::from_str(&text).map(Heard::Notice).map_err(failed)
+                serde_json::from_str(&text).map(Received::Notice).map_err(failed)
             }
-            Ok(text) => serde_json::from_str(&text).map(Heard::Frame).map_err(failed),
-            Err(close) => Ok(Heard::Closed(close)),
+            Ok(text) => serde_json::from_str(&text).map(Received::Frame).map_err(failed),
+            Err(close) => Ok(Received::Closed(close)),
         }
     }
 
-    /// The next text frame as it is. May be dropped while it waits: nothing is lost.
+    /// The next text frame, undecoded. Cancel safe: no frame is lost when the future is dropped.
     ///
     /// # Errors
-    /// The connection is gone: the close frame's code and reason, if there was one.
-    pub async fn text(&mut self) -> Result<String, Closed> {
+    /// The connection ended: code and reason of the close frame, if there was one.
+    pub async fn next_text(&mut self) -> Result<String, Closed> {
         loop {
             match self.stream.next().await {
                 Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),

@@ -1,8 +1,8 @@
 //! From a TOML file and the environment to a [`Config`], or to all mistakes at once.
 //!
-//! The file becomes a table whose parts know where they stand; variables `ORDERBELL__LISTEN__PUBLIC` are laid over it. What does not
-//! deserialize is noted with its place, taken out, and the rest tried again: so one run tells everything. Then the values are checked against
-//! each other. Refused: a second description of the configuration to validate against; the types are the one there is.
+//! The file becomes a table whose values know their places; variables such as `ORDERBELL__LISTEN__PUBLIC` are laid over it. A value that does
+//! not deserialize is recorded with its place and removed, and the rest is tried again, so that one run reports every mistake. Then values
+//! are checked against each other. Refused: a second description of the configuration to validate against; the types are the only one.
 
 use std::ops::Range;
 
@@ -12,30 +12,31 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, Deserializer};
 
 use super::Config;
+use super::keys::ConfigFile;
 
-/// Variables that lay a value over the file: `ORDERBELL__SESSIONS__WINDOW=32`.
+/// Prefix of the variables that override a key of the file: `ORDERBELL__SESSIONS__MAX_IN_FLIGHT=32`.
 pub const ENV_PREFIX: &str = "ORDERBELL__";
-/// Mistakes told at once: a file of another program has hundreds.
+/// Most mistakes that are reported: the file of another program has hundreds.
 const MISTAKES_MAX: usize = 50;
-/// A known name that is at least as alike as this is suggested. From 0 to 1, Jaro-Winkler.
-const ALIKE_MIN: f64 = 0.8;
+/// A known name with at least this Jaro-Winkler similarity, from 0 to 1, is suggested.
+const SIMILARITY_MIN: f64 = 0.8;
 
-/// One thing that cannot be as it is.
+/// One mistake in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// What is wrong.
+    /// What is wrong, in one line.
     pub what: String,
-    /// What might have been meant.
+    /// The name that was probably meant.
     pub hint: Option<String>,
-    /// Where it stands in the file, in bytes; nothing for a variable, or for what is missing.
+    /// Place in the file, in bytes; `None` for a variable or a key that is missing.
     pub span: Option<Range<usize>>,
-    /// The variable that says it.
+    /// The environment variable that it comes from.
     pub variable: Option<String>,
-    /// It stands where secrets stand: neither what is there nor what the parser says of it is shown, only where.
+    /// It is among secrets: only its place is shown, neither the text of the file nor the message of the parser.
     pub secret: bool,
 }
 
-/// All that is wrong with a configuration.
+/// All mistakes of a configuration.
 #[derive(Debug)]
 pub struct Mistakes {
     name: String,
@@ -44,10 +45,11 @@ pub struct Mistakes {
     pub all: Vec<Mistake>,
 }
 
+/// One mistake with the text that it points into, for the renderer.
 #[derive(Debug)]
-struct Told<'a>(&'a Mistake, NamedSource<String>);
+struct Report<'a>(&'a Mistake, NamedSource<String>);
 
-impl std::fmt::Display for Told<'_> {
+impl std::fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0.variable {
             Some(variable) => write!(f, "{variable}: {}", self.0.what),
@@ -56,9 +58,9 @@ impl std::fmt::Display for Told<'_> {
     }
 }
 
-impl std::error::Error for Told<'_> {}
+impl std::error::Error for Report<'_> {}
 
-impl Diagnostic for Told<'_> {
+impl Diagnostic for Report<'_> {
     fn severity(&self) -> Option<Severity> {
         Some(Severity::Error)
     }
@@ -81,14 +83,14 @@ impl std::fmt::Display for Mistakes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
-            "{}: {} to mend",
+            "{}: {}",
             self.name,
-            if self.all.len() == 1 { "one thing".into() } else { format!("{} things", self.all.len()) }
+            if self.all.len() == 1 { "1 mistake".into() } else { format!("{} mistakes", self.all.len()) }
         )?;
         let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_context_lines(0);
         for mistake in &self.all {
-            let told = Told(mistake, NamedSource::new(&self.name, self.text.clone()));
-            handler.render_report(f, &told)?;
+            let report = Report(mistake, NamedSource::new(&self.name, self.text.clone()));
+            handler.render_report(f, &report)?;
         }
         Ok(())
     }
@@ -96,10 +98,10 @@ impl std::fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
-/// Reads a configuration. `variables` are those of the environment, all of them.
+/// Reads a configuration. `variables` are all of the environment; those without the prefix are ignored.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All [`Mistakes`].
 pub(super) fn read(name: &str, text: &str, variables: &[(String, String)]) -> Result<Config, Mistakes> {
     let fail = |mut all: Vec<Mistake>| {
         all.sort_by_key(|mistake| mistake.span.as_ref().map_or(usize::MAX, |span| span.start));
@@ -109,7 +111,7 @@ pub(super) fn read(name: &str, text: &str, variables: &[(String, String)]) -> Re
     };
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        // What follows from a broken line is no mistake of its own.
+        // Values after a syntax error are not looked at: their mistakes may only be consequences of it.
         let syntax = |error: &toml::de::Error| mistake(error.message(), error.span());
         return fail(errors.iter().map(syntax).collect());
     }
@@ -126,8 +128,8 @@ pub(super) fn read(name: &str, text: &str, variables: &[(String, String)]) -> Re
     }
     let secrets = find(table.get_ref(), &["kafka", "properties"]);
     let config = loop {
-        match Config::deserialize(Deserializer::from(table.clone())) {
-            Ok(config) => break config,
+        match ConfigFile::deserialize(Deserializer::from(table.clone())) {
+            Ok(file) => break Config::from(file),
             Err(error) => {
                 all.push(mistake(error.message(), error.span()));
                 if let (Some(secrets), Some(last)) = (&secrets, all.last_mut()) {
@@ -147,7 +149,7 @@ pub(super) fn read(name: &str, text: &str, variables: &[(String, String)]) -> Re
     if all.is_empty() { Ok(config) } else { fail(named(all, text, &variables)) }
 }
 
-/// The value that is wrong may be a password, or stand beside one.
+/// Removes the value from a mistake whose place is among secrets: it may be a password or stand beside one.
 fn hide(mistake: &mut Mistake, secrets: &Range<usize>, text: &str) {
     let Some(span) = mistake.span.as_ref().filter(|span| secrets.start <= span.start && span.end <= secrets.end) else {
         return;
@@ -160,7 +162,7 @@ fn hide(mistake: &mut Mistake, secrets: &Range<usize>, text: &str) {
     (mistake.hint, mistake.secret) = (None, true);
 }
 
-/// Places behind the file's end are those of variables.
+/// Names the variable of each mistake: places after the end of the file are the indexes of variables.
 fn named(mut all: Vec<Mistake>, text: &str, variables: &[&(String, String)]) -> Vec<Mistake> {
     for mistake in &mut all {
         if let Some(at) = mistake.span.as_ref().and_then(|span| span.start.checked_sub(text.len() + 1)) {
@@ -176,22 +178,22 @@ fn mistake(message: &str, span: Option<Range<usize>>) -> Mistake {
     Mistake { hint: hint(&what), what, span, variable: None, secret: false }
 }
 
-/// Of the names that would be known, the one that is most alike.
+/// The most similar of the names that the message says were expected.
 fn hint(what: &str) -> Option<String> {
     let (wrong, expected) = what.split_once(", expected ")?;
     let words = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
     let wrong = words(wrong).into_iter().next()?;
-    let alike = |known: &String| strsim::jaro_winkler(&wrong, known);
+    let similarity = |known: &String| strsim::jaro_winkler(&wrong, known);
     let known = words(expected);
-    let best = known.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)))?;
-    (alike(best) >= ALIKE_MIN).then(|| format!("did you mean `{best}`?"))
+    let best = known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
+    (similarity(best) >= SIMILARITY_MIN).then(|| format!("did you mean `{best}`?"))
 }
 
-/// `ORDERBELL__LISTEN__PUBLIC` is `listen.public`. A value is read as TOML, and as a string where it is none.
+/// Sets the key that a variable names: `ORDERBELL__LISTEN__PUBLIC` is `listen.public`. A value that is not TOML is taken as a string.
 fn lay_over<'a>(table: &mut DeTable<'a>, variable: &'a str, value: &'a str, place: Range<usize>) -> bool {
     let mut path: Vec<String> = Vec::new();
     for part in variable[ENV_PREFIX.len()..].split("__") {
-        // Names that the chain gives keep their case.
+        // Names that the operator chose keep their case.
         let theirs = path.last().is_some_and(|map| ["types", "topics", "properties"].contains(&map.as_str()));
         path.push(if theirs { part.to_owned() } else { part.to_ascii_lowercase() });
     }
@@ -229,7 +231,7 @@ fn moved<'a>(value: Spanned<DeValue<'a>>, place: &Range<usize>) -> Spanned<DeVal
     Spanned::new(place.clone(), moved_value)
 }
 
-/// All keys with their places, tables before what is in them.
+/// All keys with the places of key and value, a table before its members.
 fn keys(table: &DeTable<'_>, path: &mut Vec<String>, all: &mut Vec<(Vec<String>, Range<usize>, Range<usize>)>) {
     for (key, value) in table {
         path.push(key.get_ref().to_string());
@@ -247,7 +249,7 @@ fn find(table: &DeTable<'_>, path: &[&str]) -> Option<Range<usize>> {
     all.into_iter().find(|(known, _, _)| known == path).map(|(_, _, value)| value)
 }
 
-/// Takes the innermost thing out that stands at `span`.
+/// Removes the innermost key or value at `span`; false when there is none.
 fn take_out(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
     let mut all = Vec::new();
     keys(table, &mut Vec::new(), &mut all);

@@ -1,7 +1,7 @@
-//! Who is connected, and the ringing.
+//! The registry of connected subscribers and their wake-ups.
 //!
-//! A ring is a wake without data: it says "look into your mailbox", a thousand of them are one. So the hub has no queue, loses nothing
-//! when it forgets, and a reader that is slow costs it nothing.
+//! A wake-up carries no data: it says "read your mailbox", and a thousand of them are one. So the hub has no queue, loses no notice when it
+//! forgets a subscriber, and a slow reader costs it nothing.
 
 mod registry;
 
@@ -13,221 +13,255 @@ use std::time::Instant;
 use orderbell_protocol::{DeviceId, Position, Recipient, UnixMs};
 use tokio::sync::Notify;
 
-use crate::ledger::Bell;
+use crate::ledger::MailboxObserver;
+use crate::reachability::Reachability;
 use registry::Registry;
 
-/// Sessions and waiting polls of one recipient at once. A store has a handful of tills; a hundred is a loop that reconnects.
-pub const SEATS_PER_RECIPIENT_MAX: usize = 64;
+/// Sessions and waiting polls of one recipient at once. A store has a handful of tills; more than 64 is a client that reconnects in a loop.
+pub const SUBSCRIBERS_PER_RECIPIENT_MAX: usize = 64;
+/// Connections that ended with an ack timeout at the same notice, until that notice counts as poison for the device and is skipped.
+pub const POISON_AFTER: u32 = 3;
+/// Devices whose ack timeouts are remembered. A device beyond this bound is not tracked.
+const ACK_TIMEOUT_DEVICES_MAX: usize = 10_000;
+/// A recipient that polled within this interval counts as reachable: two poll intervals plus slack. Milliseconds.
+const POLL_REACHABLE_MS: i64 = 150_000;
+/// Stores whose last poll is remembered: more than any chain has.
+const POLLED_STORES_MAX: usize = 100_000;
 
-/// The place of one reader: what wakes it, and what it is told besides.
+/// One session or waiting poll: how it is woken, and what it learns when it wakes up.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Subscriber {
     id: u64,
+    /// The device of a session; none for a waiting poll.
     device: Option<DeviceId>,
     wake: Notify,
-    /// The first ring that nobody has looked at yet.
-    rung_at: Mutex<Option<Instant>>,
+    /// Time of the first wake-up that was not taken yet.
+    woken_at: Mutex<Option<Instant>>,
     replaced: AtomicBool,
     acked: Mutex<Option<Position>>,
 }
 
-impl Seat {
-    /// Waits for the next ring; one that came before is not lost.
-    pub async fn rung(&self) {
+impl Subscriber {
+    /// Waits for the next wake-up; one that came before the call counts.
+    pub async fn wakeup(&self) {
         self.wake.notified().await;
     }
 
-    /// Since when it is rung.
+    /// Takes the time of the first wake-up since the last call.
     #[must_use]
-    pub fn take_rung(&self) -> Option<Instant> {
-        self.rung_at.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub fn take_woken_at(&self) -> Option<Instant> {
+        self.woken_at.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// True when the same device has taken a newer seat.
+    /// True when the same device has opened a newer session.
     #[must_use]
     pub fn is_replaced(&self) -> bool {
         self.replaced.load(Ordering::Acquire)
     }
 
-    /// What the same device acknowledged on another way, since the last call.
+    /// Takes the position that the same device acknowledged by a poll since the last call.
     #[must_use]
     pub fn take_acked(&self) -> Option<Position> {
         self.acked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// A seat that is given up when this is dropped.
-pub struct Seated {
+/// Keeps a [`Subscriber`] registered until it is dropped.
+pub struct SubscriberGuard {
     hub: Arc<Hub>,
     who: Recipient,
-    seat: Arc<Seat>,
+    subscriber: Arc<Subscriber>,
 }
 
-impl std::ops::Deref for Seated {
-    type Target = Seat;
-    fn deref(&self) -> &Seat {
-        &self.seat
+impl std::ops::Deref for SubscriberGuard {
+    type Target = Subscriber;
+    fn deref(&self) -> &Subscriber {
+        &self.subscriber
     }
 }
 
-impl Drop for Seated {
+impl Drop for SubscriberGuard {
     fn drop(&mut self) {
-        self.hub.registry.leave(&self.who, self.seat.id);
-        self.hub.taken.fetch_sub(1, Ordering::Relaxed);
+        self.hub.registry.remove(&self.who, self.subscriber.id);
+        self.hub.open(self.subscriber.device.is_some()).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Connections that gave up on one notice, until it is set aside for that device.
-pub const STUCK_AFTER: u32 = 3;
-/// Devices that are remembered for not acknowledging; above it, one more is not.
-const DEAF_MAX: usize = 10_000;
-/// Who asked within this time is there: two polls, and one that was late.
-const POLL_PRESENT_MS: i64 = 150_000;
-/// Stores that are remembered for having asked: above what any chain has.
-const POLLED_MAX: usize = 100_000;
-
-/// No seat is free for this recipient.
+/// The recipient already has [`SUBSCRIBERS_PER_RECIPIENT_MAX`] subscribers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct TooManySubscribers;
+
+/// What the hub knows of one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceConnection {
+    /// True while the device has an open session.
+    pub is_connected: bool,
+    /// Consecutive connections that ended with an ack timeout at the same notice.
+    pub ack_timeouts: u32,
+}
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Hub {
     registry: Registry,
     next_id: AtomicU64,
-    taken: AtomicU64,
-    rings: AtomicU64,
-    /// The notice that a device's connections gave up on last, and how many did.
-    deaf: Mutex<HashMap<(Recipient, DeviceId), (Position, u32)>>,
-    /// When stores asked last.
+    sessions: AtomicU64,
+    waiting_polls: AtomicU64,
+    wakeups: AtomicU64,
+    /// By device: the notice at which its last connections ended with an ack timeout, and how many did.
+    ack_timeouts: Mutex<HashMap<(Recipient, DeviceId), (Position, u32)>>,
+    /// When each store polled last.
     polled: Mutex<HashMap<Recipient, UnixMs>>,
 }
 
 impl Hub {
-    /// Takes a seat for a session of `device`; an older session of the same device is told to go.
+    /// Registers a session of `device`. An older session of the same device is replaced: its connection closes.
     ///
     /// # Errors
-    /// [`Full`].
-    pub fn attach(self: &Arc<Self>, who: &Recipient, device: &DeviceId) -> Result<Seated, Full> {
-        self.sit(who, Some(device.clone()))
+    /// [`TooManySubscribers`].
+    pub fn connect(
+        self: &Arc<Self>,
+        who: &Recipient,
+        device: &DeviceId,
+    ) -> Result<SubscriberGuard, TooManySubscribers> {
+        self.subscribe(who, Some(device.clone()))
     }
 
-    /// Takes a seat for a poll that waits: it is rung like a session and replaces nobody.
+    /// Registers a poll that waits: it is woken like a session and replaces no other subscriber.
     ///
     /// # Errors
-    /// [`Full`].
-    pub fn listen(self: &Arc<Self>, who: &Recipient) -> Result<Seated, Full> {
-        self.sit(who, None)
+    /// [`TooManySubscribers`].
+    pub fn wait(self: &Arc<Self>, who: &Recipient) -> Result<SubscriberGuard, TooManySubscribers> {
+        self.subscribe(who, None)
     }
 
-    fn sit(self: &Arc<Self>, who: &Recipient, device: Option<DeviceId>) -> Result<Seated, Full> {
-        let seat = Arc::new(Seat {
+    fn subscribe(
+        self: &Arc<Self>,
+        who: &Recipient,
+        device: Option<DeviceId>,
+    ) -> Result<SubscriberGuard, TooManySubscribers> {
+        let subscriber = Arc::new(Subscriber {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             device,
             wake: Notify::new(),
-            rung_at: Mutex::default(),
+            woken_at: Mutex::default(),
             replaced: AtomicBool::new(false),
             acked: Mutex::new(None),
         });
-        let older = self.registry.sit(who, &seat, SEATS_PER_RECIPIENT_MAX)?;
-        self.taken.fetch_add(1, Ordering::Relaxed);
-        for old in older {
+        let replaced = self.registry.insert(who, &subscriber, SUBSCRIBERS_PER_RECIPIENT_MAX)?;
+        self.open(subscriber.device.is_some()).fetch_add(1, Ordering::Relaxed);
+        for old in replaced {
             old.replaced.store(true, Ordering::Release);
             old.wake.notify_one();
         }
-        Ok(Seated { hub: self.clone(), who: who.clone(), seat })
+        Ok(SubscriberGuard { hub: self.clone(), who: who.clone(), subscriber })
     }
 
-    /// A device acknowledged beside its session: the session need not push that any more.
+    /// The count of open subscribers of one kind.
+    fn open(&self, is_session: bool) -> &AtomicU64 {
+        if is_session { &self.sessions } else { &self.waiting_polls }
+    }
+
+    /// Records that a device acknowledged by a poll: its session need not push these notices any more.
     pub fn acked(&self, who: &Recipient, device: &DeviceId, position: Position) {
-        self.registry.each(who, |seat| {
-            if seat.device.as_ref() == Some(device) {
-                let mut acked = seat.acked.lock().unwrap_or_else(PoisonError::into_inner);
+        self.registry.for_each(who, |subscriber| {
+            if subscriber.device.as_ref() == Some(device) {
+                let mut acked = subscriber.acked.lock().unwrap_or_else(PoisonError::into_inner);
                 if acked.is_none_or(|before| before.epoch != position.epoch || before.seq < position.seq) {
                     *acked = Some(position);
                 }
                 drop(acked);
-                seat.wake.notify_one();
+                subscriber.wake.notify_one();
             }
         });
     }
 
-    /// A connection of this device was closed as deaf, with `first` the first that it did not acknowledge. True when that makes the notice
-    /// stuck: the next connection goes on behind it.
-    pub fn gave_up(&self, who: &Recipient, device: &DeviceId, first: Position) -> bool {
-        let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Records that a connection of this device ended with an ack timeout; `first` is its first unacknowledged notice. True when this makes
+    /// the notice poison: the device's next connection continues behind it.
+    pub fn record_ack_timeout(&self, who: &Recipient, device: &DeviceId, first: Position) -> bool {
+        let mut timeouts = self.ack_timeouts.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (who.clone(), device.clone());
-        if deaf.len() >= DEAF_MAX && !deaf.contains_key(&key) {
+        if timeouts.len() >= ACK_TIMEOUT_DEVICES_MAX && !timeouts.contains_key(&key) {
             return false;
         }
-        let (at, times) = deaf.entry(key).or_insert((first, 0));
+        let (at, times) = timeouts.entry(key).or_insert((first, 0));
         *times = if *at == first { *times + 1 } else { 1 };
         *at = first;
-        *times == STUCK_AFTER
+        *times == POISON_AFTER
     }
 
-    /// Where a device goes on: behind the notice that its connections could not get acknowledged, if there is one behind `acked`.
+    /// The position of the poison notice behind `acked`, if the device has one: its connection continues from there.
     #[must_use]
-    pub fn set_aside(&self, who: &Recipient, device: &DeviceId, acked: Position) -> Option<Position> {
-        let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn skip_poison(&self, who: &Recipient, device: &DeviceId, acked: Position) -> Option<Position> {
+        let mut timeouts = self.ack_timeouts.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (who.clone(), device.clone());
-        let (at, times) = *deaf.get(&key)?;
+        let (at, times) = *timeouts.get(&key)?;
         if at.epoch != acked.epoch || at.seq <= acked.seq {
-            deaf.remove(&key);
+            timeouts.remove(&key);
             return None;
         }
-        (times >= STUCK_AFTER).then_some(at)
+        (times >= POISON_AFTER).then_some(at)
     }
 
-    /// A recipient has asked for its notices.
-    pub fn polled(&self, who: &Recipient, now: UnixMs) {
+    /// Records that a recipient polled.
+    pub fn record_poll(&self, who: &Recipient, now: UnixMs) {
         let mut polled = self.polled.lock().unwrap_or_else(PoisonError::into_inner);
-        if polled.len() >= POLLED_MAX && !polled.contains_key(who) {
-            polled.retain(|_, at| at.plus_ms(POLL_PRESENT_MS) > now);
+        if polled.len() >= POLLED_STORES_MAX && !polled.contains_key(who) {
+            polled.retain(|_, at| at.plus_ms(POLL_REACHABLE_MS) > now);
         }
-        if polled.len() < POLLED_MAX || polled.contains_key(who) {
+        if polled.len() < POLLED_STORES_MAX || polled.contains_key(who) {
             polled.insert(who.clone(), now);
         }
     }
 
-    /// How a recipient can be reached: true by push, false because it asks, nothing when neither.
+    /// How a recipient can be notified now.
     #[must_use]
-    pub fn reach(&self, who: &Recipient, now: UnixMs) -> Option<bool> {
-        if self.registry.has(who, |seat| seat.device.is_some()) {
-            return Some(true);
+    pub fn reachability(&self, who: &Recipient, now: UnixMs) -> Reachability {
+        if self.registry.any(who, |subscriber| subscriber.device.is_some()) {
+            return Reachability::Push;
         }
         let polled = self.polled.lock().unwrap_or_else(PoisonError::into_inner);
-        polled.get(who).filter(|at| at.plus_ms(POLL_PRESENT_MS) > now).map(|_| false)
+        let is_recent = polled.get(who).is_some_and(|at| at.plus_ms(POLL_REACHABLE_MS) > now);
+        if is_recent { Reachability::Poll } else { Reachability::Offline }
     }
 
-    /// Whether a device has a session, and how many connections it had, one after another, that gave up on the same notice.
+    /// Whether a device is connected, and how many of its connections ended with an ack timeout.
     #[must_use]
-    pub fn device(&self, who: &Recipient, device: &DeviceId) -> (bool, u32) {
-        let connected = self.registry.has(who, |seat| seat.device.as_ref() == Some(device));
-        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
-        (connected, deaf.get(&(who.clone(), device.clone())).map_or(0, |(_, times)| *times))
+    pub fn device(&self, who: &Recipient, device: &DeviceId) -> DeviceConnection {
+        let is_connected = self.registry.any(who, |subscriber| subscriber.device.as_ref() == Some(device));
+        let timeouts = self.ack_timeouts.lock().unwrap_or_else(PoisonError::into_inner);
+        let ack_timeouts = timeouts.get(&(who.clone(), device.clone())).map_or(0, |(_, times)| *times);
+        DeviceConnection { is_connected, ack_timeouts }
     }
 
-    /// Seats taken at this moment.
+    /// Sessions that are open now.
     #[must_use]
-    pub fn seats(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
+    pub fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Rings since the start.
+    /// Polls that wait now.
     #[must_use]
-    pub fn rings(&self) -> u64 {
-        self.rings.load(Ordering::Relaxed)
+    pub fn waiting_polls(&self) -> u64 {
+        self.waiting_polls.load(Ordering::Relaxed)
+    }
+
+    /// Wake-ups of subscribers since the start.
+    #[must_use]
+    pub fn wakeups(&self) -> u64 {
+        self.wakeups.load(Ordering::Relaxed)
     }
 }
 
-impl Bell for Hub {
-    fn ring(&self, who: &[Recipient]) {
+impl MailboxObserver for Hub {
+    fn changed(&self, who: &[Recipient]) {
         for recipient in who {
-            self.registry.each(recipient, |seat| {
-                self.rings.fetch_add(1, Ordering::Relaxed);
-                seat.rung_at.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
-                seat.wake.notify_one();
+            self.registry.for_each(recipient, |subscriber| {
+                self.wakeups.fetch_add(1, Ordering::Relaxed);
+                let mut woken_at = subscriber.woken_at.lock().unwrap_or_else(PoisonError::into_inner);
+                woken_at.get_or_insert_with(Instant::now);
+                drop(woken_at);
+                subscriber.wake.notify_one();
             });
         }
     }
@@ -243,55 +277,57 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_ring_reaches_all_devices_of_one_recipient_and_nobody_else() {
+    async fn a_wakeup_reaches_all_devices_of_one_recipient_and_no_other_recipient() {
         let hub = Arc::new(Hub::default());
         let (here, there) = (Recipient::store(id("1")), Recipient::store(id("10")));
-        let (a, b, c) = (hub.attach(&here, &id("a")), hub.attach(&here, &id("b")), hub.attach(&there, &id("a")));
-        hub.ring(std::slice::from_ref(&here));
-        hub.ring(std::slice::from_ref(&here));
-        a.unwrap().rung().await;
-        b.unwrap().rung().await;
-        assert_eq!(hub.rings(), 4);
+        let (a, b, c) = (hub.connect(&here, &id("a")), hub.connect(&here, &id("b")), hub.connect(&there, &id("a")));
+        hub.changed(std::slice::from_ref(&here));
+        hub.changed(std::slice::from_ref(&here));
+        a.unwrap().wakeup().await;
+        b.unwrap().wakeup().await;
+        assert_eq!(hub.wakeups(), 4);
         let c = c.unwrap();
-        let quiet = tokio::time::timeout(std::time::Duration::from_millis(20), c.rung()).await;
-        assert!(quiet.is_err(), "another store was rung");
+        let quiet = tokio::time::timeout(std::time::Duration::from_millis(20), c.wakeup()).await;
+        assert!(quiet.is_err(), "another store was woken");
     }
 
     #[tokio::test]
-    async fn an_old_session_that_leaves_does_not_take_the_new_one_along() {
+    async fn an_old_session_that_ends_does_not_remove_the_new_one_of_its_device() {
         let hub = Arc::new(Hub::default());
         let who = Recipient::store(id("1"));
-        let old = hub.attach(&who, &id("a")).unwrap();
-        let new = hub.attach(&who, &id("a")).unwrap();
+        let old = hub.connect(&who, &id("a")).unwrap();
+        let new = hub.connect(&who, &id("a")).unwrap();
         assert!(old.is_replaced() && !new.is_replaced());
         drop(old);
-        hub.ring(&[who]);
-        new.rung().await;
-        assert_eq!(hub.seats(), 1);
+        hub.changed(std::slice::from_ref(&who));
+        new.wakeup().await;
+        assert_eq!((hub.sessions(), hub.waiting_polls()), (1, 0));
     }
 
     #[test]
-    fn a_notice_that_three_connections_could_not_get_acknowledged_is_set_aside() {
+    fn a_notice_with_three_ack_timeouts_is_skipped() {
         let hub = Hub::default();
         let (who, device) = (Recipient::store(id("1")), id("a"));
         let at = |seq| Position { epoch: 1, seq, check: 0 };
-        assert!(!hub.gave_up(&who, &device, at(5)) && !hub.gave_up(&who, &device, at(5)));
-        assert_eq!(hub.set_aside(&who, &device, at(4)), None, "not yet");
-        assert!(!hub.gave_up(&who, &device, at(6)), "it moved: counted anew");
-        assert!(!hub.gave_up(&who, &device, at(6)) && hub.gave_up(&who, &device, at(6)));
-        assert_eq!(hub.set_aside(&who, &id("b"), at(4)), None, "another device has its own");
-        assert_eq!(hub.set_aside(&who, &device, at(4)), Some(at(6)));
-        assert_eq!(hub.set_aside(&who, &device, at(6)), None, "it is behind");
-        assert_eq!(hub.set_aside(&who, &device, at(4)), None, "and forgotten");
+        let timeout = |seq| hub.record_ack_timeout(&who, &device, at(seq));
+        assert!(!timeout(5) && !timeout(5));
+        assert_eq!(hub.skip_poison(&who, &device, at(4)), None, "two timeouts are not enough");
+        assert!(!timeout(6), "the device made progress: the count starts again");
+        assert!(!timeout(6) && timeout(6));
+        assert_eq!(hub.skip_poison(&who, &id("b"), at(4)), None, "each device has its own count");
+        assert_eq!(hub.skip_poison(&who, &device, at(4)), Some(at(6)));
+        assert_eq!(hub.skip_poison(&who, &device, at(6)), None, "the device is past the notice");
+        assert_eq!(hub.skip_poison(&who, &device, at(4)), None, "and the entry is gone");
     }
 
     #[test]
-    fn seats_are_bounded_and_given_back() {
+    fn subscribers_are_bounded_and_released() {
         let hub = Arc::new(Hub::default());
         let who = Recipient::store(id("1"));
-        let seats: Vec<_> = (0..SEATS_PER_RECIPIENT_MAX).map(|_| hub.listen(&who).unwrap()).collect();
-        assert!(hub.listen(&who).is_err());
-        drop(seats);
-        assert!(hub.listen(&who).is_ok() && hub.seats() == 0);
+        let guards: Vec<_> = (0..SUBSCRIBERS_PER_RECIPIENT_MAX).map(|_| hub.wait(&who).unwrap()).collect();
+        assert!(hub.wait(&who).is_err());
+        assert_eq!(hub.waiting_polls(), SUBSCRIBERS_PER_RECIPIENT_MAX as u64);
+        drop(guards);
+        assert!(hub.wait(&who).is_ok() && hub.waiting_polls() == 0);
     }
 }

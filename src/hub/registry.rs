@@ -1,50 +1,55 @@
-//! The map of seats. The only file that knows dashmap: it takes closures and hands out no guard, so no shard of the map can stay locked
+//! The map of subscribers. The only file that knows dashmap: it takes closures and hands out no guard, so no shard of the map can stay locked
 //! across an await, or be locked twice by one thread.
 //!
-//! Leaving compares the seat's own number inside the map's lock: an old session that ends late cannot erase the new one of its device.
+//! Removal compares the subscriber's own number under the map's lock: an old session that ends late cannot remove the newer one of its device.
 
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use orderbell_protocol::Recipient;
 
-use super::{Full, Seat};
+use super::{Subscriber, TooManySubscribers};
 
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    seats: DashMap<Recipient, Vec<Arc<Seat>>>,
+    subscribers: DashMap<Recipient, Vec<Arc<Subscriber>>>,
 }
 
 impl Registry {
-    /// Adds a seat; returns those that the same device had before.
-    pub(super) fn sit(&self, who: &Recipient, seat: &Arc<Seat>, max: usize) -> Result<Vec<Arc<Seat>>, Full> {
-        let mut seats = self.seats.entry(who.clone()).or_default();
-        let same = |old: &Arc<Seat>| seat.device.is_some() && old.device == seat.device;
-        let older: Vec<_> = seats.iter().filter(|old| same(old)).cloned().collect();
-        if seats.len() - older.len() >= max {
-            return Err(Full);
+    /// Adds a subscriber and returns those of the same device that it replaces.
+    pub(super) fn insert(
+        &self,
+        who: &Recipient,
+        new: &Arc<Subscriber>,
+        max: usize,
+    ) -> Result<Vec<Arc<Subscriber>>, TooManySubscribers> {
+        let mut subscribers = self.subscribers.entry(who.clone()).or_default();
+        let same_device = |old: &Arc<Subscriber>| new.device.is_some() && old.device == new.device;
+        let replaced: Vec<_> = subscribers.iter().filter(|old| same_device(old)).cloned().collect();
+        if subscribers.len() - replaced.len() >= max {
+            return Err(TooManySubscribers);
         }
-        seats.retain(|old| !same(old));
-        seats.push(seat.clone());
-        Ok(older)
+        subscribers.retain(|old| !same_device(old));
+        subscribers.push(new.clone());
+        Ok(replaced)
     }
 
-    pub(super) fn leave(&self, who: &Recipient, id: u64) {
-        self.seats.remove_if_mut(who, |_, seats| {
-            seats.retain(|seat| seat.id != id);
-            seats.is_empty()
+    pub(super) fn remove(&self, who: &Recipient, id: u64) {
+        self.subscribers.remove_if_mut(who, |_, subscribers| {
+            subscribers.retain(|subscriber| subscriber.id != id);
+            subscribers.is_empty()
         });
     }
 
-    /// True when one of a recipient's seats is such. It must not come back into the registry.
-    pub(super) fn has(&self, who: &Recipient, such: impl Fn(&Seat) -> bool) -> bool {
-        self.seats.get(who).is_some_and(|seats| seats.iter().any(|seat| such(seat)))
+    /// True when one of a recipient's subscribers matches. `matches` must not call the registry: the map's shard is locked.
+    pub(super) fn any(&self, who: &Recipient, matches: impl Fn(&Subscriber) -> bool) -> bool {
+        self.subscribers.get(who).is_some_and(|subscribers| subscribers.iter().any(|subscriber| matches(subscriber)))
     }
 
-    /// Calls `what` for each seat of a recipient. It must not come back into the registry.
-    pub(super) fn each(&self, who: &Recipient, what: impl Fn(&Seat)) {
-        if let Some(seats) = self.seats.get(who) {
-            seats.iter().for_each(|seat| what(seat));
+    /// Calls `visit` for each subscriber of a recipient. `visit` must not call the registry: the map's shard is locked.
+    pub(super) fn for_each(&self, who: &Recipient, visit: impl Fn(&Subscriber)) {
+        if let Some(subscribers) = self.subscribers.get(who) {
+            subscribers.iter().for_each(|subscriber| visit(subscriber));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The handler: a turn of one key's records becomes one durable write.
+//! The handler: a batch of one key's records becomes one durable write.
 //!
-//! Decode, `apply`, hand all effects over, wait until they are durable, answer one outcome per record. What cannot be understood is
-//! rejected alone: what stood before it in the turn is written first.
+//! It decodes and applies each record, hands all effects to the ledger's writer, waits until they are durable, and answers one outcome per
+//! record. A record that cannot be decoded ends the batch: the records before it are written first.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,39 +11,40 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 use orderbell_consumers::stats::Count;
-use orderbell_consumers::{Handler, KeyHash, Outcome, Part, Reason, Record, Turn};
-use orderbell_protocol::notice::{Encoded, Notice};
-use orderbell_protocol::{Event, UnixMs};
+use orderbell_consumers::{Handler, KeyBatch, KeyHash, Outcome, Reason, Record, TopicPartition};
+use orderbell_protocol::notice::{EncodedNotice, Notice};
+use orderbell_protocol::{Event, NoticeKind, UnixMs};
 
-use super::life::{Effects, LifeRules, Order};
 use super::mapping::Mapping;
-use super::{outgoing, tally};
+use super::notices::{NoticeDraft, not_encodable};
+use super::order::{Effects, Order, OrderPolicy};
+use super::{counting, own_events};
 use crate::crash;
-use crate::ledger::{DiskError, Ledger, NewNotice, OrderKey, TurnEffects};
-use crate::observe::Delay;
+use crate::latency::LatencyHistogram;
+use crate::ledger::{DiskError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
 
-/// Topic of records that Orderbell puts into its own queues: time to look whether an order may be forgotten.
-pub const SWEEP_TOPIC: &str = "orderbell.sweep";
+/// Topic of the records by which Orderbell asks, in an order's own queue, whether the order's state can be expunged.
+pub const EXPIRY_TOPIC: &str = "orderbell.expiry";
 
-/// What ingest counts.
+/// Counters of ingest.
 #[derive(Debug, Default)]
 pub struct IngestStats {
-    /// Events by type and verdict.
+    /// Events applied, by type and [`ApplyResult`](super::order::ApplyResult).
     pub events: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
-    /// Notices made, by kind.
-    pub notices: Mutex<BTreeMap<&'static str, u64>>,
-    /// Records rejected, by reason.
+    /// Notices created, by kind.
+    pub notices_created: Mutex<BTreeMap<&'static str, u64>>,
+    /// Records rejected, by reason code.
     pub rejected: Mutex<BTreeMap<&'static str, u64>>,
-    /// Dead letters that look like paid orders: somebody waits for a meal.
+    /// Rejected records that look like paid orders: a customer waits for an order that no store knows.
     pub paid_rejected: Count,
-    /// Notices owed and too old to ring.
-    pub too_old: Count,
-    /// Orders forgotten after their retention.
-    pub forgotten: Count,
-    /// From an event's own time until it was read.
-    pub read_delay: Delay,
-    /// From reading a record until it was durable.
-    pub commit_delay: Delay,
+    /// Notices that had expired before they could be made.
+    pub notices_expired: Count,
+    /// Orders expunged after the state retention.
+    pub orders_expunged: Count,
+    /// From an event's own time until its record was consumed.
+    pub consume_lag: LatencyHistogram,
+    /// From consuming a record until its effects were durable.
+    pub commit_latency: LatencyHistogram,
 }
 
 fn count<K: Ord>(map: &Mutex<BTreeMap<K, u64>>, key: K) {
@@ -54,57 +55,57 @@ fn count<K: Ord>(map: &Mutex<BTreeMap<K, u64>>, key: K) {
 pub struct OrderHandler {
     ledger: Arc<Ledger>,
     mapping: Mapping,
-    rules: ArcSwap<LifeRules>,
+    policy: ArcSwap<OrderPolicy>,
     seed: RandomState,
     stats: Arc<IngestStats>,
 }
 
-/// The states that a turn works on: usually one, more only when keys collide.
-type Held = Vec<(OrderKey, Option<Order>)>;
+/// The states of a batch's orders: usually one, several only when their keys have the same hash.
+type KnownOrders = Vec<(OrderKey, Option<Order>)>;
 
 impl OrderHandler {
     /// A handler that writes to `ledger`.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>, mapping: Mapping, rules: LifeRules) -> Self {
+    pub fn new(ledger: Arc<Ledger>, mapping: Mapping, policy: OrderPolicy) -> Self {
         Self {
             ledger,
             mapping,
-            rules: ArcSwap::from_pointee(rules),
+            policy: ArcSwap::from_pointee(policy),
             seed: RandomState::default(),
             stats: Arc::default(),
         }
     }
 
-    /// What orders go by now.
+    /// The current order policy.
     #[must_use]
-    pub fn rules(&self) -> Arc<LifeRules> {
-        self.rules.load_full()
+    pub fn policy(&self) -> Arc<OrderPolicy> {
+        self.policy.load_full()
     }
 
-    /// From the next event on, orders go by these.
-    pub fn renew(&self, rules: LifeRules) {
-        self.rules.store(Arc::new(rules));
+    /// Replaces the order policy from the next event on.
+    pub fn set_policy(&self, policy: OrderPolicy) {
+        self.policy.store(Arc::new(policy));
     }
 
-    /// What was counted.
+    /// The counters.
     #[must_use]
     pub fn stats(&self) -> &Arc<IngestStats> {
         &self.stats
     }
 
-    /// The key of an order: the same for all topics, and for what Orderbell puts into its queues itself.
+    /// The dispatch key of an order: the same for all topics and for expiry records.
     #[must_use]
     pub fn key_of(&self, order: &str) -> KeyHash {
         use std::hash::BuildHasher;
         KeyHash(self.seed.hash_one(order))
     }
 
-    /// The record that makes an order's key look at its retention; `due` is the moment it was noted for.
+    /// The record that checks, in an order's queue, whether its retention is over. `due` is the time that the ledger's expiry index names.
     #[must_use]
-    pub fn sweep_record(due: UnixMs, order: &OrderKey) -> Record {
+    pub fn expiry_record(due: UnixMs, order: &OrderKey) -> Record {
         let shadow = if order.shadow { b'1' } else { b'0' };
         Record {
-            part: Part::new(SWEEP_TOPIC, 0),
+            partition: TopicPartition::new(EXPIRY_TOPIC, 0),
             offset: 0,
             timestamp_ms: due.0,
             read_ms: 0,
@@ -114,33 +115,32 @@ impl OrderHandler {
         }
     }
 
-    /// `Err` is what becomes of the record: a ledger that cannot be read is nobody's fault but the ledger's.
-    fn state(&self, held: &mut Held, order: &OrderKey) -> Result<Option<Order>, Outcome> {
-        if let Some((_, state)) = held.iter().find(|(known, _)| known == order) {
+    /// An order's state. `Err` is the record's outcome: a ledger that cannot be read halts ingestion, an unreadable state rejects the record.
+    fn state(&self, known: &mut KnownOrders, order: &OrderKey) -> Result<Option<Order>, Outcome> {
+        if let Some((_, state)) = known.iter().find(|(key, _)| key == order) {
             return Ok(state.clone());
         }
         let halt = |error: DiskError| Outcome::Halt(Reason { code: "ledger", message: error.to_string() });
         let row = self.ledger.order(order).map_err(halt)?;
         let state = row.map(|row| serde_json::from_slice(&row)).transpose().map_err(|error: serde_json::Error| {
-            // Not the library's own words: they may quote what is stored.
-            tracing::error!(
-                line = error.line(),
-                column = error.column(),
-                "an order's stored state cannot be understood"
-            );
-            Outcome::Reject(Reason {
-                code: "bad-state",
-                message: "the order's stored state cannot be understood".into(),
-            })
+            // The JSON library's message may quote the stored state.
+            tracing::error!(line = error.line(), column = error.column(), "an order's stored state cannot be decoded");
+            Outcome::Reject(Reason { code: "bad-state", message: "the order's stored state cannot be decoded".into() })
         })?;
-        held.push((order.clone(), state.clone()));
+        known.push((order.clone(), state.clone()));
         Ok(state)
     }
 
-    /// One record's part of the turn. `Err` ends the turn before this record.
-    fn record(&self, record: &Record, held: &mut Held, effects: &mut TurnEffects, now: UnixMs) -> Result<(), Outcome> {
-        if &*record.part.topic == SWEEP_TOPIC {
-            return self.sweep(record, held, effects, now);
+    /// Applies one record. `Err` ends the batch before this record.
+    fn apply(
+        &self,
+        record: &Record,
+        known: &mut KnownOrders,
+        effects: &mut KeyBatchEffects,
+        now: UnixMs,
+    ) -> Result<(), Outcome> {
+        if &*record.partition.topic == EXPIRY_TOPIC {
+            return self.expire(record, known, effects, now);
         }
         let event = match self.mapping.decode(record, now) {
             Ok(event) => event,
@@ -150,28 +150,32 @@ impl OrderHandler {
             }
             Err(reason) => return Err(self.reject(record, reason)),
         };
-        self.stats.read_delay.took_ms(record.read_ms - event.at.0);
+        self.stats.consume_lag.observe_ms(record.read_ms - event.at.0);
         let order = OrderKey { shadow: event.shadow, id: event.order.clone() };
-        let state = self.state(held, &order)?;
-        match Order::apply(state.as_ref(), &event, now, &self.rules.load()) {
-            Ok((next, what)) => {
-                self.note(&event, &what);
-                let mut before = state.as_ref().map_or_else(Vec::new, |state| state.open_for(order.shadow));
-                if effects.forgotten.contains(&order) {
-                    // A sweep of the same turn took it off the lists.
+        let state = self.state(known, &order)?;
+        match Order::apply(state.as_ref(), &event, now, &self.policy.load()) {
+            Ok((next, mut applied)) => {
+                // Before the order counts its notices as made: a notice that cannot be encoded must not be skipped.
+                let notices = encode(&order, std::mem::take(&mut applied.notices));
+                let notices = notices.map_err(|reason| self.reject(record, reason))?;
+                self.count(&event, &applied, &notices);
+                effects.notices.extend(notices.into_iter().map(|(_, notice)| notice));
+                let mut before = state.as_ref().map_or_else(Vec::new, |state| state.active_for(order.shadow));
+                if effects.expunged.contains(&order) {
+                    // An expiry record of the same batch removed it from the active orders.
                     before.clear();
                 }
-                let after = next.as_ref().map_or_else(|| before.clone(), |next| next.open_for(order.shadow));
-                let opens =
+                let after = next.as_ref().map_or_else(|| before.clone(), |next| next.active_for(order.shadow));
+                let added =
                     after.iter().filter(|who| !before.contains(who)).map(|who| (who.clone(), order.clone(), true));
-                let ends =
+                let removed =
                     before.iter().filter(|who| !after.contains(who)).map(|who| (who.clone(), order.clone(), false));
-                effects.open.extend(opens.chain(ends));
+                effects.open_index.extend(added.chain(removed));
                 if let Some(next) = &next {
-                    let counting = &self.rules.load().counting;
-                    effects.tallies.extend(tally::of_order(state.as_ref(), next, order.shadow, counting));
+                    let counting = &self.policy.load().counting;
+                    effects.counter_deltas.extend(counting::changes_of(state.as_ref(), next, order.shadow, counting));
                 }
-                self.keep(&order, state.is_none(), next, what, held, effects);
+                self.add_effects(&order, state.is_none(), next, applied, known, effects);
                 Ok(())
             }
             Err(reason) => Err(self.reject(record, reason)),
@@ -180,61 +184,55 @@ impl OrderHandler {
 
     fn reject(&self, record: &Record, reason: Reason) -> Outcome {
         if self.mapping.looks_paid(record) {
-            self.stats.paid_rejected.up();
-            tracing::error!(part = %record.part, offset = record.offset, reason = reason.code, "what looks like a paid order goes to the dead letters");
+            self.stats.paid_rejected.increment();
+            tracing::error!(part = %record.partition, offset = record.offset, reason = reason.code, "a record that looks like a paid order was rejected");
         }
         count(&self.stats.rejected, reason.code);
         if matches!(reason.code, "key-mismatch" | "store-mismatch" | "customer-mismatch") {
-            tracing::error!(target: "security", part = %record.part, offset = record.offset, reason = reason.code, "an event was refused");
+            tracing::error!(target: "security", part = %record.partition, offset = record.offset, reason = reason.code, "an event was rejected");
         }
         Outcome::Reject(reason)
     }
 
-    fn note(&self, event: &Event, what: &Effects) {
-        count(&self.stats.events, (event.kind.name(), what.verdict.word()));
-        what.notices.iter().for_each(|draft| count(&self.stats.notices, draft.kind.word()));
-        self.stats.too_old.add(u64::from(what.too_old));
+    fn count(&self, event: &Event, applied: &Effects, notices: &[(NoticeKind, NewNotice)]) {
+        count(&self.stats.events, (event.kind.name(), applied.result.word()));
+        notices.iter().for_each(|(kind, _)| count(&self.stats.notices_created, kind.word()));
+        self.stats.notices_expired.add(u64::from(applied.expired));
     }
 
-    fn keep(
+    fn add_effects(
         &self,
         key: &OrderKey,
-        new: bool,
+        is_new: bool,
         next: Option<Order>,
-        what: Effects,
-        held: &mut Held,
-        effects: &mut TurnEffects,
+        applied: Effects,
+        known: &mut KnownOrders,
+        effects: &mut KeyBatchEffects,
     ) {
         let Some(order) = next else { return };
-        for draft in what.notices {
-            let notice =
-                Notice { id: draft.id, kind: draft.kind, order: key.id.clone(), at: draft.at, body: draft.body };
-            let Ok(encoded) = Encoded::of(&notice) else { continue };
-            effects.notices.push(NewNotice {
-                order: key.clone(),
-                id: notice.id,
-                recipient: draft.recipient,
-                notice: encoded,
-                expires_at: draft.expires_at,
-            });
+        for (kind, at) in applied.derived {
+            tracing::warn!(kind = kind.name(), "publishing an event about an order");
+            effects.own_events.push(own_events::derived(kind, &key.id, at, key.shadow, order.published_fields()));
         }
-        for (kind, at) in what.emits {
-            tracing::warn!(kind = kind.name(), "the world is told of an order");
-            effects.emits.push(outgoing::decided(kind, &key.id, at, key.shadow, order.told_to_the_world()));
+        effects.superseded.extend(applied.superseded.into_iter().map(|id| (key.clone(), id)));
+        // An expiry record of the same batch consumed the index entry; the order that lives on needs another one.
+        if is_new || effects.expunged.contains(key) {
+            effects.expiry_added.push((order.expires_at(self.policy.load().retention_ms), key.clone()));
         }
-        effects.superseded.extend(what.superseded.into_iter().map(|id| (key.clone(), id)));
-        // A sweep of the same turn took its look; the order that lives on is looked at again.
-        if new || effects.forgotten.contains(key) {
-            effects.due.push((order.forget_at(self.rules.load().retention_ms), key.clone()));
-        }
-        if let Some(slot) = held.iter_mut().find(|(known, _)| known == key) {
+        if let Some(slot) = known.iter_mut().find(|(known_key, _)| known_key == key) {
             slot.1 = Some(order);
         }
-        effects.forgotten.retain(|known| known != key);
+        effects.expunged.retain(|known| known != key);
     }
 
-    /// Forgets an order whose retention is over, or notes when to look again.
-    fn sweep(&self, record: &Record, held: &mut Held, effects: &mut TurnEffects, now: UnixMs) -> Result<(), Outcome> {
+    /// Expunges an order whose retention is over, or enters it into the expiry index again.
+    fn expire(
+        &self,
+        record: &Record,
+        known: &mut KnownOrders,
+        effects: &mut KeyBatchEffects,
+        now: UnixMs,
+    ) -> Result<(), Outcome> {
         let shadow = record.value.as_deref() == Some(b"1");
         let id = record
             .key
@@ -243,36 +241,36 @@ impl OrderHandler {
             .and_then(|id| orderbell_protocol::Id::new(id).ok());
         let Some(id) = id else { return Ok(()) };
         let key = OrderKey { shadow, id };
-        let state = match self.state(held, &key) {
+        let state = match self.state(known, &key) {
             Err(Outcome::Reject(_)) => return Ok(()),
             state => state?,
         };
-        effects.looked.push((UnixMs(record.timestamp_ms), key.clone()));
-        match state.as_ref().map(|order| order.forget_at(self.rules.load().retention_ms)) {
-            Some(at) if at > now => effects.due.push((at, key)),
+        effects.expiry_done.push((UnixMs(record.timestamp_ms), key.clone()));
+        match state.as_ref().map(|order| order.expires_at(self.policy.load().retention_ms)) {
+            Some(at) if at > now => effects.expiry_added.push((at, key)),
             Some(_) => {
-                self.stats.forgotten.up();
-                let open = state.map_or_else(Vec::new, |order| order.open_for(key.shadow));
-                effects.open.extend(open.into_iter().map(|who| (who, key.clone(), false)));
-                held.retain(|(known, _)| *known != key);
-                effects.forgotten.push(key);
+                self.stats.orders_expunged.increment();
+                let open = state.map_or_else(Vec::new, |order| order.active_for(key.shadow));
+                effects.open_index.extend(open.into_iter().map(|who| (who, key.clone(), false)));
+                known.retain(|(known_key, _)| *known_key != key);
+                effects.expunged.push(key);
             }
             None => {}
         }
         Ok(())
     }
 
-    async fn turn(&self, turn: Turn) -> Vec<Outcome> {
-        if self.ledger.is_full() {
+    async fn process(&self, turn: KeyBatch) -> Vec<Outcome> {
+        if self.ledger.is_disk_low() {
             return vec![Outcome::Halt(Reason { code: "disk-full", message: "there is too little free space".into() })];
         }
         crash::point("read");
         let now = now();
-        let mut held = Held::new();
-        let mut effects = TurnEffects::default();
+        let mut known = KnownOrders::new();
+        let mut effects = KeyBatchEffects::default();
         let mut outcomes = Vec::with_capacity(turn.records.len());
         for record in turn.records.iter() {
-            match self.record(record, &mut held, &mut effects, now) {
+            match self.apply(record, &mut known, &mut effects, now) {
                 Ok(()) => outcomes.push(Outcome::Done),
                 Err(outcome) => {
                     outcomes.push(outcome);
@@ -280,11 +278,15 @@ impl OrderHandler {
                 }
             }
         }
-        for (order, state) in held {
-            if let Some(state) = state
-                && let Ok(bytes) = serde_json::to_vec(&state)
-            {
-                effects.states.push((order, bytes));
+        for (order, state) in known {
+            let Some(state) = state else { continue };
+            match serde_json::to_vec(&state) {
+                Ok(bytes) => effects.states.push((order, bytes)),
+                // Nothing of the batch is written: notices without the state that remembers them would be made again.
+                Err(error) => {
+                    let message = format!("an order's state cannot be encoded ({:?})", error.classify());
+                    return vec![Outcome::Halt(Reason { code: "not-encodable", message })];
+                }
             }
         }
         crash::point("applied");
@@ -295,21 +297,45 @@ impl OrderHandler {
         }
         let durable = self::now().0;
         let read = turn.records.iter().take(outcomes.len()).filter(|record| record.read_ms > 0);
-        read.for_each(|record| self.stats.commit_delay.took_ms(durable - record.read_ms));
+        read.for_each(|record| self.stats.commit_latency.observe_ms(durable - record.read_ms));
         outcomes
     }
 }
 
+/// The notices of an order as the ledger stores them, with their kinds.
+///
+/// # Errors
+/// One cannot be encoded.
+fn encode(order: &OrderKey, drafts: Vec<NoticeDraft>) -> Result<Vec<(NoticeKind, NewNotice)>, Reason> {
+    let encode = |draft: NoticeDraft| {
+        let NoticeDraft { id, kind, recipient, at, expires_at, body } = draft;
+        let notice = Notice { id, kind, order: order.id.clone(), at, body };
+        let encoded = EncodedNotice::of(&notice).map_err(|error| not_encodable(&error))?;
+        Ok((
+            kind,
+            NewNotice {
+                order: order.clone(),
+                id: notice.id,
+                kind: notice.kind,
+                recipient,
+                notice: encoded,
+                expires_at,
+            },
+        ))
+    };
+    drafts.into_iter().map(encode).collect()
+}
+
 impl Handler for OrderHandler {
     fn key(&self, record: &Record) -> Option<KeyHash> {
-        if &*record.part.topic == SWEEP_TOPIC {
+        if &*record.partition.topic == EXPIRY_TOPIC {
             return record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).map(|key| self.key_of(key));
         }
         self.mapping.order_of(record).map(|order| self.key_of(&order))
     }
 
-    async fn handle(self: Arc<Self>, turn: Turn) -> Vec<Outcome> {
-        self.turn(turn).await
+    async fn handle(self: Arc<Self>, turn: KeyBatch) -> Vec<Outcome> {
+        self.process(turn).await
     }
 }
 

@@ -1,8 +1,8 @@
-//! From a record's bytes to an [`Event`]: CloudEvents in both modes, and plain JSON through a mapping.
+//! Decodes a record into an [`Event`]: CloudEvents in both modes, and plain JSON through a mapping.
 //!
-//! A mapping says which member of the JSON is what, as RFC 6901 pointers, and which type strings mean what. For CloudEvents it is applied
-//! to `data`, and the envelope gives type, id, source and time. Mandatory are the type and the order id; whatever else is missing or odd
-//! becomes a flag. Only what cannot be understood at all is refused, with a word and a sentence that hold nothing of the content.
+//! A mapping names the members of the JSON by RFC 6901 pointers, and translates type strings. For CloudEvents it is applied to `data`, and
+//! the envelope gives type, id, source and time. Mandatory are the type and the order id; anything else that is missing or invalid becomes a
+//! flag. Only a record that cannot be decoded at all is rejected, with a code and a sentence that quote nothing of the content.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -10,119 +10,128 @@ use std::sync::LazyLock;
 use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
 use orderbell_protocol::{Event, EventType, Id, UnixMs};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::outgoing;
-use super::time::{self, Zone};
+use super::event_time::{self, Zone};
+use super::order_key::{self, Found};
+use super::{own_events, sha256};
 
-/// Longest value that is looked at. An order event has 300 bytes to a few KiB.
-pub const VALUE_BYTES_MAX: usize = 64 * 1024;
-/// Details longer than this are left out of notices (flagged): a mailbox row must fit a page.
-const DETAILS_BYTES_MAX: usize = 8 * 1024;
-/// Longest pickup code, reason or source that is kept, in characters.
-const TEXT_CHARS_MAX: usize = 200;
+/// Longest value that is decoded. An order event has 300 bytes to a few KiB.
+pub const MAX_VALUE_BYTES: usize = 64 * 1024;
+/// Longer extra fields are left out of notices, with a flag: a mailbox row must fit into a page of a poll.
+const MAX_DETAILS_BYTES: usize = 8 * 1024;
+/// Pickup codes, reasons, ids and sources are cut to this length, in characters.
+const MAX_TEXT_CHARS: usize = 200;
 
-/// Header of a dead letter: where it was read.
+/// Header of a dead letter: the topic that it was read from.
 const ORIGINAL_TOPIC: &str = "kafka_dlt-original-topic";
-/// The same for a letter that the ledger kept: the stream keeps no headers but the media type.
+/// Parameter of the media type with the same meaning, for a dead letter that the ledger stored: the embedded stream stores no other header.
 pub(super) const TOPIC_PARAMETER: &str = "; topic=";
 
-/// How the number of an amount is meant.
-#[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+/// The unit of the amounts in the chain's events.
+#[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AmountUnit {
-    /// The smallest unit: 1250 is 12.50.
+    /// The currency's smallest unit: 1250 is 12.50.
     #[default]
     Minor,
     /// The main unit with two decimals: 12.5 or "12.50". Decimal digits are counted, never a floating-point number.
     Major,
 }
 
-/// What a Kafka record's key is, besides a way to partition.
-#[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+/// What the key of a Kafka record identifies, besides the partition.
+#[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KafkaKey {
-    /// Nothing that is checked.
+    /// Unspecified: the key is not checked.
     #[default]
     Any,
-    /// The order's id: a body that names another order is refused as a security event.
+    /// The order's id: a record whose body names another order is rejected and logged as a security event.
     Order,
-    /// The store's id: likewise.
+    /// The store's id: a record whose body names another store is rejected likewise.
     Store,
 }
 
-/// Where the members are. Every field is an RFC 6901 pointer into the JSON (for CloudEvents: into `data`).
-#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize)]
+/// Which member of an event's JSON is what. Every pointer is an RFC 6901 pointer into the JSON (for CloudEvents: into `data`).
+#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mapping {
-    /// Type of the event; for CloudEvents the envelope's `type` is taken.
+    /// Pointer to the event's type. For CloudEvents the envelope's `type` is used instead.
     pub r#type: String,
-    /// Id of the event; for CloudEvents the envelope's `id`.
+    /// Pointer to the event's id, unique within its source. For CloudEvents the envelope's `id` is used instead.
     pub id: String,
-    /// Source of the event; for CloudEvents the envelope's `source`.
+    /// Pointer to the event's source. For CloudEvents the envelope's `source` is used instead; without one it is the topic.
     pub source: String,
-    /// Order id. Mandatory. Several pointers compose one where a number alone is not unique in the chain; see [`Composed`].
-    pub order: Composed,
-    /// Store id.
+    /// Pointer to the order's id, which is mandatory. Several pointers compose the id where a number alone is not unique in the chain; see
+    /// [`OrderIdPointers`].
+    pub order: OrderIdPointers,
+    /// Pointer to the store's id.
     pub store: String,
-    /// Customer id.
+    /// Pointer to the customer's id.
     pub customer: String,
-    /// Device that spoke.
+    /// Pointer to the id of the device that sent the event.
     pub device: String,
-    /// Amount.
+    /// Pointer to the order's amount, a number or a text of digits.
     pub amount: String,
-    /// Unit of the amount.
+    /// Unit of the amount: the currency's smallest, or its main unit.
     pub amount_unit: AmountUnit,
-    /// Currency.
+    /// Pointer to the currency's ISO 4217 code.
     pub currency: String,
-    /// Pickup code.
-    pub code: String,
-    /// Reason of a refusal or cancellation.
+    /// Pointer to the pickup code.
+    pub pickup_code: String,
+    /// Pointer to the reason of a refusal or cancellation.
     pub reason: String,
-    /// Version of the order in its source.
+    /// Pointer to the order's version in its source: an event with an older version than a known one is stale.
     pub version: String,
-    /// Time of the fact: RFC 3339, Unix seconds or milliseconds, or a local time in `time_zone`. For CloudEvents the envelope's `time`
-    /// is taken where there is one.
+    /// Pointer to the time of the event: RFC 3339, Unix seconds or milliseconds, or a local time in `time_zone`. For CloudEvents the
+    /// envelope's `time` is used if there is one.
     pub time: String,
-    /// Zone of local times, by IANA name.
+    /// Time zone of local times, by its IANA name.
     pub time_zone: Zone,
-    /// Mark of load-test traffic: true or false.
+    /// Pointer to the mark of load-test traffic: true or false.
     pub shadow: String,
-    /// What the type strings mean, besides Orderbell's own names.
+    /// Orderbell's type names by the chain's own; Orderbell's names are always accepted as well.
     pub types: BTreeMap<String, String>,
-    /// Names of members that stores may see in a `new_order`; everything else stays behind.
-    pub details: Vec<String>,
-    /// What the record's key is.
+    /// Names of further members to keep, as `details` of notices; all others are dropped.
+    pub extra_fields: Vec<String>,
+    /// What the key of a Kafka record identifies.
     pub kafka_key: KafkaKey,
-    /// Topics whose events are called otherwise: each with a whole mapping of its own, which takes nothing from this one.
+    /// Topics with other names for their members: each has a complete mapping of its own, which inherits nothing from this one.
     pub topics: BTreeMap<String, Self>,
 }
 
-/// An order id made of one member, or of several in this order: `"/order"` or `["/shop/id", "/number"]`.
+/// The pointers whose values make an order's id: one, or several in this order: `"/order"` or `["/shop/id", "/number"]`.
 ///
-/// Several are joined with `:`. In each `~` becomes `~0` and `:` becomes `~1`, so that no two orders share an id.
-#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "OneOrMore")]
-#[schemars(with = "OneOrMore")]
-pub struct Composed(Vec<String>);
+/// Several values are joined with `:`. In each, `~` becomes `~0` and `:` becomes `~1`, so that no two orders share an id.
+#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "OneOrMany", into = "OneOrMany")]
+#[schemars(with = "OneOrMany")]
+pub struct OrderIdPointers(Vec<String>);
 
-#[derive(Deserialize, schemars::JsonSchema)]
+#[derive(Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(untagged)]
-enum OneOrMore {
+enum OneOrMany {
     One(String),
-    More(Vec<String>),
+    Many(Vec<String>),
 }
 
-impl TryFrom<OneOrMore> for Composed {
+impl TryFrom<OneOrMany> for OrderIdPointers {
     type Error = &'static str;
-    fn try_from(given: OneOrMore) -> Result<Self, Self::Error> {
+    fn try_from(given: OneOrMany) -> Result<Self, Self::Error> {
         match given {
-            OneOrMore::One(pointer) => Ok(Self(vec![pointer])),
-            OneOrMore::More(pointers) if pointers.is_empty() => Err("an order id has at least one member"),
-            OneOrMore::More(pointers) => Ok(Self(pointers)),
+            OneOrMany::One(pointer) => Ok(Self(vec![pointer])),
+            OneOrMany::Many(pointers) if pointers.is_empty() => Err("an order id needs at least one pointer"),
+            OneOrMany::Many(pointers) => Ok(Self(pointers)),
         }
+    }
+}
+
+impl From<OrderIdPointers> for OneOrMany {
+    fn from(value: OrderIdPointers) -> Self {
+        let mut all = value.0;
+        if all.len() == 1 { Self::One(all.remove(0)) } else { Self::Many(all) }
     }
 }
 
@@ -133,21 +142,21 @@ impl Default for Mapping {
             r#type: at("/type"),
             id: at("/id"),
             source: at("/source"),
-            order: Composed(vec![at("/order")]),
+            order: OrderIdPointers(vec![at("/order")]),
             store: at("/store"),
             customer: at("/customer"),
             device: at("/device"),
             amount: at("/amount"),
             amount_unit: AmountUnit::Minor,
             currency: at("/currency"),
-            code: at("/code"),
+            pickup_code: at("/pickup_code"),
             reason: at("/reason"),
             version: at("/version"),
             time: at("/time"),
             time_zone: Zone::default(),
             shadow: at("/shadow"),
             types: BTreeMap::new(),
-            details: ["items", "note", "table", "number", "channel", "due"].map(String::from).to_vec(),
+            extra_fields: ["items", "note", "table", "number", "channel", "due"].map(String::from).to_vec(),
             kafka_key: KafkaKey::Any,
             topics: BTreeMap::new(),
         }
@@ -170,62 +179,58 @@ fn reject(code: &'static str, message: impl Into<String>) -> Reason {
 }
 
 impl Mapping {
-    /// Understands a record.
+    /// Decodes a record.
     ///
     /// # Errors
-    /// The reason why it cannot be understood: for the dead letters, or for the one who posted it.
+    /// The reason why it cannot be decoded: for the dead letter, or for the answer to the producer that posted it.
     pub fn decode(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
-        self.of(record).decode_by(record, now)
+        self.of(record).decode_mapped(record, now)
     }
 
-    /// Our own events are understood by our own names, whatever the chain calls things; a topic may have names of its own.
+    /// The mapping of a record: the default one for Orderbell's own events, the topic's own if it has one, otherwise this one.
     fn of(&self, record: &Record) -> &Self {
-        static OURS: LazyLock<Mapping> = LazyLock::new(Mapping::default);
-        if record.header("content-type").is_some_and(|media| media == outgoing::OWN) {
-            return &OURS;
+        static DEFAULT: LazyLock<Mapping> = LazyLock::new(Mapping::default);
+        if record.header("content-type").is_some_and(|media| media == own_events::MEDIA_TYPE) {
+            return &DEFAULT;
         }
-        self.topics.get(&topic_of(record)).unwrap_or(self)
+        self.topics.get(topic_of(record)).unwrap_or(self)
     }
 
-    fn decode_by(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
+    fn decode_mapped(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
         let Some(value) = record.value.as_ref() else { return Err(reject("tombstone", "the record has no value")) };
-        if value.len() > VALUE_BYTES_MAX {
-            return Err(reject("too-long", format!("the value has more than {VALUE_BYTES_MAX} bytes")));
+        if value.len() > MAX_VALUE_BYTES {
+            return Err(reject("too-long", format!("the value has more than {MAX_VALUE_BYTES} bytes")));
         }
         let json: Value = serde_json::from_slice(value).map_err(|error| {
-            let what = if value.is_empty() { "the value is empty" } else { "the value is not JSON" };
-            reject("not-json", format!("{what} (line {}, column {})", error.line(), error.column()))
+            let problem = if value.is_empty() { "the value is empty" } else { "the value is not JSON" };
+            reject("not-json", format!("{problem} (line {}, column {})", error.line(), error.column()))
         })?;
-        let (envelope, data) = self.open(record, json)?;
+        let (envelope, data) = Self::split(record, json)?;
         self.event(record, &envelope, &data, now)
     }
 
     /// Splits a record into envelope and data.
-    fn open(&self, record: &Record, json: Value) -> Result<(Envelope, Value), Reason> {
-        let header = |name: &str| record.header(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        if let Some(version) = header("ce_specversion") {
-            check_specversion(&version)?;
-            let shadow = header("ce_shadow").map(|text| match text.as_str() {
-                "true" => Value::Bool(true),
-                "false" => Value::Bool(false),
-                _ => Value::String(text),
-            });
-            let envelope = Envelope {
-                kind: header("ce_type"),
-                id: header("ce_id"),
-                source: header("ce_source"),
-                subject: header("ce_subject"),
-                time: header("ce_time"),
-                shadow,
-            };
-            return Ok((envelope, json));
-        }
-        let media = header("content-type").unwrap_or_default();
-        if media.starts_with("application/cloudevents-batch") {
-            return Err(reject("batch", "a batch of CloudEvents cannot be one record"));
-        }
-        if !media.starts_with("application/cloudevents") && json.get("specversion").is_none() {
-            return Ok((Envelope::default(), json));
+    fn split(record: &Record, mut json: Value) -> Result<(Envelope, Value), Reason> {
+        let header = |name: &str| header_text(record, name);
+        match mode(record, json.get("specversion").is_some())? {
+            Mode::Plain => return Ok((Envelope::default(), json)),
+            Mode::Binary => {
+                let shadow = header("ce_shadow").map(|text| match text.as_str() {
+                    "true" => Value::Bool(true),
+                    "false" => Value::Bool(false),
+                    _ => Value::String(text),
+                });
+                let envelope = Envelope {
+                    kind: header("ce_type"),
+                    id: header("ce_id"),
+                    source: header("ce_source"),
+                    subject: header("ce_subject"),
+                    time: header("ce_time"),
+                    shadow,
+                };
+                return Ok((envelope, json));
+            }
+            Mode::Structured => {}
         }
         check_specversion(json.get("specversion").and_then(Value::as_str).unwrap_or_default())?;
         let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -237,10 +242,10 @@ impl Mapping {
             time: text("time"),
             shadow: json.get("shadow").cloned(),
         };
-        Ok((envelope, json.get("data").cloned().unwrap_or(Value::Null)))
+        Ok((envelope, json.get_mut("data").map_or(Value::Null, Value::take)))
     }
 
-    /// True when a record that cannot be understood names the type of a paid order somewhere: a guess, on the side of the alarm.
+    /// True when a record that cannot be decoded contains the type of a paid order anywhere. A guess that prefers a false alert.
     #[must_use]
     pub fn looks_paid(&self, record: &Record) -> bool {
         let paid = EventType::Paid.name();
@@ -253,52 +258,79 @@ impl Mapping {
         })
     }
 
-    /// The order a record is about, without understanding the rest: the key of its queue. The same rule as in [`Self::decode`], so that
-    /// two records of one order never run at once.
+    /// The id of a record's order, by which its queue is chosen. Whenever [`Self::decode`] succeeds, it finds the same id: so two records of
+    /// one order are never processed at the same time.
     #[must_use]
     pub fn order_of(&self, record: &Record) -> Option<String> {
-        let value = record.value.as_ref().filter(|value| value.len() <= VALUE_BYTES_MAX)?;
-        let json: Value = serde_json::from_slice(value).ok()?;
         let mapping = self.of(record);
-        let (envelope, data) = mapping.open(record, json).ok()?;
-        let order = mapping.order(record, &envelope, &data).ok()?;
-        order.or_else(|| mapping.named(record, &envelope, &data, &mapping.store).ok()?)
+        // A record whose body names another order is rejected, whatever its queue.
+        if mapping.kafka_key == KafkaKey::Order
+            && let Some(key) = key_text(record)
+        {
+            return Some(key.to_owned());
+        }
+        let value = record.value.as_ref().filter(|value| value.len() <= MAX_VALUE_BYTES)?;
+        let members: Vec<&str> = mapping.order.0.iter().chain([&mapping.store]).map(String::as_str).collect();
+        let in_data = members.iter().map(|pointer| ("/data", *pointer));
+        let pointers = [("", "/specversion"), ("", "/subject")].into_iter();
+        let pointers: Vec<_> = pointers.chain(members.iter().map(|pointer| ("", *pointer))).chain(in_data).collect();
+        let found = order_key::pull(value, &pointers)?;
+        let (in_json, in_data) = found.get(2..)?.split_at(members.len());
+        let (subject, found) = match mode(record, found.first() != Some(&Found::Missing)).ok()? {
+            Mode::Plain => (None, in_json),
+            Mode::Binary => (header_text(record, "ce_subject"), in_json),
+            Mode::Structured => {
+                let text =
+                    |at: usize| if let Some(Found::Text(text)) = found.get(at) { Some(text.clone()) } else { None };
+                check_specversion(&text(0).unwrap_or_default()).ok()?;
+                (text(1), in_data)
+            }
+        };
+        let id_at =
+            |pointer: &str| match members.iter().position(|known| *known == pointer).and_then(|at| found.get(at)) {
+                Some(Found::Text(text) | Found::Number(text)) => Ok(Some(text.clone())),
+                Some(Found::Other) => Err(bad_id()),
+                Some(Found::Missing | Found::Null) | None => Ok(None),
+            };
+        let order = mapping.order(record, subject.as_deref(), id_at).ok()?;
+        order.or_else(|| mapping.named(record, subject.as_deref(), id_at(&mapping.store)).ok()?)
     }
 
-    /// The order's id. One of several members has no substitute: subject or key would be another id.
-    fn order(&self, record: &Record, envelope: &Envelope, data: &Value) -> Result<Option<String>, Reason> {
+    /// The order's id; `id_at` reads the id that a pointer leads to. Where it is composed, a missing part has no substitute: the envelope's
+    /// subject or the record's key is another id.
+    fn order(
+        &self,
+        record: &Record,
+        subject: Option<&str>,
+        id_at: impl Fn(&str) -> Result<Option<String>, Reason>,
+    ) -> Result<Option<String>, Reason> {
         let [pointer] = &self.order.0[..] else {
             let mut parts = Vec::with_capacity(self.order.0.len());
             for pointer in &self.order.0 {
-                let Some(part) = data.pointer(pointer).map_or(Ok(None), id_text)? else { return Ok(None) };
-                // Orders whose number is blank must not become one.
+                let Some(part) = id_at(pointer)? else { return Ok(None) };
+                // Orders with a blank number must not share an id.
                 if part.is_empty() || part.trim() != part {
                     return Err(reject(
                         "bad-order",
-                        format!("{pointer}: a part of the order's id is empty or begins or ends with space"),
+                        format!("{pointer}: a part of the order's id is empty, or begins or ends with white space"),
                     ));
                 }
                 parts.push(part.replace('~', "~0").replace(':', "~1"));
             }
             return Ok(Some(parts.join(":")));
         };
-        self.named(record, envelope, data, pointer)
+        self.named(record, subject, id_at(pointer))
     }
 
+    /// The id of a member, or else the envelope's subject, or else the record's key.
     fn named(
         &self,
         record: &Record,
-        envelope: &Envelope,
-        data: &Value,
-        pointer: &str,
+        subject: Option<&str>,
+        member: Result<Option<String>, Reason>,
     ) -> Result<Option<String>, Reason> {
-        let key = record
-            .key
-            .as_ref()
-            .and_then(|key| std::str::from_utf8(key).ok())
-            .filter(|_| self.kafka_key != KafkaKey::Store);
-        let member = data.pointer(pointer).map_or(Ok(None), id_text)?;
-        Ok(member.or_else(|| envelope.subject.clone()).or_else(|| key.map(str::to_owned)))
+        let key = key_text(record).filter(|_| self.kafka_key != KafkaKey::Store);
+        Ok(member?.or_else(|| subject.or(key).map(str::to_owned)))
     }
 
     fn event(&self, record: &Record, envelope: &Envelope, data: &Value, now: UnixMs) -> Result<Event, Reason> {
@@ -306,10 +338,11 @@ impl Mapping {
         let text = |pointer: &str| at(pointer).and_then(scalar).map(clip);
         let kind = envelope.kind.clone().or_else(|| text(&self.r#type));
         let kind = self.kind(&kind.ok_or_else(|| reject("no-type", "the event has no type"))?)?;
-        let key_text = record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok());
+        let subject = envelope.subject.as_deref();
+        let id_at = |pointer: &str| data.pointer(pointer).map_or(Ok(None), id_text);
         let order = match kind.is_about_a_store() {
-            true => self.named(record, envelope, data, &self.store)?,
-            false => self.order(record, envelope, data)?,
+            true => self.named(record, subject, id_at(&self.store))?,
+            false => self.order(record, subject, id_at)?,
         };
         let order = order.ok_or_else(|| reject("no-order", "the event names no order"))?;
         let order = Id::new(&order).map_err(|error| reject("bad-order", format!("the order's id: {error}")))?;
@@ -318,14 +351,14 @@ impl Mapping {
             Id::new(&text).map(Some).map_err(|error| reject("bad-id", format!("{pointer}: {error}")))
         };
         let (store, customer, device) = (id_of(&self.store)?, id_of(&self.customer)?, id_of(&self.device)?);
-        self.check_key(key_text, &order, store.as_ref())?;
+        self.check_key(key_text(record), &order, store.as_ref())?;
         let shadow = envelope.shadow.as_ref().or_else(|| at(&self.shadow)).cloned().unwrap_or(Value::Bool(false));
         let Value::Bool(shadow) = shadow else {
             return Err(reject("bad-shadow", "the shadow mark is neither true nor false"));
         };
         let mut flags = Vec::new();
         let time = envelope.time.clone().map(Value::String).or_else(|| at(&self.time).cloned());
-        let at_ms = time::fact_time(time.as_ref(), &self.time_zone, record.timestamp_ms, now, &mut flags);
+        let at_ms = event_time::resolve(time.as_ref(), &self.time_zone, record.timestamp_ms, now, &mut flags);
         let amount = self.amount(at(&self.amount), kind, &mut flags);
         let details = self.details(data, &mut flags);
         let id = envelope.id.clone().or_else(|| text(&self.id)).map(clip).unwrap_or_else(|| derived_id(record));
@@ -333,8 +366,12 @@ impl Mapping {
             kind,
             order,
             id,
-            // Two topics that name no source are two sources all the same: their versions and ids are not to be compared.
-            source: envelope.source.clone().or_else(|| text(&self.source)).map_or_else(|| topic_of(record), clip),
+            // Events without a source have their topic as source: versions and ids of two topics must not be compared.
+            source: envelope
+                .source
+                .clone()
+                .or_else(|| text(&self.source))
+                .map_or_else(|| topic_of(record).to_owned(), clip),
             at: at_ms,
             read_at: (record.read_ms > 0).then_some(UnixMs(record.read_ms)),
             version: at(&self.version).and_then(Value::as_u64),
@@ -343,7 +380,7 @@ impl Mapping {
             device,
             amount,
             currency: text(&self.currency),
-            code: text(&self.code).filter(|code| !code.is_empty()).map(PickupCode),
+            pickup_code: text(&self.pickup_code).filter(|code| !code.is_empty()).map(PickupCode),
             reason: text(&self.reason),
             details,
             flags,
@@ -357,12 +394,16 @@ impl Mapping {
     }
 
     fn check_key(&self, key: Option<&str>, order: &Id, store: Option<&Id>) -> Result<(), Reason> {
-        let same = match (self.kafka_key, key) {
+        let matches = match (self.kafka_key, key) {
             (KafkaKey::Any, _) | (_, None) => true,
             (KafkaKey::Order, Some(key)) => key == order.as_str(),
             (KafkaKey::Store, Some(key)) => store.is_none_or(|store| key == store.as_str()),
         };
-        if same { Ok(()) } else { Err(reject("key-mismatch", "the record's key and its body name different ones")) }
+        if matches {
+            Ok(())
+        } else {
+            Err(reject("key-mismatch", "the record's key and its body identify different things"))
+        }
     }
 
     fn amount(&self, value: Option<&Value>, kind: EventType, flags: &mut Vec<Flag>) -> Option<MinorUnits> {
@@ -376,12 +417,12 @@ impl Mapping {
 
     fn details(&self, data: &Value, flags: &mut Vec<Flag>) -> Option<Box<RawValue>> {
         let kept: serde_json::Map<String, Value> =
-            self.details.iter().filter_map(|name| Some((name.clone(), data.get(name)?.clone()))).collect();
+            self.extra_fields.iter().filter_map(|name| Some((name.clone(), data.get(name)?.clone()))).collect();
         if kept.is_empty() {
             return None;
         }
         let text = Value::Object(kept).to_string();
-        if text.len() > DETAILS_BYTES_MAX {
+        if text.len() > MAX_DETAILS_BYTES {
             flags.push(Flag::Details);
             return None;
         }
@@ -389,36 +430,71 @@ impl Mapping {
     }
 }
 
-/// The topic that a record came from at first: a dead letter that is sent again keeps it in a header, or in its media type.
-fn topic_of(record: &Record) -> String {
+fn bad_id() -> Reason {
+    reject("bad-id", "an id is a string or a whole number of at most 64 bits")
+}
+
+fn key_text(record: &Record) -> Option<&str> {
+    record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok())
+}
+
+fn header_text(record: &Record, name: &str) -> Option<String> {
+    record.header(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// How a record carries its event.
+enum Mode {
+    /// JSON without an envelope.
+    Plain,
+    /// A CloudEvent whose envelope is in the headers.
+    Binary,
+    /// A CloudEvent whose envelope is in the JSON.
+    Structured,
+}
+
+/// The mode of a record; `has_specversion` says that its JSON has that member.
+fn mode(record: &Record, has_specversion: bool) -> Result<Mode, Reason> {
+    if let Some(version) = header_text(record, "ce_specversion") {
+        return check_specversion(&version).map(|()| Mode::Binary);
+    }
+    let media = record.header("content-type").map_or(&b""[..], |media| &media[..]);
+    if media.starts_with(b"application/cloudevents-batch") {
+        return Err(reject("batch", "a record cannot be a batch of CloudEvents"));
+    }
+    let is_structured = media.starts_with(b"application/cloudevents") || has_specversion;
+    Ok(if is_structured { Mode::Structured } else { Mode::Plain })
+}
+
+/// The topic that a record was first read from: a replayed dead letter names it in a header, or in its media type.
+fn topic_of(record: &Record) -> &str {
     let text = |name: &str| record.header(name).and_then(|bytes| std::str::from_utf8(bytes).ok());
     let named =
         text(ORIGINAL_TOPIC).or_else(|| text("content-type")?.split_once(TOPIC_PARAMETER).map(|(_, topic)| topic));
-    named.unwrap_or(&record.part.topic).to_owned()
+    named.unwrap_or(&record.partition.topic)
 }
 
 fn check_specversion(version: &str) -> Result<(), Reason> {
-    if version.starts_with("1.") { Ok(()) } else { Err(reject("bad-envelope", "only CloudEvents 1.x is understood")) }
+    if version.starts_with("1.") { Ok(()) } else { Err(reject("bad-envelope", "only CloudEvents 1.x is supported")) }
 }
 
 fn derived_id(record: &Record) -> String {
     let value = record.value.as_deref().unwrap_or_default();
-    let hash = xxhash_rust::xxh3::xxh3_128(&[record.part.topic.as_bytes(), b"\0", value].concat());
+    let hash = sha256::hash_128(&[record.partition.topic.as_bytes(), value]);
     format!("hash:{hash:032x}")
 }
 
-/// Strings and whole numbers serve as ids. A number that is too large for 64 bits has lost its digits on the way in: two orders could
-/// become one, so it is refused instead.
+/// Strings and whole numbers are ids. A number of more than 64 bits has lost digits in the JSON parser, so that two orders could share an
+/// id: it is rejected.
 fn id_text(value: &Value) -> Result<Option<String>, Reason> {
     match value {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text.clone())),
         Value::Number(number) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
-        _ => Err(reject("bad-id", "an id is a string or a whole number of at most 64 bits")),
+        _ => Err(bad_id()),
     }
 }
 
-/// Strings and numbers as they are written.
+/// The text of a string or number.
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -428,10 +504,10 @@ fn scalar(value: &Value) -> Option<String> {
 }
 
 fn clip(text: String) -> String {
-    if text.chars().count() <= TEXT_CHARS_MAX { text } else { text.chars().take(TEXT_CHARS_MAX).collect() }
+    if text.chars().count() <= MAX_TEXT_CHARS { text } else { text.chars().take(MAX_TEXT_CHARS).collect() }
 }
 
-/// Digits as they are written, so that no amount passes through floating point.
+/// Works on the decimal digits, so that no amount passes through floating point.
 fn minor_units(value: &Value, unit: AmountUnit) -> Option<MinorUnits> {
     let text = scalar(value)?;
     let minor = match unit {

@@ -1,13 +1,14 @@
 use super::*;
 use bytes::Bytes;
-use orderbell_consumers::Part;
+use orderbell_consumers::TopicPartition;
+use proptest::prelude::*;
 use serde_json::json;
 
 const NOW: UnixMs = UnixMs(1_790_000_000_000);
 
 fn record(key: Option<&str>, value: &str, headers: &[(&str, &str)]) -> Record {
     Record {
-        part: Part::new("orders", 0),
+        partition: TopicPartition::new("orders", 0),
         offset: 0,
         timestamp_ms: NOW.0,
         read_ms: NOW.0,
@@ -20,12 +21,12 @@ fn record(key: Option<&str>, value: &str, headers: &[(&str, &str)]) -> Record {
     }
 }
 
-fn code(mapping: &Mapping, record: &Record) -> &'static str {
-    mapping.decode(record, NOW).map_or_else(|reason| reason.code, |_| "understood")
+fn outcome(mapping: &Mapping, record: &Record) -> &'static str {
+    mapping.decode(record, NOW).map_or_else(|reason| reason.code, |_| "decoded")
 }
 
 #[test]
-fn the_binary_mode_of_cloudevents_is_understood() {
+fn binary_mode_cloudevents_are_decoded() {
     let headers = [
         ("ce_specversion", "1.0"),
         ("ce_type", "order.paid"),
@@ -40,20 +41,20 @@ fn the_binary_mode_of_cloudevents_is_understood() {
     assert_eq!((event.kind, event.id.as_str(), event.source.as_str()), (EventType::Paid, "e1", "/shop"));
     assert_eq!((event.order.as_str(), event.store.unwrap().as_str()), ("o1", "17"));
     assert_eq!((event.amount, event.at, event.flags.len()), (Some(MinorUnits(1250)), UnixMs(1_789_984_800_000), 0));
-    assert_eq!(event.details.unwrap().get(), "{\"items\":[1]}", "what is not allowed stays behind");
+    assert_eq!(event.details.unwrap().get(), "{\"items\":[1]}", "members that are not in extra_fields are dropped");
 }
 
 #[test]
-fn the_structured_mode_of_cloudevents_is_understood() {
+fn structured_mode_cloudevents_are_decoded() {
     let body = json!({"specversion": "1.0", "type": "order.accepted", "id": "e2", "source": "s", "subject": "o2",
-        "time": "2026-09-21T10:00:00Z", "data": {"store": "s1", "code": "A17"}});
+        "time": "2026-09-21T10:00:00Z", "data": {"store": "s1", "pickup_code": "A17"}});
     let event = Mapping::default().decode(&record(None, &body.to_string(), &[]), NOW).unwrap();
     assert_eq!((event.kind, event.order.as_str()), (EventType::Accepted, "o2"));
-    assert_eq!(event.code, Some(PickupCode("A17".into())));
+    assert_eq!(event.pickup_code, Some(PickupCode("A17".into())));
 }
 
 #[test]
-fn plain_json_is_understood_through_a_mapping() {
+fn plain_json_is_decoded_through_a_mapping() {
     let mapping: Mapping = toml::from_str(
         r#"
         type = "/event"
@@ -75,7 +76,7 @@ fn plain_json_is_understood_through_a_mapping() {
 }
 
 #[test]
-fn an_order_that_can_be_rung_is_rung() {
+fn a_paid_order_with_invalid_amount_and_time_is_decoded_with_flags() {
     let body = json!({"type": "order.paid", "order": "o1", "amount": -5, "time": "soon"}).to_string();
     let event = Mapping::default().decode(&record(None, &body, &[]), NOW).unwrap();
     assert_eq!(event.flags, [Flag::Clock, Flag::Amount]);
@@ -83,15 +84,15 @@ fn an_order_that_can_be_rung_is_rung() {
 }
 
 #[test]
-fn what_cannot_be_understood_says_why() {
+fn a_record_that_cannot_be_decoded_is_rejected_with_a_reason() {
     let mapping = Mapping::default();
-    let plain = |value: &str| code(&mapping, &record(None, value, &[]));
+    let plain = |value: &str| outcome(&mapping, &record(None, value, &[]));
     assert_eq!(plain(""), "not-json");
     assert_eq!(plain("{"), "not-json");
     assert_eq!(plain("\u{0}"), "not-json");
     assert_eq!(plain("{\"amount\":NaN}"), "not-json");
-    assert_eq!(plain(&"[".repeat(200)), "not-json", "deeper than the parser goes");
-    assert_eq!(plain(&format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX))), "too-long");
+    assert_eq!(plain(&"[".repeat(200)), "not-json", "deeper than the parser's recursion limit");
+    assert_eq!(plain(&format!("\"{}\"", "x".repeat(MAX_VALUE_BYTES))), "too-long");
     assert_eq!(plain("{}"), "no-type");
     assert_eq!(plain("[]"), "no-type");
     assert_eq!(plain("{\"type\":\"order.eaten\",\"order\":\"1\"}"), "unknown-type");
@@ -101,31 +102,31 @@ fn what_cannot_be_understood_says_why() {
     assert_eq!(plain("{\"type\":\"order.paid\",\"order\":\"1\",\"shadow\":\"maybe\"}"), "bad-shadow");
     assert_eq!(plain("{\"specversion\":\"0.3\",\"type\":\"order.paid\",\"subject\":\"1\"}"), "bad-envelope");
     let batch = record(None, "[]", &[("content-type", "application/cloudevents-batch+json")]);
-    assert_eq!(code(&mapping, &batch), "batch");
-    assert_eq!(code(&mapping, &Record { value: None, ..record(None, "", &[]) }), "tombstone");
-    assert_eq!(code(&mapping, &record(None, "{\"type\":\"order.paid\",\"order\":\"1\"}", &[])), "understood");
+    assert_eq!(outcome(&mapping, &batch), "batch");
+    assert_eq!(outcome(&mapping, &Record { value: None, ..record(None, "", &[]) }), "tombstone");
+    assert_eq!(outcome(&mapping, &record(None, "{\"type\":\"order.paid\",\"order\":\"1\"}", &[])), "decoded");
 }
 
 #[test]
-fn a_number_that_lost_its_digits_is_no_id() {
+fn a_number_of_more_than_64_bits_is_no_id() {
     let mapping = Mapping::default();
     let plain =
-        |order: &str| code(&mapping, &record(None, &format!("{{\"type\":\"order.paid\",\"order\":{order}}}"), &[]));
-    assert_eq!(plain("18446744073709551615"), "understood");
+        |order: &str| outcome(&mapping, &record(None, &format!("{{\"type\":\"order.paid\",\"order\":{order}}}"), &[]));
+    assert_eq!(plain("18446744073709551615"), "decoded");
     assert_eq!(plain("123456789012345678901234"), "bad-id");
     assert_eq!(plain("1.5"), "bad-id");
     assert_eq!(plain("[1]"), "bad-id");
-    assert_eq!(plain("\"123456789012345678901234\""), "understood");
+    assert_eq!(plain("\"123456789012345678901234\""), "decoded");
 }
 
 #[test]
-fn a_key_that_contradicts_its_body_is_refused() {
+fn a_record_whose_key_contradicts_its_body_is_rejected() {
     let body = "{\"type\":\"order.paid\",\"order\":\"o1\",\"store\":\"s1\"}";
     let with = |kafka_key| Mapping { kafka_key, ..Mapping::default() };
-    assert_eq!(code(&with(KafkaKey::Order), &record(Some("o1"), body, &[])), "understood");
-    assert_eq!(code(&with(KafkaKey::Order), &record(Some("o2"), body, &[])), "key-mismatch");
-    assert_eq!(code(&with(KafkaKey::Store), &record(Some("s2"), body, &[])), "key-mismatch");
-    assert_eq!(code(&with(KafkaKey::Any), &record(Some("s2"), body, &[])), "understood");
+    assert_eq!(outcome(&with(KafkaKey::Order), &record(Some("o1"), body, &[])), "decoded");
+    assert_eq!(outcome(&with(KafkaKey::Order), &record(Some("o2"), body, &[])), "key-mismatch");
+    assert_eq!(outcome(&with(KafkaKey::Store), &record(Some("s2"), body, &[])), "key-mismatch");
+    assert_eq!(outcome(&with(KafkaKey::Any), &record(Some("s2"), body, &[])), "decoded");
 }
 
 #[test]
@@ -141,44 +142,49 @@ fn amounts_never_pass_through_floating_point() {
 }
 
 #[test]
-fn an_order_id_is_composed_of_several_members_without_two_orders_sharing_one() {
+fn a_composed_order_id_is_unique() {
     let mapping: Mapping = toml::from_str("order = ['/shop/id', '/no']").unwrap();
     let order = |shop: &str, no: &str| {
         let value = json!({"type": "order.paid", "shop": {"id": shop}, "no": no}).to_string();
         let record = record(Some("key"), &value, &[]);
         let event = mapping.decode(&record, NOW).unwrap();
-        assert_eq!(mapping.order_of(&record).as_deref(), Some(event.order.as_str()), "one choice of key");
+        assert_eq!(
+            mapping.order_of(&record).as_deref(),
+            Some(event.order.as_str()),
+            "the queue's key is the order's id"
+        );
         event.order.as_str().to_owned()
     };
     assert_eq!(order("17", "4711"), "17:4711");
     assert_ne!(order("a:b", "c"), order("a", "b:c"));
     assert_ne!(order("a~1b", "c"), order("a:b", "c"));
-    // A part that is missing has no substitute.
+    // A missing part has no substitute.
     let half = record(Some("17:4711"), r#"{"type":"order.paid","no":4711}"#, &[]);
-    assert_eq!(code(&mapping, &half), "no-order");
+    assert_eq!(outcome(&mapping, &half), "no-order");
     assert!(toml::from_str::<Mapping>("order = []").is_err());
-    // Orders whose number is blank must not become one.
+    // Orders with a blank number must not share an id.
     for blank in ["", " ", " 7"] {
         let value = json!({"type": "order.paid", "shop": {"id": "17"}, "no": blank}).to_string();
-        assert_eq!(code(&mapping, &record(None, &value, &[])), "bad-order", "{blank:?}");
+        assert_eq!(outcome(&mapping, &record(None, &value, &[])), "bad-order", "{blank:?}");
     }
 }
 
 #[test]
-fn each_topic_may_call_things_its_own_way() {
+fn a_topic_may_have_a_mapping_of_its_own() {
     let text = "types = { PAID = 'order.paid' }\n[topics.payments]\norder = '/trade'\ntypes = { OK = 'order.paid' }";
     let mapping: Mapping = toml::from_str(text).unwrap();
-    let theirs = Record { part: Part::new("payments", 0), ..record(None, r#"{"type":"OK","trade":"o1"}"#, &[]) };
+    let theirs =
+        Record { partition: TopicPartition::new("payments", 0), ..record(None, r#"{"type":"OK","trade":"o1"}"#, &[]) };
     assert_eq!(mapping.decode(&theirs, NOW).unwrap().order.as_str(), "o1");
     assert_eq!(mapping.order_of(&theirs).as_deref(), Some("o1"));
     assert!(mapping.looks_paid(&theirs));
     let ours = record(None, r#"{"type":"PAID","order":"o1"}"#, &[]);
     assert_eq!(mapping.decode(&ours, NOW).unwrap().order.as_str(), "o1");
-    assert_eq!(code(&mapping, &Record { part: Part::new("payments", 0), ..ours }), "unknown-type");
+    assert_eq!(outcome(&mapping, &Record { partition: TopicPartition::new("payments", 0), ..ours }), "unknown-type");
 }
 
 #[test]
-fn amounts_and_times_are_taken_as_a_chain_writes_them() {
+fn major_units_and_local_times_are_decoded() {
     let mapping: Mapping =
         toml::from_str("amount_unit = 'major'\ntime = '/paid_at'\ntime_zone = 'Asia/Shanghai'").unwrap();
     let value = r#"{"type":"order.paid","order":"o1","amount":"12.50","paid_at":"2026-09-21 18:00:00"}"#;
@@ -187,26 +193,92 @@ fn amounts_and_times_are_taken_as_a_chain_writes_them() {
     assert_eq!(event.flags, []);
 }
 
-/// The bug: without a source, the versions and ids of two topics were compared.
+/// Regression: without a source, the versions and ids of two topics were compared.
 #[test]
-fn two_topics_that_name_no_source_are_two_sources() {
+fn two_topics_without_sources_are_two_sources() {
     let value = r#"{"type":"order.paid","order":"o1","id":"1"}"#;
     let mapping = Mapping::default();
     let source = |topic: &str, headers: &[(&str, &str)]| {
-        let record = Record { part: Part::new(topic, 0), ..record(None, value, headers) };
+        let record = Record { partition: TopicPartition::new(topic, 0), ..record(None, value, headers) };
         mapping.decode(&record, NOW).unwrap().source
     };
     assert_ne!(source("orders", &[]), source("payments", &[]));
-    // A dead letter that is sent again is still of its topic, whichever way it comes.
+    // A replayed dead letter keeps its original topic, whether that is named in a header or in the media type.
     assert_eq!(source("out", &[("kafka_dlt-original-topic", "payments")]), source("payments", &[]));
     assert_eq!(source("out", &[("content-type", "application/json; topic=payments")]), source("payments", &[]));
 }
 
 #[test]
-fn a_letter_that_is_sent_again_is_understood_by_the_mapping_of_its_topic() {
+fn a_replayed_dead_letter_is_decoded_by_the_mapping_of_its_topic() {
     let mapping: Mapping = toml::from_str("[topics.payments]\norder = '/trade'").unwrap();
     let headers = [("kafka_dlt-original-topic", "payments")];
     let again = record(None, r#"{"type":"order.paid","trade":"o1"}"#, &headers);
     assert_eq!(mapping.decode(&again, NOW).unwrap().order.as_str(), "o1");
     assert_eq!(mapping.order_of(&again).as_deref(), Some("o1"));
+}
+
+#[test]
+fn the_kafka_key_is_the_order_without_parsing_where_it_is_checked() {
+    let mapping = Mapping { kafka_key: KafkaKey::Order, ..Mapping::default() };
+    assert_eq!(mapping.order_of(&record(Some("o1"), "not JSON", &[])).as_deref(), Some("o1"));
+    assert_eq!(mapping.order_of(&record(None, r#"{"order":"o2"}"#, &[])).as_deref(), Some("o2"));
+    assert_eq!(outcome(&mapping, &record(Some("o1"), r#"{"type":"order.paid","order":"o2"}"#, &[])), "key-mismatch");
+}
+
+/// The id that decoding would find, from a JSON value.
+fn order_by_value(mapping: &Mapping, record: &Record) -> Option<String> {
+    let json: Value = serde_json::from_slice(record.value.as_ref()?).ok()?;
+    let (envelope, data) = Mapping::split(record, json).ok()?;
+    let id_at = |pointer: &str| data.pointer(pointer).map_or(Ok(None), id_text);
+    let subject = envelope.subject.as_deref();
+    let order = mapping.order(record, subject, id_at).ok()?;
+    order.or_else(|| mapping.named(record, subject, id_at(&mapping.store)).ok()?)
+}
+
+/// JSON text with the same member several times, and pointers into objects and arrays.
+fn any_json() -> impl Strategy<Value = String> {
+    let name =
+        prop::sample::select(vec!["order", "store", "data", "subject", "specversion", "a/b", "0", "\\u006frder"]);
+    let leaf = prop::sample::select(vec![
+        "null",
+        "true",
+        "1",
+        "-7",
+        "1.5",
+        "18446744073709551616",
+        "\"x\"",
+        "\" y\"",
+        "\"1.0\"",
+        "\"a:~\"",
+        "\"\\n\"",
+        "[]",
+    ]);
+    leaf.prop_map(str::to_owned).prop_recursive(4, 40, 5, move |inner| {
+        let member = (name.clone(), inner.clone()).prop_map(|(name, value)| format!("\"{name}\": {value}"));
+        prop_oneof![
+            prop::collection::vec(member, 0..6).prop_map(|members| format!("{{{}}}", members.join(", "))),
+            prop::collection::vec(inner, 0..3).prop_map(|items| format!("[{}]", items.join(", "))),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_096))]
+
+    /// The queue of a record is that of the order which decoding finds, or two records of one order could be processed at the same time.
+    #[test]
+    fn the_pulled_order_is_the_decoded_one(
+        json in any_json(),
+        order in prop::collection::vec(prop::sample::select(vec!["/order", "/data/order", "/a~1b", "/order/0", "/0/store", "", "order", "/order/01"]), 1..3),
+        headers in prop::sample::select(vec![
+            vec![], vec![("content-type", "application/cloudevents+json")], vec![("ce_specversion", "1.0"), ("ce_subject", "s")],
+            vec![("ce_specversion", "0.3")], vec![("content-type", "application/cloudevents-batch+json")],
+        ]),
+        key in prop::sample::select(vec![None, Some("k")]),
+    ) {
+        let order = OrderIdPointers(order.into_iter().map(str::to_owned).collect());
+        let mapping = Mapping { order, ..Mapping::default() };
+        let record = record(key, &json, &headers);
+        prop_assert_eq!(mapping.order_of(&record), order_by_value(&mapping, &record));
+    }
 }

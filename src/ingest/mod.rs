@@ -1,19 +1,23 @@
 //! Ingest: from records to the effects of orders.
 //!
-//! [`mapping`] understands a record, [`life`] decides what it means for its order, [`handler`] writes all of a turn in one go. Nothing
-//! here knows a socket, and nothing but `handler` waits.
+//! [`mapping`] decodes a record, [`order`] decides what it means for its order, [`handler`] writes the effects of a whole batch at once.
+//! Nothing here knows a socket, and nothing but `handler` waits.
 
-pub mod desk;
-pub mod door;
+pub mod client_events;
+pub mod counting;
+pub mod event_time;
 pub mod handler;
-pub mod life;
+pub mod http_events;
 pub mod mapping;
+pub mod notice_kinds;
 pub mod notices;
-mod outgoing;
+pub mod order;
+mod order_key;
+pub mod order_view;
+mod own_events;
 pub mod reconcile;
-pub mod tally;
-pub mod time;
+mod sha256;
 mod timeline;
 
-pub use handler::{IngestStats, OrderHandler, SWEEP_TOPIC};
+pub use handler::{EXPIRY_TOPIC, IngestStats, OrderHandler};
 pub use mapping::Mapping;

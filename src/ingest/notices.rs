@@ -1,43 +1,47 @@
-//! What a notice says: its derived id, and which of an order's fields each kind of reader may see.
+//! Makes notices: derived ids, and bodies that show only the configured fields.
 //!
-//! [`Visible`] is an allow-list: a field that is not named there reaches nobody. A store never sees who the customer is; by default a
-//! customer sees nothing of the order but its state and the code to collect it with.
+//! [`VisibleFields`] is an allow-list: a field that is not named there reaches nobody. A store never sees the customer's id; by default a
+//! customer sees of an order only its store, its pickup code and the reason of a refusal or cancellation.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
+use orderbell_consumers::Reason;
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
-use orderbell_protocol::{Event, Id, NoticeKind, Recipient, Role, UnixMs};
-use serde::{Deserialize, Serialize};
+use orderbell_protocol::{Id, NoticeKind, Recipient, Role, UnixMs};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::life::Order;
+use super::notice_kinds::{Content, NoticeRow, audiences};
+use super::order::{Occurrence, Order};
 
-/// A notice that is to be appended.
+/// A notice to append to a mailbox.
 #[derive(Debug)]
-pub struct Draft {
-    /// Derived id.
+pub struct NoticeDraft {
+    /// Derived from (order, kind, recipient, occurrence).
     pub id: String,
-    /// What it tells.
+    /// What the notice is about.
     pub kind: NoticeKind,
-    /// Whose mailbox.
+    /// The owner of the mailbox.
     pub recipient: Recipient,
-    /// When the fact happened.
+    /// Event time of its cause.
     pub at: UnixMs,
-    /// From then on nobody is rung for it.
+    /// From this time on it is not delivered.
     pub expires_at: UnixMs,
-    /// What the recipient may see.
+    /// JSON object of the fields that the recipient may see.
     pub body: Box<RawValue>,
 }
 
-/// Derived from order, kind and recipient: another path to the same fact makes the same id. SHA-256, since ids come from outside and two
-/// notices with one id would be one notice.
+/// The id of a notice, derived from order, kind and recipient: another path to the same fact makes the same id. SHA-256, because the ids that
+/// go in come from outside, and two notices with one id would be one notice.
 #[must_use]
 pub fn id(shadow: bool, order: &Id, kind: NoticeKind, recipient: &Recipient) -> String {
     id_of(shadow, order, kind, recipient, "")
 }
 
-/// The same for a kind that may be told several times in an order's life: `occurrence` tells them apart.
+/// The id of a notice whose kind may occur several times per order: `occurrence` distinguishes them.
 #[must_use]
 pub fn id_of(shadow: bool, order: &Id, kind: NoticeKind, recipient: &Recipient, occurrence: &str) -> String {
     use aws_lc_rs::digest;
@@ -55,7 +59,7 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     currency: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'a PickupCode>,
+    pickup_code: Option<&'a PickupCode>,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<&'a Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,46 +67,64 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cancels: Option<String>,
+    cancels: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Cow<'a, RawValue>>,
     #[serde(skip_serializing_if = "<[Flag]>::is_empty")]
     flags: &'a [Flag],
 }
 
-/// One member of a notice's body.
-#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+/// A field that a notice may show: a member of its body.
+#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
-pub enum Field {
-    /// The store's id.
+pub enum NoticeField {
+    /// `store`: the store's id.
     Store,
-    /// What the order costs.
+    /// `amount`: the order's amount in the currency's smallest unit.
     Amount,
-    /// Of the amount.
+    /// `currency`: ISO 4217 code of the amount's currency.
     Currency,
-    /// What the order is collected with.
-    Code,
-    /// The device that accepted.
+    /// `pickup_code`: the code with which the order is collected.
+    PickupCode,
+    /// `device`: the store's device that accepted the order.
     Device,
-    /// Why it is off.
+    /// `reason`: the reason of a refusal or cancellation.
     Reason,
-    /// What was odd about the order.
+    /// `flags`: what was missing or invalid in the order's events.
     Flags,
-    /// All details that the mapping keeps.
+    /// `details`: all extra fields that the mapping keeps.
     Details,
-    /// One of them.
+    /// `details.NAME`: one extra field.
     Detail(String),
 }
 
-impl TryFrom<String> for Field {
+impl NoticeField {
+    /// The name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> Cow<'static, str> {
+        match self {
+            Self::Store => "store".into(),
+            Self::Amount => "amount".into(),
+            Self::Currency => "currency".into(),
+            Self::PickupCode => "pickup_code".into(),
+            Self::Device => "device".into(),
+            Self::Reason => "reason".into(),
+            Self::Flags => "flags".into(),
+            Self::Details => "details".into(),
+            Self::Detail(member) => format!("details.{member}").into(),
+        }
+    }
+}
+
+impl TryFrom<String> for NoticeField {
     type Error = String;
     fn try_from(name: String) -> Result<Self, String> {
         Ok(match name.as_str() {
             "store" => Self::Store,
             "amount" => Self::Amount,
             "currency" => Self::Currency,
-            "code" => Self::Code,
+            "pickup_code" => Self::PickupCode,
             "device" => Self::Device,
             "reason" => Self::Reason,
             "flags" => Self::Flags,
@@ -111,7 +133,7 @@ impl TryFrom<String> for Field {
                 Some(member) if !member.is_empty() => Self::Detail(member.into()),
                 _ => {
                     return Err(format!(
-                        "no member is called {name}: store, amount, currency, code, device, reason, flags, details, details.NAME"
+                        "{name} is not one of store, amount, currency, pickup_code, device, reason, flags, details, details.NAME"
                     ));
                 }
             },
@@ -119,121 +141,167 @@ impl TryFrom<String> for Field {
     }
 }
 
-/// What of an order each kind of notice may tell: an allow-list, so a field that nobody thought of reaches nobody.
-#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Visible {
-    /// To the store: cook it.
-    pub new_order: Vec<Field>,
-    /// To the store: somebody accepted.
-    pub taken: Vec<Field>,
-    /// To the customer: accepted.
-    pub pickup_code: Vec<Field>,
-    /// To the customer: it can be collected.
-    pub ready: Vec<Field>,
-    /// To the store's other devices.
-    pub refused_to_store: Vec<Field>,
-    /// To the customer.
-    pub refused_to_customer: Vec<Field>,
-    /// To the store.
-    pub cancelled_to_store: Vec<Field>,
-    /// To the customer.
-    pub cancelled_to_customer: Vec<Field>,
+impl From<NoticeField> for String {
+    fn from(field: NoticeField) -> Self {
+        field.name().into_owned()
+    }
 }
 
-impl Default for Visible {
+/// The fields of an order that each kind of notice shows: `[notice_fields]`, whose keys and defaults are those of
+/// [`NOTICE_KINDS`](super::notice_kinds::NOTICE_KINDS). An allow-list: a field that is not named reaches nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VisibleFields(BTreeMap<(NoticeKind, Role), Vec<NoticeField>>);
+
+/// The configurable audiences: key, what it is about, default.
+fn configurable() -> impl Iterator<Item = (&'static str, (NoticeKind, Role), &'static [NoticeField])> {
+    audiences().filter_map(|(kind, one)| Some((one.config_key?, (kind, one.role), one.default_fields)))
+}
+
+impl Default for VisibleFields {
     fn default() -> Self {
-        use Field as F;
-        Self {
-            new_order: vec![F::Amount, F::Currency, F::Details, F::Flags],
-            taken: vec![F::Code, F::Device],
-            pickup_code: vec![F::Store, F::Code],
-            ready: vec![F::Store, F::Code],
-            refused_to_store: vec![F::Reason],
-            refused_to_customer: vec![F::Store, F::Reason],
-            cancelled_to_store: vec![F::Reason],
-            cancelled_to_customer: vec![F::Store, F::Reason],
-        }
+        Self(configurable().map(|(_, about, fields)| (about, fields.to_vec())).collect())
     }
 }
 
-impl Visible {
-    /// What this kind of notice may tell this role. `declined` tells nothing of the order.
-    fn of(&self, kind: NoticeKind, to: Role) -> &[Field] {
-        match (kind, to) {
-            (NoticeKind::NewOrder, _) => &self.new_order,
-            (NoticeKind::Taken, _) => &self.taken,
-            (NoticeKind::PickupCode, _) => &self.pickup_code,
-            (NoticeKind::Ready, _) => &self.ready,
-            (NoticeKind::Refused, Role::Store) => &self.refused_to_store,
-            (NoticeKind::Refused, Role::Customer) => &self.refused_to_customer,
-            (NoticeKind::Cancelled, Role::Store) => &self.cancelled_to_store,
-            (NoticeKind::Cancelled, Role::Customer) => &self.cancelled_to_customer,
-            (NoticeKind::Declined | NoticeKind::Unknown, _) => &[],
-        }
+/// One key of `[notice_fields]`.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct FieldsKey(NoticeKind, Role);
+
+impl<'de> Deserialize<'de> for FieldsKey {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| configurable().map(|(key, ..)| key).collect());
+        let name = String::deserialize(from)?;
+        let known = configurable().find(|(key, ..)| *key == name);
+        let unknown = || serde::de::Error::unknown_field(&name, &KEYS);
+        known.map(|(_, (kind, role), _)| Self(kind, role)).ok_or_else(unknown)
+    }
+}
+
+impl<'de> Deserialize<'de> for VisibleFields {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let given = BTreeMap::<FieldsKey, Vec<NoticeField>>::deserialize(from)?;
+        let mut fields = Self::default();
+        fields.0.extend(given.into_iter().map(|(FieldsKey(kind, role), given)| ((kind, role), given)));
+        Ok(fields)
+    }
+}
+
+impl Serialize for VisibleFields {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let names = |about| self.0.get(&about).into_iter().flatten().map(NoticeField::name).collect::<Vec<_>>();
+        to.collect_map(configurable().map(|(key, about, _)| (key, names(about))))
+    }
+}
+
+impl schemars::JsonSchema for VisibleFields {
+    fn schema_name() -> Cow<'static, str> {
+        "VisibleFields".into()
     }
 
-    /// What a role may see of an order: what its notices may tell, taken together.
-    fn all_of(&self, role: Role) -> Vec<Field> {
-        let lists = match role {
-            Role::Store => [&self.new_order, &self.taken, &self.refused_to_store, &self.cancelled_to_store],
-            Role::Customer => [&self.pickup_code, &self.ready, &self.refused_to_customer, &self.cancelled_to_customer],
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let list = generator.subschema_for::<Vec<NoticeField>>();
+        let property = |(key, (kind, role), fields): (&str, (NoticeKind, Role), &[NoticeField])| {
+            let mut property = list.clone();
+            let names: Vec<_> = fields.iter().map(|field| field.name()).collect();
+            property.insert(
+                "description".into(),
+                format!("Fields of `{}` notices to the {}.", kind.word(), role.word()).into(),
+            );
+            property.insert("default".into(), json!(names));
+            (key.to_owned(), property.to_value())
         };
-        lists.into_iter().flatten().cloned().collect()
+        let properties: Map<String, Value> = configurable().map(property).collect();
+        schemars::json_schema!({
+            "description": "The fields of an order that each kind of notice shows. A field that is not named reaches nobody.",
+            "type": "object", "properties": properties, "additionalProperties": false,
+        })
     }
 }
 
-fn told<'a>(order: &'a Order, fields: &[Field]) -> Body<'a> {
-    let may = |field: Field| fields.contains(&field);
+impl VisibleFields {
+    /// The fields of the order that this kind of notice shows to this role.
+    fn of(&self, kind: NoticeKind, to: Role) -> &[NoticeField] {
+        self.0.get(&(kind, to)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The fields that a role may see of an order: those of all its notices together.
+    fn all_of(&self, role: Role) -> Vec<NoticeField> {
+        self.0.iter().filter(|((_, to), _)| *to == role).flat_map(|(_, fields)| fields.clone()).collect()
+    }
+}
+
+fn visible_body<'a>(order: &'a Order, fields: &[NoticeField]) -> Body<'a> {
+    let shows = |field: NoticeField| fields.contains(&field);
     Body {
-        store: order.store.as_ref().filter(|_| may(Field::Store)),
-        amount: order.amount.filter(|_| may(Field::Amount)),
-        currency: order.currency.as_deref().filter(|_| may(Field::Currency)),
-        code: order.code.as_ref().filter(|_| may(Field::Code)),
-        device: order.device.as_ref().filter(|_| may(Field::Device)),
-        reason: order.reason.as_deref().filter(|_| may(Field::Reason)),
+        store: order.store.as_ref().filter(|_| shows(NoticeField::Store)),
+        amount: order.amount.filter(|_| shows(NoticeField::Amount)),
+        currency: order.currency.as_deref().filter(|_| shows(NoticeField::Currency)),
+        pickup_code: order.pickup_code.as_ref().filter(|_| shows(NoticeField::PickupCode)),
+        device: order.device.as_ref().filter(|_| shows(NoticeField::Device)),
+        reason: order.reason.as_deref().filter(|_| shows(NoticeField::Reason)),
         details: details(order, fields),
-        flags: if may(Field::Flags) { &order.flags } else { &[] },
+        flags: if shows(NoticeField::Flags) { &order.flags } else { &[] },
         ..Body::default()
     }
 }
 
-fn details<'a>(order: &'a Order, fields: &[Field]) -> Option<Cow<'a, RawValue>> {
+fn details<'a>(order: &'a Order, fields: &[NoticeField]) -> Option<Cow<'a, RawValue>> {
     let all = order.details.as_deref()?;
-    if fields.contains(&Field::Details) {
+    if fields.contains(&NoticeField::Details) {
         return Some(Cow::Borrowed(all));
     }
     let members: Map<String, Value> = serde_json::from_str(all.get()).ok()?;
-    let may = |name: &str| fields.iter().any(|field| matches!(field, Field::Detail(known) if known == name));
-    let kept: Map<String, Value> = members.into_iter().filter(|(name, _)| may(name)).collect();
+    let shows = |name: &str| fields.iter().any(|field| matches!(field, NoticeField::Detail(known) if known == name));
+    let kept: Map<String, Value> = members.into_iter().filter(|(name, _)| shows(name)).collect();
     if kept.is_empty() {
         return None;
     }
     serde_json::value::to_raw_value(&kept).ok().map(Cow::Owned)
 }
 
-/// The body of a notice. `cancels` is the id of the NewOrder that the store was told.
-pub(crate) fn body(
+/// The body of a notice of this row to this role.
+///
+/// # Errors
+/// The JSON library cannot encode it.
+pub(super) fn body(
     order: &Order,
+    row: &NoticeRow,
     to: Role,
-    kind: NoticeKind,
-    cancels: Option<String>,
-    visible: &Visible,
-) -> Box<RawValue> {
-    let takes_back = to == Role::Store && matches!(kind, NoticeKind::Refused | NoticeKind::Cancelled);
-    raw(&Body { cancels: cancels.filter(|_| takes_back), ..told(order, visible.of(kind, to)) })
+    occurrence: Option<&Occurrence>,
+    visible: &VisibleFields,
+) -> Result<Box<RawValue>, serde_json::Error> {
+    let retracted = row.audience(to).and_then(|audience| audience.retracts);
+    let body = match row.content {
+        Content::Order => Body {
+            cancels: retracted.and_then(|kind| order.notified_of(to, kind)),
+            ..visible_body(order, visible.of(row.kind, to))
+        },
+        Content::Rejection => Body {
+            device: occurrence.and_then(|occurrence| occurrence.device.as_ref()),
+            event: occurrence.map(|occurrence| occurrence.event.as_str()),
+            reason: order.ended_as(),
+            ..Body::default()
+        },
+    };
+    serde_json::value::to_raw_value(&body)
 }
 
-/// The body of the answer to a device whose event came too late: which device, which event, and how the order had ended.
-pub(crate) fn declined(event: &Event, why: &str) -> Box<RawValue> {
-    raw(&Body { device: event.device.as_ref(), event: Some(&event.id), reason: Some(why), ..Body::default() })
+/// A notice could not be encoded: its event is rejected, and the order stays as it was.
+pub(super) fn not_encodable(error: &serde_json::Error) -> Reason {
+    Reason {
+        code: "not-encodable",
+        message: format!("a notice of the order cannot be encoded ({:?})", error.classify()),
+    }
 }
 
-/// All that a role may see of an order: what its notices say, taken together.
-pub(crate) fn seen_by(order: &Order, role: Role, visible: &Visible) -> Box<RawValue> {
-    raw(&told(order, &visible.all_of(role)))
-}
-
-fn raw(body: &Body<'_>) -> Box<RawValue> {
-    serde_json::value::to_raw_value(body).unwrap_or_else(|_| RawValue::NULL.to_owned())
+/// JSON object of all fields that a role may see of an order.
+///
+/// # Errors
+/// The JSON library cannot encode it.
+pub(crate) fn fields_for(
+    order: &Order,
+    role: Role,
+    visible: &VisibleFields,
+) -> Result<Box<RawValue>, serde_json::Error> {
+    serde_json::value::to_raw_value(&visible_body(order, &visible.all_of(role)))
 }

@@ -1,73 +1,74 @@
-//! The same numbers a second time: every event of the log is applied again, and what comes out is compared with the tallies.
+//! Reconciliation: counts every event of the log a second time and compares the sums with the ledger's counters.
 //!
 //! ```text
-//!   log --decode--> Order::apply --> changes --> sums     compared with the ledger's, window by window     differences: none
+//!   log --decode--> Order::apply --> changes --> sums     compared with the ledger's, bucket by bucket     differences: none
 //! ```
 //!
-//! It uses the rules of the life of an order and none of the ledger's bookkeeping: a batch that was folded twice, or a restart that forgot
-//! one, shows here. Orders can be taken in slices, one reading of the log for each, so that memory is bounded whatever the log holds.
+//! It uses the order rules and none of the ledger's bookkeeping: a batch that was counted twice, or one that a restart lost, shows up as a
+//! difference. Orders can be processed in slices, one reading of the log for each, so that memory is bounded whatever the log holds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use orderbell_consumers::Record;
 use orderbell_protocol::{Event, UnixMs};
 
-use super::life::{LifeRules, Order};
+use super::counting::{self, Counter};
 use super::mapping::Mapping;
-use super::tally::{self, Cell};
-use crate::ledger::tally::{CHAIN_MINUTES, STORE_MINUTES, others};
-use crate::ledger::{Cells, OrderKey, Window};
+use super::order::{Order, OrderPolicy};
+use crate::ledger::counters::{CHAIN_MINUTES, STORE_MINUTES, others};
+use crate::ledger::{Bucket, CounterSums, OrderKey};
 
-/// An order whose first events the log does not hold any more may end within this time: windows are compared from then on.
-const LIFE_MS: i64 = 24 * 3_600_000;
-/// A day begins at most so long before its namesake in UTC.
-const ZONE_MS: i64 = 14 * 3_600_000;
-/// Minutes at the old end that may just be going.
+/// Longest time between an order's first event and its last. Where the log's beginning is gone, comparison starts this much later: by then,
+/// orders whose first events are missing have ended.
+const MAX_ORDER_DURATION_MS: i64 = 24 * 3_600_000;
+/// A local day begins at most this much before the UTC day of the same date.
+const MAX_ZONE_OFFSET_MS: i64 = 14 * 3_600_000;
+/// The oldest minutes, which retention may be deleting now, are not compared.
 const GRACE_MINUTES: u64 = 15;
 const DAY_MS: i64 = 86_400_000;
-/// 2010-01-01: no log is older.
+/// 2010-01-01: an earlier time stamp is implausible.
 const EARLIEST: UnixMs = UnixMs(1_262_304_000_000);
 
-/// Sums by window.
-pub type Sums = BTreeMap<(bool, Window), Cells>;
+/// Sums by traffic (true: load-test traffic) and bucket.
+pub type Sums = BTreeMap<(bool, Bucket), CounterSums>;
 
-/// Counts a log again.
+/// Counts the events of a log for a comparison with the ledger.
 pub struct Recount {
     mapping: Mapping,
-    rules: LifeRules,
+    policy: OrderPolicy,
     now: UnixMs,
-    /// Which slice of the orders, of how many.
+    /// Index of the slice of orders to count, and number of slices.
     slice: (u64, u64),
     orders: HashMap<OrderKey, Order>,
-    /// Events behind a frontier: the ledger may have them or not.
-    unfinished: HashMap<OrderKey, Vec<(Event, UnixMs)>>,
+    /// Events at or above their partition's checkpoint: the ledger may have counted them or not.
+    above_checkpoint: HashMap<OrderKey, Vec<(Event, UnixMs)>>,
     sums: Sums,
-    /// Records that are no events, or were refused.
-    refused: u64,
+    /// Records that are no events, or that `apply` rejected.
+    rejected: u64,
 }
 
 impl Recount {
-    /// Counts one slice of the orders; `now` is when it is compared.
+    /// Counts one slice of the orders; `now` is the time of the comparison.
     #[must_use]
-    pub fn new(mapping: Mapping, rules: LifeRules, now: UnixMs, slice: (u64, u64)) -> Self {
+    pub fn new(mapping: Mapping, policy: OrderPolicy, now: UnixMs, slice: (u64, u64)) -> Self {
         Self {
             mapping,
-            rules,
+            policy,
             now,
             slice,
             orders: HashMap::new(),
-            unfinished: HashMap::new(),
+            above_checkpoint: HashMap::new(),
             sums: Sums::new(),
-            refused: 0,
+            rejected: 0,
         }
     }
 
-    /// The next record of its partition; `finished`: it stands below its partition's frontier.
-    pub fn hear(&mut self, record: &Record, finished: bool) {
-        // When it was read is not known any more; when it was written is close enough to judge its age by, unless that is absurd.
-        let then = UnixMs(record.timestamp_ms).clamp(EARLIEST, self.now);
-        let Ok(event) = self.mapping.decode(record, then) else {
-            self.refused += 1;
+    /// Applies the next record of its partition; `finished` says that it is below the partition's checkpoint.
+    pub fn apply(&mut self, record: &Record, finished: bool) {
+        // The time of the first reading is not stored. The record's time stamp is close enough to judge the event's age, unless it is implausible.
+        let read_at = UnixMs(record.timestamp_ms).clamp(EARLIEST, self.now);
+        let Ok(event) = self.mapping.decode(record, read_at) else {
+            self.rejected += 1;
             return;
         };
         let key = OrderKey { shadow: event.shadow, id: event.order.clone() };
@@ -76,36 +77,36 @@ impl Recount {
             return;
         }
         if !finished {
-            self.unfinished.entry(key).or_default().push((event, then));
+            self.above_checkpoint.entry(key).or_default().push((event, read_at));
             return;
         }
-        // What the ledger would have forgotten by then.
-        let held = self.orders.get(&key).filter(|order| order.forget_at(self.rules.retention_ms) > then);
-        let Ok((Some(next), _)) = Order::apply(held, &event, then, &self.rules) else {
-            self.refused += 1;
+        // What the ledger had already expunged at that time starts as unknown here, too.
+        let known = self.orders.get(&key).filter(|order| order.expires_at(self.policy.retention_ms) > read_at);
+        let Ok((Some(next), _)) = Order::apply(known, &event, read_at, &self.policy) else {
+            self.rejected += 1;
             return;
         };
-        for change in tally::of_order(held, &next, key.shadow, &self.rules.counting) {
-            for window in Window::of(&change, self.now) {
+        for change in counting::changes_of(known, &next, key.shadow, &self.policy.counting) {
+            for window in Bucket::of(&change, self.now) {
                 let sums = self.sums.entry((change.shadow, window)).or_default();
-                *sums.entry(change.cell).or_default() += change.by;
+                *sums.entry(change.counter).or_default() += change.by;
             }
         }
         self.orders.insert(key, next);
     }
 
-    /// Adds what was counted to `sums`, and to `moving` the windows in which an event counts that the ledger may have or not; how many
-    /// records were refused.
-    pub fn give(self, sums: &mut Sums, moving: &mut BTreeSet<(bool, Window)>) -> u64 {
-        for (key, events) in self.unfinished {
+    /// Adds what was counted to `sums`, and to `in_flux` every bucket that an event above its partition's checkpoint touches: the ledger may
+    /// have counted that event or not. Returns the number of rejected records.
+    pub fn into_sums(self, sums: &mut Sums, in_flux: &mut BTreeSet<(bool, Bucket)>) -> u64 {
+        for (key, events) in self.above_checkpoint {
             let mut order = self.orders.get(&key).cloned();
-            for (event, then) in events {
-                let Ok((Some(next), _)) = Order::apply(order.as_ref(), &event, then, &self.rules) else { continue };
-                // With these, without them, or with some: what stands in any of these states may have changed.
+            for (event, read_at) in events {
+                let Ok((Some(next), _)) = Order::apply(order.as_ref(), &event, read_at, &self.policy) else { continue };
+                // The ledger may have applied any number of these: every bucket of every state on the way is in flux.
                 for state in order.iter().chain([&next]) {
-                    let all = tally::of_order(None, state, key.shadow, &self.rules.counting);
-                    moving.extend(
-                        all.iter().flat_map(|change| Window::of(change, self.now)).map(|window| (key.shadow, window)),
+                    let all = counting::changes_of(None, state, key.shadow, &self.policy.counting);
+                    in_flux.extend(
+                        all.iter().flat_map(|change| Bucket::of(change, self.now)).map(|window| (key.shadow, window)),
                     );
                 }
                 order = Some(next);
@@ -115,102 +116,103 @@ impl Recount {
             let all = sums.entry(window).or_default();
             cells.into_iter().for_each(|(cell, by)| *all.entry(cell).or_default() += by);
         }
-        self.refused
+        self.rejected
     }
 }
 
-/// One number that is not what it should be.
+/// One sum in which the ledger and the log differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Load-test traffic.
+    /// True for load-test traffic.
     pub shadow: bool,
-    /// Where.
-    pub window: Window,
-    /// Which number.
-    pub cell: u16,
-    /// What the ledger has.
+    /// The minute or day, of the chain or of one store.
+    pub window: Bucket,
+    /// The [`Counter`], or a duration bucket above [`counting::FIRST_DURATION_COUNTER`].
+    pub counter: u16,
+    /// The ledger's sum.
     pub ledger: i64,
-    /// What the log says.
+    /// The log's sum.
     pub log: i64,
 }
 
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { shadow, window, cell, ledger, log } = self;
-        let name = Cell::NAMES.iter().find(|(known, _)| *known as u16 == *cell).map(|(_, name)| *name);
+        let Self { shadow, window, counter, ledger, log } = self;
+        let name = Counter::NAMES.iter().find(|(known, _)| *known as u16 == *counter).map(|(_, name)| *name);
         let place = match window {
-            Window::ChainMinute(minute) => format!("minute {minute}"),
-            Window::StoreMinute(minute, store) => format!("minute {minute} store {store}"),
-            Window::ChainDay(day) => format!("day {day}"),
-            Window::StoreDay(day, store) => format!("day {day} store {store}"),
+            Bucket::ChainMinute(minute) => format!("minute {minute}"),
+            Bucket::StoreMinute(minute, store) => format!("minute {minute} store {store}"),
+            Bucket::ChainDay(day) => format!("day {day}"),
+            Bucket::StoreDay(day, store) => format!("day {day} store {store}"),
         };
         let shadow = if *shadow { "shadow " } else { "" };
         match name {
             Some(name) => write!(f, "{shadow}{place} {name}: ledger {ledger}, log {log}"),
-            None => write!(f, "{shadow}{place} cell {cell}: ledger {ledger}, log {log}"),
+            None => write!(f, "{shadow}{place} counter {counter}: ledger {ledger}, log {log}"),
         }
     }
 }
 
-/// From when on windows are compared: all of the log is there, or an order's life behind where what is there begins.
+/// The time from which buckets can be compared: all of them when the whole log is there (`None`), otherwise one maximal order duration after
+/// the log's beginning.
 #[must_use]
-pub fn covered(log_begins: Option<UnixMs>) -> UnixMs {
-    log_begins.map_or(UnixMs(0), |begins| begins.plus_ms(LIFE_MS))
+pub fn comparable_from(log_begins: Option<UnixMs>) -> UnixMs {
+    log_begins.map_or(UnixMs(0), |begins| begins.plus_ms(MAX_ORDER_DURATION_MS))
 }
 
-/// True for a window that both sides must know whole.
-fn compared(window: &Window, covered: UnixMs, now: UnixMs) -> bool {
-    let this = tally::minute(now);
+/// True for a bucket that both the ledger and the log hold completely.
+fn is_comparable(window: &Bucket, from: UnixMs, now: UnixMs) -> bool {
+    let this = counting::minute(now);
     let since = |minute: u64, kept: u64| {
-        minute > tally::minute(covered) && minute > (this + GRACE_MINUTES).saturating_sub(kept)
+        minute > counting::minute(from) && minute > (this + GRACE_MINUTES).saturating_sub(kept)
     };
     match window {
-        Window::ChainMinute(minute) => since(*minute, CHAIN_MINUTES),
-        Window::StoreMinute(minute, _) => since(*minute, STORE_MINUTES),
-        // Stores beyond the bound are summed as one, and which they were depends on who came first.
-        Window::StoreDay(_, store) if *store == others() => false,
-        Window::ChainDay(day) | Window::StoreDay(day, _) => {
-            *day > 0 && (covered.0 == 0 || i64::from(*day) * DAY_MS - ZONE_MS > covered.0)
+        Bucket::ChainMinute(minute) => since(*minute, CHAIN_MINUTES),
+        Bucket::StoreMinute(minute, _) => since(*minute, STORE_MINUTES),
+        // Stores beyond the bound are summed as one, and which stores those are depends on the reading order.
+        Bucket::StoreDay(_, store) if *store == others() => false,
+        Bucket::ChainDay(day) | Bucket::StoreDay(day, _) => {
+            *day > 0 && (from.0 == 0 || i64::from(*day) * DAY_MS - MAX_ZONE_OFFSET_MS > from.0)
         }
     }
 }
 
-/// Compares the ledger's sums with those of the log, but for those that move: how many numbers were compared, and those that differ.
+/// Compares the ledger's sums with those of the log, except in buckets in flux. Returns how many numbers were compared, and the differences.
 #[must_use]
 pub fn compare(
     ledger: &Sums,
     log: &Sums,
-    moving: &BTreeSet<(bool, Window)>,
-    covered: UnixMs,
+    in_flux: &BTreeSet<(bool, Bucket)>,
+    from: UnixMs,
     now: UnixMs,
 ) -> (u64, Vec<Difference>) {
     let (mut numbers, mut differences) = (0, Vec::new());
-    let crowded: Vec<_> = ledger
+    let full_days: Vec<_> = ledger
         .keys()
         .filter_map(|(shadow, window)| match window {
-            Window::StoreDay(day, store) if *store == others() => Some((*shadow, *day)),
+            Bucket::StoreDay(day, store) if *store == others() => Some((*shadow, *day)),
             _ => None,
         })
         .collect();
-    let empty = Cells::new();
+    let empty = CounterSums::new();
     let keys: BTreeSet<_> = ledger.keys().chain(log.keys()).collect();
-    for (shadow, window) in keys.into_iter().filter(|key| compared(&key.1, covered, now) && !moving.contains(*key)) {
+    for (shadow, window) in keys.into_iter().filter(|key| is_comparable(&key.1, from, now) && !in_flux.contains(*key)) {
         let key = (*shadow, window.clone());
-        // A store that the ledger has no row of, on a day that was full, is one of the others.
-        let beyond = matches!(window, Window::StoreDay(day, _) if crowded.contains(&(*shadow, *day)));
-        if beyond && !ledger.contains_key(&key) {
+        // A store without a row of its own, on a day with more stores than the bound, is part of the sum of the others.
+        let in_others = matches!(window, Bucket::StoreDay(day, _) if full_days.contains(&(*shadow, *day)));
+        if in_others && !ledger.contains_key(&key) {
             continue;
         }
         let (ours, theirs) = (ledger.get(&key).unwrap_or(&empty), log.get(&key).unwrap_or(&empty));
         let cells: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
         for cell in cells {
-            let number = |cells: &Cells| cells.get(cell).copied().unwrap_or(0);
+            let number = |cells: &CounterSums| cells.get(cell).copied().unwrap_or(0);
             numbers += 1;
             if number(ours) != number(theirs) {
                 differences.push(Difference {
                     shadow: *shadow,
                     window: window.clone(),
-                    cell: *cell,
+                    counter: *cell,
                     ledger: number(ours),
                     log: number(theirs),
                 });
@@ -227,7 +229,7 @@ mod tests {
 
     const NOW: UnixMs = UnixMs(1_790_000_000_000);
 
-    fn sums(all: &[(Window, u16, i64)]) -> Sums {
+    fn sums(all: &[(Bucket, u16, i64)]) -> Sums {
         let mut sums = Sums::new();
         for (window, cell, by) in all {
             sums.entry((false, window.clone())).or_default().insert(*cell, *by);
@@ -235,14 +237,14 @@ mod tests {
         sums
     }
 
-    fn none() -> BTreeSet<(bool, Window)> {
+    fn none() -> BTreeSet<(bool, Bucket)> {
         BTreeSet::new()
     }
 
     fn record(kind: &str, order: &str, at: UnixMs) -> Record {
         let value = serde_json::json!({"type": kind, "order": order, "id": format!("{kind}-{order}"), "store": "1", "time": at.0});
         Record {
-            part: orderbell_consumers::Part::new("orders", 0),
+            partition: orderbell_consumers::TopicPartition::new("orders", 0),
             offset: 0,
             timestamp_ms: at.0,
             read_ms: 0,
@@ -252,56 +254,56 @@ mod tests {
         }
     }
 
-    /// The ledger may have folded what stands behind its frontier, or not: neither is a difference, and what else is wrong is found.
+    /// The ledger may have counted the records above its checkpoint or not: neither is a difference, and other errors are found.
     #[test]
-    fn what_is_not_finished_may_be_counted_or_not() {
-        let rules = LifeRules { retention_ms: DAY_MS, ..LifeRules::default() };
+    fn records_above_the_checkpoint_may_be_counted_or_not() {
+        let policy = OrderPolicy { retention_ms: DAY_MS, ..OrderPolicy::default() };
         let early = NOW.plus_ms(-3_600_000);
         let recounted = |finished: bool| {
-            let mut recount = Recount::new(Mapping::default(), rules.clone(), NOW, (0, 1));
-            recount.hear(&record("order.paid", "o1", early), true);
-            recount.hear(&record("order.accepted", "o1", early.plus_ms(120_000)), finished);
-            let (mut sums, mut moving) = (Sums::new(), none());
-            recount.give(&mut sums, &mut moving);
-            (sums, moving)
+            let mut recount = Recount::new(Mapping::default(), policy.clone(), NOW, (0, 1));
+            recount.apply(&record("order.paid", "o1", early), true);
+            recount.apply(&record("order.accepted", "o1", early.plus_ms(120_000)), finished);
+            let (mut sums, mut in_flux) = (Sums::new(), none());
+            recount.into_sums(&mut sums, &mut in_flux);
+            (sums, in_flux)
         };
-        let (with, nothing_moves) = recounted(true);
-        let (without, moving) = recounted(false);
-        assert!(nothing_moves.is_empty() && with != without);
+        let (with, nothing_in_flux) = recounted(true);
+        let (without, in_flux) = recounted(false);
+        assert!(nothing_in_flux.is_empty() && with != without);
         for ledger in [&with, &without] {
-            assert_eq!(compare(ledger, &without, &moving, UnixMs(0), NOW).1, []);
+            assert_eq!(compare(ledger, &without, &in_flux, UnixMs(0), NOW).1, []);
         }
         assert_ne!(compare(&with, &without, &none(), UnixMs(0), NOW).1, []);
         let mut wrong = with.clone();
-        wrong.insert((false, Window::ChainMinute(tally::minute(early) + 30)), [(1, 1)].into());
-        assert_eq!(compare(&wrong, &without, &moving, UnixMs(0), NOW).1.len(), 1);
+        wrong.insert((false, Bucket::ChainMinute(counting::minute(early) + 30)), [(1, 1)].into());
+        assert_eq!(compare(&wrong, &without, &in_flux, UnixMs(0), NOW).1.len(), 1);
     }
 
     #[test]
-    fn a_number_that_one_side_has_and_the_other_has_not_is_a_difference() {
-        let minute = tally::minute(NOW);
-        let (chain, store) = (Window::ChainMinute(minute), Window::StoreMinute(minute, Id::new("1").unwrap()));
+    fn a_sum_that_only_one_side_has_is_a_difference() {
+        let minute = counting::minute(NOW);
+        let (chain, store) = (Bucket::ChainMinute(minute), Bucket::StoreMinute(minute, Id::new("1").unwrap()));
         let ledger = sums(&[(chain.clone(), 1, 7), (store.clone(), 1, 7)]);
         assert_eq!(compare(&ledger, &ledger, &none(), UnixMs(0), NOW), (2, vec![]));
         let log = sums(&[(chain, 1, 6), (store, 2, 1)]);
         let (numbers, differences) = compare(&ledger, &log, &none(), UnixMs(0), NOW);
-        let told: Vec<_> = differences.iter().map(|one| (one.cell, one.ledger, one.log)).collect();
-        assert_eq!((numbers, told), (3, vec![(1, 7, 6), (1, 7, 0), (2, 0, 1)]));
+        let found: Vec<_> = differences.iter().map(|one| (one.counter, one.ledger, one.log)).collect();
+        assert_eq!((numbers, found), (3, vec![(1, 7, 6), (1, 7, 0), (2, 0, 1)]));
         assert!(differences[0].to_string().ends_with("paid: ledger 7, log 6"));
     }
 
     #[test]
-    fn only_windows_that_both_sides_know_whole_are_compared() {
-        let minute = tally::minute(NOW);
+    fn only_buckets_that_both_sides_hold_completely_are_compared() {
+        let minute = counting::minute(NOW);
         let day = (NOW.0 / DAY_MS) as u32;
         let log = sums(&[
-            (Window::ChainMinute(minute), 1, 1),
-            (Window::ChainMinute(minute - CHAIN_MINUTES), 1, 1),
-            (Window::ChainDay(day), 1, 1),
-            (Window::ChainDay(0), 1, 1),
+            (Bucket::ChainMinute(minute), 1, 1),
+            (Bucket::ChainMinute(minute - CHAIN_MINUTES), 1, 1),
+            (Bucket::ChainDay(day), 1, 1),
+            (Bucket::ChainDay(0), 1, 1),
         ]);
         assert_eq!(compare(&Sums::new(), &log, &none(), UnixMs(0), NOW).1.len(), 2);
-        let begins = covered(Some(NOW.plus_ms(-LIFE_MS - 120_000)));
+        let begins = comparable_from(Some(NOW.plus_ms(-MAX_ORDER_DURATION_MS - 120_000)));
         assert_eq!(compare(&Sums::new(), &log, &none(), begins, NOW).1.len(), 1, "the day began before");
     }
 }

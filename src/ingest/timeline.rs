@@ -1,62 +1,60 @@
-//! The story of one order, for one viewer: what happened, when it was read, decided and stored, and what became of each notice on each device.
+//! The timeline of an order for one recipient: when each event occurred and was consumed and applied, and when each notice was persisted, sent,
+//! acknowledged and displayed, by device.
 //!
-//! Pure: the order's own story and the mailbox's trail go in, one list in time comes out. Each viewer gets its part: a customer sees no
-//! device of the store, nobody sees what became of another's notices.
+//! Pure: the order's history and the mailbox's delivery log go in, one list in time order comes out. A recipient sees its own part: a customer
+//! sees no device of the store, and nobody sees the delivery of another's notices.
 
-use orderbell_protocol::{DeviceId, NoticeKind, Recipient, Role, UnixMs};
+use orderbell_protocol::{DeviceId, Recipient, Role, UnixMs};
 use serde_json::{Value, json};
 
-use super::life::{Heard, Order};
-use super::notices;
-use crate::ledger::{OrderKey, Step, Told, Trail};
+use super::order::{HistoryEntry, Order};
+use crate::ledger::{DeliveryHistory, DeliveryStep, LoggedNotice};
 
-/// Entries of one story: many devices that were told again and again make long ones.
-const ENTRIES_MAX: usize = 200;
+/// Longest timeline: many devices with many redeliveries make a long one.
+const MAX_ENTRIES: usize = 200;
 
-/// The story of `order`, oldest first.
-pub(super) fn timeline(order: &Order, who: &Recipient, key: &OrderKey, trail: &Trail) -> Vec<Value> {
+/// The timeline of `order` for `who`, oldest entry first.
+pub(super) fn timeline(order: &Order, who: &Recipient, trail: &DeliveryHistory) -> Vec<Value> {
     let mut entries: Vec<(UnixMs, Value)> = Vec::new();
-    for heard in &order.story {
-        happened(heard, who.role, &mut entries);
+    for entry in &order.history {
+        add_event(entry, who.role, &mut entries);
     }
     for told in &trail.notices {
-        let same = |kind: &&NoticeKind| notices::id(key.shadow, &key.id, **kind, who) == told.id;
-        // The only kind whose id has an occurrence in it.
-        let kind = NoticeKind::KNOWN.iter().find(same).map_or(NoticeKind::Declined, |kind| *kind).word();
+        let kind = order.kind_of_notice(&told.id).word();
         if let Some(at) = told.stored_at {
-            entries.push((at, json!({"at": at, "step": "stored", "kind": kind})));
+            entries.push((at, json!({"at": at, "step": "persisted", "kind": kind})));
         }
-        became(told, kind, trail, &mut entries);
+        add_deliveries(told, kind, trail, &mut entries);
     }
-    // Stable: what came in one millisecond stays in the order of the path.
+    // A stable sort: entries of one millisecond stay in the order of the steps.
     entries.sort_by_key(|(at, _)| *at);
-    entries.into_iter().take(ENTRIES_MAX).map(|(_, entry)| entry).collect()
+    entries.into_iter().take(MAX_ENTRIES).map(|(_, entry)| entry).collect()
 }
 
-fn happened(heard: &Heard, to: Role, entries: &mut Vec<(UnixMs, Value)>) {
-    let Heard(event, at, read_at, decided_at, device) = heard;
-    let mut first = json!({"at": at, "step": "happened", "event": event});
+fn add_event(entry: &HistoryEntry, to: Role, entries: &mut Vec<(UnixMs, Value)>) {
+    let HistoryEntry(event, at, consumed_at, applied_at, device) = entry;
+    let mut first = json!({"at": at, "step": "occurred", "event": event});
     if let Some(device) = device.as_ref().filter(|_| to == Role::Store) {
         first["device"] = device.as_str().into();
     }
     entries.push((*at, first));
-    entries.extend(read_at.map(|at| (at, json!({"at": at, "step": "read", "event": event}))));
-    entries.push((*decided_at, json!({"at": decided_at, "step": "decided", "event": event})));
+    entries.extend(consumed_at.map(|at| (at, json!({"at": at, "step": "consumed", "event": event}))));
+    entries.push((*applied_at, json!({"at": applied_at, "step": "applied", "event": event})));
 }
 
-/// What became of one notice on each device.
-fn became(told: &Told, kind: &str, trail: &Trail, entries: &mut Vec<(UnixMs, Value)>) {
-    let mut received: Vec<&DeviceId> = Vec::new();
+/// Adds what is known of one notice's delivery to each device.
+fn add_deliveries(told: &LoggedNotice, kind: &str, trail: &DeliveryHistory, entries: &mut Vec<(UnixMs, Value)>) {
+    let mut acked: Vec<&DeviceId> = Vec::new();
     for (at, device, step) in &trail.steps {
         let (word, attempt) = match step {
-            Step::Sent { from, to, attempt } if (*from..=*to).contains(&told.seq) => ("sent", Some(*attempt)),
-            // Cumulative: the first that reaches this far is the one.
-            Step::Received(to) if *to >= told.seq && !received.contains(&device) => {
-                received.push(device);
-                ("received", None)
+            DeliveryStep::Sent { from, to, attempt } if (*from..=*to).contains(&told.seq) => ("sent", Some(*attempt)),
+            // Acknowledgements are cumulative: a device's first one at or above this seq counts.
+            DeliveryStep::Acked(to) if *to >= told.seq && !acked.contains(&device) => {
+                acked.push(device);
+                ("acked", None)
             }
-            Step::Shown(seq) if *seq == told.seq => ("shown", None),
-            Step::Unusable(seq) if *seq == told.seq => ("unusable", None),
+            DeliveryStep::Displayed(seq) if *seq == told.seq => ("displayed", None),
+            DeliveryStep::Nacked(seq) if *seq == told.seq => ("nacked", None),
             _ => continue,
         };
         let mut entry = json!({"at": at, "step": word, "kind": kind, "device": device.as_str()});
@@ -69,36 +67,43 @@ fn became(told: &Told, kind: &str, trail: &Trail, entries: &mut Vec<(UnixMs, Val
 
 #[cfg(test)]
 mod tests {
+    use super::super::order::Notified;
     use super::*;
-    use orderbell_protocol::Id;
+    use orderbell_protocol::{Id, NoticeKind};
 
     fn id(text: &str) -> Id {
         Id::new(text).unwrap()
     }
 
     #[test]
-    fn a_story_is_told_in_time_and_to_each_its_part() {
-        let key = OrderKey { shadow: false, id: id("o1") };
+    fn a_timeline_is_in_time_order_and_shows_each_recipient_its_part() {
         let store = Recipient { shadow: false, role: Role::Store, id: id("17") };
-        let heard = |name: &str, at, device: Option<&str>| {
-            Heard(name.into(), UnixMs(at), Some(UnixMs(at + 1)), UnixMs(at + 2), device.map(id))
+        let event = |name: &str, at, device: Option<&str>| {
+            HistoryEntry(name.into(), UnixMs(at), Some(UnixMs(at + 1)), UnixMs(at + 2), device.map(id))
         };
         let mut order = Order::default();
-        order.story = vec![heard("order.paid", 100, None), heard("order.accepted", 900, Some("a"))];
-        let new_order = notices::id(false, &key.id, NoticeKind::NewOrder, &store);
-        let sent = |attempt| Step::Sent { from: 5, to: 9, attempt };
-        let trail = Trail {
-            notices: vec![Told { id: new_order, seq: 7, stored_at: Some(UnixMs(103)) }],
+        order.history = vec![event("order.paid", 100, None), event("order.accepted", 900, Some("a"))];
+        let new_order = String::from("n1");
+        order.notified =
+            vec![Notified { to: Role::Store, kind: NoticeKind::NewOrder, id: new_order.clone(), occurrence: None }];
+        let sent = |attempt| DeliveryStep::Sent { from: 5, to: 9, attempt };
+        let trail = DeliveryHistory {
+            notices: vec![LoggedNotice {
+                id: new_order,
+                kind: NoticeKind::NewOrder,
+                seq: 7,
+                stored_at: Some(UnixMs(103)),
+            }],
             steps: vec![
                 (UnixMs(104), id("a"), sent(1)),
-                (UnixMs(105), id("b"), Step::Received(6)),
+                (UnixMs(105), id("b"), DeliveryStep::Acked(6)),
                 (UnixMs(200), id("a"), sent(2)),
-                (UnixMs(201), id("a"), Step::Received(9)),
-                (UnixMs(202), id("a"), Step::Received(12)),
-                (UnixMs(300), id("a"), Step::Shown(7)),
+                (UnixMs(201), id("a"), DeliveryStep::Acked(9)),
+                (UnixMs(202), id("a"), DeliveryStep::Acked(12)),
+                (UnixMs(300), id("a"), DeliveryStep::Displayed(7)),
             ],
         };
-        let told: Vec<String> = timeline(&order, &store, &key, &trail)
+        let shown: Vec<String> = timeline(&order, &store, &trail)
             .iter()
             .map(|entry| {
                 let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
@@ -107,21 +112,21 @@ mod tests {
             })
             .collect();
         let wanted = [
-            "100 happened order.paid   ",
-            "101 read order.paid   ",
-            "102 decided order.paid   ",
-            "103 stored  new_order  ",
+            "100 occurred order.paid   ",
+            "101 consumed order.paid   ",
+            "102 applied order.paid   ",
+            "103 persisted  new_order  ",
             "104 sent  new_order a 1",
             "200 sent  new_order a 2",
-            "201 received  new_order a ",
-            "300 shown  new_order a ",
-            "900 happened order.accepted  a ",
-            "901 read order.accepted   ",
-            "902 decided order.accepted   ",
+            "201 acked  new_order a ",
+            "300 displayed  new_order a ",
+            "900 occurred order.accepted  a ",
+            "901 consumed order.accepted   ",
+            "902 applied order.accepted   ",
         ];
-        assert_eq!(told, wanted);
+        assert_eq!(shown, wanted);
         let customer = Recipient { role: Role::Customer, ..store };
-        let seen = timeline(&order, &customer, &key, &Trail::default());
+        let seen = timeline(&order, &customer, &DeliveryHistory::default());
         assert!(seen.iter().all(|entry| entry.get("device").is_none()), "{seen:?}");
     }
 }

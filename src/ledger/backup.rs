@@ -1,30 +1,31 @@
-//! A ledger as one file: all rows of one durable snapshot, so states, mailboxes and frontiers fit each other.
+//! A ledger as one file: all rows of one durable snapshot, so states, mailboxes and checkpoints belong together.
 //!
 //! ```text
-//!   "orderbell ledger 1\n"   then rows: keyspace (1 byte), key length, value length (4 bytes each), key, value    0xff, rows, check sum
+//!   "orderbell ledger 1\n"   then rows: table (1 byte), key length, value length (4 bytes each), key, value    0xff, rows, check sum
 //! ```
 //!
-//! It is taken beside the writer, which goes on. What is put back begins a new epoch: clients may have heard more than it knows, and their
-//! positions must not be taken for its own. The rows of the ring are left out, since a ledger that is put back begins its own.
+//! The committer goes on while a backup is taken. A restored ledger begins a new epoch: clients may have received more than it knows, and
+//! their positions must not be taken for its own. Commit marks are left out: a restored ledger begins its own.
 
 use std::io::{Error, ErrorKind, Read, Write};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, DiskError, Space, View};
+use super::disk::{Disk, DiskError, Table, View};
 use super::keys;
 
 const HEAD: &[u8] = b"orderbell ledger 1\n";
 const END: u8 = 0xff;
-/// Rows of one batch while putting back.
+/// Rows of one batch while restoring.
 const BATCH_ROWS: usize = 4_096;
 /// No key and no value is longer (the largest is a dead letter with its bytes as hexadecimal digits): more means that the file is damaged.
 const FIELD_BYTES_MAX: usize = 256 << 20;
 
 fn damaged(what: &str) -> Error {
-    Error::new(ErrorKind::InvalidData, format!("not a whole backup: {what}"))
+    Error::new(ErrorKind::InvalidData, format!("not a complete backup: {what}"))
 }
 
+/// A reader or writer that sums what passes through it.
 struct Summed<T> {
     inner: T,
     sum: Xxh3,
@@ -47,8 +48,9 @@ impl<T: Read> Summed<T> {
 
     fn number(&mut self) -> std::io::Result<usize> {
         let bytes = self.take(4)?;
-        let number = bytes.first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes) as usize);
-        if number > FIELD_BYTES_MAX { Err(damaged("a length is absurd")) } else { Ok(number) }
+        let bytes: [u8; 4] = bytes.try_into().map_err(|_| damaged("it ends too early"))?;
+        let number = u32::from_be_bytes(bytes) as usize;
+        if number > FIELD_BYTES_MAX { Err(damaged("a length is impossible")) } else { Ok(number) }
     }
 }
 
@@ -56,18 +58,18 @@ fn io(error: DiskError) -> Error {
     Error::other(error)
 }
 
-/// Writes everything that `view` shows; how many rows that were. `progress` hears the number now and then.
+/// Writes everything that `view` shows and returns how many rows that were. `progress` is given the number now and then.
 pub(crate) fn write(view: &View<'_>, to: impl Write, mut progress: impl FnMut(u64)) -> std::io::Result<u64> {
     let mut out = Summed { inner: to, sum: Xxh3::new() };
     out.put(HEAD)?;
     let mut rows = 0;
-    for space in Space::ALL {
-        for row in view.rows(space, &[], &[0xff; 64]) {
+    for table in Table::ALL {
+        for row in view.rows(table, &[], &[0xff; 64]) {
             let (key, value) = row.map_err(io)?;
-            if key.starts_with(keys::RING) {
+            if key.starts_with(keys::COMMIT_MARKS) {
                 continue;
             }
-            out.put(&[space as u8])?;
+            out.put(&[table as u8])?;
             out.put(&(key.len() as u32).to_be_bytes())?;
             out.put(&(value.len() as u32).to_be_bytes())?;
             out.put(&key)?;
@@ -86,14 +88,14 @@ pub(crate) fn write(view: &View<'_>, to: impl Write, mut progress: impl FnMut(u6
     Ok(rows)
 }
 
-/// Reads a backup to its end; `row` takes each row, before it is known that the whole is sound: read twice.
+/// Reads a backup to its end. `row` is given each row before the checksum at the end is known to match: use nothing until this returns.
 pub(crate) fn read(
     from: impl Read,
-    mut row: impl FnMut(Space, Vec<u8>, Vec<u8>) -> std::io::Result<()>,
+    mut row: impl FnMut(Table, Vec<u8>, Vec<u8>) -> std::io::Result<()>,
 ) -> std::io::Result<u64> {
     let mut file = Summed { inner: from, sum: Xxh3::new() };
     if file.take(HEAD.len())? != HEAD {
-        return Err(damaged("it begins otherwise"));
+        return Err(damaged("it does not begin like one"));
     }
     let mut rows = 0_u64;
     loop {
@@ -101,31 +103,31 @@ pub(crate) fn read(
         if tag == END {
             break;
         }
-        let space = Space::ALL.into_iter().find(|space| *space as u8 == tag);
-        let space = space.ok_or_else(|| damaged("an unknown keyspace"))?;
+        let table = Table::ALL.into_iter().find(|table| *table as u8 == tag);
+        let table = table.ok_or_else(|| damaged("an unknown table"))?;
         let (key_len, value_len) = (file.number()?, file.number()?);
         let (key, value) = (file.take(key_len)?, file.take(value_len)?);
-        row(space, key, value)?;
+        row(table, key, value)?;
         rows += 1;
     }
-    let told = file.take(8)?;
+    let stored_rows = file.take(8)?;
     let sum = file.sum.digest();
-    let mut wanted = [0; 8];
-    file.inner.read_exact(&mut wanted).map_err(|_| damaged("it ends too early"))?;
-    if told != rows.to_be_bytes() || wanted != sum.to_be_bytes() {
-        return Err(damaged("its check sum is another"));
+    let mut stored_sum = [0; 8];
+    file.inner.read_exact(&mut stored_sum).map_err(|_| damaged("it ends too early"))?;
+    if stored_rows != rows.to_be_bytes() || stored_sum != sum.to_be_bytes() {
+        return Err(damaged("its checksum does not match"));
     }
     Ok(rows)
 }
 
-/// Puts rows back into an empty database; how many. On an error the database is of no use.
-pub(crate) fn put_back(disk: &Disk, from: impl Read) -> std::io::Result<u64> {
-    let (mut batch, mut waiting) = (disk.batch(), 0);
-    let read = read(from, |space, key, value| {
-        batch.put(space, &key, &value);
-        waiting += 1;
-        if waiting == BATCH_ROWS {
-            waiting = 0;
+/// Restores all rows into an empty database and returns how many. On an error the database must be removed.
+pub(crate) fn restore_rows(disk: &Disk, from: impl Read) -> std::io::Result<u64> {
+    let (mut batch, mut in_batch) = (disk.batch(), 0);
+    let read = read(from, |table, key, value| {
+        batch.put(table, &key, &value);
+        in_batch += 1;
+        if in_batch == BATCH_ROWS {
+            in_batch = 0;
             std::mem::replace(&mut batch, disk.batch()).commit().map_err(io)?;
         }
         Ok(())

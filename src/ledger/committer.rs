@@ -1,118 +1,130 @@
-//! The one writer: an OS thread that folds whatever has arrived into one atomic batch, fsyncs it, and only then tells anybody.
+//! The one writer: an OS thread that folds whatever has arrived into one atomic batch, fsyncs it, and only then reports anything.
 //!
 //! ```text
-//!   shards: turns --+
-//!   door: events  --+--flume--> stage --> one batch --> fsync --> durable: ring, wake the stream, answer
-//!   poll thread:  --+
-//!   frontiers       |
-//!   cursors (lazy) -+
+//!   shards: key batches --+
+//!   HTTP, sockets: events +--flume--> BatchBuilder --> one batch --> fsync --> durable: observers, embedded log, replies
+//!   poll thread:          |
+//!   checkpoints         --+
+//!   cursors (lazy) -------+
 //! ```
 //!
 //! Grouping needs no timer: while one fsync runs, the next batch gathers. A write or fsync error calls `failed` once, which ends the
-//! process; nobody is answered after it, so nobody is told a lie.
+//! process; no reply is sent after it, so no caller takes for durable what is not.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orderbell_consumers::{Frontier, Part, Saved};
-use orderbell_protocol::session::Standing;
+use orderbell_consumers::{Checkpoint, DurableCheckpoints, TopicPartition};
+use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{DeviceId, Recipient, UnixMs};
 use tokio::sync::{Notify, oneshot};
 
-use super::crowd::Crowd;
-use super::disk::{Disk, DiskError, Space};
-use super::effects::{Appended, Incoming, TurnEffects};
+use super::MailboxObserver;
+use super::counter_notifier::CounterNotifier;
+use super::delivery_log::DeliveryLog;
+use super::disk::{Disk, DiskError, Table};
+use super::effects::{Appended, KeyBatchEffects, NewEvent};
+use super::embedded_log::GrowthSignal;
+use super::free_space::FreeSpaceMonitor;
 use super::keys;
-use super::outbox::Emit;
-use super::space::Guard;
-use super::stage::{Done, Stage};
-use super::trail::Trails;
-use super::upkeep::Upkeep;
-use super::{Bell, Board};
+use super::mailbox_limit::MailboxLimit;
+use super::outbox::PublishTo;
+use super::retention::Retention;
+use super::write_batch::{BatchBuilder, CommittedBatch};
 use crate::crash;
 
 /// Work items folded into one batch: bounds how long an fsync's callers wait for each other.
 const WORK_PER_BATCH_MAX: usize = 4096;
-/// Without work, cursors and retention are looked after this often.
+/// Interval at which cursors and the delivery log are written and retention advances.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Something to write.
+/// Something to write, and whom to reply to when it is durable.
 pub(crate) enum Work {
-    Turn(TurnEffects, oneshot::Sender<()>),
-    Append(Vec<Incoming>, oneshot::Sender<Vec<Appended>>),
-    Frontiers(String, Vec<(Part, Frontier)>, flume::Sender<Saved>),
-    Letter(Vec<u8>, oneshot::Sender<()>),
-    Sent(Vec<u64>, oneshot::Sender<()>),
-    Rebuilt(oneshot::Sender<()>),
-    Replay(Vec<Incoming>, Vec<u64>, oneshot::Sender<()>),
+    KeyBatch(KeyBatchEffects, oneshot::Sender<()>),
+    Append(Vec<NewEvent>, oneshot::Sender<Vec<Appended>>),
+    Checkpoints(String, Vec<(TopicPartition, Checkpoint)>, flume::Sender<DurableCheckpoints>),
+    DeadLetter(Vec<u8>, oneshot::Sender<()>),
+    OutboxDelivered(Vec<u64>, oneshot::Sender<()>),
+    FinishRebuild(oneshot::Sender<()>),
+    Replay(Vec<NewEvent>, Vec<u64>, oneshot::Sender<()>),
 }
 
-enum Answer {
-    Turn(oneshot::Sender<()>),
-    Append(oneshot::Sender<Vec<Appended>>, Vec<Appended>),
-    Frontiers(flume::Sender<Saved>, Saved),
+/// A reply that is sent once the batch is durable.
+enum Reply {
+    Done(oneshot::Sender<()>),
+    Appended(oneshot::Sender<Vec<Appended>>, Vec<Appended>),
+    Checkpoints(flume::Sender<DurableCheckpoints>, DurableCheckpoints),
 }
 
-/// Cursors that wait to be written. Losing them costs redeliveries.
+/// Cursors that are not durable yet. Losing them costs redeliveries.
 #[derive(Default)]
-pub(crate) struct Standings(Mutex<StandingsInner>);
+pub(crate) struct PendingCursors(Mutex<PendingCursorsInner>);
 
 #[derive(Default)]
-struct StandingsInner {
-    waiting: HashMap<(Recipient, DeviceId), Standing>,
-    writing: HashMap<(Recipient, DeviceId), Standing>,
+struct PendingCursorsInner {
+    waiting: HashMap<(Recipient, DeviceId), Cursor>,
+    /// In the batch that is being written: readers see them here until the snapshot shows them.
+    writing: Arc<HashMap<(Recipient, DeviceId), Cursor>>,
 }
 
-impl Standings {
-    pub(crate) fn note(&self, who: &Recipient, device: &DeviceId, standing: Standing) {
+impl PendingCursors {
+    pub(crate) fn save(&self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A socket and a poll of one device may both note: the further one counts, within an epoch.
-        let further = |old: Standing| Standing {
-            acked: if old.acked.epoch == standing.acked.epoch && old.acked.seq > standing.acked.seq {
+        // A socket and a poll of one device may both save: the further one counts, within an epoch.
+        let further = |old: Cursor| Cursor {
+            acked: if old.acked.epoch == cursor.acked.epoch && old.acked.seq > cursor.acked.seq {
                 old.acked
             } else {
-                standing.acked
+                cursor.acked
             },
-            sent_seq: old.sent_seq.max(standing.sent_seq),
+            sent_seq: old.sent_seq.max(cursor.sent_seq),
         };
-        let slot = inner.waiting.entry((who.clone(), device.clone())).or_insert(standing);
+        let slot = inner.waiting.entry((who.clone(), device.clone())).or_insert(cursor);
         *slot = further(*slot);
     }
 
-    /// The newest standing that is not written yet.
-    pub(crate) fn newest(&self, who: &Recipient, device: &DeviceId) -> Option<Standing> {
+    /// The newest cursor that is not durable yet.
+    pub(crate) fn newest(&self, who: &Recipient, device: &DeviceId) -> Option<Cursor> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (who.clone(), device.clone());
         inner.waiting.get(&key).or_else(|| inner.writing.get(&key)).copied()
     }
 
-    fn begin(&self) -> Vec<((Recipient, DeviceId), Standing)> {
+    /// Takes what is waiting. The lock is held for two moves: every acknowledgement takes it.
+    fn begin_write(&self) -> Arc<HashMap<(Recipient, DeviceId), Cursor>> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.writing = std::mem::take(&mut inner.waiting);
-        inner.writing.iter().map(|(key, standing)| (key.clone(), *standing)).collect()
+        inner.writing = Arc::new(std::mem::take(&mut inner.waiting));
+        inner.writing.clone()
     }
 
-    fn end(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).writing.clear();
+    fn end_write(&self) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = std::mem::take(&mut inner.writing);
+        drop(inner);
+        // Freed without the lock.
+        drop(written);
     }
 }
 
 pub(crate) struct Committer {
     pub(crate) disk: Arc<Disk>,
     pub(crate) rx: flume::Receiver<Work>,
-    pub(crate) bell: Arc<dyn Bell>,
-    pub(crate) board: Arc<dyn Board>,
-    pub(crate) standings: Arc<Standings>,
-    pub(crate) trails: Arc<Trails>,
-    pub(crate) stream: Arc<super::stream::Growth>,
+    pub(crate) mailbox_observer: Arc<dyn MailboxObserver>,
+    pub(crate) counter_notifier: CounterNotifier,
+    pub(crate) cursors: Arc<PendingCursors>,
+    pub(crate) delivery_log: Arc<DeliveryLog>,
+    pub(crate) log_growth: Arc<GrowthSignal>,
     pub(crate) failed: Arc<dyn Fn(&str) + Send + Sync>,
-    pub(crate) upkeep: Upkeep,
-    pub(crate) crowd: Crowd,
-    pub(crate) guard: Guard,
+    pub(crate) retention: Retention,
+    pub(crate) mailbox_limit: MailboxLimit,
+    pub(crate) free_space: FreeSpaceMonitor,
+    /// The newest seq that was given out.
     pub(crate) seq: u64,
-    pub(crate) letters: u64,
-    pub(crate) emit: Emit,
+    /// Number of the newest dead letter.
+    pub(crate) dead_letters: u64,
+    pub(crate) publish_to: PublishTo,
+    /// Number of the next entry of the outbox.
     pub(crate) outbox: u64,
     pub(crate) outbox_grown: Arc<Notify>,
 }
@@ -120,142 +132,142 @@ pub(crate) struct Committer {
 impl Committer {
     /// Runs until every sender is gone; then writes what is left.
     pub(crate) fn run(mut self) {
-        let mut upkept = std::time::Instant::now();
+        let mut last_tick = std::time::Instant::now();
         loop {
             let first = match self.rx.recv_timeout(TICK) {
                 Ok(work) => Some(work),
                 Err(flume::RecvTimeoutError::Timeout) => None,
                 Err(flume::RecvTimeoutError::Disconnected) => {
-                    let _last = self.batch(None, true);
+                    let _last = self.write_batch(None, true);
                     return;
                 }
             };
-            let tick = first.is_none() || upkept.elapsed() >= TICK;
+            let tick = first.is_none() || last_tick.elapsed() >= TICK;
             if tick {
-                upkept = std::time::Instant::now();
+                last_tick = std::time::Instant::now();
             }
-            if let Err(error) = self.batch(first, tick) {
+            if let Err(error) = self.write_batch(first, tick) {
                 (self.failed)(&format!("the ledger cannot be written: {error}"));
                 return;
             }
         }
     }
 
-    fn batch(&mut self, first: Option<Work>, tick: bool) -> Result<(), DiskError> {
+    fn write_batch(&mut self, first: Option<Work>, tick: bool) -> Result<(), DiskError> {
         let disk = self.disk.clone();
-        let mut stage = Stage::new(&disk, self.emit, self.seq, self.outbox);
-        let mut answers = Vec::new();
+        let mut batch = BatchBuilder::new(&disk, self.publish_to, self.seq, self.outbox);
+        let mut replies = Vec::new();
         let mut next = first;
         while let Some(work) = next.take() {
-            answers.push(self.stage(&mut stage, work)?);
-            if answers.len() < WORK_PER_BATCH_MAX {
+            replies.push(self.add(&mut batch, work)?);
+            if replies.len() < WORK_PER_BATCH_MAX {
                 next = self.rx.try_recv().ok();
             }
         }
         if tick {
-            for ((who, device), standing) in self.standings.begin() {
-                stage.standing(&who, &device, standing);
+            for ((who, device), cursor) in &*self.cursors.begin_write() {
+                batch.put_cursor(who, device, *cursor);
             }
-            self.trails.write(&mut stage);
-            self.upkeep.step(&disk.view(), &mut stage, now())?;
+            self.delivery_log.begin_write(&mut batch);
+            self.retention.step(&disk.view(), &mut batch, now())?;
         }
-        if !answers.is_empty() {
+        if !replies.is_empty() {
             crash::point("batch");
         }
-        let done = stage.commit(self.seq)?;
-        if !answers.is_empty() {
+        let committed = batch.commit(self.seq)?;
+        if !replies.is_empty() {
             crash::point("durable");
         }
         if tick {
-            self.standings.end();
-            self.trails.written();
+            self.cursors.end_write();
+            self.delivery_log.end_write();
         }
-        self.tell(done, answers);
+        self.report(committed, replies);
         if tick {
-            self.guard.look();
-            self.thin()?;
+            self.free_space.check();
+            self.trim_mailboxes()?;
         }
         Ok(())
     }
 
-    /// Retention by count, in a batch of its own: what it looks at is durable, and nobody waits for its fsync.
-    fn thin(&mut self) -> Result<(), DiskError> {
+    /// Retention by count, in a batch of its own: it reads durable rows only, and no caller waits for its fsync.
+    fn trim_mailboxes(&mut self) -> Result<(), DiskError> {
         let disk = self.disk.clone();
-        let mut stage = Stage::new(&disk, self.emit, self.seq, self.outbox);
-        self.crowd.step(&disk.view(), &mut stage, now())?;
-        stage.commit(self.seq).map(drop)
+        let mut batch = BatchBuilder::new(&disk, self.publish_to, self.seq, self.outbox);
+        self.mailbox_limit.step(&disk.view(), &mut batch, now())?;
+        batch.commit(self.seq).map(drop)
     }
 
-    fn stage(&mut self, stage: &mut Stage<'_>, work: Work) -> Result<Answer, DiskError> {
+    fn add(&mut self, batch: &mut BatchBuilder<'_>, work: Work) -> Result<Reply, DiskError> {
         Ok(match work {
-            Work::Turn(effects, reply) => {
-                stage.turn(&effects, now())?;
-                Answer::Turn(reply)
+            Work::KeyBatch(effects, reply) => {
+                batch.add_effects(&effects, now())?;
+                Reply::Done(reply)
             }
             Work::Append(events, reply) => {
                 let at = now();
-                let appended = events.iter().map(|event| stage.append(event, at)).collect::<Result<_, _>>()?;
-                Answer::Append(reply, appended)
+                let appended = events.iter().map(|event| batch.append(event, at)).collect::<Result<_, _>>()?;
+                Reply::Appended(reply, appended)
             }
-            Work::Frontiers(cluster, at, reply) => {
-                at.iter().for_each(|(part, frontier)| stage.frontier(&cluster, part, *frontier));
-                Answer::Frontiers(reply, at)
+            Work::Checkpoints(cluster, at, reply) => {
+                at.iter().for_each(|(part, checkpoint)| batch.put_checkpoint(&cluster, part, *checkpoint));
+                Reply::Checkpoints(reply, at)
             }
-            Work::Sent(numbers, reply) => {
-                stage.sent(&numbers);
-                Answer::Turn(reply)
+            Work::OutboxDelivered(numbers, reply) => {
+                batch.remove_from_outbox(&numbers);
+                Reply::Done(reply)
             }
-            Work::Replay(events, letters, reply) => {
+            Work::Replay(events, dead_letters, reply) => {
                 let at = now();
                 for event in &events {
-                    stage.append(event, at)?;
+                    batch.append(event, at)?;
                 }
-                letters.iter().for_each(|number| stage.drop_row(Space::Meta, &keys::letter(*number)));
-                Answer::Turn(reply)
+                dead_letters.iter().for_each(|number| batch.remove_row(Table::Meta, &keys::dead_letter(*number)));
+                Reply::Done(reply)
             }
-            Work::Rebuilt(reply) => {
-                stage.drop_row(Space::Meta, keys::REBUILDING);
-                Answer::Turn(reply)
+            Work::FinishRebuild(reply) => {
+                batch.remove_row(Table::Meta, keys::REBUILDING);
+                Reply::Done(reply)
             }
-            Work::Letter(letter, reply) => {
-                self.letters += 1;
-                stage.letter(self.letters, &letter);
-                Answer::Turn(reply)
+            Work::DeadLetter(row, reply) => {
+                self.dead_letters += 1;
+                batch.put_row(Table::Meta, &keys::dead_letter(self.dead_letters), &row);
+                Reply::Done(reply)
             }
         })
     }
 
-    /// Everything is durable: now, and only now, it may be heard of.
-    fn tell(&mut self, done: Option<Done>, answers: Vec<Answer>) {
-        let mut tallies = Vec::new();
-        if let Some(done) = done {
-            tallies = done.tallies;
-            self.seq = done.seq;
-            self.outbox = done.outbox;
-            if done.emitted {
+    /// Everything is durable: now, and only now, observers and callers learn of it.
+    fn report(&mut self, committed: Option<CommittedBatch>, replies: Vec<Reply>) {
+        let mut counter_deltas = Vec::new();
+        if let Some(committed) = committed {
+            counter_deltas = committed.counter_deltas;
+            self.seq = committed.seq;
+            self.outbox = committed.outbox;
+            if committed.outbox_grown {
                 self.outbox_grown.notify_one();
             }
-            self.bell.ring(&done.rung);
-            if !done.rung.is_empty() {
-                crash::point("rung");
+            self.mailbox_observer.changed(&committed.changed_mailboxes);
+            if !committed.changed_mailboxes.is_empty() {
+                crash::point("notified");
             }
-            self.crowd.counted(done.counts);
-            if done.grown {
-                self.stream.wake();
+            self.mailbox_limit.note_counts(committed.row_counts);
+            if committed.log_grown {
+                self.log_growth.wake();
             }
         }
-        for answer in answers {
-            // Who asked may have gone meanwhile; what it asked for is durable all the same.
-            match answer {
-                Answer::Turn(reply) => drop(reply.send(())),
-                Answer::Append(reply, appended) => drop(reply.send(appended)),
-                Answer::Frontiers(reply, saved) => drop(reply.try_send(saved)),
+        for reply in replies {
+            // The caller may be gone meanwhile; what it asked for is durable all the same.
+            match reply {
+                Reply::Done(reply) => drop(reply.send(())),
+                Reply::Appended(reply, appended) => drop(reply.send(appended)),
+                Reply::Checkpoints(reply, saved) => drop(reply.try_send(saved)),
             }
             crash::point("answered");
         }
-        // Behind everybody who waits: a screen has time.
-        if !tallies.is_empty() {
-            self.board.counted(&tallies, self.disk.newest());
+        // After every caller that waits: the wall is not urgent.
+        if !counter_deltas.is_empty() {
+            self.counter_notifier.add(counter_deltas, self.disk.newest_commit());
         }
     }
 }

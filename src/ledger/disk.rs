@@ -1,101 +1,163 @@
-//! The one file that knows fjall.
+//! The one file that imports fjall.
 //!
 //! Six keyspaces, one journal: a batch over all of them is atomic, and `durability(SyncData)` makes fjall write the journal, fsync it,
-//! and only then show the batch to readers. So a snapshot never sees anything that is not durable; the durable head is simply what a
-//! snapshot sees. That order is what "store first, ring later" rests on, and `tests/mutants` holds a patch that breaks it.
+//! and only then show the batch to readers. So a snapshot never shows anything that is not durable; the durable head is simply what a
+//! snapshot shows. "Store first, notify later" rests on that order, and `tests/mutants` holds a patch that breaks it.
 //!
 //! An error while writing is final: fjall poisons itself, and whoever calls [`Batch::commit`] ends the process. Nothing is retried on a
 //! file that failed (a second fsync may succeed and mean nothing).
 
+use std::error::Error;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
-/// Memory that rows wait in before they are written out as tables. Larger means fewer stalls and a longer replay at open.
+/// Rows in memory before they are written out as tables. Larger means fewer stalls and a longer replay at open.
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// The journal on disk; bounds the replay at open.
 const JOURNAL_BYTES: u64 = 256 << 20;
 /// Blocks kept in memory.
 const CACHE_BYTES: u64 = 64 << 20;
 
-/// The ledger's files failed.
+/// The ledger's files cannot be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct DiskError(String);
+pub enum DiskError {
+    /// The database failed to read or write.
+    #[error("the database failed: {0}")]
+    Database(#[source] Arc<dyn Error + Send + Sync>),
+    /// A row does not decode. No reader goes on without it, since a row less would be a wrong answer.
+    #[error("damaged row in the table {table}, key {key}: {what}")]
+    DamagedRow {
+        /// Name of the table.
+        table: &'static str,
+        /// The row's key, with bytes that are not printable as escapes.
+        key: String,
+        /// What the row should have been.
+        what: &'static str,
+        /// The decoder's error, where it has one.
+        #[source]
+        source: Option<Arc<dyn Error + Send + Sync>>,
+    },
+}
 
 impl DiskError {
-    /// What was read is not what was written.
-    pub(crate) fn damaged(what: &impl std::fmt::Display) -> Self {
-        Self(what.to_string())
+    /// The row of `key` is no `what`.
+    pub(crate) fn damaged(table: Table, key: &[u8], what: &'static str) -> Self {
+        Self::DamagedRow { table: table.name(), key: key.escape_ascii().to_string(), what, source: None }
+    }
+
+    /// The same, with the decoder's error.
+    pub(crate) fn damaged_by(
+        table: Table,
+        key: &[u8],
+        what: &'static str,
+        error: impl Error + Send + Sync + 'static,
+    ) -> Self {
+        let key = key.escape_ascii().to_string();
+        Self::DamagedRow { table: table.name(), key, what, source: Some(Arc::new(error)) }
     }
 }
 
 impl From<fjall::Error> for DiskError {
     fn from(error: fjall::Error) -> Self {
-        Self(error.to_string())
+        Self::Database(Arc::new(error))
     }
 }
 
-/// Which keyspace a row lives in.
+/// A keyspace of the database. The discriminant is its number in backups and its bit in commit marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Space {
+pub(crate) enum Table {
     /// Orders and the index of their notices.
     Orders,
-    /// Mailboxes.
-    Mail,
-    /// The embedded stream.
-    Stream,
-    /// Frontiers, cursors, floors, event ids, dead letters, and what the ledger knows of itself.
+    /// Notices by recipient and seq.
+    Mailboxes,
+    /// The embedded log.
+    EventLog,
+    /// Checkpoints, cursors, floors, event ids, dead letters, the outbox, and what the ledger knows of itself.
     Meta,
-    /// What became of notices, for stories.
-    Trail,
+    /// What happened to notices on devices.
+    DeliveryLog,
     /// Sums by minute and day.
-    Tally,
+    Counters,
 }
 
-impl Space {
-    pub(crate) const ALL: [Self; 6] = [Self::Orders, Self::Mail, Self::Stream, Self::Meta, Self::Trail, Self::Tally];
+impl Table {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Orders, Self::Mailboxes, Self::EventLog, Self::Meta, Self::DeliveryLog, Self::Counters];
 
-    /// Its place in a set of keyspaces.
+    /// Its place in a set of tables.
     pub(crate) fn bit(self) -> u8 {
         1 << (self as u8)
     }
+
+    /// Name of the keyspace on disk. `meta` is the same in every format: the format itself is read from it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Orders => "orders",
+            Self::Mailboxes => "mailboxes",
+            Self::EventLog => "event_log",
+            Self::Meta => "meta",
+            Self::DeliveryLog => "delivery_log",
+            Self::Counters => "counters",
+        }
+    }
 }
 
-/// An open database.
+fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+}
+
+/// A database whose format is not known yet: nothing is created in it until [`Self::into_disk`].
+pub(crate) struct UncheckedDisk(Database);
+
+impl UncheckedDisk {
+    pub(crate) fn open(dir: &Path) -> Result<Self, DiskError> {
+        Ok(Self(Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).open()?))
+    }
+
+    /// A row of the table `meta`, if there is such a table.
+    pub(crate) fn meta_row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        if !self.0.keyspace_exists(Table::Meta.name()) {
+            return Ok(None);
+        }
+        let meta = self.0.keyspace(Table::Meta.name(), options)?;
+        Ok(self.0.snapshot().get(&meta, key)?.map(|value| value.to_vec()))
+    }
+
+    pub(crate) fn into_disk(self) -> Result<Disk, DiskError> {
+        let [orders, mailboxes, event_log, meta, delivery_log, counters] =
+            Table::ALL.map(|table| self.0.keyspace(table.name(), options));
+        let tables = [orders?, mailboxes?, event_log?, meta?, delivery_log?, counters?];
+        Ok(Disk { db: self.0, tables, commits: AtomicU64::new(0) })
+    }
+}
+
+/// An open database of the format that this program writes.
 pub(crate) struct Disk {
     db: Database,
-    spaces: [Keyspace; 6],
+    tables: [Keyspace; 6],
     /// Number of the newest commit.
     commits: AtomicU64,
 }
 
 impl Disk {
-    pub(crate) fn open(dir: &Path) -> Result<Self, DiskError> {
-        let db = Database::builder(dir).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).open()?;
-        let space = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
-        let names = ["orders", "mail", "stream", "meta", "trail", "tally"];
-        let [orders, mail, stream, meta, trail, tally] = names.map(space);
-        let spaces = [orders?, mail?, stream?, meta?, trail?, tally?];
-        Ok(Self { db, spaces, commits: AtomicU64::new(0) })
-    }
-
     /// Number of the newest commit.
-    pub(crate) fn newest(&self) -> u64 {
+    pub(crate) fn newest_commit(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// Commits go on behind this number.
-    pub(crate) fn number_from(&self, newest: u64) {
+    /// The next commit gets the number after this one.
+    pub(crate) fn set_newest_commit(&self, newest: u64) {
         self.commits.store(newest, Ordering::Relaxed);
     }
 
-    fn space(&self, space: Space) -> &Keyspace {
-        &self.spaces[space as usize]
+    fn keyspace(&self, table: Table) -> &Keyspace {
+        &self.tables[table as usize]
     }
 
-    /// What is durable at this moment, unmoved by later writes.
+    /// A snapshot of what is durable at this moment; later writes do not change it.
     pub(crate) fn view(&self) -> View<'_> {
         View { disk: self, snapshot: self.db.snapshot() }
     }
@@ -115,18 +177,35 @@ pub(crate) struct View<'a> {
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
 impl View<'_> {
-    pub(crate) fn row(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        Ok(self.snapshot.get(self.disk.space(space), key)?.map(|value| value.to_vec()))
+    pub(crate) fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.snapshot.get(self.disk.keyspace(table), key)?.map(|value| value.to_vec()))
+    }
+
+    /// A row, decoded; an error that names it as `what` when it does not decode.
+    pub(crate) fn decoded<T>(
+        &self,
+        table: Table,
+        key: &[u8],
+        what: &'static str,
+        decode: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, DiskError> {
+        let Some(row) = self.row(table, key)? else { return Ok(None) };
+        decode(&row).map(Some).ok_or_else(|| DiskError::damaged(table, key, what))
+    }
+
+    /// A row of `meta` that holds a number of 64 bits and nothing else.
+    pub(crate) fn number(&self, key: &[u8]) -> Result<Option<u64>, DiskError> {
+        self.decoded(Table::Meta, key, "a number", |row| Some(u64::from_be_bytes(row.try_into().ok()?)))
     }
 
     /// Rows with `from <= key < to`, in order.
     pub(crate) fn rows(
         &self,
-        space: Space,
+        table: Table,
         from: &[u8],
         to: &[u8],
     ) -> impl DoubleEndedIterator<Item = Result<Row, DiskError>> + use<> {
-        self.snapshot.range(self.disk.space(space), from..to).map(|guard| {
+        self.snapshot.range(self.disk.keyspace(table), from..to).map(|guard| {
             let (key, value) = guard.into_inner()?;
             Ok((key.to_vec(), value.to_vec()))
         })
@@ -137,19 +216,19 @@ impl View<'_> {
 pub(crate) struct Batch<'a> {
     disk: &'a Disk,
     batch: fjall::OwnedWriteBatch,
-    /// Keyspaces that it writes to.
+    /// Bits of the tables that it writes to.
     touched: u8,
 }
 
 impl Batch<'_> {
-    pub(crate) fn put(&mut self, space: Space, key: &[u8], value: &[u8]) {
-        self.touched |= space.bit();
-        self.batch.insert(self.disk.space(space), key, value);
+    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        self.touched |= table.bit();
+        self.batch.insert(self.disk.keyspace(table), key, value);
     }
 
-    pub(crate) fn remove(&mut self, space: Space, key: &[u8]) {
-        self.touched |= space.bit();
-        self.batch.remove(self.disk.space(space), key);
+    pub(crate) fn remove(&mut self, table: Table, key: &[u8]) {
+        self.touched |= table.bit();
+        self.batch.remove(self.disk.keyspace(table), key);
     }
 
     /// Durable when this returns `Ok`, and visible only then.
@@ -157,11 +236,11 @@ impl Batch<'_> {
         if self.touched == 0 {
             return Ok(());
         }
-        // Drawn by one thread at a time: the committer, or whoever opens the ledger.
+        // One thread at a time commits: the committer, or whoever opens the ledger.
         let number = self.disk.commits.fetch_add(1, Ordering::Relaxed) + 1;
-        let row = super::whole::row(number, self.touched);
-        for space in Space::ALL.into_iter().filter(|space| self.touched & space.bit() != 0) {
-            self.batch.insert(self.disk.space(space), super::keys::ring(number), row);
+        let mark = super::integrity::encode_mark(number, self.touched);
+        for table in Table::ALL.into_iter().filter(|table| self.touched & table.bit() != 0) {
+            self.batch.insert(self.disk.keyspace(table), super::keys::commit_mark(number), mark);
         }
         Ok(self.batch.commit()?)
     }

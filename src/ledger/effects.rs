@@ -1,78 +1,80 @@
-//! What a turn wants written, and what the ledger answers.
+//! What the ledger is asked to write, and what it replies.
 //!
-//! All of one turn goes into one batch: an order's state, its notices and what they supersede, or nothing of it.
+//! All effects of one key batch go into one write batch: an order's state, its notices and what they supersede, or none of it.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use orderbell_protocol::notice::Encoded;
-use orderbell_protocol::{Recipient, UnixMs};
+use orderbell_protocol::notice::EncodedNotice;
+use orderbell_protocol::{NoticeKind, Recipient, UnixMs};
 
+use super::counters::CounterDelta;
 use super::keys::OrderKey;
-use super::tally::Tally;
 
-/// A notice that is owed to a mailbox. Its id is derived, so appending it twice appends it once.
+/// A notice to append to a mailbox. Its id is derived, so appending it twice appends it once.
 #[derive(Clone, Debug)]
 pub struct NewNotice {
     /// The order it speaks of.
     pub order: OrderKey,
     /// Derived id.
     pub id: String,
+    /// Its kind: kept in the notice index, for the delivery log.
+    pub kind: NoticeKind,
     /// Whose mailbox.
     pub recipient: Recipient,
     /// Its JSON.
-    pub notice: Encoded,
-    /// From then on nobody is rung for it.
+    pub notice: EncodedNotice,
+    /// From then on no reader is given it.
     pub expires_at: UnixMs,
 }
 
-/// The effects of one turn.
+/// The effects of one key batch.
 #[derive(Clone, Debug, Default)]
-pub struct TurnEffects {
-    /// New states, as bytes that only ingest can read.
+pub struct KeyBatchEffects {
+    /// New states, encoded by `ingest`, which alone decodes them.
     pub states: Vec<(OrderKey, Vec<u8>)>,
     /// Notices to append, in order.
     pub notices: Vec<NewNotice>,
-    /// Notices that nobody needs to hear any more, by order and id.
+    /// Notices that no reader needs any more, by order and id.
     pub superseded: Vec<(OrderKey, String)>,
-    /// When to look whether an order's state may be forgotten.
-    pub due: Vec<(UnixMs, OrderKey)>,
-    /// Looks that were taken.
-    pub looked: Vec<(UnixMs, OrderKey)>,
-    /// Orders whose state and notices go.
-    pub forgotten: Vec<OrderKey>,
-    /// Orders that open or close for somebody.
-    pub open: Vec<(Recipient, OrderKey, bool)>,
-    /// Events to tell the world.
-    pub emits: Vec<Incoming>,
-    /// What is added to the tallies.
-    pub tallies: Vec<Tally>,
+    /// When to check whether an order's state has expired.
+    pub expiry_added: Vec<(UnixMs, OrderKey)>,
+    /// Expiry checks that were made.
+    pub expiry_done: Vec<(UnixMs, OrderKey)>,
+    /// Orders whose state and notices are removed.
+    pub expunged: Vec<OrderKey>,
+    /// Orders that become open (true) or closed (false) for a recipient.
+    pub open_index: Vec<(Recipient, OrderKey, bool)>,
+    /// Orderbell's own events, to be published.
+    pub own_events: Vec<NewEvent>,
+    /// What is added to the counters.
+    pub counter_deltas: Vec<CounterDelta>,
 }
 
-impl TurnEffects {
+impl KeyBatchEffects {
     /// True when there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.states.is_empty()
             && self.notices.is_empty()
             && self.superseded.is_empty()
-            && self.due.is_empty()
-            && self.looked.is_empty()
-            && self.forgotten.is_empty()
-            && self.open.is_empty()
-            && self.emits.is_empty()
-            && self.tallies.is_empty()
+            && self.expiry_added.is_empty()
+            && self.expiry_done.is_empty()
+            && self.expunged.is_empty()
+            && self.open_index.is_empty()
+            && self.own_events.is_empty()
+            && self.counter_deltas.is_empty()
     }
 }
 
-/// An event for the embedded stream, or for the output topic.
+/// An event for the embedded log, or for the output topic.
 #[derive(Clone, Debug)]
-pub struct Incoming {
+pub struct NewEvent {
     /// Key of the record: the order's id.
     pub key: Bytes,
-    /// Hash of the event's source and id.
+    /// Hash of the event's source and id: recognises duplicates.
     pub id_hash: u128,
-    /// Hash of the whole event: the same id with another body is refused.
+    /// Hash of the whole event: the same id with another body is a conflict.
     pub body_hash: u64,
     /// Value of the record.
     pub value: Bytes,
@@ -80,18 +82,18 @@ pub struct Incoming {
     pub content_type: Cow<'static, str>,
 }
 
-/// What became of an [`Incoming`].
+/// The result of appending a [`NewEvent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
     /// Durable.
-    Logged,
+    Stored,
     /// The same event was durable before.
     Duplicate,
-    /// Another event with this id was durable before; this one is not taken.
+    /// Another event with this id was durable before; this one is not stored.
     Conflict,
 }
 
-/// The ledger does not write any more; the process is about to end.
+/// The ledger can no longer be written; the process is about to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the ledger does not write any more")]
+#[error("the ledger can no longer be written")]
 pub struct LedgerFailed;

@@ -1,10 +1,12 @@
-//! How rows are named.
+//! The keys of rows.
 //!
-//! Every key of traffic begins with the shadow bit: load-test rows and real rows cannot meet, whatever the rest says. Ids hold no control
-//! characters, so a zero byte ends them. Numbers are big-endian: the order of keys is the order of numbers.
+//! Every key that belongs to traffic begins with the shadow bit: load-test rows and real rows cannot meet, whatever follows. Ids hold no
+//! control characters, so a zero byte ends them. Numbers are big-endian: the order of keys is the order of numbers.
 
-use orderbell_consumers::Part;
+use orderbell_consumers::TopicPartition;
 use orderbell_protocol::{Id, Recipient, Role};
+
+use super::disk::{DiskError, Table};
 
 /// An order as the ledger names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,7 +29,20 @@ fn key(shadow: bool, tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
-/// The first key behind all that begin with `prefix`. The prefixes here never end in 0xff.
+/// The number that ends a key: a seq, an offset, or the number of an entry.
+pub(crate) fn trailing_number(table: Table, key: &[u8]) -> Result<u64, DiskError> {
+    let number =
+        key.last_chunk::<8>().ok_or_else(|| DiskError::damaged(table, key, "a key that ends with a number"))?;
+    Ok(u64::from_be_bytes(*number))
+}
+
+/// The id that follows a key's prefix.
+pub(crate) fn trailing_id(table: Table, key: &[u8], prefix_len: usize) -> Result<Id, DiskError> {
+    let id = key.get(prefix_len..).and_then(|id| std::str::from_utf8(id).ok()).and_then(|id| Id::new(id).ok());
+    id.ok_or_else(|| DiskError::damaged(table, key, "a key that ends with an id"))
+}
+
+/// The first key after all that begin with `prefix`. The prefixes here never end in 0xff.
 pub(crate) fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     if let Some(last) = end.last_mut() {
@@ -40,7 +55,7 @@ pub(crate) fn order(order: &OrderKey) -> Vec<u8> {
     key(order.shadow, b'o', &[order.id.as_str().as_bytes()])
 }
 
-/// Prefix of an order's notice index: `prefix + notice id -> (seq, mailbox)`.
+/// Prefix of an order's notice index: `prefix + notice id -> kind and key of the mailbox row`.
 pub(crate) fn notices_of(order: &OrderKey) -> Vec<u8> {
     key(order.shadow, b'n', &[order.id.as_str().as_bytes(), b""])
 }
@@ -66,18 +81,18 @@ pub(crate) fn mail(mailbox: &[u8], seq: u64) -> Vec<u8> {
     key
 }
 
-/// The mailbox's floor: everything up to it is gone.
+/// The mailbox's floor: seq and check bits of the last row that was removed.
 pub(crate) fn floor(mailbox: &[u8]) -> Vec<u8> {
     [b"m", mailbox].concat()
 }
 
-/// Prefix of a recipient's open orders.
-pub(crate) fn open_of(who: &Recipient) -> Vec<u8> {
+/// Prefix of the index of a recipient's open orders.
+pub(crate) fn open_orders_of(who: &Recipient) -> Vec<u8> {
     [b"i", mailbox(who).as_slice()].concat()
 }
 
-pub(crate) fn open(who: &Recipient, order: &Id) -> Vec<u8> {
-    [open_of(who).as_slice(), order.as_str().as_bytes()].concat()
+pub(crate) fn open_order(who: &Recipient, order: &Id) -> Vec<u8> {
+    [open_orders_of(who).as_slice(), order.as_str().as_bytes()].concat()
 }
 
 /// How many rows the mailbox holds.
@@ -89,105 +104,122 @@ pub(crate) fn count(mailbox: &[u8]) -> Vec<u8> {
 pub(crate) fn recipient(mailbox: &[u8]) -> Option<Recipient> {
     let (shadow, rest) = mailbox.split_first()?;
     let (role, rest) = rest.split_first()?;
-    let role = if *role == b's' { Role::Store } else { Role::Customer };
+    let role = match *role {
+        b's' => Role::Store,
+        b'c' => Role::Customer,
+        _ => return None,
+    };
     let id = Id::new(std::str::from_utf8(rest.strip_suffix(&[0])?).ok()?).ok()?;
     Some(Recipient { shadow: *shadow == 1, role, id })
 }
 
+/// Prefix of all cursors.
+pub(crate) const CURSORS: &[u8] = b"c";
+
 /// Prefix of the cursors of a recipient's devices.
 pub(crate) fn cursors_of(who: &Recipient) -> Vec<u8> {
-    [b"c", mailbox(who).as_slice()].concat()
+    [CURSORS, mailbox(who).as_slice()].concat()
 }
 
 pub(crate) fn cursor(who: &Recipient, device: &Id) -> Vec<u8> {
     [cursors_of(who).as_slice(), device.as_str().as_bytes()].concat()
 }
 
-/// Prefix of all frontiers of a cluster.
-pub(crate) fn frontiers_of(cluster: &str) -> Vec<u8> {
+/// Prefix of all checkpoints of a cluster.
+pub(crate) fn checkpoints_of_cluster(cluster: &str) -> Vec<u8> {
     [b"f", cluster.as_bytes(), b"\0"].concat()
 }
 
-/// The partition that the rest of such a key names.
-pub(crate) fn frontier_part(rest: &[u8]) -> Option<Part> {
+/// The partition that a checkpoint's key names; `rest` is the key without [`checkpoints_of_cluster`].
+pub(crate) fn checkpoint_part(rest: &[u8]) -> Option<TopicPartition> {
     let (topic, number) = rest.split_last_chunk::<4>()?;
     let topic = std::str::from_utf8(topic.strip_suffix(b"\0")?).ok()?;
-    Some(Part::new(topic, u32::from_be_bytes(*number)))
+    Some(TopicPartition::new(topic, u32::from_be_bytes(*number)))
 }
 
-pub(crate) fn frontiers(cluster: &str, topic: &str) -> Vec<u8> {
+/// Prefix of all checkpoints of a topic.
+pub(crate) fn checkpoints_of_topic(cluster: &str, topic: &str) -> Vec<u8> {
     [b"f", cluster.as_bytes(), b"\0", topic.as_bytes(), b"\0"].concat()
 }
 
-pub(crate) fn frontier(cluster: &str, part: &Part) -> Vec<u8> {
-    let mut key = frontiers(cluster, &part.topic);
+pub(crate) fn checkpoint(cluster: &str, part: &TopicPartition) -> Vec<u8> {
+    let mut key = checkpoints_of_topic(cluster, &part.topic);
     key.extend(part.number.to_be_bytes());
     key
 }
 
-/// Next offset of a partition of the embedded stream.
-pub(crate) fn stream_end(part: u32) -> Vec<u8> {
+/// Next offset of a partition of the embedded log.
+pub(crate) fn log_end(part: u32) -> Vec<u8> {
     [b"s".as_slice(), &part.to_be_bytes()].concat()
 }
 
-/// First offset of a partition that is still there.
-pub(crate) fn stream_start(part: u32) -> Vec<u8> {
+/// First offset that a partition of the embedded log still holds.
+pub(crate) fn log_start(part: u32) -> Vec<u8> {
     [b"S".as_slice(), &part.to_be_bytes()].concat()
 }
 
-pub(crate) fn stream(part: u32, offset: u64) -> Vec<u8> {
+pub(crate) fn log_record(part: u32, offset: u64) -> Vec<u8> {
     [part.to_be_bytes().as_slice(), &offset.to_be_bytes()].concat()
 }
 
-/// An event id that came through the door, by its hash.
+/// Prefix of event ids.
+pub(crate) const EVENT_IDS: &[u8] = b"e";
+
+/// The id of an appended event, by its hash.
 pub(crate) fn event_id(hash: u128) -> Vec<u8> {
-    [b"e".as_slice(), &hash.to_be_bytes()].concat()
+    [EVENT_IDS, &hash.to_be_bytes()].concat()
 }
 
-/// An order whose retention is looked at when `due_ms` has come.
-pub(crate) fn due(due_ms: i64, order: &OrderKey) -> Vec<u8> {
-    let mut key = due_until(due_ms);
+/// An order whose expiry is checked once `due_ms` has come.
+pub(crate) fn expiry(due_ms: i64, order: &OrderKey) -> Vec<u8> {
+    let mut key = expiry_until(due_ms);
     key.push(u8::from(order.shadow));
     key.extend_from_slice(order.id.as_str().as_bytes());
     key
 }
 
-/// Behind all that is due before `due_ms`.
-pub(crate) fn due_until(due_ms: i64) -> Vec<u8> {
+/// The first key after all that are due before `due_ms`.
+pub(crate) fn expiry_until(due_ms: i64) -> Vec<u8> {
     [b"t".as_slice(), &due_ms.max(0).to_be_bytes()].concat()
 }
 
-/// The moment and the order that a key of [`due`] names.
-pub(crate) fn due_order(key: &[u8]) -> Option<(i64, OrderKey)> {
+/// The moment and the order that a key of [`expiry`] names.
+pub(crate) fn expiry_order(key: &[u8]) -> Option<(i64, OrderKey)> {
     let (due_ms, rest) = key.get(1..)?.split_first_chunk::<8>()?;
     let (shadow, id) = rest.split_first()?;
     let order = OrderKey { shadow: *shadow == 1, id: Id::new(std::str::from_utf8(id).ok()?).ok()? };
     Some((i64::from_be_bytes(*due_ms), order))
 }
 
-/// An event that waits to be emitted.
+/// Prefix of the outbox.
+pub(crate) const OUTBOX: &[u8] = b"x";
+
+/// An entry of the outbox.
 pub(crate) fn outbox(number: u64) -> Vec<u8> {
-    [b"x".as_slice(), &number.to_be_bytes()].concat()
+    [OUTBOX, &number.to_be_bytes()].concat()
 }
 
-pub(crate) fn letter(number: u64) -> Vec<u8> {
-    [b"d".as_slice(), &number.to_be_bytes()].concat()
+/// Prefix of dead letters.
+pub(crate) const DEAD_LETTERS: &[u8] = b"d";
+
+pub(crate) fn dead_letter(number: u64) -> Vec<u8> {
+    [DEAD_LETTERS, &number.to_be_bytes()].concat()
 }
 
-/// Prefix of the rows that numbered commits leave in every keyspace they touch.
-pub(crate) const RING: &[u8] = b"#";
+/// Prefix of the marks that numbered commits leave in every table they touch.
+pub(crate) const COMMIT_MARKS: &[u8] = b"#";
 
-pub(crate) fn ring(number: u64) -> Vec<u8> {
-    [RING, &((number % super::whole::RING) as u16).to_be_bytes()].concat()
+pub(crate) fn commit_mark(number: u64) -> Vec<u8> {
+    [COMMIT_MARKS, &((number % super::integrity::MARKS_KEPT) as u16).to_be_bytes()].concat()
 }
 
-/// The first number that counts in the ring.
-pub(crate) const RING_FROM: &[u8] = b"!ring";
-/// There while the log is read again because history could not be vouched for.
+/// The first commit number whose mark is checked.
+pub(crate) const MARKS_FROM: &[u8] = b"!marks";
+/// Present while the topics are read again because the history is not trusted; the value says why.
 pub(crate) const REBUILDING: &[u8] = b"!rebuilding";
 pub(crate) const FORMAT: &[u8] = b"!format";
 pub(crate) const EPOCH: &[u8] = b"!epoch";
-/// Events that the log got before this moment are not counted: the ledger was made, or began to count, then.
+/// Events that the log received before this moment are not counted: the topics are read from here.
 pub(crate) const COUNTED_FROM: &[u8] = b"!counted";
 pub(crate) const LEDGER_ID: &[u8] = b"!id";
 /// The newest seq that was given out, over all mailboxes.

@@ -1,32 +1,34 @@
-//! The ledger: everything that must still be true after a kill -9.
+//! The ledger: all state that must survive a `kill -9`.
 //!
-//! Orders, mailboxes, cursors, frontiers, the embedded stream, dead letters: one fjall database in one directory, written by one
-//! committer, read through durable snapshots. The ledger knows nothing of sockets or Kafka and nothing of what an order's state means:
-//! states are bytes to it.
+//! Orders, mailboxes, cursors, checkpoints, the embedded log, dead letters: one fjall database in one directory, written by one
+//! committer and read through snapshots of what is durable. The ledger imports nothing of sockets or Kafka and does not interpret the
+//! state of an order: it stores bytes.
 //!
-//! One process per directory (a lock file), one format (a newer one is refused), one epoch (drawn when the ledger is made).
+//! One process per directory (a lock file), one format (older and newer ones are refused), one epoch (drawn when the ledger is created, and
+//! again whenever its history cannot be trusted).
 
 mod backup;
 mod committer;
-mod crowd;
+mod consumer_impls;
+mod counter_notifier;
+pub mod counters;
+mod dead_letters;
+mod delivery_log;
+mod device_backlog;
 mod disk;
 mod effects;
+pub mod embedded_log;
+mod free_space;
+mod integrity;
 mod keys;
-mod letters;
 mod mailbox;
-mod opening;
+mod mailbox_limit;
+mod maintenance;
+mod offline;
+mod open;
 mod outbox;
-mod places;
-mod rest;
-mod seams;
-mod space;
-mod stage;
-pub mod stream;
-pub mod tally;
-mod tools;
-mod trail;
-mod upkeep;
-mod whole;
+mod retention;
+mod write_batch;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -34,112 +36,119 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use orderbell_consumers::{Frontier, Part};
-use orderbell_protocol::session::Standing;
-use orderbell_protocol::{DeviceId, Id, Page, Position, ReadError, Recipient, UnixMs};
+use orderbell_consumers::{Checkpoint, TopicPartition};
+use orderbell_protocol::session::Cursor;
+use orderbell_protocol::{DeviceId, Id, MailboxPage, Position, ReadError, Recipient, UnixMs};
 use tokio::sync::{Notify, oneshot};
 
-use committer::{Committer, Standings, Work};
-use crowd::{Alarms, Crowd};
+use committer::{Committer, PendingCursors, Work};
+use counter_notifier::CounterNotifier;
+pub use counters::{Bucket, CounterDelta, CounterSums};
+pub use dead_letters::{HexBytes, StoredBytes, StoredDeadLetter};
+use delivery_log::DeliveryLog;
+pub use delivery_log::{DeliveryHistory, DeliveryStep, LoggedNotice};
+pub use device_backlog::{Backlog, DeviceBacklog};
 pub use disk::DiskError;
-use disk::{Disk, Space};
-pub use effects::{Appended, Incoming, LedgerFailed, NewNotice, TurnEffects};
+use disk::{Disk, Table};
+pub use effects::{Appended, KeyBatchEffects, LedgerFailed, NewEvent, NewNotice};
+use embedded_log::{EmbeddedLogSource, GrowthSignal};
+use free_space::{FreeSpaceMonitor, LedgerLimits, LowSpaceFlag};
 pub use keys::OrderKey;
-pub use letters::{Kept, KeptLetter};
 use mailbox::Mailbox;
-pub use outbox::{Emit, Waiting};
-pub use places::{Behind, DeviceBehind};
-pub use rest::AtRest;
-use space::{Bounds, Guard, Room};
-use stream::{Growth, StreamSource};
-pub use tally::{Cells, Tally, Window};
-use trail::Trails;
-pub use trail::{Step, Told, Trail};
-use upkeep::Upkeep;
+use mailbox_limit::{MailboxLimit, Overflows};
+pub use maintenance::LedgerReport;
+pub use offline::OfflineLedger;
+pub use outbox::{OutboxEntry, PublishTo};
+use retention::Retention;
 
-/// The format that this program writes. A higher one on disk is refused.
-const FORMAT: u32 = 3;
+/// The format that this program reads and writes. Any other on disk is refused.
+const FORMAT: u32 = 4;
 /// Work items that may wait for the committer. A shard waits when it is full: backpressure up to the source.
 const WORK_MAX: usize = 16_384;
 
-/// Who is told that mailboxes have grown. The hub is one; the ledger imports nothing of it.
-pub trait Bell: Send + Sync + 'static {
-    /// These recipients have something new, durably.
-    fn ring(&self, who: &[Recipient]);
+/// Is notified when mailboxes change. The hub implements it; the ledger imports nothing of the hub.
+pub trait MailboxObserver: Send + Sync + 'static {
+    /// These recipients' mailboxes hold new notices, durably.
+    fn changed(&self, recipients: &[Recipient]);
 }
 
-/// Who shows the tallies. The wall is one; the ledger imports nothing of it.
-pub trait Board: Send + Sync + 'static {
-    /// A window as it is durable at the start, before anything is counted; `commit` is the number of the newest commit.
-    fn stands(&self, shadow: bool, window: &Window, cells: &Cells, commit: u64);
-    /// These changes are durable, with the commit of this number.
-    fn counted(&self, changes: &[Tally], commit: u64);
+/// Is given the counters. The wall implements it; the ledger imports nothing of the wall.
+pub trait CounterObserver: Send + Sync + 'static {
+    /// The sums of one bucket as they are durable at the start, before any change; `commit` is the number of the newest commit.
+    fn loaded(&self, shadow: bool, bucket: &Bucket, sums: &CounterSums, commit: u64);
+    /// These changes are durable; `commit` is the number of the newest commit among those that wrote them. Called on a thread of its own, so
+    /// it may wait for a lock.
+    fn changed(&self, deltas: &[CounterDelta], commit: u64);
 }
 
-/// Nobody looks at the tallies: they are counted all the same.
+/// For whoever shows no counters: they are summed in the ledger all the same.
 #[derive(Debug)]
-pub struct NoBoard;
+pub struct NoCounterObserver;
 
-impl Board for NoBoard {
-    fn stands(&self, _shadow: bool, _window: &Window, _cells: &Cells, _commit: u64) {}
-    fn counted(&self, _changes: &[Tally], _commit: u64) {}
+impl CounterObserver for NoCounterObserver {
+    fn loaded(&self, _shadow: bool, _bucket: &Bucket, _sums: &CounterSums, _commit: u64) {}
+    fn changed(&self, _deltas: &[CounterDelta], _commit: u64) {}
 }
 
 /// Why a ledger cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
-    #[error("{} is in use by another process: one ledger serves one process", .0.display())]
+    /// Another process has the lock.
+    #[error("{} is in use by another process: only one process may open a ledger", .0.display())]
     InUse(PathBuf),
     /// A newer program wrote it.
-    #[error("{} was written by a newer version (format {found}; this program knows {FORMAT})", .dir.display())]
+    #[error("{} was written by a newer version (format {found}; this program reads format {FORMAT})", .dir.display())]
     Newer {
-        /// The directory.
+        /// The data directory.
         dir: PathBuf,
         /// The format found.
         found: u32,
     },
-    /// An older program wrote it, and only looking at it is asked for.
-    #[error("{} was written by an older version (format {found}; this program knows {FORMAT}): start the server on it once", .dir.display())]
+    /// An older program wrote it. No older format was ever released, so none is converted.
+    #[error(
+        "{} was written by an older version (format {found}; this program reads format {FORMAT}). Start with an empty directory: with Kafka, \
+         the topics are read again from `state_retention` ago",
+        .dir.display()
+    )]
     Older {
-        /// The directory.
+        /// The data directory.
         dir: PathBuf,
         /// The format found.
         found: u32,
     },
-    /// The directory cannot be made or read.
-    #[error("{}: {error}", .dir.display())]
+    /// The directory cannot be created or read.
+    #[error("{}: {source}", .dir.display())]
     Io {
-        /// The directory.
+        /// The data directory.
         dir: PathBuf,
-        /// The system's words.
-        error: std::io::Error,
+        /// The operating system's error.
+        source: std::io::Error,
     },
-    /// The files cannot be read.
-    #[error("{}: {error}", .dir.display())]
+    /// The database cannot be opened or read.
+    #[error("{}: {source}", .dir.display())]
     Disk {
-        /// The directory.
+        /// The data directory.
         dir: PathBuf,
-        /// The database's words.
-        error: DiskError,
+        /// What failed.
+        source: DiskError,
     },
 }
 
-/// What is kept, for how long, and where emitted events go.
+/// What is kept, for how long, and where Orderbell's own events go.
 #[derive(Clone, Copy, Debug)]
 pub struct LedgerOptions {
-    /// Event ids and the embedded stream. Milliseconds.
+    /// Retention of event ids and of the embedded log. Milliseconds.
     pub state_retention_ms: i64,
-    /// Rows of one mailbox. Above it, those that nobody needs any more go, oldest first; live ones stay and are an alarm.
-    pub mailbox_rows_max: u64,
-    /// Free space on the ledger's file system, below which nothing new is taken in. Bytes.
-    pub free_space_min: u64,
-    /// How long it is kept what became of each notice on each device; 0 keeps nothing. Milliseconds.
-    pub trail_ms: i64,
-    /// Where emitted events go.
-    pub emit: Emit,
-    /// Somebody outside knows that this ledger went back: it begins a new epoch.
-    pub went_back: bool,
+    /// Rows of one mailbox. Above it, superseded and expired rows are trimmed, oldest first; live ones stay and raise an alert.
+    pub max_mailbox_rows: u64,
+    /// Free space on the ledger's file system below which intake stops. Bytes.
+    pub min_free_space: u64,
+    /// Retention of the delivery log; 0 keeps none. Milliseconds.
+    pub timeline_retention_ms: i64,
+    /// Where Orderbell's own events go.
+    pub publish_to: PublishTo,
+    /// The consumer group's offset is beyond the stored checkpoints, so this ledger is older than the one that saved it: begin a new epoch.
+    pub rolled_back: bool,
 }
 
 /// A page of a recipient's open orders.
@@ -149,7 +158,7 @@ pub struct OpenOrders {
     pub orders: Vec<(OrderKey, Vec<u8>)>,
     /// The newest position of the mailbox in the same snapshot.
     pub head: Position,
-    /// Where the next page begins.
+    /// The first order of the next page; none on the last page.
     pub next: Option<Id>,
 }
 
@@ -157,20 +166,20 @@ pub struct OpenOrders {
 pub struct Ledger {
     disk: Arc<Disk>,
     work: Mutex<Option<flume::Sender<Work>>>,
-    standings: Arc<Standings>,
-    /// None: nothing is kept of what became of notices.
-    trails: Option<Arc<Trails>>,
-    trail_ms: i64,
-    growth: Arc<Growth>,
-    crowded: Alarms,
+    cursors: Arc<PendingCursors>,
+    /// None when `timeline_retention_ms` is 0.
+    delivery_log: Option<Arc<DeliveryLog>>,
+    timeline_retention_ms: i64,
+    log_growth: Arc<GrowthSignal>,
+    overflows: Overflows,
     outbox_grown: Arc<Notify>,
-    room: Room,
-    bounds: Arc<Bounds>,
-    /// Why history could not be vouched for, until the log was read again.
-    doubt: Mutex<Option<String>>,
-    /// The same as one bit: it is asked for every frame.
-    in_doubt: AtomicBool,
-    was_doubted: bool,
+    low_space: LowSpaceFlag,
+    limits: Arc<LedgerLimits>,
+    /// Why the history is not trusted, until the topics have been read again to their end.
+    rebuild_reason: Mutex<Option<String>>,
+    /// The same as one bit: it is read for every frame.
+    is_rebuilding: AtomicBool,
+    was_rebuilding_at_open: bool,
     epoch: u32,
     id: String,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -178,62 +187,62 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens or makes the ledger in `dir`. `failed` is called once if it can no longer be written: it should end the process.
+    /// Opens the ledger in `dir`, or creates it. `failed` is called once when the ledger can no longer be written: it must end the process.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(
         dir: &Path,
         options: LedgerOptions,
-        bell: Arc<dyn Bell>,
-        board: Arc<dyn Board>,
+        mailbox_observer: Arc<dyn MailboxObserver>,
+        counter_observer: Arc<dyn CounterObserver>,
         failed: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, OpenError> {
-        let io = |error| OpenError::Io { dir: dir.to_owned(), error };
+        let io = |source| OpenError::Io { dir: dir.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(io)?;
-        let lock = opening::lock(dir)?;
-        let broken = |error| OpenError::Disk { dir: dir.to_owned(), error };
-        let (disk, doubt) = opening::open_whole(dir, options)?;
+        let lock = open::lock(dir)?;
+        let disk_error = |source| OpenError::Disk { dir: dir.to_owned(), source };
+        let (disk, damage) = open::open_verified(dir, options)?;
         let disk = Arc::new(disk);
-        let known = opening::know(&disk, dir, doubt, options.state_retention_ms)?;
-        for row in tally::recent(&disk.view(), committer::now()) {
-            let (shadow, window, cells) = row.map_err(broken)?;
-            board.stands(shadow, &window, &cells, disk.newest());
+        let meta = open::load_or_init_meta(&disk, dir, damage, options.state_retention_ms)?;
+        for row in counters::recent(&disk.view(), committer::now()) {
+            let (shadow, bucket, sums) = row.map_err(disk_error)?;
+            counter_observer.loaded(shadow, &bucket, &sums, disk.newest_commit());
         }
         let (tx, rx) = flume::bounded(WORK_MAX);
-        let standings = Arc::new(Standings::default());
-        let trails = Arc::new(Trails::default());
-        let growth = Arc::new(Growth::default());
-        let crowded = Alarms::default();
+        let cursors = Arc::new(PendingCursors::default());
+        let delivery_log = Arc::new(DeliveryLog::default());
+        let log_growth = Arc::new(GrowthSignal::default());
+        let overflows = Overflows::default();
         let outbox_grown = Arc::new(Notify::new());
-        let room = Room::default();
-        let bounds = Arc::new(Bounds {
-            mailbox_rows_max: options.mailbox_rows_max.into(),
-            free_space_min: options.free_space_min.into(),
+        let low_space = LowSpaceFlag::default();
+        let limits = Arc::new(LedgerLimits {
+            max_mailbox_rows: options.max_mailbox_rows.into(),
+            min_free_space: options.min_free_space.into(),
         });
         let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
         let committer = Committer {
             disk: disk.clone(),
             rx,
-            bell,
-            board,
-            standings: standings.clone(),
-            trails: trails.clone(),
-            stream: growth.clone(),
+            mailbox_observer,
+            counter_notifier: CounterNotifier::start(counter_observer, failed.clone()).map_err(io)?,
+            cursors: cursors.clone(),
+            delivery_log: delivery_log.clone(),
+            log_growth: log_growth.clone(),
             failed: failed.clone(),
-            upkeep: Upkeep::new(options.state_retention_ms, options.trail_ms),
-            guard: Guard::new(dir.to_owned(), bounds.clone(), room.clone()),
-            crowd: Crowd::new(bounds.clone(), crowded.clone()),
-            seq: known.seq,
-            letters: known.letters,
-            emit: options.emit,
-            outbox: outbox::next(&disk.view()).map_err(broken)?,
+            retention: Retention::new(options.state_retention_ms, options.timeline_retention_ms),
+            free_space: FreeSpaceMonitor::new(dir.to_owned(), limits.clone(), low_space.clone()),
+            mailbox_limit: MailboxLimit::new(limits.clone(), overflows.clone()),
+            seq: meta.seq,
+            dead_letters: meta.dead_letters,
+            publish_to: options.publish_to,
+            outbox: outbox::next(&disk.view()).map_err(disk_error)?,
             outbox_grown: outbox_grown.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || {
-                // A panic is a bug of ours; a process that takes in and never writes would be worse than one that ends.
+                // A panic here is a bug. A process that goes on consuming without writing would be worse than one that ends.
                 let run = std::panic::AssertUnwindSafe(|| committer.run());
                 if std::panic::catch_unwind(run).is_err() {
                     failed("the committer panicked");
@@ -243,106 +252,102 @@ impl Ledger {
         Ok(Self {
             disk,
             work: Mutex::new(Some(tx)),
-            standings,
-            trails: (options.trail_ms > 0).then_some(trails),
-            trail_ms: options.trail_ms,
-            growth,
-            crowded,
+            cursors,
+            delivery_log: (options.timeline_retention_ms > 0).then_some(delivery_log),
+            timeline_retention_ms: options.timeline_retention_ms,
+            log_growth,
+            overflows,
             outbox_grown,
-            room,
-            bounds,
-            was_doubted: known.doubt.is_some(),
-            in_doubt: AtomicBool::new(known.doubt.is_some()),
-            doubt: Mutex::new(known.doubt),
-            epoch: known.epoch,
-            id: known.id,
+            low_space,
+            limits,
+            was_rebuilding_at_open: meta.rebuild_reason.is_some(),
+            is_rebuilding: AtomicBool::new(meta.rebuild_reason.is_some()),
+            rebuild_reason: Mutex::new(meta.rebuild_reason),
+            epoch: meta.epoch,
+            id: meta.id,
             thread: Mutex::new(Some(thread)),
             _lock: lock,
         })
     }
 
-    /// Changes only when history cannot be vouched for.
+    /// The epoch of all positions. It changes only when the history cannot be trusted.
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// A name of this ledger, for as long as it lives.
+    /// An identifier drawn when the ledger was created; a rebuilt ledger keeps it. On Kafka it is the group instance id.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Dead letters behind the number `after`, at most `max`.
+    /// Dead letters with numbers above `after`, at most `max`, in order.
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn letters(&self, after: u64, max: usize) -> Result<Vec<(u64, KeptLetter)>, DiskError> {
-        letters::behind(&self.disk.view(), after, max)
+    pub fn dead_letters(&self, after: u64, max: usize) -> Result<Vec<(u64, StoredDeadLetter)>, DiskError> {
+        dead_letters::read_after(&self.disk.view(), after, max)
     }
 
-    /// Appends events, and in the same batch takes the dead letters away that they came from.
+    /// Appends events, and in the same batch removes the dead letters that they were made of.
     ///
     /// # Errors
-    /// [`LedgerFailed`] when the ledger does not write any more.
-    pub async fn replay(&self, events: Vec<Incoming>, letters: Vec<u64>) -> Result<(), LedgerFailed> {
-        let (tx, rx) = oneshot::channel();
-        self.sender()?.send_async(Work::Replay(events, letters, tx)).await.map_err(|_| LedgerFailed)?;
-        rx.await.map_err(|_| LedgerFailed)
+    /// [`LedgerFailed`] when the ledger can no longer be written.
+    pub async fn replay(&self, events: Vec<NewEvent>, dead_letters: Vec<u64>) -> Result<(), LedgerFailed> {
+        self.submit(|reply| Work::Replay(events, dead_letters, reply)).await
     }
 
-    /// From now on these bounds hold: rows of one mailbox, and free space in bytes.
-    pub fn bound(&self, mailbox_rows_max: u64, free_space_min: u64) {
-        self.bounds.mailbox_rows_max.store(mailbox_rows_max, Ordering::Relaxed);
-        self.bounds.free_space_min.store(free_space_min, Ordering::Relaxed);
+    /// Replaces the limits that may change while the ledger runs: rows of one mailbox, and free space in bytes.
+    pub fn set_limits(&self, max_mailbox_rows: u64, min_free_space: u64) {
+        self.limits.max_mailbox_rows.store(max_mailbox_rows, Ordering::Relaxed);
+        self.limits.min_free_space.store(min_free_space, Ordering::Relaxed);
     }
 
-    /// True while there is too little free space to take anything in.
+    /// True while free space is below the limit: intake stops.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.room.is_full()
+    pub fn is_disk_low(&self) -> bool {
+        self.low_space.is_set()
     }
 
-    /// Why history could not be vouched for; nothing once the log was read again to its end.
+    /// Why the history is not trusted; none once the topics have been read again to their end.
     #[must_use]
-    pub fn doubt(&self) -> Option<String> {
-        self.doubt.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn rebuild_reason(&self) -> Option<String> {
+        self.rebuild_reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// True while history could not be vouched for.
+    /// True until [`Self::finish_rebuild`], when the history was not trusted at the start.
     #[must_use]
-    pub fn is_in_doubt(&self) -> bool {
-        self.in_doubt.load(Ordering::Acquire)
+    pub fn is_rebuilding(&self) -> bool {
+        self.is_rebuilding.load(Ordering::Acquire)
     }
 
-    /// True when this start began, or went on, in doubt: what the log says of going back is known then.
+    /// True when this start began or continued a rebuild: checkpoints that lie behind the group's offsets are expected then.
     #[must_use]
-    pub fn was_doubted(&self) -> bool {
-        self.was_doubted
+    pub fn was_rebuilding_at_open(&self) -> bool {
+        self.was_rebuilding_at_open
     }
 
-    /// The log was read again to its end: the doubt is over, durably.
+    /// The topics were read again to their end: ends the rebuild, durably.
     ///
     /// # Errors
-    /// [`LedgerFailed`] when the ledger does not write any more.
-    pub async fn rebuilt(&self) -> Result<(), LedgerFailed> {
-        let (tx, rx) = oneshot::channel();
-        self.sender()?.send_async(Work::Rebuilt(tx)).await.map_err(|_| LedgerFailed)?;
-        rx.await.map_err(|_| LedgerFailed)?;
-        self.doubt.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.in_doubt.store(false, Ordering::Release);
+    /// [`LedgerFailed`] when the ledger can no longer be written.
+    pub async fn finish_rebuild(&self) -> Result<(), LedgerFailed> {
+        self.submit(Work::FinishRebuild).await?;
+        self.rebuild_reason.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.is_rebuilding.store(false, Ordering::Release);
         Ok(())
     }
 
-    /// All frontiers that were saved for a cluster.
+    /// All checkpoints that were saved for a cluster.
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn frontiers(&self, cluster: &str) -> Result<Vec<(Part, Frontier)>, DiskError> {
-        frontiers(&self.disk.view(), cluster)
+    pub fn checkpoints(&self, cluster: &str) -> Result<Vec<(TopicPartition, Checkpoint)>, DiskError> {
+        read_checkpoints(&self.disk.view(), cluster)
     }
 
-    /// Writes a backup of what is durable at this moment; how many rows it holds. The writer goes on meanwhile.
+    /// Writes a backup of what is durable at this moment and returns how many rows it holds. The committer goes on meanwhile.
     ///
     /// # Errors
     /// When the files cannot be read or the backup cannot be written.
@@ -354,86 +359,86 @@ impl Ledger {
         self.work.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(LedgerFailed)
     }
 
-    /// The state of an order, as it was committed last. Safe without a lock: the order's key is busy until its turn is durable.
+    /// Hands work to the committer and waits until it is durable.
+    async fn submit<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, LedgerFailed> {
+        let (tx, rx) = oneshot::channel();
+        self.sender()?.send_async(work(tx)).await.map_err(|_| LedgerFailed)?;
+        rx.await.map_err(|_| LedgerFailed)
+    }
+
+    /// The state of an order as it was committed last. No lock is needed: the order's key stays busy until its key batch is durable.
     ///
     /// # Errors
     /// When the files cannot be read.
     pub fn order(&self, order: &OrderKey) -> Result<Option<Vec<u8>>, DiskError> {
-        self.disk.view().row(Space::Orders, &keys::order(order))
+        self.disk.view().row(Table::Orders, &keys::order(order))
     }
 
-    /// A recipient's open orders, from the order `from` on, at most `max`, with the mailbox's newest position: all of one durable snapshot,
-    /// so whoever takes both and goes on from the position misses nothing.
+    /// A recipient's open orders, from the order `from` on, at most `max`, with the mailbox's newest position. Both come from one durable
+    /// snapshot, so a client that takes the orders and continues from the position misses nothing.
     ///
     /// # Errors
     /// When the files cannot be read.
     pub fn open_orders(&self, who: &Recipient, from: Option<&Id>, max: usize) -> Result<OpenOrders, DiskError> {
         let view = self.disk.view();
         let mailbox = Mailbox::new(&view, who, self.epoch);
-        let head = mailbox.floor().and_then(|floor| mailbox.head(floor)).map_err(|error| DiskError::damaged(&error))?;
-        let prefix = keys::open_of(who);
-        let begin = from.map_or_else(|| prefix.clone(), |order| keys::open(who, order));
+        let head = mailbox.head(mailbox.floor()?)?;
+        let prefix = keys::open_orders_of(who);
+        let begin = from.map_or_else(|| prefix.clone(), |order| keys::open_order(who, order));
         let (mut orders, mut next) = (Vec::new(), None);
-        for row in view.rows(Space::Meta, &begin, &keys::after_prefix(&prefix)) {
+        for row in view.rows(Table::Meta, &begin, &keys::after_prefix(&prefix)) {
             let (key, _) = row?;
-            let name = std::str::from_utf8(&key[prefix.len()..]).ok();
-            let Some(id) = name.and_then(|name| Id::new(name).ok()) else { continue };
+            let id = keys::trailing_id(Table::Meta, &key, prefix.len())?;
             if orders.len() == max {
                 next = Some(id);
                 break;
             }
             let key = OrderKey { shadow: who.shadow, id };
-            if let Some(state) = view.row(Space::Orders, &keys::order(&key))? {
+            if let Some(state) = view.row(Table::Orders, &keys::order(&key))? {
                 orders.push((key, state));
             }
         }
         Ok(OpenOrders { orders, head, next })
     }
 
-    /// Writes the effects of a turn; answers when they are durable.
+    /// Writes the effects of a key batch and returns when they are durable.
     ///
     /// # Errors
-    /// [`LedgerFailed`] when the ledger does not write any more.
-    pub async fn commit(&self, effects: TurnEffects) -> Result<(), LedgerFailed> {
-        let (tx, rx) = oneshot::channel();
-        self.sender()?.send_async(Work::Turn(effects, tx)).await.map_err(|_| LedgerFailed)?;
-        rx.await.map_err(|_| LedgerFailed)
+    /// [`LedgerFailed`] when the ledger can no longer be written.
+    pub async fn commit(&self, effects: KeyBatchEffects) -> Result<(), LedgerFailed> {
+        self.submit(|reply| Work::KeyBatch(effects, reply)).await
     }
 
-    /// Appends events to the embedded stream, or to the outbox; answers when they are durable, one verdict each.
+    /// Appends events to the embedded log, or to the outbox, and returns one result each when they are durable.
     ///
     /// # Errors
-    /// [`LedgerFailed`] when the ledger does not write any more.
-    pub async fn append(&self, events: Vec<Incoming>) -> Result<Vec<Appended>, LedgerFailed> {
-        let (tx, rx) = oneshot::channel();
-        self.sender()?.send_async(Work::Append(events, tx)).await.map_err(|_| LedgerFailed)?;
-        rx.await.map_err(|_| LedgerFailed)
+    /// [`LedgerFailed`] when the ledger can no longer be written.
+    pub async fn append(&self, events: Vec<NewEvent>) -> Result<Vec<Appended>, LedgerFailed> {
+        self.submit(|reply| Work::Append(events, reply)).await
     }
 
-    /// The oldest events that wait to be emitted, at most `max`.
+    /// The oldest entries of the outbox, at most `max`.
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn outbox(&self, max: usize) -> Result<Vec<Waiting>, DiskError> {
+    pub fn pending_outbox(&self, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
         outbox::oldest(&self.disk.view(), max)
     }
 
     /// Waits until the outbox has grown; growth before the call is not lost.
-    pub async fn outbox_grown(&self) {
+    pub async fn wait_for_outbox(&self) {
         self.outbox_grown.notified().await;
     }
 
-    /// The output topic has these: they need not wait any more. Answers when that is durable.
+    /// Removes entries that the output topic has acknowledged, and returns when that is durable.
     ///
     /// # Errors
-    /// [`LedgerFailed`] when the ledger does not write any more.
-    pub async fn sent(&self, numbers: Vec<u64>) -> Result<(), LedgerFailed> {
-        let (tx, rx) = oneshot::channel();
-        self.sender()?.send_async(Work::Sent(numbers, tx)).await.map_err(|_| LedgerFailed)?;
-        rx.await.map_err(|_| LedgerFailed)
+    /// [`LedgerFailed`] when the ledger can no longer be written.
+    pub async fn outbox_delivered(&self, numbers: Vec<u64>) -> Result<(), LedgerFailed> {
+        self.submit(|reply| Work::OutboxDelivered(numbers, reply)).await
     }
 
-    /// The one way to read a mailbox. See [`Page`].
+    /// Reads a mailbox; no other function does. See [`MailboxPage`].
     ///
     /// # Errors
     /// [`ReadError`] when `after` is not of this mailbox's history, or older than what is kept.
@@ -444,98 +449,93 @@ impl Ledger {
         scan: Position,
         limit: u16,
         now: UnixMs,
-    ) -> Result<Page, ReadError> {
+    ) -> Result<MailboxPage, ReadError> {
         let view = self.disk.view();
         Mailbox::new(&view, who, self.epoch).read(after, scan, limit, now)
     }
 
-    /// The mailbox's newest position, and where a device stands in it: its own cursor, or the floor when it is new or its cursor is of
-    /// no use any more.
+    /// A device's cursor and the mailbox's newest position. A device without a cursor, or with one that is no longer valid, is given the
+    /// mailbox's floor.
     ///
     /// # Errors
     /// [`ReadError::Ledger`].
-    pub fn standing(&self, who: &Recipient, device: &DeviceId) -> Result<(Standing, Position), ReadError> {
+    pub fn cursor_and_head(&self, who: &Recipient, device: &DeviceId) -> Result<(Cursor, Position), ReadError> {
         let view = self.disk.view();
         let mailbox = Mailbox::new(&view, who, self.epoch);
         let floor = mailbox.floor()?;
         let head = mailbox.head(floor)?;
-        let stored = match self.standings.newest(who, device) {
-            Some(standing) => Some(standing),
-            None => view
-                .row(Space::Meta, &keys::cursor(who, device))
-                .map_err(ReadError::from)?
-                .as_deref()
-                .and_then(parse_standing),
+        let stored = match self.cursors.newest(who, device) {
+            Some(cursor) => Some(cursor),
+            None => view.decoded(Table::Meta, &keys::cursor(who, device), "a cursor", parse_cursor)?,
         };
-        // A cursor of the server's own must never lock its device out: one that cannot be vouched for is as good as none.
-        let usable = stored.filter(|standing| mailbox.vouch(standing.acked, floor, head).is_ok());
-        Ok((
-            usable.unwrap_or(Standing { acked: floor, sent_seq: stored.map_or(0, |standing| standing.sent_seq) }),
-            head,
-        ))
+        // The server's own cursor must never lock its device out: an invalid one counts as none.
+        let valid = stored.filter(|cursor| mailbox.validate_position(cursor.acked, floor, head).is_ok());
+        Ok((valid.unwrap_or(Cursor { acked: floor, sent_seq: stored.map_or(0, |cursor| cursor.sent_seq) }), head))
     }
 
-    /// Where a recipient's devices stand, and what would wait for one more.
+    /// The backlog of each of a recipient's devices, and the backlog that a new device would have.
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn places(&self, who: &Recipient) -> Result<(Vec<DeviceBehind>, Behind), DiskError> {
-        places::read(&self.disk.view(), &self.standings, who, committer::now())
+    pub fn device_backlogs(&self, who: &Recipient) -> Result<(Vec<DeviceBacklog>, Backlog), DiskError> {
+        device_backlog::read(&self.disk.view(), &self.cursors, who, committer::now())
     }
 
-    /// Notes where a device stands. Written lazily: losing it costs a redelivery.
-    pub fn stand(&self, who: &Recipient, device: &DeviceId, standing: Standing) {
-        self.standings.note(who, device, standing);
+    /// Saves a device's cursor. It is written lazily: losing it costs a redelivery.
+    pub fn save_cursor(&self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
+        self.cursors.save(who, device, cursor);
     }
 
-    /// Notes what became of notices on a device, for stories.
-    pub fn tell(&self, who: &Recipient, device: &DeviceId, step: Step) {
-        if let Some(trails) = &self.trails {
-            trails.note(who, device, step, committer::now());
+    /// Records in the delivery log what happened to notices on a device.
+    pub fn log_delivery(&self, who: &Recipient, device: &DeviceId, step: DeliveryStep) {
+        if let Some(log) = &self.delivery_log {
+            log.record(who, device, step, committer::now());
         }
     }
 
-    /// What became of an order's notices in one mailbox.
+    /// What happened to an order's notices in one mailbox.
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn trail(&self, who: &Recipient, order: &OrderKey) -> Result<Trail, DiskError> {
-        let Some(trails) = &self.trails else { return Ok(Trail::default()) };
+    pub fn delivery_history(&self, who: &Recipient, order: &OrderKey) -> Result<DeliveryHistory, DiskError> {
+        let Some(log) = &self.delivery_log else { return Ok(DeliveryHistory::default()) };
         let now = committer::now();
-        trail::read(&self.disk.view(), trails, who, order, (now.plus_ms(-self.trail_ms), now))
+        delivery_log::read(&self.disk.view(), log, who, order, (now.plus_ms(-self.timeline_retention_ms), now))
     }
 
-    /// Orders whose retention is to be looked at, oldest first, and the moments they were due.
+    /// Orders whose expiry check is due, oldest first, each with the time it was due.
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn due(&self, now: UnixMs, max: usize) -> Result<Vec<(UnixMs, OrderKey)>, DiskError> {
+    pub fn due_expiries(&self, now: UnixMs, max: usize) -> Result<Vec<(UnixMs, OrderKey)>, DiskError> {
         let view = self.disk.view();
-        let rows = view.rows(Space::Meta, &keys::due_until(0), &keys::due_until(now.0));
+        let rows = view.rows(Table::Meta, &keys::expiry_until(0), &keys::expiry_until(now.0));
         let mut orders = Vec::new();
         for row in rows.take(max) {
-            orders.extend(keys::due_order(&row?.0).map(|(due_ms, order)| (UnixMs(due_ms), order)));
+            let (key, _) = row?;
+            let due = keys::expiry_order(&key);
+            let (due_ms, order) = due.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "an order's expiry"))?;
+            orders.push((UnixMs(due_ms), order));
         }
         Ok(orders)
     }
 
-    /// Recipients with more live notices than a mailbox should hold, and how many: somebody does not come for them. Most first.
+    /// Recipients with more live notices than `max_mailbox_rows`, and how many, most first: nobody acknowledges them.
     #[must_use]
-    pub fn crowded(&self) -> Vec<(Recipient, u64)> {
-        let crowded = self.crowded.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut named: Vec<_> =
-            crowded.iter().filter_map(|(mailbox, live)| Some((keys::recipient(mailbox)?, *live))).collect();
+    pub fn overflowing_mailboxes(&self) -> Vec<(Recipient, u64)> {
+        let overflows = self.overflows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named: Vec<_> = overflows.values().cloned().collect();
         named.sort_by_key(|(_, live)| std::cmp::Reverse(*live));
         named
     }
 
-    /// The consumer of the embedded stream.
+    /// The source that consumes the embedded log.
     #[must_use]
-    pub fn stream(&self) -> StreamSource {
-        StreamSource::new(self.disk.clone(), self.growth.clone())
+    pub fn embedded_source(&self) -> EmbeddedLogSource {
+        EmbeddedLogSource::new(self.disk.clone(), self.log_growth.clone())
     }
 
-    /// Writes what is waiting and ends the committer. Blocks for one batch.
+    /// Writes what is queued and ends the committer. Blocks for one batch.
     pub fn close(&self) {
         self.work.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -544,25 +544,32 @@ impl Ledger {
     }
 }
 
-fn frontiers(view: &disk::View<'_>, cluster: &str) -> Result<Vec<(Part, Frontier)>, DiskError> {
-    let prefix = keys::frontiers_of(cluster);
+fn read_checkpoints(view: &disk::View<'_>, cluster: &str) -> Result<Vec<(TopicPartition, Checkpoint)>, DiskError> {
+    let prefix = keys::checkpoints_of_cluster(cluster);
     let mut all = Vec::new();
-    for row in view.rows(Space::Meta, &prefix, &keys::after_prefix(&prefix)) {
+    for row in view.rows(Table::Meta, &prefix, &keys::after_prefix(&prefix)) {
         let (key, row) = row?;
-        all.extend(keys::frontier_part(&key[prefix.len()..]).zip(parse_frontier(&row)));
+        let checkpoint = keys::checkpoint_part(&key[prefix.len()..]).zip(parse_checkpoint(&row));
+        all.push(checkpoint.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "a checkpoint"))?);
     }
     Ok(all)
 }
 
-fn parse_standing(row: &[u8]) -> Option<Standing> {
+fn parse_cursor(row: &[u8]) -> Option<Cursor> {
     let (acked, sent) = std::str::from_utf8(row).ok()?.split_once(' ')?;
-    Some(Standing { acked: acked.parse().ok()?, sent_seq: u64::from_str_radix(sent, 16).ok()? })
+    Some(Cursor { acked: acked.parse().ok()?, sent_seq: u64::from_str_radix(sent, 16).ok()? })
 }
 
-fn parse_frontier(row: &[u8]) -> Option<Frontier> {
-    let number = |at: usize| Some(u64::from_be_bytes(row.get(at..at + 8)?.try_into().ok()?));
-    let last = number(8).zip(number(16));
-    Some(Frontier { next: number(0)?, last })
+fn parse_checkpoint(row: &[u8]) -> Option<Checkpoint> {
+    let (numbers, rest) = row.as_chunks::<8>();
+    let number = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
+    match (numbers, rest) {
+        ([next], []) => Some(Checkpoint { next: number(next), last: None }),
+        ([next, offset, fingerprint], []) => {
+            Some(Checkpoint { next: number(next), last: Some((number(offset), number(fingerprint))) })
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

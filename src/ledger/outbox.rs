@@ -1,49 +1,51 @@
-//! The outbox: events that Orderbell will tell the world, durable in the batch of their cause.
+//! The outbox: Orderbell's own events that are still to be published, durable in the batch of their cause.
 //!
-//! On Kafka an event waits here until the output topic has it; the emitter reads rows in order and takes away what was acknowledged. A row
-//! that was sent and not taken away before a crash is sent again, with the same event id. On the embedded stream nothing waits: the stream
-//! is in the same database, so the event is appended in the very batch.
+//! On Kafka an event stays here until the output topic has acknowledged it; the publisher reads entries in order and removes those that were
+//! acknowledged. An entry that was published and not removed before a crash is published again, with the same event id. In embedded mode
+//! the outbox stays empty: the log is in the same database, so the event is appended in the very batch.
 
 use orderbell_consumers::OutRecord;
 
-use super::disk::{DiskError, Space, View};
-use super::{keys, stream};
+use super::disk::{DiskError, Table, View};
+use super::{embedded_log, keys};
 
-/// Where emitted events go.
+/// Where Orderbell's own events go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Emit {
-    /// Into the embedded stream, at once.
-    Stream,
-    /// Into the outbox, until somebody has taken them to the output topic.
+pub enum PublishTo {
+    /// Into the embedded log, in the batch of their cause.
+    EmbeddedLog,
+    /// Into the outbox, until the output topic has acknowledged them.
     Outbox,
 }
 
-/// An event that waits.
+/// An event that is still to be published.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub struct OutboxEntry {
     /// Its number; grows.
     pub number: u64,
-    /// What is to be sent.
+    /// What is to be published.
     pub record: OutRecord,
 }
 
-/// The oldest rows, at most `max`.
-pub(crate) fn oldest(view: &View<'_>, max: usize) -> Result<Vec<Waiting>, DiskError> {
-    let rows = view.rows(Space::Meta, &keys::outbox(0), &keys::outbox(u64::MAX)).take(max);
-    let mut waiting = Vec::new();
+/// The oldest entries, at most `max`.
+pub(crate) fn oldest(view: &View<'_>, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
+    let rows = view.rows(Table::Meta, &keys::outbox(0), &keys::outbox(u64::MAX)).take(max);
+    let mut entries = Vec::new();
     for row in rows {
         let (key, row) = row?;
-        let number = key.last_chunk::<8>().map_or(0, |number| u64::from_be_bytes(*number));
-        if let Some((timestamp_ms, key, content_type, value)) = stream::parts(&row.into()) {
-            let headers = vec![(String::from("content-type"), Some(content_type))];
-            waiting.push(Waiting { number, record: OutRecord { key: Some(key), value, headers, timestamp_ms } });
-        }
+        let number = keys::trailing_number(Table::Meta, &key)?;
+        let fields = embedded_log::fields(&row.into());
+        let (timestamp_ms, key, content_type, value) =
+            fields.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "an entry of the outbox"))?;
+        let headers = vec![(String::from("content-type"), Some(content_type))];
+        entries.push(OutboxEntry { number, record: OutRecord { key: Some(key), value, headers, timestamp_ms } });
     }
-    Ok(waiting)
+    Ok(entries)
 }
 
-/// The number after the newest row.
+/// The number after the newest entry.
 pub(crate) fn next(view: &View<'_>) -> Result<u64, DiskError> {
-    let newest = view.rows(Space::Meta, &keys::outbox(0), &keys::outbox(u64::MAX)).next_back().transpose()?;
-    Ok(newest.and_then(|(key, _)| key.last_chunk::<8>().copied()).map_or(0, |number| u64::from_be_bytes(number) + 1))
+    let newest = view.rows(Table::Meta, &keys::outbox(0), &keys::outbox(u64::MAX)).next_back().transpose()?;
+    let Some((key, _)) = newest else { return Ok(0) };
+    Ok(keys::trailing_number(Table::Meta, &key)? + 1)
 }

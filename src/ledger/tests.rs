@@ -1,15 +1,16 @@
-//! The ledger on a real disk against a naive mailbox.
+//! The ledger on a real disk, compared with a naive mailbox.
 
-use super::whole::Whole;
+use super::integrity::Integrity;
 use super::*;
-use orderbell_protocol::Id;
-use orderbell_protocol::notice::Encoded;
+use orderbell_consumers::CheckpointStore;
+use orderbell_protocol::notice::EncodedNotice;
+use orderbell_protocol::{Id, NoticeKind};
 use proptest::prelude::*;
 
 struct Silence;
 
-impl Bell for Silence {
-    fn ring(&self, _who: &[Recipient]) {}
+impl MailboxObserver for Silence {
+    fn changed(&self, _recipients: &[Recipient]) {}
 }
 
 const NOW: UnixMs = UnixMs(1_790_000_000_000);
@@ -18,34 +19,43 @@ fn open(dir: &Path) -> Ledger {
     open_with(dir, 1_000_000)
 }
 
-fn options(mailbox_rows_max: u64) -> LedgerOptions {
+fn options(max_mailbox_rows: u64) -> LedgerOptions {
     LedgerOptions {
         state_retention_ms: 1000,
-        mailbox_rows_max,
-        free_space_min: 0,
-        trail_ms: 3_600_000,
-        emit: Emit::Stream,
-        went_back: false,
+        max_mailbox_rows,
+        min_free_space: 0,
+        timeline_retention_ms: 3_600_000,
+        publish_to: PublishTo::EmbeddedLog,
+        rolled_back: false,
     }
 }
 
-fn open_with(dir: &Path, mailbox_rows_max: u64) -> Ledger {
-    Ledger::open(dir, options(mailbox_rows_max), Arc::new(Silence), Arc::new(NoBoard), |error| panic!("{error}"))
-        .unwrap()
+fn open_with(dir: &Path, max_mailbox_rows: u64) -> Ledger {
+    Ledger::open(dir, options(max_mailbox_rows), Arc::new(Silence), Arc::new(NoCounterObserver), |error| {
+        panic!("{error}")
+    })
+    .unwrap()
 }
 
-/// A notice's name begins with its order's: three notices in a row belong to one order, as in life.
+/// A notice's name begins with its order's: three notices in a row belong to one order, as in production.
 fn order(name: &str) -> OrderKey {
     let order = name.split('_').next().unwrap();
     OrderKey { shadow: false, id: Id::new(order).unwrap() }
 }
 
 fn notice(who: &Recipient, name: &str, expires_at: UnixMs) -> NewNotice {
-    let notice = Encoded::from_stored(format!("{{\"name\":\"{name}\"}}").as_bytes()).unwrap();
-    NewNotice { order: order(name), id: name.into(), recipient: who.clone(), notice, expires_at }
+    let notice = EncodedNotice::from_stored(format!("{{\"name\":\"{name}\"}}").as_bytes()).unwrap();
+    NewNotice {
+        order: order(name),
+        id: name.into(),
+        kind: NoticeKind::NewOrder,
+        recipient: who.clone(),
+        notice,
+        expires_at,
+    }
 }
 
-/// Everything a reader without a position is given, page by page, the chain checked.
+/// Everything that a reader at `from` is given, page by page; checks the chain of positions.
 fn read_all(ledger: &Ledger, who: &Recipient, from: Position, limit: u16) -> Result<Vec<String>, ReadError> {
     read_all_at(NOW, ledger, who, from, limit)
 }
@@ -62,13 +72,13 @@ fn read_all_at(
         let page = ledger.read(who, chain, scan, limit, now)?;
         assert!(page.notices.len() <= usize::from(limit));
         for delivery in &page.notices {
-            assert_eq!(delivery.after, chain, "the chain is broken");
+            assert_eq!(delivery.prev, chain, "the chain is broken");
             assert!(delivery.position.seq > chain.seq, "seqs only grow");
             chain = delivery.position;
             names.push(delivery.notice.as_str().split('"').nth(3).unwrap().to_owned());
         }
         scan = page.next;
-        if !page.more() {
+        if !page.has_more() {
             return Ok(names);
         }
     }
@@ -81,24 +91,24 @@ enum Step {
     },
     Supersede(usize),
     /// Orders of these notices, in one batch.
-    Forget(Vec<usize>),
+    Expunge(Vec<usize>),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => any::<bool>().prop_map(|old| Step::Append { old }),
         2 => (0..15_usize).prop_map(Step::Supersede),
-        2 => proptest::collection::vec(0..15_usize, 1..4).prop_map(Step::Forget),
+        2 => proptest::collection::vec(0..15_usize, 1..4).prop_map(Step::Expunge),
     ];
     proptest::collection::vec(step, 1..40)
 }
 
-/// What became of a notice, in the naive mailbox.
+/// The state of a notice in the naive mailbox.
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
-    Rings,
-    Silent,
-    Gone,
+    Live,
+    Skipped,
+    Removed,
 }
 
 #[test]
@@ -113,85 +123,85 @@ fn a_mailbox_is_what_a_list_would_be() {
         let who = Recipient::store(Id::new(&format!("s{case}")).unwrap());
         let mut model: Vec<(String, Fate, Position)> = Vec::new();
         for (at, step) in steps.iter().enumerate() {
-            let mut effects = TurnEffects::default();
+            let mut effects = KeyBatchEffects::default();
             match step {
                 Step::Append { old } => {
                     let name = format!("o{case}-{}_n{at}", at / 3);
                     let expires_at = NOW.plus_ms(if *old { -1 } else { 1 });
                     effects.notices.push(notice(&who, &name, expires_at));
-                    // The same id again in the same turn is the same notice.
+                    // The same id again in the same key batch is the same notice.
                     effects.notices.push(notice(&who, &name, expires_at));
-                    let fate = if *old { Fate::Silent } else { Fate::Rings };
+                    let fate = if *old { Fate::Skipped } else { Fate::Live };
                     model.push((name, fate, Position::start(0)));
                 }
                 Step::Supersede(nth) => {
                     let Some((name, fate, _)) = model.get_mut(*nth) else { continue };
                     effects.superseded.push((order(name), name.clone()));
-                    *fate = if *fate == Fate::Gone { Fate::Gone } else { Fate::Silent };
+                    *fate = if *fate == Fate::Removed { Fate::Removed } else { Fate::Skipped };
                 }
-                Step::Forget(which) => {
+                Step::Expunge(which) => {
                     for nth in which {
                         let Some((name, _, _)) = model.get(*nth).cloned() else { continue };
-                        effects.forgotten.push(order(&name));
+                        effects.expunged.push(order(&name));
                         let of_the_order = model.iter_mut().filter(|(other, _, _)| order(other) == order(&name));
-                        of_the_order.for_each(|(_, fate, _)| *fate = Fate::Gone);
+                        of_the_order.for_each(|(_, fate, _)| *fate = Fate::Removed);
                     }
                 }
             }
             let appended = !effects.notices.is_empty();
             runtime.block_on(ledger.commit(effects)).unwrap();
             if appended {
-                let (_, head) = ledger.standing(&who, &Id::new("d").unwrap()).unwrap();
+                let (_, head) = ledger.cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
                 model.last_mut().unwrap().2 = head;
             }
         }
-        let (standing, head) = ledger.standing(&who, &Id::new("d").unwrap()).unwrap();
-        let rings = |from: usize| model[from..].iter().filter(|(_, fate, _)| *fate == Fate::Rings).map(|(name, _, _)| name.clone()).collect::<Vec<_>>();
-        prop_assert_eq!(read_all(&ledger, &who, standing.acked, limit), Ok(rings(0)));
-        // From every position that was given out: what follows it, or "too old" where it is below the floor.
-        let floor = model.iter().take_while(|(_, fate, _)| *fate == Fate::Gone).count();
+        let (cursor, head) = ledger.cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
+        let live = |from: usize| model[from..].iter().filter(|(_, fate, _)| *fate == Fate::Live).map(|(name, _, _)| name.clone()).collect::<Vec<_>>();
+        prop_assert_eq!(read_all(&ledger, &who, cursor.acked, limit), Ok(live(0)));
+        // From every position that was given out: what follows it, or "too old" when it is below the floor.
+        let floor = model.iter().take_while(|(_, fate, _)| *fate == Fate::Removed).count();
         for (at, (_, _, position)) in model.iter().enumerate() {
             let read = read_all(&ledger, &who, *position, limit);
-            // Below the floor it is too old; the floor itself is the last that is gone, and what follows it is all there.
-            let wanted = if at + 1 < floor { Err(ReadError::Gone) } else { Ok(rings(at + 1)) };
+            // Below the floor it is too old; the floor itself is the last row that was removed, and every later row is there.
+            let wanted = if at + 1 < floor { Err(ReadError::PositionExpired) } else { Ok(live(at + 1)) };
             prop_assert_eq!(read, wanted, "from notice {} of {:?}", at, &steps);
-            // The server's own cursor of a device never locks it out, wherever it stood.
+            // The server's own cursor never locks its device out, whatever it is.
             let device = Id::new(&format!("at-{at}")).unwrap();
-            ledger.stand(&who, &device, Standing { acked: *position, sent_seq: position.seq });
-            let (standing, _) = ledger.standing(&who, &device).unwrap();
-            let read = read_all(&ledger, &who, standing.acked, limit);
-            prop_assert!(read.is_ok_and(|names| names.ends_with(&rings(at + 1))), "locked out at {} of {:?}", at, &steps);
+            ledger.save_cursor(&who, &device, Cursor { acked: *position, sent_seq: position.seq });
+            let (cursor, _) = ledger.cursor_and_head(&who, &device).unwrap();
+            let read = read_all(&ledger, &who, cursor.acked, limit);
+            prop_assert!(read.is_ok_and(|names| names.ends_with(&live(at + 1))), "locked out at {} of {:?}", at, &steps);
             let other = Position { check: position.check ^ 1, ..*position };
             prop_assert!(read_all(&ledger, &who, other, limit).is_err(), "check bits are compared");
             let elsewhere = Position { epoch: position.epoch + 1, ..*position };
-            prop_assert_eq!(read_all(&ledger, &who, elsewhere, limit), Err(ReadError::Epoch));
+            prop_assert_eq!(read_all(&ledger, &who, elsewhere, limit), Err(ReadError::EpochChanged));
         }
-        let kept = model.iter().filter(|(_, fate, _)| *fate != Fate::Gone).count() as u64;
+        let kept = model.iter().filter(|(_, fate, _)| *fate != Fate::Removed).count() as u64;
         prop_assert_eq!(mailbox::count(&ledger.disk.view(), &keys::mailbox(&who)).unwrap(), kept);
         let beyond = Position { seq: head.seq + 1_000_000, ..head };
-        prop_assert_eq!(read_all(&ledger, &who, beyond, limit), Err(ReadError::Epoch));
+        prop_assert_eq!(read_all(&ledger, &who, beyond, limit), Err(ReadError::EpochChanged));
     });
 }
 
 #[test]
-fn what_was_committed_is_there_after_a_reopening() {
+fn committed_rows_survive_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (who, device) = (Recipient::customer(Id::new("c").unwrap()), Id::new("d").unwrap());
     let ledger = open(dir.path());
     let (id, epoch) = (ledger.id().to_owned(), ledger.epoch());
-    let effects = TurnEffects { notices: vec![notice(&who, "n", NOW.plus_ms(1))], ..TurnEffects::default() };
+    let effects = KeyBatchEffects { notices: vec![notice(&who, "n", NOW.plus_ms(1))], ..KeyBatchEffects::default() };
     runtime.block_on(ledger.commit(effects)).unwrap();
-    let (_, head) = ledger.standing(&who, &device).unwrap();
-    ledger.stand(&who, &device, Standing { acked: head, sent_seq: head.seq });
+    let (_, head) = ledger.cursor_and_head(&who, &device).unwrap();
+    ledger.save_cursor(&who, &device, Cursor { acked: head, sent_seq: head.seq });
     ledger.close();
     drop(ledger);
     let ledger = open(dir.path());
     assert_eq!((ledger.id(), ledger.epoch()), (id.as_str(), epoch));
-    assert_eq!(ledger.standing(&who, &device).unwrap(), (Standing { acked: head, sent_seq: head.seq }, head));
-    let again = TurnEffects {
+    assert_eq!(ledger.cursor_and_head(&who, &device).unwrap(), (Cursor { acked: head, sent_seq: head.seq }, head));
+    let again = KeyBatchEffects {
         notices: vec![notice(&who, "n", NOW.plus_ms(1)), notice(&who, "m", NOW.plus_ms(1))],
-        ..TurnEffects::default()
+        ..KeyBatchEffects::default()
     };
     runtime.block_on(ledger.commit(again)).unwrap();
     assert_eq!(
@@ -202,27 +212,52 @@ fn what_was_committed_is_there_after_a_reopening() {
 }
 
 #[test]
-fn a_directory_serves_one_process_and_a_newer_format_is_refused() {
+fn a_directory_serves_one_process() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = open(dir.path());
-    let second = Ledger::open(dir.path(), options(1000), Arc::new(Silence), Arc::new(NoBoard), |_| {});
+    let _ledger = open(dir.path());
+    let second = Ledger::open(dir.path(), options(1000), Arc::new(Silence), Arc::new(NoCounterObserver), |_| {});
     assert!(matches!(second, Err(OpenError::InUse(_))));
-    ledger.close();
-    drop(ledger);
-    let disk = Disk::open(&dir.path().join("db")).unwrap();
-    let mut batch = disk.batch();
-    batch.put(Space::Meta, keys::FORMAT, &(FORMAT + 1).to_be_bytes());
-    batch.commit().unwrap();
-    drop(disk);
-    let newer = Ledger::open(dir.path(), options(1000), Arc::new(Silence), Arc::new(NoBoard), |_| {});
-    assert!(matches!(newer, Err(OpenError::Newer { found: 4, .. })), "{:?}", newer.err());
 }
 
 #[test]
-fn the_stream_never_uses_an_offset_twice_and_knows_its_ids() {
+fn other_formats_are_refused_and_left_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let mut backup = Vec::new();
+    ledger.backup(&mut backup, |_| {}).unwrap();
+    ledger.close();
+    drop(ledger);
+    for other in [1, 2, 3, FORMAT + 1] {
+        let disk = open::open_disk(dir.path(), &dir.path().join("db")).unwrap();
+        let mut batch = disk.batch();
+        batch.put(Table::Meta, keys::FORMAT, &other.to_be_bytes());
+        batch.commit().unwrap();
+        drop(disk);
+        let refused = |result: Result<(), OpenError>| match result {
+            Err(OpenError::Older { found, .. }) => other < FORMAT && found == other,
+            Err(OpenError::Newer { found, .. }) => other > FORMAT && found == other,
+            _ => false,
+        };
+        let opened = Ledger::open(dir.path(), options(1000), Arc::new(Silence), Arc::new(NoCounterObserver), |_| {});
+        assert!(refused(opened.map(drop)) && refused(OfflineLedger::open(dir.path()).map(drop)));
+        assert!(refused(Ledger::check(dir.path()).map(drop)), "format {other}");
+        let entries = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(entries, 2, "the lock and the database: nothing was quarantined");
+        // Restoring a backup of the right format replaces it.
+        Ledger::restore(dir.path(), backup.as_slice()).unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+            if entry.file_name().to_string_lossy().contains("quarantined") {
+                std::fs::remove_dir_all(entry.path()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_embedded_log_never_uses_an_offset_twice_and_recognises_event_ids() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let event = |id: u128, body: u64| Incoming {
+    let event = |id: u128, body: u64| NewEvent {
         key: bytes::Bytes::from_static(b"one key"),
         id_hash: id,
         body_hash: body,
@@ -231,22 +266,22 @@ fn the_stream_never_uses_an_offset_twice_and_knows_its_ids() {
     };
     let ledger = open(dir.path());
     let append = |ledger: &Ledger, events| runtime.block_on(ledger.append(events)).unwrap();
-    use Appended::{Conflict, Duplicate, Logged};
+    use Appended::{Conflict, Duplicate, Stored};
     assert_eq!(
         append(&ledger, vec![event(1, 1), event(1, 1), event(1, 2), event(2, 1)]),
-        [Logged, Duplicate, Conflict, Logged]
+        [Stored, Duplicate, Conflict, Stored]
     );
     ledger.close();
     drop(ledger);
     let ledger = open(dir.path());
-    assert_eq!(append(&ledger, vec![event(1, 1), event(3, 1)]), [Duplicate, Logged]);
+    assert_eq!(append(&ledger, vec![event(1, 1), event(3, 1)]), [Duplicate, Stored]);
     let view = ledger.disk.view();
-    let ends: u64 = (0..stream::PARTITIONS).map(|part| stream::end(&view, part).unwrap()).sum();
+    let ends: u64 = (0..embedded_log::PARTITIONS).map(|part| embedded_log::end(&view, part).unwrap()).sum();
     assert_eq!(ends, 3);
 }
 
 #[test]
-fn a_floor_never_goes_back_when_orders_with_several_notices_are_forgotten() {
+fn a_floor_never_goes_down_when_orders_with_several_notices_are_expunged() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -254,22 +289,25 @@ fn a_floor_never_goes_back_when_orders_with_several_notices_are_forgotten() {
     let commit = |effects| runtime.block_on(ledger.commit(effects)).unwrap();
     let mut positions = Vec::new();
     for name in ["a_1", "a_2", "b_1", "b_2", "b_3"] {
-        commit(TurnEffects { notices: vec![notice(&who, name, NOW.plus_ms(1))], ..TurnEffects::default() });
-        positions.push(ledger.standing(&who, &device).unwrap().1);
+        commit(KeyBatchEffects { notices: vec![notice(&who, name, NOW.plus_ms(1))], ..KeyBatchEffects::default() });
+        positions.push(ledger.cursor_and_head(&who, &device).unwrap().1);
     }
     for name in ["a_1", "b_1"] {
-        commit(TurnEffects { forgotten: vec![order(name)], ..TurnEffects::default() });
+        commit(KeyBatchEffects { expunged: vec![order(name)], ..KeyBatchEffects::default() });
     }
-    commit(TurnEffects { notices: vec![notice(&who, "c_1", NOW.plus_ms(1))], ..TurnEffects::default() });
+    commit(KeyBatchEffects { notices: vec![notice(&who, "c_1", NOW.plus_ms(1))], ..KeyBatchEffects::default() });
     for position in positions {
         let read = read_all(&ledger, &who, position, 9);
-        assert!(read == Ok(vec!["c_1".to_owned()]) || read == Err(ReadError::Gone), "from {position}: {read:?}");
+        assert!(
+            read == Ok(vec!["c_1".to_owned()]) || read == Err(ReadError::PositionExpired),
+            "from {position}: {read:?}"
+        );
     }
 }
 
-/// Forgotten from the newest down, each but the lowest leaves a stub; the lowest takes them all along, though only this batch knows them.
+/// Expunged from the newest down, each order but the lowest leaves a stub; the lowest removes all stubs, though only this batch knows them.
 #[test]
-fn stubs_of_one_batch_go_with_what_stood_below_them() {
+fn stubs_of_one_batch_are_removed_with_the_row_below_them() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -277,163 +315,248 @@ fn stubs_of_one_batch_go_with_what_stood_below_them() {
     let commit = |effects| runtime.block_on(ledger.commit(effects)).unwrap();
     let mut positions = Vec::new();
     for name in ["a_1", "b_1", "c_1", "d_1"] {
-        commit(TurnEffects { notices: vec![notice(&who, name, NOW.plus_ms(1))], ..TurnEffects::default() });
-        positions.push(ledger.standing(&who, &device).unwrap().1);
+        commit(KeyBatchEffects { notices: vec![notice(&who, name, NOW.plus_ms(1))], ..KeyBatchEffects::default() });
+        positions.push(ledger.cursor_and_head(&who, &device).unwrap().1);
     }
-    commit(TurnEffects { forgotten: ["c", "b", "a"].map(order).to_vec(), ..TurnEffects::default() });
-    let (floor, _) = ledger.standing(&who, &device).unwrap();
+    commit(KeyBatchEffects { expunged: ["c", "b", "a"].map(order).to_vec(), ..KeyBatchEffects::default() });
+    let (floor, _) = ledger.cursor_and_head(&who, &device).unwrap();
     assert_eq!(floor.acked, positions[2], "nothing of the three is left");
-    assert_eq!(read_all(&ledger, &who, positions[1], 9), Err(ReadError::Gone));
+    assert_eq!(read_all(&ledger, &who, positions[1], 9), Err(ReadError::PositionExpired));
     assert_eq!(read_all(&ledger, &who, positions[2], 9), Ok(vec!["d_1".to_owned()]));
 }
 
-/// Everything a device without a position is given, and where it begins.
+#[tokio::test]
+async fn the_delivery_log_names_kinds_and_shows_steps_before_and_after_they_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let (who, device) = (Recipient::store(Id::new("1").unwrap()), Id::new("d").unwrap());
+    let other = Recipient::customer(Id::new("c").unwrap());
+    let of_kind =
+        |kind, who: &Recipient, name| NewNotice { kind, ..notice(who, name, committer::now().plus_ms(9_000)) };
+    let notices = vec![
+        of_kind(NoticeKind::NewOrder, &who, "o1_a"),
+        of_kind(NoticeKind::Cancelled, &who, "o1_b"),
+        of_kind(NoticeKind::Ready, &other, "o1_c"),
+    ];
+    ledger.commit(KeyBatchEffects { notices, ..KeyBatchEffects::default() }).await.unwrap();
+    ledger.log_delivery(&who, &device, DeliveryStep::Sent { from: 1, to: 2, attempt: 1 });
+    ledger.log_delivery(&who, &device, DeliveryStep::Acked(2));
+    let check = |ledger: &Ledger| {
+        let history = ledger.delivery_history(&who, &order("o1_a")).unwrap();
+        let notices: Vec<_> = history.notices.iter().map(|notice| (notice.kind, notice.seq)).collect();
+        assert_eq!(notices, [(NoticeKind::NewOrder, 1), (NoticeKind::Cancelled, 2)], "another's notice is not shown");
+        let steps: Vec<_> = history.steps.iter().map(|(_, of, step)| (of.clone(), *step)).collect();
+        let sent = DeliveryStep::Sent { from: 1, to: 2, attempt: 1 };
+        assert_eq!(steps, [(device.clone(), sent), (device.clone(), DeliveryStep::Acked(2))]);
+    };
+    check(&ledger);
+    ledger.close();
+    drop(ledger);
+    check(&open(dir.path()));
+}
+
+#[test]
+fn a_row_that_does_not_decode_is_an_error_and_never_a_row_less() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let (who, device) = (Recipient::store(Id::new("1").unwrap()), Id::new("d").unwrap());
+    let after = |mut prefix: Vec<u8>, more: &[u8]| {
+        prefix.extend_from_slice(more);
+        prefix
+    };
+    let part = TopicPartition::new("orders", 0);
+    let start = Position::start(ledger.epoch());
+    let holds = |result: Result<(), DiskError>| match result {
+        Err(DiskError::DamagedRow { source, .. }) => source.map_or(1, |_| 2),
+        _ => 0,
+    };
+    let message =
+        |error: ReadError| matches!(&error, ReadError::Ledger(why) if why.contains("damaged row in the table"));
+    let disk = |table, key: &[u8], row: &[u8]| {
+        let mut batch = ledger.disk.batch();
+        batch.put(table, key, row);
+        batch.commit().unwrap();
+    };
+    disk(Table::Meta, &keys::cursor(&who, &device), b"no cursor");
+    assert!(message(ledger.cursor_and_head(&who, &device).unwrap_err()));
+    assert_eq!(holds(ledger.device_backlogs(&who).map(drop)), 1);
+    disk(Table::Meta, &after(keys::open_orders_of(&who), b"\xff"), b"");
+    assert_eq!(holds(ledger.open_orders(&who, None, 9).map(drop)), 1);
+    disk(Table::Meta, &keys::outbox(7), b"x");
+    assert_eq!(holds(ledger.pending_outbox(9).map(drop)), 1);
+    disk(Table::Meta, &keys::dead_letter(1), b"{");
+    assert_eq!(holds(ledger.dead_letters(0, 9).map(drop)), 2, "the decoder's error is the source");
+    disk(Table::Meta, &keys::checkpoint("kafka", &part), b"123");
+    assert_eq!(holds(ledger.checkpoints("kafka").map(drop)), 1);
+    assert!(ledger.load("kafka", &[part]).is_err(), "it is not as if none was saved");
+    disk(Table::Meta, &after(keys::expiry_until(1), b"\0\xff"), b"");
+    assert_eq!(holds(ledger.due_expiries(NOW, 9).map(drop)), 1);
+    disk(Table::Mailboxes, &keys::mail(&keys::mailbox(&who), 5), b"x");
+    assert!(message(ledger.read(&who, start, start, 9, NOW).unwrap_err()));
+    disk(Table::Orders, &keys::notice(&order("o1"), "o1_a"), b"unknown\0");
+    assert_eq!(holds(ledger.delivery_history(&who, &order("o1")).map(drop)), 1);
+    disk(Table::Counters, &[&[0, b'm'][..], &7_u64.to_be_bytes()].concat(), &[0x80]);
+    assert!(counters::all(&ledger.disk.view()).any(|row| holds(row.map(drop)) == 1));
+}
+
+/// Where a device without a cursor begins, and everything that it is given.
 fn all_of(ledger: &Ledger, who: &Recipient) -> (Position, Vec<String>) {
-    let (standing, _) = ledger.standing(who, &Id::new("d").unwrap()).unwrap();
-    (standing.acked, read_all_at(committer::now(), ledger, who, standing.acked, 7).unwrap())
+    let (cursor, _) = ledger.cursor_and_head(who, &Id::new("d").unwrap()).unwrap();
+    (cursor.acked, read_all_at(committer::now(), ledger, who, cursor.acked, 7).unwrap())
 }
 
 fn until(what: &str, holds: impl Fn() -> bool) {
     let began = std::time::Instant::now();
     while !holds() {
-        assert!(began.elapsed() < std::time::Duration::from_secs(30), "in vain: {what}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "timed out: {what}");
         std::thread::yield_now();
     }
 }
 
 #[tokio::test]
-async fn above_its_bound_a_mailbox_loses_what_nobody_needs_and_keeps_what_may_still_ring() {
+async fn above_its_limit_a_mailbox_loses_superseded_and_long_expired_rows_and_keeps_live_ones() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open_with(dir.path(), 10);
     let who = Recipient::store(Id::new("1").unwrap());
     let name = |n: usize| format!("o{n}_new");
-    let mut places = Vec::new();
-    // Of forty orders all ended but the tenth, the thirtieth and the last; the fifth is past its life, but not for long.
-    let lives = |n: usize| [10, 30, 39].contains(&n);
+    let mut positions = Vec::new();
+    // Of forty orders all ended but 10, 30 and 39; number 5 has expired, but not long ago.
+    let is_live = |n: usize| [10, 30, 39].contains(&n);
     for n in 0..40 {
         let expires_at = if n == 5 { committer::now().plus_ms(-1000) } else { committer::now().plus_ms(3_600_000) };
         let notices = vec![notice(&who, &name(n), expires_at)];
-        ledger.commit(TurnEffects { notices, ..TurnEffects::default() }).await.unwrap();
-        places.push(ledger.standing(&who, &Id::new("d").unwrap()).unwrap().1);
+        ledger.commit(KeyBatchEffects { notices, ..KeyBatchEffects::default() }).await.unwrap();
+        positions.push(ledger.cursor_and_head(&who, &Id::new("d").unwrap()).unwrap().1);
     }
-    let ended = (0..40).filter(|n| !lives(*n) && *n != 5).map(|n| (order(&name(n)), name(n))).collect();
-    ledger.commit(TurnEffects { superseded: ended, ..TurnEffects::default() }).await.unwrap();
+    let ended = (0..40).filter(|n| !is_live(*n) && *n != 5).map(|n| (order(&name(n)), name(n))).collect();
+    ledger.commit(KeyBatchEffects { superseded: ended, ..KeyBatchEffects::default() }).await.unwrap();
     let rows = || mailbox::count(&ledger.disk.view(), &keys::mailbox(&who)).unwrap();
-    until("the mailbox is at its bound", || rows() == 10);
-    let (floor, heard) = all_of(&ledger, &who);
-    assert_eq!(heard, [name(10), name(30), name(39)], "what may ring is heard, in order, its chain whole");
-    assert_eq!(floor, places[4], "the floor is below the first that stays");
-    // A position below the floor is too old; one whose row left a stub is still vouched for.
-    assert_eq!(read_all(&ledger, &who, places[3], 9), Err(ReadError::Gone));
-    assert_eq!(read_all(&ledger, &who, places[20], 9), Ok(vec![name(30), name(39)]));
-    let forged = Position { check: places[20].check ^ 1, ..places[20] };
-    assert_eq!(read_all(&ledger, &who, forged, 9), Err(ReadError::Epoch));
-    // What was trimmed is not made again.
+    until("the mailbox is at its limit", || rows() == 10);
+    let (floor, delivered) = all_of(&ledger, &who);
+    assert_eq!(
+        delivered,
+        [name(10), name(30), name(39)],
+        "live notices are delivered, in order, with an unbroken chain"
+    );
+    assert_eq!(floor, positions[4], "the floor is below the first row that stays");
+    // A position below the floor is too old; one whose row left a stub is still valid.
+    assert_eq!(read_all(&ledger, &who, positions[3], 9), Err(ReadError::PositionExpired));
+    assert_eq!(read_all(&ledger, &who, positions[20], 9), Ok(vec![name(30), name(39)]));
+    let forged = Position { check: positions[20].check ^ 1, ..positions[20] };
+    assert_eq!(read_all(&ledger, &who, forged, 9), Err(ReadError::EpochChanged));
+    // A trimmed notice is not appended again.
     let again = vec![notice(&who, &name(0), committer::now().plus_ms(3_600_000))];
-    ledger.commit(TurnEffects { notices: again, ..TurnEffects::default() }).await.unwrap();
+    ledger.commit(KeyBatchEffects { notices: again, ..KeyBatchEffects::default() }).await.unwrap();
     assert_eq!(all_of(&ledger, &who).1.len(), 3);
-    assert_eq!(ledger.crowded(), []);
-    // Forgetting the orders leaves nothing behind, also not in the count.
-    let forgotten = (0..40).map(|n| order(&name(n))).collect();
-    ledger.commit(TurnEffects { forgotten, ..TurnEffects::default() }).await.unwrap();
-    assert_eq!((rows(), all_of(&ledger, &who)), (0, (places[39], Vec::new())));
+    assert_eq!(ledger.overflowing_mailboxes(), []);
+    // Expunging the orders leaves no row, also in the count.
+    let expunged = (0..40).map(|n| order(&name(n))).collect();
+    ledger.commit(KeyBatchEffects { expunged, ..KeyBatchEffects::default() }).await.unwrap();
+    assert_eq!((rows(), all_of(&ledger, &who)), (0, (positions[39], Vec::new())));
 }
 
 #[tokio::test]
-async fn live_notices_above_the_bound_stay_and_are_an_alarm() {
+async fn live_notices_above_the_limit_stay_and_raise_an_alert() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open_with(dir.path(), 10);
     let who = Recipient::store(Id::new("1").unwrap());
     let names: Vec<String> = (0..25).map(|n| format!("o{n}_new")).collect();
     let fresh = |name: &String| notice(&who, name, committer::now().plus_ms(3_600_000));
     let notices = names.iter().map(fresh).collect();
-    ledger.commit(TurnEffects { notices, ..TurnEffects::default() }).await.unwrap();
-    until("the alarm", || ledger.crowded() == [(who.clone(), 25)]);
+    ledger.commit(KeyBatchEffects { notices, ..KeyBatchEffects::default() }).await.unwrap();
+    until("the alert", || ledger.overflowing_mailboxes() == [(who.clone(), 25)]);
     assert_eq!(all_of(&ledger, &who).1, names);
 }
 
-/// Takes the mark of the newest commit that touched mailboxes away, as a keyspace that lost its tail would.
+/// Removes the mark of the newest commit that touched mailboxes, as a table that lost its tail would.
 fn damage(dir: &Path) -> u64 {
-    let disk = Disk::open(&dir.join("db")).unwrap();
-    let Whole::Yes(newest) = whole::look(&disk.view()).unwrap() else { panic!("not whole before") };
-    disk.number_from(newest);
-    let named = (1..=newest).rev().find(|number| disk.view().row(Space::Mail, &keys::ring(*number)).unwrap().is_some());
+    let disk = open::open_disk(dir, &dir.join("db")).unwrap();
+    let Integrity::Intact(newest) = integrity::check(&disk.view()).unwrap() else { panic!("damaged before") };
+    disk.set_newest_commit(newest);
+    let named = (1..=newest)
+        .rev()
+        .find(|number| disk.view().row(Table::Mailboxes, &keys::commit_mark(*number)).unwrap().is_some());
     let mut batch = disk.batch();
-    batch.remove(Space::Mail, &keys::ring(named.unwrap()));
+    batch.remove(Table::Mailboxes, &keys::commit_mark(named.unwrap()));
     batch.commit().unwrap();
-    // The removal is itself a commit that touches mailboxes; it is gone in the same way.
+    // The removal is itself a commit, numbered after the one whose mark is missing.
     named.unwrap()
 }
 
 #[tokio::test]
-async fn a_ledger_that_is_not_whole_begins_a_new_epoch() {
-    for emit in [Emit::Stream, Emit::Outbox] {
+async fn a_damaged_ledger_begins_a_new_epoch() {
+    for publish_to in [PublishTo::EmbeddedLog, PublishTo::Outbox] {
         let dir = tempfile::tempdir().unwrap();
         let options = LedgerOptions {
             state_retention_ms: 3_600_000,
-            mailbox_rows_max: 1000,
-            free_space_min: 0,
-            trail_ms: 3_600_000,
-            emit,
-            went_back: false,
+            max_mailbox_rows: 1000,
+            min_free_space: 0,
+            timeline_retention_ms: 3_600_000,
+            publish_to,
+            rolled_back: false,
         };
         let open = || {
-            Ledger::open(dir.path(), options, Arc::new(Silence), Arc::new(NoBoard), |error| panic!("{error}")).unwrap()
+            Ledger::open(dir.path(), options, Arc::new(Silence), Arc::new(NoCounterObserver), |error| panic!("{error}"))
+                .unwrap()
         };
         let who = Recipient::store(Id::new("1").unwrap());
         let ledger = open();
         let (id, epoch) = (ledger.id().to_owned(), ledger.epoch());
         let notices = vec![notice(&who, "o1_new", committer::now().plus_ms(3_600_000))];
-        // Of yesterday, which the log still has, and of a month ago, which it has not.
+        // Of today, which the log still holds, and of a month ago, which it does not.
         let today = u32::try_from(committer::now().0 / 86_400_000).unwrap();
         let minute = u64::try_from(committer::now().0 / 60_000).unwrap();
-        let tally = |day| Tally { shadow: false, minute, day, store: None, cell: 1, by: 7 };
-        let tallies = vec![tally(today), tally(today - 30)];
-        ledger.commit(TurnEffects { notices, tallies, ..TurnEffects::default() }).await.unwrap();
-        let said = Incoming {
+        let delta = |day| CounterDelta { shadow: false, minute, day, store: None, counter: 1, by: 7 };
+        let counter_deltas = vec![delta(today), delta(today - 30)];
+        ledger.commit(KeyBatchEffects { notices, counter_deltas, ..KeyBatchEffects::default() }).await.unwrap();
+        let event = NewEvent {
             key: "o1".into(),
             id_hash: 1,
             body_hash: 1,
-            value: "said".into(),
+            value: "{}".into(),
             content_type: "application/json".into(),
         };
-        ledger.append(vec![said]).await.unwrap();
-        let (_, head) = ledger.standing(&who, &Id::new("d").unwrap()).unwrap();
+        ledger.append(vec![event]).await.unwrap();
+        let (_, head) = ledger.cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
         ledger.close();
         drop(ledger);
         let named = damage(dir.path());
         assert!(Ledger::check(dir.path()).unwrap().fault.unwrap().contains(&format!("commit {named}")));
 
         let ledger = open();
-        assert!(ledger.doubt().unwrap().contains(&format!("commit {named}")), "{:?}", ledger.doubt());
-        assert!(ledger.epoch() > epoch && ledger.id() == id, "the same member, another history");
-        assert_eq!(read_all(&ledger, &who, head, 9), Err(ReadError::Epoch));
-        let aside = std::fs::read_dir(dir.path())
+        assert!(ledger.rebuild_reason().unwrap().contains(&format!("commit {named}")), "{:?}", ledger.rebuild_reason());
+        assert!(ledger.epoch() > epoch && ledger.id() == id, "the same group member, another history");
+        assert_eq!(read_all(&ledger, &who, head, 9), Err(ReadError::EpochChanged));
+        let quarantined = std::fs::read_dir(dir.path())
             .unwrap()
-            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("db.aside"));
-        let kept = emit == Emit::Stream;
-        assert_eq!(aside.count(), usize::from(!kept), "set aside where the log can be read again");
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("db.quarantined"));
+        let kept = publish_to == PublishTo::EmbeddedLog;
+        assert_eq!(quarantined.count(), usize::from(!kept), "quarantined where the topics can be read again");
         assert_eq!(all_of(&ledger, &who).1.len(), usize::from(kept));
-        assert_eq!(ledger.outbox(9).unwrap().len(), usize::from(!kept), "what was answered is still emitted");
+        assert_eq!(
+            ledger.pending_outbox(9).unwrap().len(),
+            usize::from(!kept),
+            "an acknowledged event is still published"
+        );
         let view = ledger.disk.view();
-        let days = tally::all(&view).map(Result::unwrap).filter_map(|(_, window, _)| match window {
-            Window::ChainDay(day) => Some(day),
+        let days = counters::all(&view).map(Result::unwrap).filter_map(|(_, bucket, _)| match bucket {
+            Bucket::ChainDay(day) => Some(day),
             _ => None,
         });
         let counted = if kept { vec![today - 30, today] } else { vec![today - 30] };
-        assert_eq!(days.collect::<Vec<_>>(), counted, "what the log cannot tell again is carried over");
+        assert_eq!(days.collect::<Vec<_>>(), counted, "days that the log no longer holds are carried over");
         ledger.close();
         drop(ledger);
 
-        // A crash in the middle is not another loss; in the end the doubt is over, for good.
+        // A crash during the rebuild is not another loss; once the rebuild is finished, it stays finished.
         let ledger = open();
         let again = ledger.epoch();
-        assert!(ledger.doubt().is_some() && again > epoch);
-        ledger.rebuilt().await.unwrap();
-        assert_eq!(ledger.doubt(), None);
+        assert!(ledger.rebuild_reason().is_some() && again > epoch);
+        ledger.finish_rebuild().await.unwrap();
+        assert_eq!(ledger.rebuild_reason(), None);
         ledger.close();
         drop(ledger);
         let ledger = open();
-        assert_eq!((ledger.doubt(), ledger.epoch()), (None, again));
+        assert_eq!((ledger.rebuild_reason(), ledger.epoch()), (None, again));
     }
 }

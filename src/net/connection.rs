@@ -1,12 +1,12 @@
-//! One socket and its session: the task that carries, and decides nothing.
+//! The connection: the task that owns one WebSocket and one session. It carries out what the session decides.
 //!
 //! ```text
-//!   socket --frame--> Session::input --> outputs: admit, read, send, stand, close --> one flush
-//!   hub ----ring----> Session::input
+//!   socket --frame----> Session::input --> outputs: authenticate, read, send, save cursor, close --> one flush
+//!   hub ----wake-up---> Session::input
 //! ```
 //!
-//! Each turn takes one of, in this order: drain, what the socket has (frames in, a flush that got through), a ring, the deadline. While
-//! a flush does not get through, the mailbox is not read: a slow reader costs its cursor's lag and nothing else. Refused: a queue per
+//! Each turn of the loop takes one of these, in this order: the drain, the socket (a frame, or a finished flush), a stored event, a wake-up, the
+//! deadline. While a flush is blocked the mailbox is not read: a slow reader costs the lag of its cursor and nothing else. Refused: a queue per
 //! connection, a timer task per connection, a send without a bound.
 
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ use futures_util::{Sink, Stream, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use orderbell_protocol::frame::CLIENT_FRAME_BYTES_MAX;
-use orderbell_protocol::session::{Input, Output, Session, Standing, Verdict};
+use orderbell_protocol::session::{Cursor, EventVerdict, Session, SessionInput, SessionOutput};
 use orderbell_protocol::{ClientEvent, Close, DeviceId, Position, ReadError, Recipient};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
@@ -29,55 +29,62 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, Pro
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
+use super::AppState;
 use super::tokens::Principal;
-use super::{Net, wall_clock};
+use crate::clock::wall_clock;
 use crate::crash;
-use crate::hub::Seated;
-use crate::ledger::Step;
+use crate::hub::SubscriberGuard;
+use crate::ledger::DeliveryStep;
 
-/// Clients send little: a small buffer, since every connection has one (crates' notes: 128 KiB by default is 56 times the need).
+/// Clients send little, and every connection has this buffer: tungstenite's default of 128 KiB is 56 times what is needed.
 const READ_BUFFER_BYTES: usize = 512;
-/// Written to the socket from this size on, without waiting for the flush.
+/// From this size on tungstenite writes to the socket without waiting for the flush.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
-/// A page of notices, and some; more means a bug, and ends the connection.
+/// More than one page of notices: a fuller buffer is a bug, and ends the connection.
 const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
-/// How long a close frame and the peer's answer may take.
-const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// Time for the close frame and the peer's reply.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// What one look at the socket gives.
-enum Io {
+/// What one poll of the socket yields.
+enum SocketEvent {
     Frame(Option<Result<Message, WsError>>),
     Flushed(Result<(), WsError>),
 }
 
-/// Events on their way into the ledger: the client's own id of each, and what became of it.
-type Appends = FuturesUnordered<Pin<Box<dyn Future<Output = (String, Verdict)> + Send>>>;
+/// Client events that are not durable yet: the client's own id of each, and its verdict.
+type PendingEvents = FuturesUnordered<Pin<Box<dyn Future<Output = (String, EventVerdict)> + Send>>>;
+
+/// Who is connected, from `welcome` on.
+struct Authenticated {
+    who: Recipient,
+    device: DeviceId,
+    subscriber: SubscriberGuard,
+}
 
 struct Connection {
-    net: Arc<Net>,
+    state: Arc<AppState>,
     socket: Socket,
     session: Session,
-    outputs: VecDeque<Output>,
-    /// Who this is, from `welcome` on.
-    seated: Option<(Recipient, DeviceId, Seated)>,
-    /// The ring that is being answered.
-    rung_at: Option<std::time::Instant>,
-    /// The last seq of the oldest frame that is not acknowledged, and when it was sent.
-    awaits: Option<(u64, Instant)>,
-    /// End of the token.
-    expires: Option<Duration>,
-    flushing: bool,
-    /// What the client said and is not durable yet. Made when it first says something: most connections never do.
-    appends: Option<Box<Appends>>,
-    /// A read that waits for the flush before it.
-    read_due: Option<(Position, Position, u16)>,
+    outputs: VecDeque<SessionOutput>,
+    authenticated: Option<Authenticated>,
+    /// Time of the wake-up that is being answered.
+    woken_at: Option<std::time::Instant>,
+    /// The last seq of the oldest unacknowledged frame, and when it was sent.
+    unacked: Option<(u64, Instant)>,
+    /// When the token expires, by the server's uptime.
+    expires_at: Option<Duration>,
+    is_flushing: bool,
+    /// Allocated at the client's first event: most connections never publish one.
+    pending_events: Option<Box<PendingEvents>>,
+    /// A read that waits for the current flush.
+    deferred_read: Option<(Position, Position, u16)>,
     closing: Option<Close>,
 }
 
-/// Serves one socket until it ends.
-pub(crate) async fn run(net: Arc<Net>, upgraded: Upgraded) {
+/// Serves one WebSocket until it ends.
+pub(crate) async fn run(state: Arc<AppState>, upgraded: Upgraded) {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
@@ -85,265 +92,276 @@ pub(crate) async fn run(net: Arc<Net>, upgraded: Upgraded) {
         .max_message_size(Some(CLIENT_FRAME_BYTES_MAX))
         .max_frame_size(Some(CLIENT_FRAME_BYTES_MAX));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-    net.stats.sockets_opened.inc();
-    let seed = net.stats.sockets_opened.get().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let session = Session::new(net.limits().session, seed, net.now());
+    state.stats.sockets_opened.inc();
+    let seed = state.stats.sockets_opened.get().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let session = Session::new(state.limits().session, seed, state.uptime());
     let mut connection = Connection {
-        net,
+        state,
         socket,
         session,
         outputs: VecDeque::new(),
-        seated: None,
-        rung_at: None,
-        awaits: None,
-        expires: None,
-        flushing: false,
-        appends: None,
-        read_due: None,
+        authenticated: None,
+        woken_at: None,
+        unacked: None,
+        expires_at: None,
+        is_flushing: false,
+        pending_events: None,
+        deferred_read: None,
         closing: None,
     };
     let close = connection.serve(seed).await;
-    connection.net.stats.closed(close);
+    connection.state.stats.record_close(close);
 }
 
 impl Connection {
-    /// Turns until the end; the reason of it, if it was ours.
+    /// Runs the loop until the end. The reason for the close, if it was the server's.
     async fn serve(&mut self, seed: u64) -> Option<Close> {
         let mut leave_at = None;
         loop {
-            if let Err(gone) = self.carry_out() {
-                return gone;
+            if let Err(ended) = self.carry_out() {
+                return ended;
             }
             if let Some(close) = self.closing {
                 self.close(close).await;
                 return Some(close);
             }
-            let now = self.net.now();
-            let deadline = [self.session.deadline(), self.expires, leave_at].into_iter().flatten().min();
-            let rest = deadline.map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
-            let drain = self.net.drain.clone();
-            let blocked = self.flushing;
-            let (socket, flushing) = (&mut self.socket, &mut self.flushing);
-            let appends = &mut self.appends;
+            let now = self.state.uptime();
+            let deadline = [self.session.deadline(), self.expires_at, leave_at].into_iter().flatten().min();
+            let pause = deadline.map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
+            let drain = self.state.drain.clone();
+            let is_blocked = self.is_flushing;
+            let (socket, is_flushing) = (&mut self.socket, &mut self.is_flushing);
+            let pending_events = &mut self.pending_events;
             tokio::select! {
                 biased;
                 () = drain.cancelled(), if leave_at.is_none() => {
-                    let spread = millis(self.net.limits().drain_spread);
+                    let spread = millis(self.state.limits().drain_spread);
                     leave_at = Some(now + Duration::from_millis(seed % spread.max(1)));
                 }
-                io = std::future::poll_fn(|cx| look(socket, flushing, cx)) => match io {
-                    Io::Flushed(Ok(())) => crash::point("sent"),
-                    Io::Flushed(Err(_)) | Io::Frame(None) => return None,
-                    Io::Frame(Some(Ok(message))) => self.message(message),
-                    Io::Frame(Some(Err(error))) => match close_for(&error) {
+                event = std::future::poll_fn(|cx| poll_socket(socket, is_flushing, cx)) => match event {
+                    SocketEvent::Flushed(Ok(())) => crash::point("sent"),
+                    SocketEvent::Flushed(Err(_)) | SocketEvent::Frame(None) => return None,
+                    SocketEvent::Frame(Some(Ok(message))) => self.on_message(message),
+                    SocketEvent::Frame(Some(Err(error))) => match close_for(&error) {
                         Some(close) => self.closing = Some(close),
                         None => return None,
                     },
                 },
-                (id, verdict) = appended(appends) => self.input(Input::Logged { id, verdict }),
-                () = rung(self.seated.as_ref()), if !blocked => self.rung(),
-                () = tokio::time::sleep_until(Instant::now() + rest) => self.time(leave_at, seed),
+                (id, verdict) = next_verdict(pending_events) => self.input(SessionInput::EventAnswered { id, verdict }),
+                () = wakeup(self.authenticated.as_ref()), if !is_blocked => self.on_wakeup(),
+                () = tokio::time::sleep_until(Instant::now() + pause) => self.on_deadline(leave_at, seed),
             }
         }
     }
 
-    fn input(&mut self, input: Input<'_>) {
+    fn input(&mut self, input: SessionInput<'_>) {
         let mut out = Vec::new();
-        self.session.input(input, self.net.now(), self.net.fresh(), &mut out);
+        self.session.input(input, self.state.uptime(), self.state.freshness(), &mut out);
         self.outputs.extend(out);
     }
 
-    fn message(&mut self, message: Message) {
+    fn on_message(&mut self, message: Message) {
         match message {
-            Message::Text(text) => self.input(Input::Text(text.as_str())),
-            Message::Binary(_) => self.input(Input::Binary),
-            Message::Ping(_) | Message::Pong(_) => self.input(Input::Control),
-            // The library answers a close frame itself; the next look at the socket ends.
+            Message::Text(text) => self.input(SessionInput::Text(text.as_str())),
+            Message::Binary(_) => self.input(SessionInput::Binary),
+            Message::Ping(_) | Message::Pong(_) => self.input(SessionInput::Control),
+            // tungstenite answers a close frame itself; the next poll of the socket ends.
             Message::Close(_) | Message::Frame(_) => {}
         }
     }
 
-    fn rung(&mut self) {
-        let Some((_, _, seated)) = &self.seated else { return };
-        if seated.is_replaced() {
-            return self.input(Input::Replaced);
+    fn on_wakeup(&mut self) {
+        let Some(Authenticated { subscriber, .. }) = &self.authenticated else { return };
+        if subscriber.is_replaced() {
+            return self.input(SessionInput::Replaced);
         }
-        self.rung_at = seated.take_rung();
-        if let Some(position) = seated.take_acked() {
-            self.input(Input::AckedElsewhere(position));
+        self.woken_at = subscriber.take_woken_at();
+        if let Some(position) = subscriber.take_acked() {
+            self.input(SessionInput::AckedByPoll(position));
         }
-        self.input(Input::Rung);
+        self.input(SessionInput::MailboxChanged);
     }
 
-    fn time(&mut self, leave_at: Option<Duration>, seed: u64) {
-        let now = self.net.now();
+    fn on_deadline(&mut self, leave_at: Option<Duration>, seed: u64) {
+        let now = self.state.uptime();
         if leave_at.is_some_and(|at| now >= at) {
-            let retry_ms = u32::try_from(self.net.retry_ms(seed)).unwrap_or(u32::MAX);
-            return self.input(Input::Drain { retry_ms });
+            let retry_ms = u32::try_from(self.state.retry_ms(seed)).unwrap_or(u32::MAX);
+            return self.input(SessionInput::Drain { retry_ms });
         }
-        if self.expires.is_some_and(|at| now >= at) {
-            return self.input(Input::Expired);
+        if self.expires_at.is_some_and(|at| now >= at) {
+            return self.input(SessionInput::TokenExpired);
         }
-        self.input(Input::Time);
+        self.input(SessionInput::Time);
     }
 
-    /// Carries out what the session wants, as far as the socket takes it. `Err` ends the connection.
+    /// Carries out the session's outputs, as far as the socket accepts them. `Err` ends the connection.
     fn carry_out(&mut self) -> Result<(), Option<Close>> {
-        if !self.flushing
-            && let Some((after, scan, limit)) = self.read_due.take()
+        if !self.is_flushing
+            && let Some((after, scan, limit)) = self.deferred_read.take()
         {
             self.read(after, scan, limit);
         }
         while let Some(output) = self.outputs.pop_front() {
             match output {
-                Output::Admit { token, device, position } => self.admit(&token, device, position),
-                // Behind a flush that does not get through, reading waits; closing does not.
-                Output::Read { after, scan, limit } if self.flushing => self.read_due = Some((after, scan, limit)),
-                Output::Read { after, scan, limit } => self.read(after, scan, limit),
-                Output::Send(text) => self.send(Message::text(text))?,
-                Output::Ping => self.send(Message::Ping(Default::default()))?,
-                Output::Stand(standing) => self.stand(standing),
-                Output::Append(event) => self.append(event),
-                Output::Sent { from, to, attempt } => {
+                SessionOutput::Authenticate { token, device, position } => self.authenticate(&token, device, position),
+                // A blocked flush delays reading, but not closing.
+                SessionOutput::Read { after, scan, limit } if self.is_flushing => {
+                    self.deferred_read = Some((after, scan, limit));
+                }
+                SessionOutput::Read { after, scan, limit } => self.read(after, scan, limit),
+                SessionOutput::Send(text) => self.send(Message::text(text))?,
+                SessionOutput::Ping => self.send(Message::Ping(Default::default()))?,
+                SessionOutput::SaveCursor(cursor) => self.save_cursor(cursor),
+                SessionOutput::PublishEvent(event) => self.publish_event(event),
+                SessionOutput::Sent { from, to, attempt } => {
                     crash::point("send");
-                    self.goes_out(to, attempt);
-                    self.tell(Step::Sent { from, to, attempt: u8::try_from(attempt).unwrap_or(u8::MAX) });
+                    self.on_sent(to, attempt);
+                    self.log_delivery(DeliveryStep::Sent {
+                        from,
+                        to,
+                        attempt: u8::try_from(attempt).unwrap_or(u8::MAX),
+                    });
                 }
-                Output::Received(position) => {
+                SessionOutput::Acked(position) => {
                     crash::point("ack");
-                    self.comes_back(position.seq);
-                    self.tell(Step::Received(position.seq));
+                    self.on_acked(position.seq);
+                    self.log_delivery(DeliveryStep::Acked(position.seq));
                 }
-                Output::Shown(position) => {
-                    self.net.stats.shown.inc();
-                    self.tell(Step::Shown(position.seq));
+                SessionOutput::Displayed(position) => {
+                    self.state.stats.notices_displayed.inc();
+                    self.log_delivery(DeliveryStep::Displayed(position.seq));
                 }
-                Output::Unusable { position, reason } => {
-                    self.tell(Step::Unusable(position.seq));
-                    self.net.stats.unusable.inc();
+                SessionOutput::Nacked { position, reason } => {
+                    self.log_delivery(DeliveryStep::Nacked(position.seq));
+                    self.state.stats.notices_nacked.inc();
                     tracing::error!(%position, reason, "a client cannot use a notice");
                 }
-                Output::GaveUp(first) => self.gave_up(first),
-                Output::Close(close) => {
+                SessionOutput::AckTimedOut(first) => self.record_ack_timeout(first),
+                SessionOutput::Close(close) => {
                     self.closing = Some(close);
                     self.outputs.clear();
                 }
             }
         }
-        // A ring that led to nothing is answered, too: what goes out later is not for it.
-        if self.read_due.is_none() {
-            self.rung_at = None;
+        // The wake-up is answered, even if it led to no frame: later frames are not measured from it.
+        if self.deferred_read.is_none() {
+            self.woken_at = None;
         }
         Ok(())
     }
 
     fn send(&mut self, message: Message) -> Result<(), Option<Close>> {
-        self.flushing = true;
+        self.is_flushing = true;
         Pin::new(&mut self.socket).start_send(message).map_err(|_| None)
     }
 
-    fn stand(&self, standing: Standing) {
-        if let Some((who, device, _)) = &self.seated {
-            self.net.ledger.stand(who, device, standing);
+    fn save_cursor(&self, cursor: Cursor) {
+        if let Some(Authenticated { who, device, .. }) = &self.authenticated {
+            self.state.ledger.save_cursor(who, device, cursor);
         }
     }
 
-    fn tell(&self, step: Step) {
-        if let Some((who, device, _)) = &self.seated {
-            self.net.ledger.tell(who, device, step);
+    fn log_delivery(&self, step: DeliveryStep) {
+        if let Some(Authenticated { who, device, .. }) = &self.authenticated {
+            self.state.ledger.log_delivery(who, device, step);
         }
     }
 
-    /// Notices up to here are sent. Only what is sent at first says how fast a push is.
-    fn goes_out(&mut self, to: u64, attempt: u32) {
-        if let Some(at) = self.rung_at.take().filter(|_| attempt == 1) {
-            self.net.stats.push_delay.took(at.elapsed());
+    /// Notices up to seq `to` were sent. Only a first attempt counts for the push latency.
+    fn on_sent(&mut self, to: u64, attempt: u32) {
+        if let Some(at) = self.woken_at.take().filter(|_| attempt == 1) {
+            self.state.stats.push_latency.observe(at.elapsed());
         }
-        self.awaits.get_or_insert_with(|| (to, Instant::now()));
+        self.unacked.get_or_insert_with(|| (to, Instant::now()));
     }
 
-    /// Notices up to here are acknowledged.
-    fn comes_back(&mut self, seq: u64) {
-        if let Some((_, at)) = self.awaits.take_if(|(to, _)| *to <= seq) {
-            self.net.stats.ack_delay.took(at.elapsed());
-        }
-    }
-
-    fn gave_up(&self, first: Position) {
-        let Some((who, device, _)) = &self.seated else { return };
-        if self.net.hub.gave_up(who, device, first) {
-            self.net.stats.stuck.inc();
-            tracing::error!(position = %first, "no connection of a device gets a notice acknowledged: it is set aside");
+    /// Notices up to this seq were acknowledged.
+    fn on_acked(&mut self, seq: u64) {
+        if let Some((_, at)) = self.unacked.take_if(|(to, _)| *to <= seq) {
+            self.state.stats.ack_latency.observe(at.elapsed());
         }
     }
 
-    fn append(&mut self, event: ClientEvent) {
-        let Some((who, device, _)) = &self.seated else { return };
-        let said = self.net.said(who, device, &event);
-        let appends = self.appends.get_or_insert_default();
-        appends.push(Box::pin(async move { (event.id, said.await) }));
+    fn record_ack_timeout(&self, first: Position) {
+        let Some(Authenticated { who, device, .. }) = &self.authenticated else { return };
+        if self.state.hub.record_ack_timeout(who, device, first) {
+            self.state.stats.notices_poisoned.inc();
+            tracing::error!(position = %first, "several connections of a device got no acknowledgement for a notice: it is skipped");
+        }
+    }
+
+    fn publish_event(&mut self, event: ClientEvent) {
+        let Some(Authenticated { who, device, .. }) = &self.authenticated else { return };
+        let verdict = self.state.publish_client_event(who, device, &event);
+        let pending = self.pending_events.get_or_insert_default();
+        pending.push(Box::pin(async move { (event.id, verdict.await) }));
     }
 
     fn read(&mut self, after: Position, scan: Position, limit: u16) {
-        let Some((who, _, _)) = &self.seated else { return };
-        let page = self.net.ledger.read(who, after, scan, limit, wall_clock());
+        let Some(Authenticated { who, .. }) = &self.authenticated else { return };
+        let page = self.state.ledger.read(who, after, scan, limit, wall_clock());
         if let Ok(page) = &page {
-            self.net.stats.pushed.inc_by(page.notices.len() as u64);
+            self.state.stats.notices_pushed.inc_by(page.notices.len() as u64);
         }
-        self.input(Input::Page(page));
+        self.input(SessionInput::Page(page));
     }
 
-    fn admit(&mut self, token: &str, device: Option<DeviceId>, position: Option<Position>) {
-        match self.admitted(token, device, position) {
-            Ok((standing, head)) => {
-                let Some((who, device, _)) = &self.seated else { return };
+    fn authenticate(&mut self, token: &str, device: Option<DeviceId>, position: Option<Position>) {
+        match self.try_authenticate(token, device, position) {
+            Ok((cursor, head)) => {
+                let Some(Authenticated { who, device, .. }) = &self.authenticated else { return };
                 let (recipient, device) = (who.to_string(), device.clone());
-                self.input(Input::Admitted { recipient, device, standing, head });
+                self.input(SessionInput::Authenticated { recipient, device, cursor, head });
             }
-            Err(close) => self.input(Input::Turned(close)),
+            Err(close) => self.input(SessionInput::Rejected(close)),
         }
     }
 
-    fn admitted(
+    /// Checks the token, registers at the hub and finds the cursor to read from: the client's position, else the server's cursor of the device.
+    fn try_authenticate(
         &mut self,
         token: &str,
         device: Option<DeviceId>,
         position: Option<Position>,
-    ) -> Result<(Standing, Position), Close> {
-        let Ok(Principal::Reader { who, device: bound, expires }) = self.net.tokens().check(token) else {
+    ) -> Result<(Cursor, Position), Close> {
+        let Ok(Principal::Reader { who, device: bound, expires }) = self.state.tokens().check(token) else {
             return Err(Close::Unauthorized);
         };
         let device = bound.or(device).ok_or(Close::BadMessage("hello names no device"))?;
-        let seated = self.net.hub.attach(&who, &device).map_err(|_| Close::ConnectionLimit)?;
-        let (mut standing, head) = self.net.ledger.standing(&who, &device).map_err(|_| Close::Internal)?;
+        let subscriber = self.state.hub.connect(&who, &device).map_err(|_| Close::TooManyConnections)?;
+        let (mut cursor, head) = self.state.ledger.cursor_and_head(&who, &device).map_err(|_| Close::Internal)?;
         if let Some(position) = position {
-            // The client's own position goes first. Whether it is of this mailbox's history, the read function says.
-            standing.acked = position;
-            match self.net.ledger.read(&who, position, position, 0, wall_clock()) {
-                Err(ReadError::Epoch) => return Err(Close::Resync("epoch-changed")),
-                Err(ReadError::Gone) => return Err(Close::Resync("continuity-lost")),
+            // The read function decides whether the client's position belongs to this mailbox's history.
+            cursor.acked = position;
+            match self.state.ledger.read(&who, position, position, 0, wall_clock()) {
+                Err(ReadError::EpochChanged) => {
+                    return Err(Close::Resync(orderbell_protocol::ResyncReason::EpochChanged));
+                }
+                Err(ReadError::PositionExpired) => {
+                    return Err(Close::Resync(orderbell_protocol::ResyncReason::PositionExpired));
+                }
                 Err(ReadError::Ledger(_)) => return Err(Close::Internal),
                 Ok(_) => {}
             }
         }
-        if let Some(stuck) = self.net.hub.set_aside(&who, &device, standing.acked) {
-            standing.acked = stuck;
+        if let Some(poison) = self.state.hub.skip_poison(&who, &device, cursor.acked) {
+            cursor.acked = poison;
         }
         let left = u64::try_from(expires.0 - wall_clock().0).unwrap_or(0);
-        self.expires = Some(self.net.now() + Duration::from_millis(left));
-        self.seated = Some((who, device, seated));
-        Ok((standing, head))
+        self.expires_at = Some(self.state.uptime() + Duration::from_millis(left));
+        self.authenticated = Some(Authenticated { who, device, subscriber });
+        Ok((cursor, head))
     }
 
-    /// Sends the close frame and waits for the peer's, bounded.
+    /// Sends the close frame and waits for the peer's, at most [`CLOSE_TIMEOUT`].
     async fn close(&mut self, close: Close) {
         let frame = CloseFrame { code: CloseCode::from(close.code()), reason: close.reason().into() };
-        let mut sent = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame))).is_ok();
+        let mut is_unsent = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame))).is_ok();
         let socket = &mut self.socket;
         let ended = std::future::poll_fn(|cx| {
-            if sent {
+            if is_unsent {
                 match Pin::new(&mut *socket).poll_flush(cx) {
-                    Poll::Ready(Ok(())) => sent = false,
+                    Poll::Ready(Ok(())) => is_unsent = false,
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Pending => {}
                 }
@@ -356,32 +374,32 @@ impl Connection {
                 }
             }
         });
-        let _in_time = tokio::time::timeout(CLOSE_MAX, ended).await;
+        let _in_time = tokio::time::timeout(CLOSE_TIMEOUT, ended).await;
     }
 }
 
-/// A flush under way goes first; frames are read all the same.
-fn look(socket: &mut Socket, flushing: &mut bool, cx: &mut Context<'_>) -> Poll<Io> {
-    if *flushing && let Poll::Ready(flushed) = Pin::new(&mut *socket).poll_flush(cx) {
-        *flushing = false;
-        return Poll::Ready(Io::Flushed(flushed));
+/// Continues a flush first; frames are read even while it is blocked.
+fn poll_socket(socket: &mut Socket, is_flushing: &mut bool, cx: &mut Context<'_>) -> Poll<SocketEvent> {
+    if *is_flushing && let Poll::Ready(flushed) = Pin::new(&mut *socket).poll_flush(cx) {
+        *is_flushing = false;
+        return Poll::Ready(SocketEvent::Flushed(flushed));
     }
-    Pin::new(socket).poll_next(cx).map(Io::Frame)
+    Pin::new(socket).poll_next(cx).map(SocketEvent::Frame)
 }
 
-async fn appended(appends: &mut Option<Box<Appends>>) -> (String, Verdict) {
-    match appends.as_deref_mut() {
-        Some(appends) => match appends.next().await {
-            Some(answer) => answer,
+async fn next_verdict(pending: &mut Option<Box<PendingEvents>>) -> (String, EventVerdict) {
+    match pending.as_deref_mut() {
+        Some(pending) => match pending.next().await {
+            Some(verdict) => verdict,
             None => std::future::pending().await,
         },
         None => std::future::pending().await,
     }
 }
 
-async fn rung(seated: Option<&(Recipient, DeviceId, Seated)>) {
-    match seated {
-        Some((_, _, seated)) => seated.rung().await,
+async fn wakeup(authenticated: Option<&Authenticated>) {
+    match authenticated {
+        Some(authenticated) => authenticated.subscriber.wakeup().await,
         None => std::future::pending().await,
     }
 }
@@ -390,7 +408,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The close code for what the library refuses; none where there is nobody left to tell.
+/// The close code for an error of tungstenite; none when the peer has gone.
 fn close_for(error: &WsError) -> Option<Close> {
     match error {
         WsError::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::TooBig),

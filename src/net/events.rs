@@ -1,5 +1,5 @@
-//! `POST /v1/events`: events for producers without a Kafka client. Answered when durable, idempotent by event id. They go into the embedded
-//! stream, or, on Kafka, through the outbox to the output topic.
+//! `POST /v1/events`: for producers without a Kafka client, and for tills and phones without a WebSocket. Answered when durable, idempotent by
+//! event id. Events go into the embedded stream or, with Kafka, through the outbox to the output topic.
 
 use std::sync::Arc;
 
@@ -8,20 +8,21 @@ use axum::extract::{Request, State};
 use axum::http::{Response, header};
 use futures_util::future::join_all;
 use orderbell_protocol::frame::CLIENT_FRAME_BYTES_MAX;
-use orderbell_protocol::session::Verdict;
+use orderbell_protocol::session::EventVerdict;
 use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient};
 use serde::{Deserialize, Serialize};
 
-use super::reply::{self, Refusal};
+use super::response::{self, Refusal};
 use super::tokens::Principal;
-use super::{Net, poll};
+use super::{AppState, poll};
 use crate::ledger::Appended;
 
-/// Largest body. A batch of a thousand usual events has half of it.
+/// Largest body: twice the size of a batch of a thousand usual events.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
+/// The answer for one event.
 #[derive(Serialize)]
-struct Told {
+struct EventAnswer {
     id: String,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,34 +36,34 @@ enum OneOrMany {
     Many(Vec<ClientEvent>),
 }
 
-pub(crate) async fn append(State(net): State<Arc<Net>>, request: Request) -> Result<Response<Body>, Refusal> {
-    match reply::principal(request.headers(), &net.tokens())? {
-        Principal::Producer => produced(&net, request).await,
-        Principal::Reader { who, device, .. } => said(&net, &who, device, request).await,
+pub(crate) async fn append(State(state): State<Arc<AppState>>, request: Request) -> Result<Response<Body>, Refusal> {
+    match response::principal(request.headers(), &state.tokens())? {
+        Principal::Producer => append_produced(&state, request).await,
+        Principal::Reader { who, device, .. } => append_client_events(&state, &who, device, request).await,
         Principal::Viewer { .. } => Err(Problem::not_found().into()),
     }
 }
 
-/// What a till or a phone without a socket says: the same events as in frames, answered one by one.
-async fn said(
-    net: &Arc<Net>,
+/// Events of a till or a phone without a WebSocket: the same as in `event` frames, each with its own answer.
+async fn append_client_events(
+    state: &Arc<AppState>,
     who: &Recipient,
     device: Option<DeviceId>,
     request: Request,
 ) -> Result<Response<Body>, Refusal> {
-    let wrong = |pointer: &str, reason: String| {
-        Refusal(Problem::new(422, "invalid-field", "An event cannot be understood").error(pointer, reason))
+    let invalid = |pointer: &str, reason: String| {
+        Refusal(Problem::new(422, "invalid-field", "An event is invalid").error(pointer, reason))
     };
     let device = match device {
         Some(device) => device,
-        None => poll::device_of(request.uri()).map_err(|reason| wrong("device", reason))?,
+        None => poll::device_of(request.uri()).map_err(|reason| poll::invalid_parameter("device", reason))?,
     };
-    let body_max = CLIENT_FRAME_BYTES_MAX * usize::from(net.limits().session.events_max);
-    let body = reply::body(request.into_body(), body_max).await?;
+    let body_max = CLIENT_FRAME_BYTES_MAX * usize::from(state.limits().session.max_pending_events);
+    let body = response::body(request.into_body(), body_max).await?;
     let events: OneOrMany = serde_json::from_slice(&body).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         if error.is_data() {
-            return wrong("", format!("not an event or a list of them ({place})"));
+            return invalid("", format!("not an event or a list of events ({place})"));
         }
         Refusal(Problem::new(400, "malformed-json", "The body is not JSON").detail(place))
     })?;
@@ -70,47 +71,49 @@ async fn said(
         OneOrMany::One(event) => vec![event],
         OneOrMany::Many(events) => events,
     };
-    if events.is_empty() || events.len() > usize::from(net.limits().session.events_max) {
-        return Err(wrong("", format!("1 to {} events", net.limits().session.events_max)));
+    if events.is_empty() || events.len() > usize::from(state.limits().session.max_pending_events) {
+        return Err(invalid("", format!("1 to {} events", state.limits().session.max_pending_events)));
     }
-    // In their order, and in as few batches as the ledger makes of them.
-    let answers = join_all(events.iter().map(|event| net.said(who, &device, event))).await;
-    let told = |(event, answer): (ClientEvent, Verdict)| {
-        let (status, reason) = answer.words();
-        Told { id: event.id, status, reason }
+    // Appended in their order; all are in flight together, so that the ledger can write them in one batch.
+    let verdicts = join_all(events.iter().map(|event| state.publish_client_event(who, &device, event))).await;
+    let answer = |(event, verdict): (ClientEvent, EventVerdict)| {
+        let (status, reason) = verdict.words();
+        EventAnswer { id: event.id, status, reason }
     };
-    let told: Vec<Told> = events.into_iter().zip(answers).map(told).collect();
-    Ok(reply::json(serde_json::json!({ "events": told }).to_string()))
+    let answers: Vec<EventAnswer> = events.into_iter().zip(verdicts).map(answer).collect();
+    Ok(response::json(serde_json::json!({ "events": answers }).to_string()))
 }
 
-async fn produced(net: &Arc<Net>, request: Request) -> Result<Response<Body>, Refusal> {
+/// Events of a producer: all are taken or none.
+async fn append_produced(state: &Arc<AppState>, request: Request) -> Result<Response<Body>, Refusal> {
     let media = request
         .headers()
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
         .to_owned();
-    let body = reply::body(request.into_body(), BODY_BYTES_MAX).await?;
-    let events = (net.rules.door)(&media, &body)?;
-    if net.ledger.is_full() {
-        return Err(Problem::unavailable("there is too little free space on the ledger's disk", 10_000).into());
+    let body = response::body(request.into_body(), BODY_BYTES_MAX).await?;
+    let events = state.orders.decode_events(&media, &body)?;
+    if state.ledger.is_disk_low() {
+        return Err(Problem::unavailable("the ledger's disk has too little free space", 10_000).into());
     }
     let (ids, events): (Vec<String>, Vec<_>) = events.into_iter().unzip();
     let appended =
-        net.ledger.append(events).await.map_err(|_| Problem::unavailable("the ledger does not write", 5_000))?;
-    net.stats.events_posted.inc_by(appended.len() as u64);
+        state.ledger.append(events).await.map_err(|_| Problem::unavailable("the ledger cannot write", 5_000))?;
+    state.stats.events_posted.inc_by(appended.len() as u64);
     if appended.contains(&Appended::Conflict) {
-        let mut problem = Problem::new(409, "event-conflict", "Another event has this id; the others are logged");
+        let mut problem =
+            Problem::new(409, "event-conflict", "Another event has this id; the other events were stored");
         for (at, _) in appended.iter().enumerate().filter(|(_, appended)| **appended == Appended::Conflict) {
-            problem = problem.error(format!("/{at}/id"), "another event was logged with this id");
+            problem = problem.error(format!("/{at}/id"), "another event was stored with this id");
         }
         return Err(problem.into());
     }
-    let told = |(id, appended): (String, Appended)| Told {
+    let answer = |(id, appended): (String, Appended)| EventAnswer {
         id,
-        status: if appended == Appended::Logged { "logged" } else { "duplicate" },
+        status: if appended == Appended::Stored { "stored" } else { "duplicate" },
         reason: None,
     };
-    let told: Vec<Told> = ids.into_iter().zip(appended).map(told).collect();
-    Ok(reply::json(serde_json::json!({ "events": told }).to_string()))
+    let answers: Vec<EventAnswer> = ids.into_iter().zip(appended).map(answer).collect();
+    Ok(response::json(serde_json::json!({ "events": answers }).to_string()))
 }

@@ -1,122 +1,129 @@
-//! Sockets and HTTP. Knows tokens, mailboxes and the hub; knows nothing of Kafka.
+//! The network side: WebSocket, HTTP and the admin listener. It knows tokens, mailboxes and the hub; it does not know Kafka, and what an order
+//! means only through [`Orders`].
 
 mod admin;
 mod connection;
+mod cors;
 mod events;
-mod letters;
 mod listener;
+mod local_only;
 mod orders;
-mod origins;
-mod pages;
+mod playground;
 mod poll;
-mod reply;
-mod stores;
+mod response;
+mod static_files;
+mod stats;
 pub mod tokens;
-mod trial;
 mod upgrade;
 mod wall;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::routing::{get, post};
 use orderbell_protocol::session;
-use orderbell_protocol::session::Verdict;
+use orderbell_protocol::session::EventVerdict;
 use orderbell_protocol::{ClientEvent, DeviceId, Freshness, Problem, Recipient, UnixMs};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use admin::{Health, Replayed, TopicLetters, TopicReplayed, routes as admin_routes};
-pub use letters::TopicLetter;
+pub use admin::dead_letters::{DeadLetterAccess, ReplayFuture, TopicDeadLetter, TopicListFuture, TopicReplayFuture};
+pub use admin::inspect::{Activity, DeviceStatus, HotKeyActivity, Inspection, PartitionActivity, StoreStatus};
+pub use admin::{AdminApi, BackupSource, ServerStatus, routes as admin_routes};
 pub use listener::serve;
-pub use stores::{DeviceSeen, StoreSeen};
+pub use stats::{ClientEventLabels, CloseLabels, NetStats};
 
+use crate::clock::wall_clock;
 use crate::hub::Hub;
-use crate::ledger::{Appended, Incoming, Ledger, OrderKey, Trail};
-use crate::observe::NetStats;
+use crate::ledger::{Appended, DeliveryHistory, Ledger, NewEvent, OrderKey};
 use crate::wall::Feed;
 use tokens::Tokens;
 
-/// Understands the body of `POST /v1/events`: the id of each event, and the event ready to be appended.
-pub type Door = Arc<dyn Fn(&str, &[u8]) -> Result<Vec<(String, Incoming)>, Problem> + Send + Sync>;
+/// What orders mean. Declared here because the network side calls it; implemented by the server, which knows the mapping and the order rules.
+pub trait Orders: Send + Sync + 'static {
+    /// Decodes the body of `POST /v1/events`: the id of each event, and the event ready to be appended.
+    ///
+    /// # Errors
+    /// A [`Problem`] that names every event that cannot be decoded; then none is taken.
+    fn decode_events(&self, media_type: &str, body: &[u8]) -> Result<Vec<(String, NewEvent)>, Problem>;
 
-/// Understands what a client says happened, and whether it may say so: the event ready to be appended, or a stable word why not.
-pub type Desk =
-    Arc<dyn Fn(&Recipient, &DeviceId, &ClientEvent, UnixMs) -> Result<Incoming, &'static str> + Send + Sync>;
+    /// Checks an event that a client published, and whether this client may publish it: the event ready to be appended.
+    ///
+    /// # Errors
+    /// The stable word for the reason of the rejection.
+    fn check_client_event(
+        &self,
+        who: &Recipient,
+        device: &DeviceId,
+        event: &ClientEvent,
+        now: UnixMs,
+    ) -> Result<NewEvent, &'static str>;
 
-/// What a recipient may see of an order, given its stored state and, for its story, what became of its notices; nothing when it is not theirs.
-pub type View = Arc<dyn Fn(&Recipient, &OrderKey, &[u8], Option<&Trail>) -> Option<serde_json::Value> + Send + Sync>;
+    /// What a recipient may see of an order, from its stored state; with its delivery history, also the timeline. None when the order is not theirs.
+    fn view(
+        &self,
+        who: &Recipient,
+        key: &OrderKey,
+        state: &[u8],
+        history: Option<&DeliveryHistory>,
+    ) -> Option<serde_json::Value>;
 
-/// Up to when the stream of orders is known to be read and durable.
-pub type AsOf = Arc<dyn Fn() -> Option<UnixMs> + Send + Sync>;
-
-/// What orders mean: decided elsewhere, carried here.
-#[derive(Clone)]
-pub struct Rules {
-    /// What producers post.
-    pub door: Door,
-    /// What clients say.
-    pub desk: Desk,
-    /// What clients see.
-    pub view: View,
-    /// How new that is.
-    pub as_of: AsOf,
-    /// The chain's numbers.
-    pub wall: Arc<Feed>,
+    /// Everything that the log held at this time is read and durable. None while that is unknown.
+    fn as_of(&self) -> Option<UnixMs>;
 }
 
-/// Bounds of the public listener.
+/// Limits of the public listener.
 #[derive(Clone, Copy, Debug)]
 pub struct NetLimits {
-    /// Sessions' own bounds.
-    pub session: session::Limits,
-    /// Open WebSockets. Below the file limit of a process, with room for the ledger's files.
-    pub sockets_max: usize,
-    /// Viewers of the wall.
-    pub viewers_max: usize,
-    /// Open HTTP connections that are no WebSockets.
-    pub http_max: usize,
-    /// A request's head must be there within this time.
+    /// Limits of each session.
+    pub session: session::SessionLimits,
+    /// Open WebSockets. Below the process's file limit, so that the ledger's files still find room.
+    pub max_connections: usize,
+    /// Viewers of the wall at once.
+    pub max_viewers: usize,
+    /// Open HTTP connections that are not WebSockets.
+    pub max_http_connections: usize,
+    /// Time within which the head of a request must have arrived.
     pub head_timeout: Duration,
-    /// Longest time that a poll waits. Below the 60 s after which many proxies cut a silent request.
-    pub wait_max: Duration,
-    /// What a poll answers with at most.
-    pub poll_max: u16,
-    /// When a client without a socket should ask again.
+    /// Longest time that a poll waits. Below the 60 s after which many proxies end a silent request.
+    pub max_poll_wait: Duration,
+    /// Largest number of notices in the answer to one poll.
+    pub max_poll_notices: u16,
+    /// When a client without a WebSocket should poll again.
     pub poll_interval: Duration,
-    /// Over how long the clients' leaving is spread in a drain.
+    /// The time over which a drain spreads its `goaway` frames.
     pub drain_spread: Duration,
-    /// Without having read the stream to its end for this long, what is known is stale.
+    /// When the stream was not read to its end for this long, clients are told that what they see is stale.
     pub stale_after: Duration,
-    /// Clients of a drained server come back within this time, each at a moment of its own.
+    /// The time over which clients of a draining server spread their return.
     pub retry_spread: Duration,
 }
 
 impl Default for NetLimits {
     fn default() -> Self {
         Self {
-            session: session::Limits {
+            session: session::SessionLimits {
                 hello_timeout: Duration::from_secs(5),
-                window: 64,
-                page: 32,
-                heartbeat: Duration::from_secs(25),
-                silence_timeout: Duration::from_secs(70),
-                redeliver_after: Duration::from_secs(10),
-                attempts_max: 4,
-                frames_per_second: 200,
-                // A till has one hand on its screen; a batch of answers after an outage goes eight at a time.
-                events_max: 8,
+                max_in_flight: 64,
+                page_size: 32,
+                heartbeat_interval: Duration::from_secs(25),
+                idle_timeout: Duration::from_secs(70),
+                ack_timeout: Duration::from_secs(10),
+                max_delivery_attempts: 4,
+                max_frames_per_second: 200,
+                // A till is used with one hand; what it collected during an outage goes out in batches of eight.
+                max_pending_events: 8,
             },
-            sockets_max: 15_000,
-            viewers_max: 2_000,
-            http_max: 2_000,
+            max_connections: 15_000,
+            max_viewers: 2_000,
+            max_http_connections: 2_000,
             head_timeout: Duration::from_secs(5),
-            wait_max: Duration::from_secs(50),
-            poll_max: 100,
+            max_poll_wait: Duration::from_secs(50),
+            max_poll_notices: 100,
             poll_interval: Duration::from_secs(60),
             drain_spread: Duration::from_secs(2),
             stale_after: Duration::from_secs(30),
@@ -125,120 +132,124 @@ impl Default for NetLimits {
     }
 }
 
-/// What every request and connection shares.
-pub struct Net {
+/// What all requests and connections share.
+pub struct AppState {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) hub: Arc<Hub>,
     tokens: ArcSwap<Tokens>,
     limits: ArcSwap<NetLimits>,
-    pub(crate) rules: Rules,
+    pub(crate) orders: Arc<dyn Orders>,
+    pub(crate) wall: Arc<Feed>,
     pub(crate) stats: Arc<NetStats>,
     pub(crate) tasks: TaskTracker,
     pub(crate) drain: CancellationToken,
-    pub(crate) sockets: Arc<Semaphore>,
+    pub(crate) connections: Arc<Semaphore>,
     pub(crate) viewers: Arc<Semaphore>,
     draining: AtomicBool,
-    began: Instant,
-    began_at: UnixMs,
+    started: Instant,
+    started_at: UnixMs,
 }
 
-impl Net {
-    /// The shared part. `rules` say what orders mean.
+impl AppState {
+    /// The shared state of a server that starts now.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>, hub: Arc<Hub>, tokens: Tokens, limits: NetLimits, rules: Rules) -> Arc<Self> {
+    pub fn new(
+        ledger: Arc<Ledger>,
+        hub: Arc<Hub>,
+        tokens: Tokens,
+        limits: NetLimits,
+        orders: Arc<dyn Orders>,
+        wall: Arc<Feed>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             ledger,
             hub,
             tokens: ArcSwap::from_pointee(tokens),
             limits: ArcSwap::from_pointee(limits),
-            rules,
+            orders,
+            wall,
             stats: Arc::default(),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
-            sockets: Arc::new(Semaphore::new(limits.sockets_max)),
-            viewers: Arc::new(Semaphore::new(limits.viewers_max)),
+            connections: Arc::new(Semaphore::new(limits.max_connections)),
+            viewers: Arc::new(Semaphore::new(limits.max_viewers)),
             draining: AtomicBool::new(false),
-            began: Instant::now(),
-            began_at: wall_clock(),
+            started: Instant::now(),
+            started_at: wall_clock(),
         })
     }
 
-    /// The chain's numbers.
-    pub(crate) fn wall(&self) -> &Arc<Feed> {
-        &self.rules.wall
-    }
-
-    /// The bounds as they are now.
+    /// The limits that hold now.
     pub(crate) fn limits(&self) -> NetLimits {
         **self.limits.load()
     }
 
-    /// What tokens are checked with now.
+    /// The keys that tokens are checked with now.
     pub(crate) fn tokens(&self) -> Arc<Tokens> {
         self.tokens.load_full()
     }
 
-    /// From now on these hold: for requests at once, for sockets from their next connection on. How many sockets there may be, and what the
-    /// listeners were made with, stays.
-    pub fn renew(&self, tokens: Tokens, limits: NetLimits) {
+    /// Replaces keys and limits: for requests at once, for a client with a WebSocket from its next connection on. The bounds of connections and
+    /// viewers, and what the listeners were started with, stay.
+    pub fn reload(&self, tokens: Tokens, limits: NetLimits) {
         self.tokens.store(Arc::new(tokens));
         self.limits.store(Arc::new(limits));
     }
 
-    /// Makes what a client said durable: checked at once, answered when it is there.
-    pub(crate) fn said(
+    /// Makes an event of a client durable: checked at the call, answered when it is durable.
+    pub(crate) fn publish_client_event(
         &self,
         who: &Recipient,
         device: &DeviceId,
         event: &ClientEvent,
-    ) -> impl Future<Output = Verdict> + Send + 'static {
-        let incoming = (self.rules.desk)(who, device, event, wall_clock());
+    ) -> impl Future<Output = EventVerdict> + Send + 'static {
+        let incoming = self.orders.check_client_event(who, device, event, wall_clock());
         let (ledger, stats) = (self.ledger.clone(), self.stats.clone());
         async move {
             let verdict = match incoming {
-                Err(why) => Verdict::Refused(why),
+                Err(reason) => EventVerdict::Rejected(reason),
                 Ok(incoming) => match ledger.append(vec![incoming]).await.as_deref() {
-                    Ok([Appended::Logged]) => Verdict::Logged,
-                    Ok([Appended::Duplicate]) => Verdict::Duplicate,
-                    Ok([Appended::Conflict]) => Verdict::Refused("conflict"),
-                    _ => Verdict::Refused("unavailable"),
+                    Ok([Appended::Stored]) => EventVerdict::Stored,
+                    Ok([Appended::Duplicate]) => EventVerdict::Duplicate,
+                    Ok([Appended::Conflict]) => EventVerdict::Rejected("conflict"),
+                    _ => EventVerdict::Rejected("unavailable"),
                 },
             };
-            stats.said(verdict);
+            stats.record_client_event(verdict);
             verdict
         }
     }
 
-    /// How new what this server knows is. Unknown for a while after a start is not stale yet.
-    pub fn fresh(&self) -> Freshness {
-        let (at, as_of) = (wall_clock(), (self.rules.as_of)());
-        let since = as_of.unwrap_or(self.began_at);
+    /// Up to when the stream has been read, and whether that is too long ago. For `stale_after` after a start an unknown `as_of` is not stale.
+    pub fn freshness(&self) -> Freshness {
+        let (at, as_of) = (wall_clock(), self.orders.as_of());
+        let since = as_of.unwrap_or(self.started_at);
         let stale_after = i64::try_from(self.limits().stale_after.as_millis()).unwrap_or(i64::MAX);
-        // While the log is read again, what is here is a part of what happened.
-        let stale = since.plus_ms(stale_after) < at || self.ledger.is_in_doubt();
+        // While the ledger is rebuilt from the log, it holds only a part of what happened.
+        let stale = since.plus_ms(stale_after) < at || self.ledger.is_rebuilding();
         Freshness { at, as_of, stale }
     }
 
-    /// What to say while it is stale.
+    /// For how long the stream was not read to its end, when clients are told that what they see is stale.
     #[must_use]
-    pub fn stale(&self) -> Option<String> {
-        let fresh = self.fresh();
-        let since_s = (fresh.at.0 - fresh.as_of.unwrap_or(self.began_at).0) / 1000;
-        fresh.stale.then(|| format!("the stream was not read to its end for {since_s} s: clients are told"))
+    pub fn stale_for(&self) -> Option<Duration> {
+        let fresh = self.freshness();
+        let ms = fresh.at.0 - fresh.as_of.unwrap_or(self.started_at).0;
+        fresh.stale.then(|| Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
     }
 
-    /// Time since the start: what sessions count with.
-    pub(crate) fn now(&self) -> Duration {
-        self.began.elapsed()
+    /// Time since the start: the clock of the sessions.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
-    /// What was counted.
+    /// Counters of the network side.
     #[must_use]
     pub fn stats(&self) -> &Arc<NetStats> {
         &self.stats
     }
 
-    /// Who is connected.
+    /// The registry of connected subscribers.
     #[must_use]
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
@@ -262,41 +273,38 @@ impl Net {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// When a client of a server that stops should be back: behind the restart, and each at a moment of its own. Milliseconds.
+    /// When a client of a stopping server should reconnect, in milliseconds: after the restart, and spread over `retry_spread` by `seed`.
     pub(crate) fn retry_ms(&self, seed: u64) -> u64 {
         let spread = u64::try_from(self.limits().retry_spread.as_millis()).unwrap_or(1).max(1);
-        let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.now().as_nanos() as u64;
+        let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.uptime().as_nanos() as u64;
         1_000 + (mixed >> 16) % spread
     }
 
-    /// Accepts nobody any more, sends everybody away at a paced rate, and waits until they are gone, or `at_most`.
-    pub async fn drain(&self, at_most: Duration) -> bool {
+    /// Stops accepting, sends every client away at a paced rate, and waits until all are gone, at most `timeout`. True when all were.
+    pub async fn drain(&self, timeout: Duration) -> bool {
         self.draining.store(true, Ordering::Release);
         self.drain.cancel();
         self.tasks.close();
-        tokio::time::timeout(at_most, self.tasks.wait()).await.is_ok()
+        tokio::time::timeout(timeout, self.tasks.wait()).await.is_ok()
     }
 
-    /// The public routes; with a `trial`, also pages to try it with, and tokens for whoever asks for one.
-    pub fn routes(self: &Arc<Self>, trial: bool) -> Router {
-        let shared = pages::with(Router::new(), crate::pages::SHARED);
-        let routes = pages::with(shared, crate::pages::PUBLIC);
-        let routes = if trial { trial::with(pages::with(routes, crate::pages::TRIAL)) } else { routes };
+    /// The public routes. With `playground`, also the playground pages and the route that issues their tokens.
+    pub fn routes(self: &Arc<Self>, playground: bool) -> Router {
+        let shared = static_files::add(Router::new(), crate::pages::SHARED);
+        let mut routes = static_files::add(shared, crate::pages::PUBLIC);
+        if playground {
+            routes = playground::add(static_files::add(routes, crate::pages::PLAYGROUND));
+        }
         routes
             .route("/v1/ws", get(upgrade::upgrade))
             .route("/v1/notices", get(poll::poll))
-            .route("/v1/orders", get(orders::open))
-            .route("/v1/orders/{order}", get(orders::one))
+            .route("/v1/orders", get(orders::list_open))
+            .route("/v1/orders/{order}", get(orders::show))
             .route("/v1/events", post(events::append))
             .route("/v1/wall", get(wall::wall))
-            .fallback(reply::not_found)
-            .method_not_allowed_fallback(reply::wrong_method)
-            .layer(axum::middleware::from_fn(origins::shared))
+            .fallback(response::not_found)
+            .method_not_allowed_fallback(response::method_not_allowed)
+            .layer(axum::middleware::from_fn(cors::allow_other_origins))
             .with_state(self.clone())
     }
-}
-
-pub(crate) fn wall_clock() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

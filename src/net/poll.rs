@@ -1,7 +1,8 @@
-//! `GET /v1/notices`: the same mailbox, read by asking.
+//! `GET /v1/notices`: poll and long-poll of a mailbox.
 //!
-//! `after` is acknowledged and read from; without it the server's own cursor of the device is used. `wait` holds the answer until
-//! something is there. Beside an open socket it moves the same cursor, so nothing is pushed that was polled.
+//! `after` acknowledges everything up to that position, and reading continues from it; without `after` the server uses the device's cursor.
+//! `wait` delays the answer until a notice exists. A poll moves the same cursor as a session of the same device, so the session does not push
+//! what was polled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +11,21 @@ use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, Response};
 use orderbell_protocol::frame::encode_poll;
-use orderbell_protocol::session::Standing;
-use orderbell_protocol::{DeviceId, Id, Page, Position, Problem, ReadError, Recipient, Role};
+use orderbell_protocol::session::Cursor;
+use orderbell_protocol::{DeviceId, Id, MailboxPage, Position, Problem, ReadError, Recipient, Role};
 use serde::Deserialize;
 
-use super::reply::{self, Refusal};
+use super::AppState;
+use super::response::{self, Refusal};
 use super::tokens::Principal;
-use super::{Net, wall_clock};
-use crate::ledger::Step;
+use crate::clock::wall_clock;
+use crate::ledger::DeliveryStep;
 
-/// The device of a poll that names none.
+/// The device of a request that names none.
 const DEVICE_DEFAULT: &str = "default";
 
 #[derive(Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct PollQuery {
     after: Option<String>,
     wait: Option<u64>,
     device: Option<String>,
@@ -32,73 +34,77 @@ pub(crate) struct Asked {
 impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
         Self(match error {
-            ReadError::Epoch => Problem::epoch_changed(),
-            ReadError::Gone => Problem::continuity_lost(),
+            ReadError::EpochChanged => Problem::epoch_changed(),
+            ReadError::PositionExpired => Problem::position_expired(),
             ReadError::Ledger(what) => {
-                tracing::error!(what, "a mailbox cannot be read");
+                tracing::error!(what, "cannot read a mailbox");
                 Problem::unavailable("the ledger cannot be read", 5_000)
             }
         })
     }
 }
 
-/// The device that a request names in its query, or the one of requests that name none.
+/// The device that a request names in its query, or the default device.
 pub(crate) fn device_of(uri: &axum::http::Uri) -> Result<DeviceId, String> {
-    let Query(asked) = Query::<Asked>::try_from_uri(uri).map_err(|_| String::from("the query cannot be read"))?;
-    Id::new(asked.device.as_deref().unwrap_or(DEVICE_DEFAULT)).map_err(|error| error.to_string())
+    let Query(query) =
+        Query::<PollQuery>::try_from_uri(uri).map_err(|_| String::from("the query cannot be decoded"))?;
+    Id::new(query.device.as_deref().unwrap_or(DEVICE_DEFAULT)).map_err(|error| error.to_string())
 }
 
-fn wrong(pointer: &str, reason: impl Into<String>) -> Refusal {
-    Refusal(Problem::new(422, "invalid-field", "A parameter is wrong").error(pointer, reason))
+pub(crate) fn invalid_parameter(pointer: &str, reason: impl Into<String>) -> Refusal {
+    Refusal(Problem::new(422, "invalid-parameter", "A parameter is invalid").error(pointer, reason))
 }
 
 pub(crate) async fn poll(
-    State(net): State<Arc<Net>>,
+    State(state): State<Arc<AppState>>,
     headers: HeaderMap,
-    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<PollQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response<Body>, Refusal> {
-    let Principal::Reader { who, device, .. } = reply::principal(&headers, &net.tokens())? else {
+    let Principal::Reader { who, device, .. } = response::principal(&headers, &state.tokens())? else {
         return Err(Problem::not_found().into());
     };
-    let Query(asked) = asked.map_err(|_| wrong("", "the query cannot be read"))?;
-    let named = asked.device.as_deref().unwrap_or(DEVICE_DEFAULT);
+    let Query(query) = query.map_err(|_| invalid_parameter("", "the query cannot be decoded"))?;
+    let named = query.device.as_deref().unwrap_or(DEVICE_DEFAULT);
     let device = match device {
         Some(device) => device,
-        None => Id::new(named).map_err(|error| wrong("device", error.to_string()))?,
+        None => Id::new(named).map_err(|error| invalid_parameter("device", error.to_string()))?,
     };
-    let (standing, _) = net.ledger.standing(&who, &device)?;
-    let after = match &asked.after {
+    let (cursor, _) = state.ledger.cursor_and_head(&who, &device)?;
+    let after = match &query.after {
         Some(text) => text.parse::<Position>().map_err(|_| Refusal(Problem::epoch_changed()))?,
-        None => standing.acked,
+        None => cursor.acked,
     };
-    net.stats.polls.inc();
+    state.stats.polls.inc();
     if who.role == Role::Store && !who.shadow {
-        net.hub.polled(&who, wall_clock());
+        state.hub.record_poll(&who, wall_clock());
     }
-    let page = read(&net, &who, after, Duration::from_secs(asked.wait.unwrap_or(0)).min(net.limits().wait_max)).await?;
-    // A long-poll may have waited: meanwhile the same device may have gone on over its socket.
-    let (standing, _) = net.ledger.standing(&who, &device)?;
-    Ok(reply::json(answer(&net, &who, &device, after, standing, &page)))
+    let wait = Duration::from_secs(query.wait.unwrap_or(0)).min(state.limits().max_poll_wait);
+    let page = read(&state, &who, after, wait).await?;
+    // The cursor again: while a long-poll waited, a session of the same device may have moved it.
+    let (cursor, _) = state.ledger.cursor_and_head(&who, &device)?;
+    Ok(response::json(answer(&state, &who, &device, after, cursor, &page)))
 }
 
-/// Reads; with nothing there, waits to be rung and reads again.
-async fn read(net: &Arc<Net>, who: &Recipient, after: Position, wait: Duration) -> Result<Page, Refusal> {
-    // A stretch of rows that ring nobody is passed over, a bounded piece at a time.
+/// Reads the mailbox; without a notice, waits for wake-ups and reads again, at most for `wait`.
+async fn read(state: &Arc<AppState>, who: &Recipient, after: Position, wait: Duration) -> Result<MailboxPage, Refusal> {
+    // Rows that need no delivery (superseded, expired) are skipped, a bounded number at a time.
     let once = || {
-        let mut page = net.ledger.read(who, after, after, net.limits().poll_max, wall_clock())?;
-        while page.notices.is_empty() && page.more() {
-            page = net.ledger.read(who, after, page.next, net.limits().poll_max, wall_clock())?;
+        let mut page = state.ledger.read(who, after, after, state.limits().max_poll_notices, wall_clock())?;
+        while page.notices.is_empty() && page.has_more() {
+            page = state.ledger.read(who, after, page.next, state.limits().max_poll_notices, wall_clock())?;
         }
-        Ok::<Page, ReadError>(page)
+        Ok::<MailboxPage, ReadError>(page)
     };
     let page = once()?;
     if !page.notices.is_empty() || wait.is_zero() {
         return Ok(page);
     }
-    // The seat is taken before the next look: what comes in between rings it.
-    let full =
-        |_| Refusal(Problem::new(429, "conn-limit", "Too many requests of this recipient wait").retry_after_ms(60_000));
-    let seat = net.hub.listen(who).map_err(full)?;
+    let too_many = |_| {
+        let problem = Problem::new(429, "too-many-connections", "Too many requests of this recipient are waiting");
+        Refusal(problem.retry_after_ms(60_000))
+    };
+    // Subscribed before the next read: a notice that is stored in between wakes this poll.
+    let subscriber = state.hub.wait(who).map_err(too_many)?;
     let until = tokio::time::Instant::now() + wait;
     loop {
         let page = once()?;
@@ -107,38 +113,45 @@ async fn read(net: &Arc<Net>, who: &Recipient, after: Position, wait: Duration) 
         }
         tokio::select! {
             biased;
-            () = net.drain.cancelled() => return Ok(page),
-            () = seat.rung() => {}
+            () = state.drain.cancelled() => return Ok(page),
+            () = subscriber.wakeup() => {}
             () = tokio::time::sleep_until(until) => return Ok(page),
         }
     }
 }
 
-/// Notes what was acknowledged and what is sent, and tells the notices with their `attempt`.
-fn answer(net: &Net, who: &Recipient, device: &DeviceId, after: Position, standing: Standing, page: &Page) -> String {
-    let acked = if after.seq > standing.acked.seq { after } else { standing.acked };
-    if acked != standing.acked {
-        net.hub.acked(who, device, acked);
-        net.ledger.tell(who, device, Step::Received(acked.seq));
+/// Saves what the poll acknowledges and what it sends, and encodes the answer.
+fn answer(
+    state: &AppState,
+    who: &Recipient,
+    device: &DeviceId,
+    after: Position,
+    cursor: Cursor,
+    page: &MailboxPage,
+) -> String {
+    let acked = if after.seq > cursor.acked.seq { after } else { cursor.acked };
+    if acked != cursor.acked {
+        state.hub.acked(who, device, acked);
+        state.ledger.log_delivery(who, device, DeliveryStep::Acked(acked.seq));
     }
     let sent = page.notices.last().map_or(0, |delivery| delivery.position.seq);
-    net.ledger.stand(who, device, Standing { acked, sent_seq: standing.sent_seq.max(sent) });
-    let repeat = |seq: u64| if seq <= standing.sent_seq { 2 } else { 1 };
+    state.ledger.save_cursor(who, device, Cursor { acked, sent_seq: cursor.sent_seq.max(sent) });
+    let attempt = |seq: u64| if seq <= cursor.sent_seq { 2 } else { 1 };
     let notices: Vec<_> =
-        page.notices.iter().map(|delivery| (delivery.clone(), repeat(delivery.position.seq))).collect();
+        page.notices.iter().map(|delivery| (delivery.clone(), attempt(delivery.position.seq))).collect();
     for (delivery, attempt) in &notices {
         let (seq, attempt) = (delivery.position.seq, u8::try_from(*attempt).unwrap_or(u8::MAX));
-        net.ledger.tell(who, device, Step::Sent { from: seq, to: seq, attempt });
+        state.ledger.log_delivery(who, device, DeliveryStep::Sent { from: seq, to: seq, attempt });
     }
-    net.stats.polled.inc_by(notices.len() as u64);
-    // Rows behind the last notice that ring nobody are behind this reader, too: unless more is waiting, it may stand at their end.
+    state.stats.notices_polled.inc_by(notices.len() as u64);
+    // Without a notice, the position is the end of the rows that were skipped: the next poll need not read them again.
     let position = page.notices.last().map_or(page.next, |delivery| delivery.position);
-    let interval = u64::try_from(net.limits().poll_interval.as_millis()).unwrap_or(60_000);
-    let next_poll_ms = match page.more() {
+    let interval = u64::try_from(state.limits().poll_interval.as_millis()).unwrap_or(60_000);
+    let next_poll_ms = match page.has_more() {
         true => 0,
-        // A server that stops lets those go that wait: back when the next one is there, each at a moment of its own.
-        false if net.is_draining() => net.retry_ms(position.seq ^ acked.seq),
+        // A stopping server answers waiting polls at once: their clients return after the restart, spread over time.
+        false if state.is_draining() => state.retry_ms(position.seq ^ acked.seq),
         false => interval,
     };
-    encode_poll(&notices, position, page.head, next_poll_ms, net.fresh())
+    encode_poll(&notices, position, page.head, next_poll_ms, state.freshness())
 }

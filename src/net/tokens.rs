@@ -1,7 +1,7 @@
-//! Who somebody is: JWTs signed with HS256.
+//! Authentication: JWTs signed with HS256.
 //!
-//! Recipient and device are in the token and nowhere else; what a request says about itself decides nothing. One algorithm, a fixed set
-//! of keys found by `kid`, issuer, audience and expiry always checked. Every refusal looks the same from outside.
+//! Recipient and device are taken from the token and from nowhere else; a request cannot name another recipient. One algorithm, a fixed set of
+//! keys found by `kid`; issuer, audience and expiry are always checked. Every rejection looks the same from outside.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,68 +11,68 @@ use orderbell_protocol::frame::TOKEN_BYTES_MAX;
 use orderbell_protocol::{DeviceId, Id, Recipient, Role, UnixMs};
 use serde::{Deserialize, Serialize};
 
-/// Clocks of two machines may differ by this much. Seconds.
+/// Tolerated difference between the clocks of issuer and server. Seconds.
 const LEEWAY_S: u64 = 60;
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claims {
-    /// Who signed.
+    /// The issuer, which must be `tokens.issuer`.
     pub iss: String,
-    /// For whom.
+    /// The audience, which must be `tokens.audience`.
     pub aud: String,
-    /// Until when. Seconds since 1970.
+    /// Expiry. Seconds since 1970.
     pub exp: u64,
-    /// Since when. Seconds since 1970.
+    /// Time of issue. Seconds since 1970.
     pub iat: u64,
     /// `store`, `customer`, `producer` or `wall`.
     pub role: String,
-    /// The store's, customer's or producer's id, or a name of the wall.
+    /// The id of the store, customer or producer, or a name of the wall.
     pub sub: String,
-    /// The installation, when the token is bound to one.
+    /// The device to which the token is bound, if it is bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Load-test traffic.
+    /// True for load-test traffic.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
 }
 
-/// Somebody whose token is good.
+/// The holder of a valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
-    /// Reads one mailbox.
+    /// A till or a phone: reads one mailbox.
     Reader {
-        /// Whose.
+        /// The owner of the mailbox.
         who: Recipient,
-        /// The installation that the token is bound to.
+        /// The device to which the token is bound, if it is bound.
         device: Option<DeviceId>,
         /// End of the token.
         expires: UnixMs,
     },
-    /// Appends events.
+    /// Appends events by `POST /v1/events`.
     Producer,
-    /// Looks at the wall.
+    /// Views the wall.
     Viewer {
         /// End of the token.
         expires: UnixMs,
     },
 }
 
-/// The token is not good. Deliberately without a reason.
+/// The token is not valid. Deliberately without a reason, so that nothing can be learnt by trying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
+pub struct InvalidToken;
 
-/// The moment from which a token is not taken any more.
-fn end_of(claims: &Claims) -> UnixMs {
+/// The time from which a token is rejected: its expiry plus the leeway.
+fn expiry_of(claims: &Claims) -> UnixMs {
     UnixMs(i64::try_from(claims.exp.saturating_add(LEEWAY_S)).unwrap_or(i64::MAX).saturating_mul(1000))
 }
 
-/// A key that signs and checks.
+/// An HS256 key. Its `Debug` output hides the bytes.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// The bytes of a key.
+    /// A key of these bytes.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
@@ -85,17 +85,17 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The keys and names that tokens are checked against.
+/// Signs and checks tokens.
 pub struct Tokens {
     issuer: String,
     audience: String,
     keys: HashMap<String, Secret>,
-    newest: String,
+    signing_kid: String,
     validation: Validation,
 }
 
 impl Tokens {
-    /// Checks tokens of `issuer` for `audience`; the first key signs.
+    /// For tokens of `issuer` for `audience`. The first key signs; all keys are accepted.
     #[must_use]
     pub fn new(issuer: &str, audience: &str, keys: Vec<(String, Secret)>) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
@@ -104,39 +104,46 @@ impl Tokens {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.validate_nbf = true;
         validation.leeway = LEEWAY_S;
-        let newest = keys.first().map_or_else(String::new, |(id, _)| id.clone());
-        Self { issuer: issuer.into(), audience: audience.into(), keys: keys.into_iter().collect(), newest, validation }
+        let signing_kid = keys.first().map_or_else(String::new, |(id, _)| id.clone());
+        Self {
+            issuer: issuer.into(),
+            audience: audience.into(),
+            keys: keys.into_iter().collect(),
+            signing_kid,
+            validation,
+        }
     }
 
-    /// Who this is.
+    /// The principal of a token.
     ///
     /// # Errors
-    /// [`Refused`], whatever the reason.
-    pub fn check(&self, token: &str) -> Result<Principal, Refused> {
+    /// [`InvalidToken`], whatever the reason.
+    pub fn check(&self, token: &str) -> Result<Principal, InvalidToken> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(Refused);
+            return Err(InvalidToken);
         }
-        let header = decode_header(token).map_err(|_| Refused)?;
-        let key = self.keys.get(&header.kid.ok_or(Refused)?).ok_or(Refused)?;
-        let claims =
-            decode::<Claims>(token, &DecodingKey::from_secret(&key.0), &self.validation).map_err(|_| Refused)?.claims;
-        let id = Id::new(&claims.sub).map_err(|_| Refused)?;
+        let header = decode_header(token).map_err(|_| InvalidToken)?;
+        let key = self.keys.get(&header.kid.ok_or(InvalidToken)?).ok_or(InvalidToken)?;
+        let claims = decode::<Claims>(token, &DecodingKey::from_secret(&key.0), &self.validation)
+            .map_err(|_| InvalidToken)?
+            .claims;
+        let id = Id::new(&claims.sub).map_err(|_| InvalidToken)?;
         let role = match claims.role.as_str() {
             "store" => Role::Store,
             "customer" => Role::Customer,
             "producer" => return Ok(Principal::Producer),
-            "wall" => return Ok(Principal::Viewer { expires: end_of(&claims) }),
-            _ => return Err(Refused),
+            "wall" => return Ok(Principal::Viewer { expires: expiry_of(&claims) }),
+            _ => return Err(InvalidToken),
         };
-        let expires = end_of(&claims);
-        let device = claims.device.map(|device| Id::new(&device)).transpose().map_err(|_| Refused)?;
+        let expires = expiry_of(&claims);
+        let device = claims.device.map(|device| Id::new(&device)).transpose().map_err(|_| InvalidToken)?;
         Ok(Principal::Reader { who: Recipient { shadow: claims.shadow, role, id }, device, expires })
     }
 
-    /// Signs a token for `role` and `id`, good for `seconds` from `now`.
+    /// Signs a token for `role` and `id` with a lifetime of `seconds` from `now`.
     ///
     /// # Errors
-    /// When there is no key to sign with.
+    /// [`InvalidToken`] when there is no key.
     pub fn mint(
         &self,
         role: &str,
@@ -144,8 +151,8 @@ impl Tokens {
         device: Option<&str>,
         now: UnixMs,
         seconds: u64,
-    ) -> Result<String, Refused> {
-        let key = self.keys.get(&self.newest).ok_or(Refused)?;
+    ) -> Result<String, InvalidToken> {
+        let key = self.keys.get(&self.signing_kid).ok_or(InvalidToken)?;
         let iat = u64::try_from(now.0 / 1000).unwrap_or(0);
         let claims = Claims {
             iss: self.issuer.clone(),
@@ -157,53 +164,49 @@ impl Tokens {
             device: device.map(str::to_owned),
             shadow: false,
         };
-        let header = Header { kid: Some(self.newest.clone()), ..Header::new(Algorithm::HS256) };
-        encode(&header, &claims, &EncodingKey::from_secret(&key.0)).map_err(|_| Refused)
+        let header = Header { kid: Some(self.signing_kid.clone()), ..Header::new(Algorithm::HS256) };
+        encode(&header, &claims, &EncodingKey::from_secret(&key.0)).map_err(|_| InvalidToken)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::wall_clock as now;
 
     fn tokens(issuer: &str, audience: &str, kid: &str, secret: &str) -> Tokens {
         Tokens::new(issuer, audience, vec![(kid.into(), Secret::new(secret.as_bytes().to_vec()))])
     }
 
-    fn now() -> UnixMs {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        UnixMs(i64::try_from(since.as_millis()).unwrap())
-    }
-
     #[test]
-    fn a_token_names_its_recipient_and_device() {
+    fn a_token_carries_its_recipient_and_device() {
         let tokens = tokens("chain", "orderbell", "k1", "secret");
         let token = tokens.mint("store", "17", Some("till-1"), now(), 60).unwrap();
-        let Ok(Principal::Reader { who, device, .. }) = tokens.check(&token) else { panic!("refused") };
+        let Ok(Principal::Reader { who, device, .. }) = tokens.check(&token) else { panic!("rejected") };
         assert_eq!((who.to_string(), device.unwrap().to_string()), ("store:17".into(), "till-1".into()));
         let producer = tokens.mint("producer", "shop", None, now(), 60).unwrap();
         assert_eq!(tokens.check(&producer), Ok(Principal::Producer));
     }
 
     #[test]
-    fn forged_tokens_are_refused_one_by_one() {
-        let ours = tokens("chain", "orderbell", "k1", "secret");
-        let refused = |token: &str| ours.check(token) == Err(Refused);
+    fn each_kind_of_forged_token_is_rejected() {
+        let own = tokens("chain", "orderbell", "k1", "secret");
+        let is_rejected = |token: &str| own.check(token) == Err(InvalidToken);
         let mint = |with: &Tokens, role: &str, at: UnixMs| with.mint(role, "17", None, at, 60).unwrap();
-        assert!(refused(""), "empty");
-        assert!(refused("a.b.c"), "garbage");
-        assert!(refused(&"x".repeat(TOKEN_BYTES_MAX + 1)), "too long");
-        assert!(refused(&mint(&tokens("other", "orderbell", "k1", "secret"), "store", now())), "issuer");
-        assert!(refused(&mint(&tokens("chain", "other", "k1", "secret"), "store", now())), "audience");
-        assert!(refused(&mint(&tokens("chain", "orderbell", "k2", "secret"), "store", now())), "unknown key id");
-        assert!(refused(&mint(&tokens("chain", "orderbell", "k1", "guess"), "store", now())), "another key");
-        assert!(refused(&mint(&ours, "admin", now())), "unknown role");
-        assert!(refused(&mint(&ours, "store", now().plus_ms(-600_000))), "expired");
-        let good = mint(&ours, "store", now());
+        assert!(is_rejected(""), "empty");
+        assert!(is_rejected("a.b.c"), "garbage");
+        assert!(is_rejected(&"x".repeat(TOKEN_BYTES_MAX + 1)), "too long");
+        assert!(is_rejected(&mint(&tokens("other", "orderbell", "k1", "secret"), "store", now())), "issuer");
+        assert!(is_rejected(&mint(&tokens("chain", "other", "k1", "secret"), "store", now())), "audience");
+        assert!(is_rejected(&mint(&tokens("chain", "orderbell", "k2", "secret"), "store", now())), "unknown key id");
+        assert!(is_rejected(&mint(&tokens("chain", "orderbell", "k1", "guess"), "store", now())), "another key");
+        assert!(is_rejected(&mint(&own, "admin", now())), "unknown role");
+        assert!(is_rejected(&mint(&own, "store", now().plus_ms(-600_000))), "expired");
+        let good = mint(&own, "store", now());
         let (_, rest) = good.split_once('.').unwrap();
         // {"alg":"none","kid":"k1"} and {"alg":"HS512","kid":"k1"}
-        assert!(refused(&format!("eyJhbGciOiJub25lIiwia2lkIjoiazEifQ.{rest}")), "no algorithm");
-        assert!(refused(&format!("eyJhbGciOiJIUzUxMiIsImtpZCI6ImsxIn0.{rest}")), "another algorithm");
-        assert!(!refused(&good));
+        assert!(is_rejected(&format!("eyJhbGciOiJub25lIiwia2lkIjoiazEifQ.{rest}")), "no algorithm");
+        assert!(is_rejected(&format!("eyJhbGciOiJIUzUxMiIsImtpZCI6ImsxIn0.{rest}")), "another algorithm");
+        assert!(!is_rejected(&good));
     }
 }

@@ -1,8 +1,7 @@
-//! From an HTTP request to a socket.
+//! From an HTTP request to a WebSocket.
 //!
-//! Everything that can be wrong with a handshake gets an HTTP answer here; tungstenite alone would drop the connection without a word.
-//! The token is not looked at yet: browsers and mini-programs cannot see why a handshake failed, so it comes in `hello` and a bad one
-//! is answered with close code 3000.
+//! A faulty handshake gets an HTTP error here; tungstenite alone would drop the connection without a response. The token is not checked yet:
+//! browsers and mini-programs cannot see why a handshake failed, so the token comes in `hello`, and an invalid one closes with code 3000.
 
 use std::sync::Arc;
 
@@ -12,60 +11,66 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use orderbell_protocol::{Problem, SUBPROTOCOL};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-use super::Net;
+use super::AppState;
 use super::connection;
-use super::origins;
-use super::reply::Refusal;
+use super::cors;
+use super::response::Refusal;
 
-pub(super) fn has(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
+/// True when a comma-separated header has this token.
+pub(super) fn has_token(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(word))
 }
 
-pub(super) fn check(request: &Request, subprotocol: &str) -> Result<(), Problem> {
+/// Checks everything about a handshake but the token.
+pub(super) fn check_handshake(request: &Request, subprotocol: &str) -> Result<(), Problem> {
     let headers = request.headers();
     if request.version() == Version::HTTP_10 {
         return Err(Problem::new(505, "http-version", "HTTP/1.1 is needed"));
     }
-    if !has(headers, header::CONNECTION, "upgrade") || !has(headers, header::UPGRADE, "websocket") {
-        return Err(Problem::new(426, "upgrade-required", "This address speaks WebSocket"));
+    if !has_token(headers, header::CONNECTION, "upgrade") || !has_token(headers, header::UPGRADE, "websocket") {
+        return Err(Problem::new(426, "upgrade-required", "This address expects a WebSocket handshake"));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(Problem::new(426, "websocket-version", "WebSocket version 13 is needed"));
     }
-    if !has(headers, header::SEC_WEBSOCKET_PROTOCOL, subprotocol) {
-        let problem = Problem::new(400, "unsupported-subprotocol", "No subprotocol that is spoken here was offered");
+    if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, subprotocol) {
+        let problem = Problem::new(400, "unsupported-subprotocol", "The client offered no supported subprotocol");
         return Err(problem.detail(format!("offer {subprotocol}")));
     }
-    // A browser says where its page is from. Tokens are not cookies, so another site's page has nothing to ride on; still, one that brings
-    // somebody's cookies is not what it seems. Those of our own pages are of other programs on this host, and mean nothing.
-    if headers.contains_key(header::COOKIE) && headers.contains_key(header::ORIGIN) && !origins::is_own(headers) {
-        return Err(Problem::new(403, "forbidden", "Cookies are not taken here"));
+    // A browser names the origin of its page. Tokens are not cookies, so a page of another site gains nothing from the user's cookies; a
+    // handshake that sends them from another origin is still rejected as suspicious. On our own origin they belong to other programs on this
+    // host and are ignored.
+    if headers.contains_key(header::COOKIE) && headers.contains_key(header::ORIGIN) && !cors::is_same_origin(headers) {
+        return Err(Problem::new(403, "forbidden", "Cookies are not accepted from another origin"));
     }
     Ok(())
 }
 
-pub(crate) async fn upgrade(State(net): State<Arc<Net>>, mut request: Request) -> Result<Response<Body>, Refusal> {
-    check(&request, SUBPROTOCOL)?;
-    if net.is_draining() {
-        return Err(Problem::unavailable("this server stops", 2_000).into());
+pub(crate) async fn upgrade(
+    State(state): State<Arc<AppState>>,
+    mut request: Request,
+) -> Result<Response<Body>, Refusal> {
+    check_handshake(&request, SUBPROTOCOL)?;
+    if state.is_draining() {
+        return Err(Problem::unavailable("the server is stopping", 2_000).into());
     }
-    let Ok(permit) = net.sockets.clone().try_acquire_owned() else {
-        net.stats.refused.inc();
+    let Ok(permit) = state.connections.clone().try_acquire_owned() else {
+        state.stats.connections_rejected.inc();
         return Err(Problem::unavailable("too many connections", 10_000).into());
     };
     let on_upgrade = hyper::upgrade::on(&mut request);
     let bad = |_| Refusal(Problem::new(400, "bad-handshake", "The WebSocket handshake is not complete"));
-    let mut answer = create_response_with_body(&request.map(|_| ()), Body::empty).map_err(bad)?;
-    answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-    debug_assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
-    let tasks = net.tasks.clone();
-    // A task of its own: the handshake's future must not stay in memory for as long as the connection lives.
+    let mut response = create_response_with_body(&request.map(|_| ()), Body::empty).map_err(bad)?;
+    response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    debug_assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let tasks = state.tasks.clone();
+    // Its own task, so that the future of the handshake is not kept in memory for as long as the connection lives.
     tasks.spawn(async move {
         if let Ok(upgraded) = on_upgrade.await {
-            Box::pin(connection::run(net, upgraded)).await;
+            Box::pin(connection::run(state, upgraded)).await;
         }
         drop(permit);
     });
-    Ok(answer)
+    Ok(response)
 }

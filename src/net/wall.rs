@@ -1,7 +1,7 @@
-//! `GET /v1/wall`: the chain's live numbers, for screens. One address, three ways: an answer, server-sent events, a WebSocket.
+//! `GET /v1/wall`: the chain's live numbers for screens. One address, three transports: a single JSON response, server-sent events, a WebSocket.
 //!
-//! Every viewer is given the newest document when it can take one, and no more often than it wants: nothing queues for a slow one. The
-//! bytes are made once for all. A token for the wall sees the wall and nothing else; with `wall.open` none is asked for.
+//! A viewer is given the latest document when it can take one, and not more often than it asked for: nothing queues for a slow viewer. Each
+//! document is encoded once for all viewers. A wall token gives access to the wall only; with `wall.open` no token is needed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,71 +24,71 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
-use super::listener::Place;
-use super::reply::{self, Refusal};
+use super::listener::ConnectionPermit;
+use super::response::{self, Refusal};
 use super::tokens::Principal;
-use super::{Net, upgrade, wall_clock};
-use crate::wall::{EVERY_MIN, Shown};
+use super::{AppState, poll, upgrade};
+use crate::clock::wall_clock;
+use crate::wall::{EncodedWall, UPDATE_INTERVAL_MIN};
 
-/// Slowest pace that a viewer may ask for: below the idle time after which proxies cut a silent answer.
-const EVERY_MAX: Duration = Duration::from_secs(20);
-/// A viewer says nothing but its hello.
+/// Longest interval that a viewer may ask for: below the idle time after which proxies end a silent response.
+const UPDATE_INTERVAL_MAX: Duration = Duration::from_secs(20);
+/// Largest frame of a viewer, which sends nothing but its hello.
 const VIEWER_FRAME_BYTES_MAX: usize = 8 * 1024;
 const READ_BUFFER_BYTES: usize = 512;
-/// A viewer that takes nothing for this long is gone.
-const SEND_MAX: Duration = Duration::from_secs(5);
+/// A viewer that takes no document within this time is disconnected.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct WallQuery {
     every_ms: Option<u64>,
 }
 
-/// How far apart a viewer wants its documents.
-fn pace(asked: &Asked) -> Duration {
-    Duration::from_millis(asked.every_ms.unwrap_or(0)).clamp(EVERY_MIN, EVERY_MAX)
+/// The interval between two documents that a viewer asks for, within bounds.
+fn interval(query: &WallQuery) -> Duration {
+    Duration::from_millis(query.every_ms.unwrap_or(0)).clamp(UPDATE_INTERVAL_MIN, UPDATE_INTERVAL_MAX)
 }
 
-/// Until when somebody may look. `None`: for ever, since everybody may.
-fn may_look(net: &Net, token: Option<&str>) -> Result<Option<UnixMs>, Problem> {
-    if net.wall().is_open() {
+/// Until when this token may view the wall. `None`: without end, because the wall is open.
+fn authorize(state: &AppState, token: Option<&str>) -> Result<Option<UnixMs>, Problem> {
+    if state.wall.is_open() {
         return Ok(None);
     }
-    match net.tokens().check(token.ok_or_else(Problem::unauthorized)?) {
+    match state.tokens().check(token.ok_or_else(Problem::unauthorized)?) {
         Ok(Principal::Viewer { expires }) => Ok(Some(expires)),
         Ok(_) => Err(Problem::not_found()),
         Err(_) => Err(Problem::unauthorized()),
     }
 }
 
-pub(crate) async fn wall(State(net): State<Arc<Net>>, request: Request) -> Result<Response<Body>, Refusal> {
-    let wrong = |reason: &str| Problem::new(422, "invalid-field", "A parameter is wrong").error("every_ms", reason);
-    let Query(asked) =
-        Query::<Asked>::try_from_uri(request.uri()).map_err(|_| wrong("a number of milliseconds is needed"))?;
-    if upgrade::has(request.headers(), header::UPGRADE, "websocket") {
-        return socket(net, request, pace(&asked));
+pub(crate) async fn wall(State(state): State<Arc<AppState>>, request: Request) -> Result<Response<Body>, Refusal> {
+    let Query(query) = Query::<WallQuery>::try_from_uri(request.uri())
+        .map_err(|_| poll::invalid_parameter("every_ms", "a number of milliseconds is needed"))?;
+    if upgrade::has_token(request.headers(), header::UPGRADE, "websocket") {
+        return open_socket(state, request, interval(&query));
     }
-    let until = may_look(&net, reply::bearer(request.headers()))?;
-    // Who asks for the head alone is shown nothing, and must not become a viewer.
+    let expires = authorize(&state, response::bearer(request.headers()))?;
+    // A HEAD request receives no document, so it must not become a viewer.
     if !wants_events(request.headers()) || request.method() != Method::GET {
-        let shown = net.wall().snapshot(wall_clock(), net.fresh());
-        return Ok(document(Body::from(shown.json), "application/json"));
+        let snapshot = state.wall.snapshot(wall_clock(), state.freshness());
+        return Ok(document(Body::from(snapshot.json), "application/json"));
     }
-    let viewer = viewer(&net)?;
-    // From here on it is a viewer; its place among the requests is free for others.
-    if let Some(place) = request.extensions().get::<Place>() {
-        place.leave();
+    let viewer = admit_viewer(&state)?;
+    // Counted as a viewer from here on: its permit among the requests is free for others.
+    if let Some(permit) = request.extensions().get::<ConnectionPermit>() {
+        permit.release();
     }
-    let first = Bytes::from("retry: 3000\n\n");
-    let show = Showing { net, viewer, looking: None, pace: pace(&asked), until, sent: None };
-    let head = futures_util::stream::once(async move { Ok::<_, std::convert::Infallible>(first) });
-    let rest = futures_util::stream::unfold(show, |mut show| async move {
-        let next = show.next().await?;
-        Some((Ok(next.sse), show))
+    let retry = Bytes::from("retry: 3000\n\n");
+    let documents = Documents { state, viewer, latest: None, interval: interval(&query), expires, last_sent: None };
+    let head = futures_util::stream::once(async move { Ok::<_, std::convert::Infallible>(retry) });
+    let rest = futures_util::stream::unfold(documents, |mut documents| async move {
+        let next = documents.next().await?;
+        Some((Ok(next.sse), documents))
     });
-    let mut answer = document(Body::from_stream(head.chain(rest)), "text/event-stream");
-    // Its place among the requests is gone: no other request follows on this connection.
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Ok(answer)
+    let mut response = document(Body::from_stream(head.chain(rest)), "text/event-stream");
+    // The connection's permit was released: no other request may follow on it.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Ok(response)
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {
@@ -96,101 +96,104 @@ fn wants_events(headers: &HeaderMap) -> bool {
     accepts.is_some_and(|accepts| accepts.to_ascii_lowercase().contains("text/event-stream"))
 }
 
-fn document(body: Body, media: &'static str) -> Response<Body> {
-    let mut answer = Response::new(body);
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+fn document(body: Body, media_type: &'static str) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Proxies that gather answers would show the wall in jumps.
+    // Tells nginx not to buffer: a buffered wall would update in jumps.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    answer
+    response
 }
 
-/// A place among the viewers.
+/// One of the viewers that `wall.max_viewers` bounds.
 struct Viewer {
-    net: Arc<Net>,
-    _place: OwnedSemaphorePermit,
+    state: Arc<AppState>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.net.stats.viewers.dec();
+        self.state.stats.wall_viewers.dec();
     }
 }
 
-fn viewer(net: &Arc<Net>) -> Result<Viewer, Problem> {
-    if net.is_draining() {
-        return Err(Problem::unavailable("this server stops", 2_000));
+fn admit_viewer(state: &Arc<AppState>) -> Result<Viewer, Problem> {
+    if state.is_draining() {
+        return Err(Problem::unavailable("the server is stopping", 2_000));
     }
-    let Ok(place) = net.viewers.clone().try_acquire_owned() else {
-        net.stats.refused.inc();
+    let Ok(permit) = state.viewers.clone().try_acquire_owned() else {
+        state.stats.connections_rejected.inc();
         return Err(Problem::unavailable("too many viewers", 10_000));
     };
-    net.stats.viewers.inc();
-    Ok(Viewer { net: net.clone(), _place: place })
+    state.stats.wall_viewers.inc();
+    Ok(Viewer { state: state.clone(), _permit: permit })
 }
 
-/// What one viewer is shown: a snapshot, then the newest document at its pace, until its token or the server ends.
-struct Showing {
-    net: Arc<Net>,
+/// The documents of one viewer: a snapshot, then the latest document at its interval, until its token expires or the server stops.
+struct Documents {
+    state: Arc<AppState>,
     viewer: Viewer,
-    looking: Option<watch::Receiver<Shown>>,
-    pace: Duration,
-    until: Option<UnixMs>,
-    sent: Option<Instant>,
+    latest: Option<watch::Receiver<EncodedWall>>,
+    interval: Duration,
+    expires: Option<UnixMs>,
+    last_sent: Option<Instant>,
 }
 
-impl Showing {
-    async fn next(&mut self) -> Option<Shown> {
-        let shown = match &mut self.looking {
+impl Documents {
+    async fn next(&mut self) -> Option<EncodedWall> {
+        let document = match &mut self.latest {
             None => {
-                let snapshot = self.net.wall().snapshot(wall_clock(), self.net.fresh());
-                self.looking = Some(self.net.wall().look());
+                let snapshot = self.state.wall.snapshot(wall_clock(), self.state.freshness());
+                self.latest = Some(self.state.wall.subscribe());
                 snapshot
             }
-            Some(looking) => {
-                let left = self.until.map_or(i64::MAX, |until| until.0 - wall_clock().0);
-                let end = tokio::time::sleep(Duration::from_millis(u64::try_from(left).unwrap_or(0).min(u64::MAX / 4)));
-                let rest = self.sent.map_or(Duration::ZERO, |sent| self.pace.saturating_sub(sent.elapsed()));
-                let drain = self.viewer.net.drain.clone();
-                let closed = self.until.is_none() && !self.net.wall().is_open();
+            Some(latest) => {
+                let left = self.expires.map_or(i64::MAX, |expires| expires.0 - wall_clock().0);
+                let left = Duration::from_millis(u64::try_from(left).unwrap_or(0).min(u64::MAX / 4));
+                let expired = tokio::time::sleep(left);
+                let pause = self.last_sent.map_or(Duration::ZERO, |sent| self.interval.saturating_sub(sent.elapsed()));
+                let drain = self.viewer.state.drain.clone();
+                let needs_token_now = self.expires.is_none() && !self.state.wall.is_open();
                 let newest = async {
-                    // A little less than the pace, so that a document that comes on time is not waited past.
-                    tokio::time::sleep(rest.saturating_sub(EVERY_MIN / 5)).await;
-                    looking.changed().await.ok()?;
-                    Some(looking.borrow_and_update().clone())
+                    // A little less than the interval, so that a document that is made on time is not skipped.
+                    tokio::time::sleep(pause.saturating_sub(UPDATE_INTERVAL_MIN / 5)).await;
+                    latest.changed().await.ok()?;
+                    Some(latest.borrow_and_update().clone())
                 };
                 tokio::select! {
                     biased;
                     () = drain.cancelled() => return None,
-                    () = end => return None,
-                    // Open to everybody no longer.
-                    () = std::future::ready(()), if closed => return None,
+                    () = expired => return None,
+                    // A reload has closed the wall to viewers without a token.
+                    () = std::future::ready(()), if needs_token_now => return None,
                     newest = newest => newest?,
                 }
             }
         };
-        self.sent = Some(Instant::now());
-        self.net.stats.shown_wall.inc();
-        Some(shown)
+        self.last_sent = Some(Instant::now());
+        self.state.stats.wall_documents.inc();
+        Some(document)
     }
 }
 
-fn socket(net: Arc<Net>, mut request: Request, pace: Duration) -> Result<Response<Body>, Refusal> {
-    upgrade::check(&request, WALL_SUBPROTOCOL)?;
-    if net.is_draining() {
-        return Err(Problem::unavailable("this server stops", 2_000).into());
+type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+
+fn open_socket(state: Arc<AppState>, mut request: Request, interval: Duration) -> Result<Response<Body>, Refusal> {
+    upgrade::check_handshake(&request, WALL_SUBPROTOCOL)?;
+    if state.is_draining() {
+        return Err(Problem::unavailable("the server is stopping", 2_000).into());
     }
-    // Until it has said who it is, it is a socket like any other, and takes no viewer's place.
-    let Ok(waiting) = net.sockets.clone().try_acquire_owned() else {
-        net.stats.refused.inc();
+    // Until its hello it counts as a connection, not as a viewer.
+    let Ok(connection) = state.connections.clone().try_acquire_owned() else {
+        state.stats.connections_rejected.inc();
         return Err(Problem::unavailable("too many connections", 10_000).into());
     };
     let on_upgrade = hyper::upgrade::on(&mut request);
     let bad = |_| Refusal(Problem::new(400, "bad-handshake", "The WebSocket handshake is not complete"));
-    let mut answer = create_response_with_body(&request.map(|_| ()), Body::empty).map_err(bad)?;
-    answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(WALL_SUBPROTOCOL));
-    let tasks = net.tasks.clone();
+    let mut response = create_response_with_body(&request.map(|_| ()), Body::empty).map_err(bad)?;
+    response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(WALL_SUBPROTOCOL));
+    let tasks = state.tasks.clone();
     tasks.spawn(async move {
         if let Ok(upgraded) = on_upgrade.await {
             let config = WebSocketConfig::default()
@@ -198,88 +201,87 @@ fn socket(net: Arc<Net>, mut request: Request, pace: Duration) -> Result<Respons
                 .max_message_size(Some(VIEWER_FRAME_BYTES_MAX))
                 .max_frame_size(Some(VIEWER_FRAME_BYTES_MAX));
             let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-            Box::pin(show(net, waiting, socket, pace)).await;
+            Box::pin(serve(state, connection, socket, interval)).await;
         }
     });
-    Ok(answer)
+    Ok(response)
 }
 
-fn retry_ms(net: &Net) -> u32 {
-    u32::try_from(net.retry_ms(net.stats.shown_wall.get())).unwrap_or(u32::MAX)
+fn retry_ms(state: &AppState) -> u32 {
+    u32::try_from(state.retry_ms(state.stats.wall_documents.get())).unwrap_or(u32::MAX)
 }
 
-/// Serves one socket: its hello, then documents.
-async fn show(net: Arc<Net>, waiting: OwnedSemaphorePermit, mut socket: Socket, pace: Duration) {
-    let close = match admitted(&net, &mut socket).await {
+/// Serves one WebSocket: its hello, then documents.
+async fn serve(state: Arc<AppState>, connection: OwnedSemaphorePermit, mut socket: Socket, interval: Duration) {
+    let close = match admit(&state, &mut socket).await {
         Err(close) => close,
-        Ok((until, viewer)) => {
-            drop(waiting);
-            documents(Showing { net, viewer, looking: None, pace, until, sent: None }, &mut socket).await
+        Ok((expires, viewer)) => {
+            drop(connection);
+            let documents = Documents { state, viewer, latest: None, interval, expires, last_sent: None };
+            send_documents(documents, &mut socket).await
         }
     };
     let Some(close) = close else { return };
     let frame = CloseFrame { code: CloseCode::from(close.code()), reason: close.reason().into() };
-    let _gone = tokio::time::timeout(Duration::from_secs(2), socket.close(Some(frame))).await;
+    let _best_effort = tokio::time::timeout(Duration::from_secs(2), socket.close(Some(frame))).await;
 }
 
-/// Until when it may look, and its place; or why not.
-async fn admitted(net: &Arc<Net>, socket: &mut Socket) -> Result<(Option<UnixMs>, Viewer), Option<Close>> {
-    let said = tokio::time::timeout(net.limits().session.hello_timeout, hello(net, socket));
-    let until = tokio::select! {
+/// Waits for the hello: until when the viewer may stay, and its permit. `Err(None)`: the peer has gone.
+async fn admit(state: &Arc<AppState>, socket: &mut Socket) -> Result<(Option<UnixMs>, Viewer), Option<Close>> {
+    let hello = tokio::time::timeout(state.limits().session.hello_timeout, hello(state, socket));
+    let expires = tokio::select! {
         biased;
-        () = net.drain.cancelled() => return Err(Some(Close::Restart { retry_ms: retry_ms(net) })),
-        said = said => said.map_err(|_| Some(Close::Timeout))??,
+        () = state.drain.cancelled() => return Err(Some(Close::Restart { retry_ms: retry_ms(state) })),
+        expires = hello => expires.map_err(|_| Some(Close::Timeout))??,
     };
-    match viewer(net) {
-        Ok(viewer) => Ok((until, viewer)),
-        Err(_) => Err(Some(Close::Overloaded { retry_ms: retry_ms(net) })),
+    match admit_viewer(state) {
+        Ok(viewer) => Ok((expires, viewer)),
+        Err(_) => Err(Some(Close::Overloaded { retry_ms: retry_ms(state) })),
     }
 }
 
-type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
-
-/// Where the wall is open, whatever a viewer says first is good.
-async fn hello(net: &Net, socket: &mut Socket) -> Result<Option<UnixMs>, Option<Close>> {
-    if net.wall().is_open() {
+/// Reads the hello and checks its token. On an open wall no hello is waited for.
+async fn hello(state: &AppState, socket: &mut Socket) -> Result<Option<UnixMs>, Option<Close>> {
+    const NOT_HELLO: Close = Close::BadMessage("the first frame is hello");
+    if state.wall.is_open() {
         return Ok(None);
     }
     loop {
         match socket.next().await {
             Some(Ok(Message::Text(text))) => {
-                let bad = |_| Some(Close::BadMessage("the first frame is hello"));
-                let frame = serde_json::from_str::<ClientFrame>(&text).map_err(bad)?;
-                let ClientFrame::Hello { token, .. } = frame else {
-                    return Err(Some(Close::BadMessage("the first frame is hello")));
+                let Ok(ClientFrame::Hello { token, .. }) = serde_json::from_str::<ClientFrame>(&text) else {
+                    return Err(Some(NOT_HELLO));
                 };
-                return may_look(net, Some(&token)).map_err(|_| Some(Close::Unauthorized));
+                return authorize(state, Some(&token)).map_err(|_| Some(Close::Unauthorized));
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(_)) => return Err(Some(Close::BadMessage("the first frame is hello"))),
+            Some(Ok(_)) => return Err(Some(NOT_HELLO)),
             Some(Err(_)) | None => return Err(None),
         }
     }
 }
 
-/// Documents until the viewer goes, its token ends or the server stops; what it is told then.
-async fn documents(mut show: Showing, socket: &mut Socket) -> Option<Close> {
-    let mut spoke = false;
+/// Sends documents until the viewer leaves, its token expires or the server stops. The close to send, if the peer is still there.
+async fn send_documents(mut documents: Documents, socket: &mut Socket) -> Option<Close> {
+    let mut had_text = false;
     loop {
         let next = tokio::select! {
             biased;
-            said = socket.next() => match said {
+            received = socket.next() => match received {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                // Where the wall is open a hello is not waited for, and does no harm.
-                Some(Ok(Message::Text(_))) if show.until.is_none() && !std::mem::replace(&mut spoke, true) => continue,
-                Some(Ok(_)) => return Some(Close::BadMessage("a viewer has nothing to say")),
+                // On an open wall a hello is not needed, and accepted once.
+                Some(Ok(Message::Text(_)))
+                    if documents.expires.is_none() && !std::mem::replace(&mut had_text, true) => continue,
+                Some(Ok(_)) => return Some(Close::BadMessage("a viewer sends only hello")),
             },
-            next = show.next() => next,
+            next = documents.next() => next,
         };
         let Some(next) = next else {
-            let restart = Close::Restart { retry_ms: retry_ms(&show.net) };
-            return Some(if show.net.is_draining() { restart } else { Close::Unauthorized });
+            let restart = Close::Restart { retry_ms: retry_ms(&documents.state) };
+            return Some(if documents.state.is_draining() { restart } else { Close::Unauthorized });
         };
         let text = Utf8Bytes::try_from(next.json).ok()?;
-        tokio::time::timeout(SEND_MAX, socket.send(Message::Text(text))).await.ok()?.ok()?;
+        tokio::time::timeout(SEND_TIMEOUT, socket.send(Message::Text(text))).await.ok()?.ok()?;
     }
 }

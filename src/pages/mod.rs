@@ -1,16 +1,19 @@
-//! The pages, inside the binary: plain ES modules, styles, one typeface. Nothing is fetched from elsewhere, nothing is built.
+//! The web pages, embedded in the binary: plain ES modules, stylesheets and one font. Nothing is fetched from another
+//! host and nothing is built.
 //!
-//! A table of files by address; `net` serves them. The SDK is among them as it stands. Refused: a framework and a build (Node in every source build of a Rust project), a crate
-//! that embeds folders (this is a dozen files, and which address gives which file should stand somewhere).
+//! This is a table of files by URL path; `net` serves them. The SDK's sources are served unchanged.
+//!
+//! Refused: a framework and a bundler (every source build of this Rust project would need Node), and a crate that
+//! embeds whole folders (these are two dozen files, and one table should say which path serves which file).
 
-/// One file of the pages.
+/// One static file.
 #[derive(Clone, Copy, Debug)]
 pub struct File {
-    /// Its address.
+    /// URL path under which it is served.
     pub path: &'static str,
-    /// Its media type.
+    /// Value of its `Content-Type` header.
     pub media: &'static str,
-    /// Its bytes.
+    /// Content, embedded by the compiler.
     pub bytes: &'static [u8],
 }
 
@@ -27,18 +30,18 @@ macro_rules! files {
     };
 }
 
-/// What every page needs.
+/// Files that every page uses; served by both listeners.
 pub const SHARED: &[File] = files! {
-    "/assets/figures.js": JS = "shared/figures.js",
-    "/assets/tools.js": JS = "shared/tools.js",
+    "/assets/format.js": JS = "shared/format.js",
+    "/assets/toolbar.js": JS = "shared/toolbar.js",
     "/assets/words.js": JS = "shared/words.js",
-    "/assets/look.css": CSS = "shared/look.css",
+    "/assets/theme.css": CSS = "shared/theme.css",
     "/assets/bell.svg": SVG = "shared/bell.svg",
     "/assets/inter.woff2": FONT = "vendor/inter.woff2",
     "/assets/LICENSES.txt": TEXT = "vendor/LICENSES.txt",
 };
 
-/// What the public listener shows.
+/// Files of the public listener: the wall, and the SDK.
 pub const PUBLIC: &[File] = files! {
     "/wall/": HTML = "wall/index.html",
     "/assets/wall.css": CSS = "wall/wall.css",
@@ -53,35 +56,39 @@ pub const PUBLIC: &[File] = files! {
     "/assets/sdk/web.js": JS = "../../protocol/js/src/web.js",
 };
 
-/// What is there to try it with, on loopback.
-pub const TRIAL: &[File] = files! {
-    "/try/till/": HTML = "try/till.html",
-    "/try/phone/": HTML = "try/phone.html",
-    "/assets/try.css": CSS = "try/try.css",
-    "/assets/bell.js": JS = "try/bell.js",
-    "/assets/phone.js": JS = "try/phone.js",
-    "/assets/till.js": JS = "try/till.js",
-    "/assets/trial.js": JS = "try/trial.js",
+/// The playground, a till and a phone; served by the public listener with `serve --playground` and by the demo, on
+/// loopback only.
+pub const PLAYGROUND: &[File] = files! {
+    "/playground/till/": HTML = "playground/till.html",
+    "/playground/phone/": HTML = "playground/phone.html",
+    "/assets/playground.css": CSS = "playground/playground.css",
+    "/assets/bell.js": JS = "playground/bell.js",
+    "/assets/phone.js": JS = "playground/phone.js",
+    "/assets/till.js": JS = "playground/till.js",
+    "/assets/playground.js": JS = "playground/playground.js",
 };
 
-/// What the admin listener shows, on loopback.
+/// The operators' console; served by the admin listener, on loopback only.
 pub const CONSOLE: &[File] = files! {
     "/console/": HTML = "console/index.html",
+    "/assets/alerts.js": JS = "console/alerts.js",
     "/assets/console.css": CSS = "console/console.css",
     "/assets/console.js": JS = "console/console.js",
-    "/assets/numbers.js": JS = "console/numbers.js",
-    "/assets/story.js": JS = "console/story.js",
+    "/assets/console_words.js": JS = "console/console_words.js",
+    "/assets/details.js": JS = "console/details.js",
+    "/assets/latency.js": JS = "console/latency.js",
     "/assets/table.js": JS = "console/table.js",
-    "/assets/vocabulary.js": JS = "console/vocabulary.js",
 };
 
 #[cfg(test)]
 mod tests {
+    use orderbell_protocol::alert::AlertCode;
+
     use super::*;
 
     #[test]
-    fn pages_ask_for_nothing_that_is_not_here() {
-        let public = [SHARED, PUBLIC, TRIAL].concat();
+    fn pages_request_only_files_of_their_own_listener() {
+        let public = [SHARED, PUBLIC, PLAYGROUND].concat();
         let admin = [SHARED, CONSOLE].concat();
         for (listener, file) in [&public, &admin].iter().flat_map(|all| all.iter().map(move |file| (all, file))) {
             if ![HTML, CSS, JS].contains(&file.media) {
@@ -91,16 +98,25 @@ mod tests {
             for asset in text.split("/assets/").skip(1) {
                 let name = asset.split(['"', '\'', ')', '`']).next().unwrap();
                 let path = format!("/assets/{name}");
-                assert!(listener.iter().any(|known| known.path == path), "{} asks for {path}", file.path);
+                assert!(listener.iter().any(|known| known.path == path), "{} requests {path}", file.path);
             }
-            let elsewhere = ["src=\"http", "href=\"http", "url(http", "url(\"http", "from \"http"];
-            assert!(!elsewhere.iter().any(|word| text.contains(word)), "{} asks somebody else", file.path);
+            let foreign = ["src=\"http", "href=\"http", "url(http", "url(\"http", "from \"http"];
+            assert!(!foreign.iter().any(|word| text.contains(word)), "{} requests another host", file.path);
         }
     }
 
     #[test]
-    fn the_typeface_is_small() {
+    fn the_font_is_small() {
         let font = SHARED.iter().find(|file| file.media == FONT).unwrap();
         assert!(font.bytes.len() <= 80 * 1024, "{}", font.bytes.len());
+    }
+
+    #[test]
+    fn the_console_has_words_for_every_alert_code() {
+        let file = CONSOLE.iter().find(|file| file.path == "/assets/alerts.js").unwrap();
+        let text = std::str::from_utf8(file.bytes).unwrap();
+        for code in AlertCode::ALL {
+            assert!(text.contains(&format!("  {}: {{", code.word())), "alerts.js lacks {}", code.word());
+        }
     }
 }

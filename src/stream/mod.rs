@@ -1,8 +1,8 @@
-//! Which stream this server reads and writes: the embedded one, or Kafka with an output topic of its own.
+//! The stream that this server consumes and publishes to: the embedded one, or Kafka with an output topic of its own.
 
 #[cfg(feature = "kafka")]
-pub(crate) mod buried;
-pub mod emitter;
+pub(crate) mod dlq_topics;
+pub mod outbox_publisher;
 
 use std::sync::Arc;
 
@@ -14,94 +14,101 @@ use crate::config::{Config, KafkaConfig};
 use crate::ingest::OrderHandler;
 use crate::ledger::Ledger;
 use crate::server::StartError;
-use emitter::EmitStats;
+use outbox_publisher::PublisherStats;
 
-/// What a stream is started with.
-#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "the embedded stream has no emitter"))]
-pub(crate) struct Parts<'a> {
+/// What [`start`] needs of the server.
+#[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "the embedded stream has no outbox publisher"))]
+pub(crate) struct StreamContext<'a> {
     pub(crate) config: &'a Config,
     pub(crate) ledger: &'a Arc<Ledger>,
     pub(crate) handler: &'a Arc<OrderHandler>,
-    pub(crate) stats: &'a Arc<EmitStats>,
-    /// Where the emitter runs, and what ends it.
+    pub(crate) stats: &'a Arc<PublisherStats>,
+    /// The tracker on which the outbox publisher runs, and the token that ends it.
     pub(crate) tasks: &'a TaskTracker,
     pub(crate) stop: &'a CancellationToken,
 }
 
-/// Starts the group that reads, and on Kafka the emitter that writes.
-pub(crate) async fn start(parts: Parts<'_>) -> Result<Group, StartError> {
-    let Parts { config, ledger, handler, .. } = &parts;
-    let options = Options { retention_ms: config.retention_ms(), skips: config.skips.clone(), ..Options::default() };
-    match &config.kafka {
+/// Starts the consumer group, and on Kafka the outbox publisher.
+pub(crate) async fn start(context: StreamContext<'_>) -> Result<Group, StartError> {
+    let StreamContext { config, ledger, handler, .. } = &context;
+    let options =
+        Options { retention_ms: config.retention_ms(), skip_to: config.skip_to.clone(), ..Options::default() };
+    match &config.boot.kafka {
         None => {
             let (ledger, handler) = (Arc::clone(ledger), Arc::clone(handler));
-            Ok(Group::start(ledger.stream(), handler, ledger.clone(), ledger, &options))
+            Ok(Group::start(ledger.embedded_source(), handler, ledger.clone(), ledger, &options))
         }
-        Some(kafka) => on_kafka(&parts, kafka, &options).await,
+        Some(kafka) => on_kafka(&context, kafka, &options).await,
     }
 }
 
 #[cfg(not(feature = "kafka"))]
 #[expect(clippy::unused_async, reason = "the same signature as with Kafka")]
-async fn on_kafka(_: &Parts<'_>, _: &KafkaConfig, _: &Options) -> Result<Group, StartError> {
+async fn on_kafka(_: &StreamContext<'_>, _: &KafkaConfig, _: &Options) -> Result<Group, StartError> {
     Err(StartError::Kafka("this binary was built without the feature `kafka`".into()))
 }
 
 #[cfg(feature = "kafka")]
-async fn on_kafka(parts: &Parts<'_>, kafka: &KafkaConfig, options: &Options) -> Result<Group, StartError> {
+async fn on_kafka(context: &StreamContext<'_>, kafka: &KafkaConfig, options: &Options) -> Result<Group, StartError> {
     use std::time::Duration;
 
-    use orderbell_consumers::kafka::{KafkaLetters, KafkaSink, KafkaSource};
+    use orderbell_consumers::kafka::{KafkaDeadLetters, KafkaSink, KafkaSource};
 
-    /// The output topic is made before the group subscribes to it. When the brokers are away that waits until there is something to emit,
-    /// and a start must not fail for it.
-    const PREPARE_MAX: Duration = Duration::from_secs(3);
+    /// The output topic is created before the group subscribes to it. When the brokers are unreachable, that happens with the first event to
+    /// publish, and the start goes on.
+    const PREPARE_TIMEOUT: Duration = Duration::from_secs(3);
 
-    /// A rebalance and a partition that was just made have their owner well before; a member that shares is noticed before it is lunch time.
-    const WHOLE_AFTER: Duration = Duration::from_secs(20);
+    /// If another member owns a partition for longer than this, ingestion stops and an alert is raised. Rebalances and new partitions are settled
+    /// well before.
+    const FULL_ASSIGNMENT_TIMEOUT: Duration = Duration::from_secs(20);
 
-    let Parts { ledger, handler, stats, tasks, stop, .. } = parts;
-    let (output, joining) = (kafka.output(), options_of(kafka, ledger));
+    let StreamContext { ledger, handler, stats, tasks, stop, .. } = context;
+    let (output, joining) = (kafka.output_topic(), options_of(kafka, ledger));
     joining.check().map_err(|error| StartError::Kafka(error.to_string()))?;
     let failed = |error: orderbell_consumers::SourceError| StartError::Kafka(error.to_string());
-    alone(&joining, ledger.id()).await?;
+    ensure_sole_member(&joining, ledger.id()).await?;
     let like = kafka.topics.first().unwrap_or(&output);
     let sink = Arc::new(KafkaSink::new(&joining, &output, like).map_err(failed)?);
-    match tokio::time::timeout(PREPARE_MAX, sink.prepare()).await {
+    match tokio::time::timeout(PREPARE_TIMEOUT, sink.prepare()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "the output topic is not there yet"),
-        Err(_) => tracing::warn!("the brokers do not answer yet"),
+        Ok(Err(error)) => tracing::warn!(%error, "the output topic could not be created yet"),
+        Err(_) => tracing::warn!("the brokers did not answer in time"),
     }
-    let emitter = emitter::emit(Arc::clone(ledger), sink, output, Arc::clone(stats), CancellationToken::clone(stop));
-    tasks.spawn(emitter);
-    let options = &Options { needs_topics: kafka.topics.clone(), whole_after: Some(WHOLE_AFTER), ..options.clone() };
-    let letters = Arc::new(KafkaLetters::new(&joining, Arc::clone(ledger)).map_err(failed)?);
+    let publisher =
+        outbox_publisher::publish(Arc::clone(ledger), sink, output, Arc::clone(stats), CancellationToken::clone(stop));
+    tasks.spawn(publisher);
+    let options = &Options {
+        required_topics: kafka.topics.clone(),
+        require_full_assignment_after: Some(FULL_ASSIGNMENT_TIMEOUT),
+        ..options.clone()
+    };
+    let letters = Arc::new(KafkaDeadLetters::new(&joining, Arc::clone(ledger)).map_err(failed)?);
     let source = KafkaSource::join(&joining).map_err(failed)?;
     Ok(Group::start(source, Arc::clone(handler), Arc::clone(ledger), letters, options))
 }
 
-/// Waits until nobody else reads with this group: the ledger is this node's alone, and two that share the partitions would each know half.
-/// One that was killed is a member until its session ends, so it is waited for so long.
+/// Waits until this process is the only member of its consumer group: two members would each hold half of the orders in their ledgers. A member
+/// that was killed stays in the group until its session times out, so the wait is one session timeout and some slack.
 #[cfg(feature = "kafka")]
-async fn alone(joining: &orderbell_consumers::kafka::KafkaOptions, ours: &str) -> Result<(), StartError> {
+async fn ensure_sole_member(joining: &orderbell_consumers::kafka::KafkaOptions, ours: &str) -> Result<(), StartError> {
     use std::time::{Duration, Instant};
 
-    use orderbell_consumers::kafka::GroupReader;
+    use orderbell_consumers::kafka::GroupInspector;
 
-    const ASK_MAX: Duration = Duration::from_secs(3);
-    /// librdkafka's own session, where the configuration names none, and how much longer is waited.
+    const BROKER_TIMEOUT: Duration = Duration::from_secs(3);
+    /// librdkafka's default session timeout, and the slack added to the configured or default one.
     const SESSION_MS: u64 = 45_000;
-    const LONGER_MS: u64 = 5_000;
+    const SLACK_MS: u64 = 5_000;
 
     let session_ms = joining.properties.get("session.timeout.ms").and_then(|ms| ms.parse().ok()).unwrap_or(SESSION_MS);
-    let until = Instant::now() + Duration::from_millis(session_ms + LONGER_MS);
+    let until = Instant::now() + Duration::from_millis(session_ms + SLACK_MS);
     loop {
         let (options, group) = (joining.clone(), joining.group.clone());
-        let asked = tokio::task::spawn_blocking(move || GroupReader::new(&options, ASK_MAX)?.members(&group));
+        let asked = tokio::task::spawn_blocking(move || GroupInspector::new(&options, BROKER_TIMEOUT)?.members(&group));
         let members = match asked.await {
             Ok(Ok(members)) => members,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "whether somebody else reads with this group is not known");
+                tracing::warn!(%error, "the members of the consumer group are not known");
                 return Ok(());
             }
             Err(_) => return Ok(()),
@@ -109,12 +116,16 @@ async fn alone(joining: &orderbell_consumers::kafka::KafkaOptions, ours: &str) -
         let Some((_, host)) = members.iter().find(|(id, _)| !id.starts_with(ours)) else { return Ok(()) };
         if Instant::now() >= until {
             return Err(StartError::Kafka(format!(
-                "somebody else (host {host}) reads with the group {}: this ledger serves one process; stop the other, or give this one a \
-                 group of its own",
+                "another process (host {host}) is a member of the consumer group {}: stop it, or give this one a group of its own; a ledger needs \
+                 all partitions of its topics",
                 joining.group
             )));
         }
-        tracing::warn!(host, group = joining.group, "somebody else reads with this group: waiting whether it is gone");
+        tracing::warn!(
+            host,
+            group = joining.group,
+            "another process is a member of this consumer group: waiting for it to leave"
+        );
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -122,39 +133,40 @@ async fn alone(joining: &orderbell_consumers::kafka::KafkaOptions, ours: &str) -
 #[cfg(feature = "kafka")]
 fn options_of(kafka: &KafkaConfig, ledger: &Ledger) -> orderbell_consumers::kafka::KafkaOptions {
     let mut options = kafka.options();
-    let output = kafka.output();
+    let output = kafka.output_topic();
     if !options.topics.contains(&output) {
         options.topics.push(output);
     }
-    // The ledger's own name: a restart on the same directory takes over at once.
+    // The ledger's own id: a restart on the same directory takes over the membership at once.
     options.instance = Some(ledger.id().to_owned());
     options
 }
 
 #[cfg(not(feature = "kafka"))]
 #[expect(clippy::unused_async, reason = "the same signature as with Kafka")]
-pub(crate) async fn went_back(_: &KafkaConfig, _: &Arc<Ledger>) -> bool {
+pub(crate) async fn is_rolled_back(_: &KafkaConfig, _: &Arc<Ledger>) -> bool {
     false
 }
 
-/// True when Kafka's group is ahead of this ledger's frontiers: it was put back, or is an older copy. The group's offset only ever follows a
-/// durable frontier, so nothing else explains it. When the brokers do not answer, it is not known; each partition looks again when it is
-/// placed.
+/// True when an offset that Kafka's group committed is above this ledger's checkpoint: the ledger was restored from a backup, or is an older
+/// copy. A committed offset only follows a durable checkpoint, so nothing else explains it. False when the brokers do not answer: each partition
+/// is checked again when it is assigned.
 #[cfg(feature = "kafka")]
-pub(crate) async fn went_back(kafka: &KafkaConfig, ledger: &Arc<Ledger>) -> bool {
+pub(crate) async fn is_rolled_back(kafka: &KafkaConfig, ledger: &Arc<Ledger>) -> bool {
     use std::time::Duration;
 
     use orderbell_consumers::SourceError;
-    use orderbell_consumers::kafka::GroupReader;
+    use orderbell_consumers::kafka::GroupInspector;
 
-    /// A start does not wait for longer.
-    const ASK_MAX: Duration = Duration::from_secs(3);
+    /// A start waits for the brokers at most this long.
+    const BROKER_TIMEOUT: Duration = Duration::from_secs(3);
 
     let (options, ledger) = (options_of(kafka, ledger), ledger.clone());
     let asked = tokio::task::spawn_blocking(move || {
-        let reader = GroupReader::new(&options, ASK_MAX)?;
+        let reader = GroupInspector::new(&options, BROKER_TIMEOUT)?;
         let cluster = reader.cluster()?;
-        let ours = ledger.frontiers(&cluster).map_err(|error| SourceError::Passing(error.to_string()))?;
+        let ours =
+            ledger.checkpoints(&cluster).map_err(|error| SourceError::transient("read the checkpoints", error))?;
         let parts: Vec<_> = ours.iter().map(|(part, _)| part.clone()).collect();
         let theirs = if parts.is_empty() { Vec::new() } else { reader.committed(&parts)? };
         let ahead = theirs.into_iter().filter(|(part, at)| ours.iter().any(|(known, f)| known == part && f.next < *at));
@@ -163,11 +175,14 @@ pub(crate) async fn went_back(kafka: &KafkaConfig, ledger: &Arc<Ledger>) -> bool
     match asked.await {
         Ok(Ok(ahead)) if ahead.is_empty() => false,
         Ok(Ok(ahead)) => {
-            tracing::error!(?ahead, "the group is ahead of this ledger: it went back");
+            tracing::error!(
+                ?ahead,
+                "the consumer group's committed offsets are above this ledger's checkpoints: the ledger was rolled back"
+            );
             true
         }
         Ok(Err(error)) => {
-            tracing::warn!(%error, "whether this ledger went back is not known yet");
+            tracing::warn!(%error, "whether this ledger was rolled back is not known yet");
             false
         }
         Err(_) => false,

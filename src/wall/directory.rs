@@ -1,7 +1,7 @@
-//! The store directory: what stores are called and where they are. A CSV file with a header that names the columns `id`, `name`, `city`.
+//! The store directory: names and cities of stores, from a CSV file with a header that names the columns `id`, `name`, `city`.
 //!
-//! It is for screens alone: a store that is not in it rings like any other. Names and cities may change at any time; numbers are kept by
-//! id, so a city's numbers are always those of the stores that are in it now.
+//! Only screens use it: a store that is not listed is notified like any other. Names and cities may change at any time; counters are kept by
+//! store id, so a city's numbers are always those of the stores that the directory places in it now.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,23 +9,23 @@ use std::path::Path;
 use orderbell_protocol::Id;
 use serde::Deserialize;
 
-/// Stores that are taken: above what any chain has.
+/// Stores in one directory: more than any chain has.
 const STORES_MAX: usize = 100_000;
 /// Longest name of a store or city, in characters: it has to fit a line of a screen.
 const NAME_CHARS_MAX: usize = 80;
 
-/// A store as people know it.
+/// How a store is shown to people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shop {
-    /// Its name.
+pub struct StoreEntry {
+    /// Shown on screens; without it, the store id is.
     pub name: Option<String>,
-    /// Its city.
+    /// The city under which its orders are summed up.
     pub city: Option<String>,
 }
 
-/// All stores that are known by name.
+/// All stores of the directory file, by id.
 #[derive(Clone, Debug, Default)]
-pub struct Directory(HashMap<Id, Shop>);
+pub struct StoreDirectory(HashMap<Id, StoreEntry>);
 
 #[derive(Deserialize)]
 struct Row {
@@ -36,25 +36,25 @@ struct Row {
     city: String,
 }
 
-impl Directory {
-    /// Reads a file.
+impl StoreDirectory {
+    /// Reads a directory file.
     ///
     /// # Errors
-    /// In words, with the line: the file is not there, a column or an id is missing, a store stands in it twice.
+    /// A sentence with the line: the file does not exist, a column or an id is missing, or a store is listed twice.
     pub fn read(path: &Path) -> Result<Self, String> {
         let file = std::fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
         Self::parse(file).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// Reads the text of such a file.
+    /// Parses the content of a directory file.
     ///
     /// # Errors
-    /// In words, with the line.
+    /// A sentence with the line.
     pub fn parse(text: impl std::io::Read) -> Result<Self, String> {
         let mut table = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(text);
         let header = table.headers().map_err(|error| error.to_string())?.clone();
         if !header.iter().any(|column| column.trim_start_matches('\u{feff}') == "id") {
-            return Err("line 1: no column is called id".into());
+            return Err("line 1: the column id is missing".into());
         }
         let header: csv::StringRecord = header.iter().map(|column| column.trim_start_matches('\u{feff}')).collect();
         let mut stores = HashMap::new();
@@ -63,28 +63,28 @@ impl Directory {
             let line = record.position().map_or(0, csv::Position::line);
             let row: Row = record.deserialize(Some(&header)).map_err(|error| format!("line {line}: {error}"))?;
             let id = Id::new(&row.id).map_err(|error| format!("line {line}: {error}"))?;
-            let named = |text: String| {
+            let non_empty = |text: String| {
                 let text: String = text.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
                 (!text.is_empty()).then_some(text)
             };
             if stores.len() >= STORES_MAX {
                 return Err(format!("line {line}: more than {STORES_MAX} stores"));
             }
-            let shop = Shop { name: named(row.name), city: named(row.city) };
-            if stores.insert(id, shop).is_some() {
-                return Err(format!("line {line}: the store {} stands here for the second time", row.id));
+            let entry = StoreEntry { name: non_empty(row.name), city: non_empty(row.city) };
+            if stores.insert(id, entry).is_some() {
+                return Err(format!("line {line}: the store {} is listed twice", row.id));
             }
         }
         Ok(Self(stores))
     }
 
-    /// A store, if it is known by name.
+    /// The entry of a store, if the directory lists it.
     #[must_use]
-    pub fn shop(&self, id: &Id) -> Option<&Shop> {
+    pub fn entry(&self, id: &Id) -> Option<&StoreEntry> {
         self.0.get(id)
     }
 
-    /// The ids of all stores.
+    /// The ids of all listed stores, in no particular order.
     pub fn ids(&self) -> impl Iterator<Item = &Id> {
         self.0.keys()
     }
@@ -94,24 +94,24 @@ impl Directory {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Directory, String> {
-        Directory::parse(text.as_bytes())
+    fn read(text: &str) -> Result<StoreDirectory, String> {
+        StoreDirectory::parse(text.as_bytes())
     }
 
     #[test]
-    fn columns_come_in_any_order_and_may_be_missing() {
+    fn columns_may_be_in_any_order_and_optional_ones_missing() {
         let stores = read("\u{feff}city,id,name\n上海, 17 ,\"Nanjing Rd, West\"\n,18,\n").unwrap();
-        let shop = |id: &str| stores.shop(&Id::new(id).unwrap()).cloned();
-        let named = Shop { name: Some("Nanjing Rd, West".into()), city: Some("上海".into()) };
-        assert_eq!(shop("17"), Some(named));
-        assert_eq!(shop("18"), Some(Shop { name: None, city: None }));
-        assert_eq!(shop("19"), None);
+        let entry = |id: &str| stores.entry(&Id::new(id).unwrap()).cloned();
+        let named = StoreEntry { name: Some("Nanjing Rd, West".into()), city: Some("上海".into()) };
+        assert_eq!(entry("17"), Some(named));
+        assert_eq!(entry("18"), Some(StoreEntry { name: None, city: None }));
+        assert_eq!(entry("19"), None);
         assert!(read("id\n1\n").unwrap().ids().count() == 1);
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_line() {
-        assert_eq!(read("name,city\nA,B\n").unwrap_err(), "line 1: no column is called id");
+    fn an_error_names_its_line() {
+        assert_eq!(read("name,city\nA,B\n").unwrap_err(), "line 1: the column id is missing");
         assert!(read("id,name\n1,a\n1,b\n").unwrap_err().starts_with("line 3: the store 1"));
         assert!(read("id,name\n,a\n").unwrap_err().starts_with("line 2: an id may not be empty"));
     }

@@ -1,14 +1,14 @@
-//! The wall's feed: the chain's numbers, encoded once for all who look.
+//! The wall: live numbers of the chain, encoded once for all viewers.
 //!
 //! ```text
-//!   board (durable numbers) --four times a second, if somebody looks--> one document as bytes --> latest value --> every viewer
+//!   totals (durable counters) --four times a second, if there are viewers--> one encoded document --> latest value --> every viewer
 //! ```
 //!
-//! A viewer is given the newest value when it is ready for one: there is no queue, so a slow one skips and a thousand cost no more than
-//! their bytes. Without viewers nothing is made.
+//! A viewer takes the latest value when it is ready for one: there is no queue, so a slow viewer skips documents and a thousand viewers cost no
+//! more than their bytes. Without viewers no document is made.
 
-mod board;
 pub mod directory;
+mod totals;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,47 +16,47 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use orderbell_protocol::wall::{Wall, WallKind, WallReach};
+use orderbell_protocol::wall::{Wall, WallKind, WallReachability};
 use orderbell_protocol::{Freshness, Id, UnixMs};
-use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::ingest::tally::Counting;
-use crate::ingest::time::Zone;
-pub use board::WallBoard;
-use directory::Directory;
+use crate::ingest::counting::CountingRules;
+use crate::ingest::event_time::Zone;
+use crate::reachability::Reachability;
+use directory::{StoreDirectory, StoreEntry};
+pub use totals::WallTotals;
 
-/// Documents are made at most this often: faster than a figure can roll is of no use to anybody.
-pub const EVERY_MIN: Duration = Duration::from_millis(250);
-/// Without a change, one is made this often all the same: it says how new the numbers are.
-const QUIET_MAX: Duration = Duration::from_secs(1);
-/// A feed that was not seen for this long is broken: it comes by four times a second.
-const SILENT_MAX: Duration = Duration::from_secs(10);
-/// What nobody looks at any more is let go this often.
-const PRUNE_EVERY: Duration = Duration::from_secs(30);
-/// Digits behind the point that a currency may have.
-const DIGITS_MAX: u8 = 4;
+/// Shortest time between two documents. The figures on the screen roll for about this long, so a faster feed would not be visible.
+pub const UPDATE_INTERVAL_MIN: Duration = Duration::from_millis(250);
+/// Without a change a document is still made this often: it carries `at`, `as_of` and `stale`.
+const UNCHANGED_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// The feed task runs four times a second. When it has not run for this long, the wall has stalled.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+/// Minutes and days that are not shown any more are dropped this often.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(30);
+/// Largest number of decimal digits of a currency.
+const CURRENCY_DIGITS_MAX: u8 = 4;
 
-/// What the wall shows besides numbers, and to whom.
-#[derive(schemars::JsonSchema, Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// What the wall shows besides numbers, and who may view it.
+#[derive(Clone, Debug)]
 pub struct WallConfig {
-    /// The chain's name, at the top of the wall.
+    /// The chain's name, shown at the top of the wall.
     pub name: String,
-    /// Zone whose midnight begins a day of the tallies, by IANA name; by default that of `mapping.time_zone`. After a change days that were
-    /// counted stay as they were.
+    /// IANA name of the time zone whose midnight begins a day of the counters; by default that of `mapping.time_zone`. After a change, days
+    /// that were already counted keep their bounds.
     pub time_zone: Option<Zone>,
-    /// ISO 4217 code of the chain's money. Amounts without a currency are taken for it; those in another one are counted, not summed.
+    /// ISO 4217 code of the chain's currency. Amounts without a currency are assumed to be in it; orders in another currency are counted, but
+    /// their amounts are not added up.
     pub currency: String,
-    /// Digits of that currency behind the point.
+    /// Decimal digits of that currency.
     pub currency_digits: u8,
-    /// A CSV file with the columns id, name, city: what stores are called, and where they are.
+    /// A CSV file with the columns id, name, city: names and cities of the stores.
     pub stores: Option<PathBuf>,
-    /// Numbers are shown without a token. Only where everybody who reaches the listener may see them.
+    /// If true, the wall needs no token. Set it only where everyone who can reach the listener may see the numbers.
     pub open: bool,
-    /// Viewers at once: together with the sockets and the requests below the process's file limit.
-    pub viewers_max: usize,
+    /// Largest number of viewers at once. Viewers, connections and requests together must stay below the process's file limit.
+    pub max_viewers: usize,
 }
 
 impl Default for WallConfig {
@@ -68,228 +68,228 @@ impl Default for WallConfig {
             currency_digits: 2,
             stores: None,
             open: false,
-            viewers_max: 2_000,
+            max_viewers: 2_000,
         }
     }
 }
 
 impl WallConfig {
-    /// Values that cannot be right, by their keys.
+    /// Invalid values: the key of each, and what is accepted.
     pub(crate) fn mistakes(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
         if self.currency.len() != 3 || !self.currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
-            found.push(("currency", String::from("an ISO 4217 code: three capital letters")));
+            found.push(("currency", String::from("an ISO 4217 code of three capital letters")));
         }
-        if self.currency_digits > DIGITS_MAX {
-            found.push(("currency_digits", format!("at most {DIGITS_MAX}")));
+        if self.currency_digits > CURRENCY_DIGITS_MAX {
+            found.push(("currency_digits", format!("at most {CURRENCY_DIGITS_MAX}")));
         }
-        if let Some(Err(error)) = self.stores.as_deref().map(Directory::read) {
+        if let Some(Err(error)) = self.stores.as_deref().map(StoreDirectory::read) {
             found.push(("stores", error));
         }
         found
     }
 
-    /// This with what a running server cannot change as `other` has it: what has been counted by days and money, and how many viewers there
-    /// may be.
-    pub(crate) fn counting_as(&self, other: &Self) -> Self {
-        let other = other.clone();
-        Self { time_zone: other.time_zone, currency: other.currency, viewers_max: other.viewers_max, ..self.clone() }
-    }
-
-    /// What stores are called.
+    /// Reads the store directory.
     ///
     /// # Errors
-    /// In words, when the file cannot be read.
+    /// A sentence with the line, when the file cannot be read.
     pub fn names(&self) -> Result<WallNames, String> {
-        let stores = self.stores.as_deref().map(Directory::read).transpose()?.unwrap_or_default();
+        let stores = self.stores.as_deref().map(StoreDirectory::read).transpose()?.unwrap_or_default();
         Ok(WallNames { config: self.clone(), stores })
     }
 }
 
-/// What may change while the wall is shown.
+/// The part of the wall that a reload may change.
 #[derive(Clone, Debug)]
 pub struct WallNames {
     config: WallConfig,
-    stores: Directory,
+    stores: StoreDirectory,
 }
 
-/// One store, as it is known here.
+/// One store with its orders and its reachability, for operators.
 #[derive(Clone, Debug)]
-pub struct KnownStore {
-    /// Its id.
+pub struct StoreOverview {
+    /// The store's id.
     pub id: Id,
-    /// What it is called.
-    pub shop: Option<directory::Shop>,
-    /// True by push, false by polls alone, nothing at all.
-    pub reach: Option<bool>,
+    /// Its entry in the store directory, if it is listed.
+    pub entry: Option<StoreEntry>,
+    /// How it can be notified now.
+    pub reachability: Reachability,
     /// Orders paid in the last hour.
     pub last_hour: i64,
     /// Orders paid today.
     pub today: i64,
 }
 
-/// Says how a store can be reached: true by push, false by polls alone, nothing at all.
-pub type Reach = Box<dyn Fn(&Id, UnixMs) -> Option<bool> + Send + Sync>;
+/// Asks the hub how a store can be notified. The wall does not know the hub.
+pub type ReachabilityOf = Box<dyn Fn(&Id, UnixMs) -> Reachability + Send + Sync>;
 
-/// One document, ready for every way it is told.
+/// One document, encoded for every transport.
 #[derive(Clone, Debug, Default)]
-pub struct Shown {
-    /// Its JSON.
+pub struct EncodedWall {
+    /// For answers and WebSocket messages.
     pub json: Bytes,
-    /// The same as a server-sent event.
+    /// The same JSON as a server-sent event.
     pub sse: Bytes,
 }
 
-impl Shown {
-    fn of(wall: &Wall) -> Self {
+impl EncodedWall {
+    fn encode(wall: &Wall) -> Self {
         let json = serde_json::to_string(wall).unwrap_or_default();
-        let name = if wall.kind == WallKind::Snapshot { "snapshot" } else { "now" };
-        let sse = format!("event: {name}\nid: {}-{}\ndata: {json}\n\n", wall.epoch, wall.seq);
+        let event = if wall.kind == WallKind::Snapshot { "snapshot" } else { "update" };
+        let sse = format!("event: {event}\nid: {}-{}\ndata: {json}\n\n", wall.epoch, wall.seq);
         Self { json: json.into(), sse: sse.into() }
     }
 }
 
-/// See the module.
+/// Makes the documents and hands the latest one to every viewer. See the module.
 pub struct Feed {
-    board: Arc<WallBoard>,
+    totals: Arc<WallTotals>,
     epoch: u32,
-    counting: Counting,
+    counting: CountingRules,
     names: ArcSwap<WallNames>,
-    reach: Reach,
-    newest: watch::Sender<Shown>,
-    /// When the task that makes documents was seen last.
-    beat: Mutex<Instant>,
-    /// The newest snapshot, and when it was made.
-    snapshot: Mutex<Option<(UnixMs, Shown)>>,
+    reachability_of: ReachabilityOf,
+    latest: watch::Sender<EncodedWall>,
+    /// When the task that makes documents ran last.
+    last_run: Mutex<Instant>,
+    /// The newest snapshot and the time for which it was made.
+    snapshot: Mutex<Option<(UnixMs, EncodedWall)>>,
 }
 
 impl Feed {
-    /// A feed of what is on the board.
+    /// A feed of these totals.
     #[must_use]
-    pub fn new(board: Arc<WallBoard>, epoch: u32, counting: Counting, names: WallNames, reach: Reach) -> Arc<Self> {
+    pub fn new(
+        totals: Arc<WallTotals>,
+        epoch: u32,
+        counting: CountingRules,
+        names: WallNames,
+        reachability_of: ReachabilityOf,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            board,
+            totals,
             epoch,
             counting,
             names: ArcSwap::from_pointee(names),
-            reach,
-            newest: watch::Sender::new(Shown::default()),
-            beat: Mutex::new(Instant::now()),
+            reachability_of,
+            latest: watch::Sender::new(EncodedWall::default()),
+            last_run: Mutex::new(Instant::now()),
             snapshot: Mutex::default(),
         })
     }
 
-    /// True where everybody may look.
+    /// True when the wall needs no token.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.names.load().config.open
     }
 
-    /// From now on these names hold.
-    pub fn renew(&self, names: WallNames) {
+    /// Replaces names and directory; the next document uses them.
+    pub fn set_names(&self, names: WallNames) {
         self.names.store(Arc::new(names));
     }
 
-    fn make(&self, kind: WallKind, now: UnixMs, fresh: Freshness) -> Shown {
+    fn encode(&self, kind: WallKind, now: UnixMs, fresh: Freshness) -> EncodedWall {
         let names = self.names.load();
-        let unnamed = self.board.with(|numbers| numbers.unnamed(&names.stores));
-        let mut reach = WallReach::default();
-        for store in names.stores.ids().chain(&unnamed) {
-            match (self.reach)(store, now) {
-                Some(true) => reach.push += 1,
-                Some(false) => reach.poll += 1,
-                None => reach.away += 1,
+        let unlisted = self.totals.with(|totals| totals.unlisted(&names.stores));
+        let mut reachability = WallReachability::default();
+        for store in names.stores.ids().chain(&unlisted) {
+            match (self.reachability_of)(store, now) {
+                Reachability::Push => reachability.push += 1,
+                Reachability::Poll => reachability.poll += 1,
+                Reachability::Offline => reachability.offline += 1,
             }
         }
-        let at = board::At {
+        let context = totals::DocumentContext {
             now,
             epoch: self.epoch,
             fresh,
             counting: &self.counting,
             config: &names.config,
             names: &names,
-            reach,
+            reachability,
         };
-        Shown::of(&self.board.with(|numbers| numbers.at(&at, kind)))
+        EncodedWall::encode(&self.totals.with(|totals| totals.document(&context, kind)))
     }
 
-    /// The newest snapshot: at most [`EVERY_MIN`] old, whoever asks how often.
+    /// The newest snapshot, at most [`UPDATE_INTERVAL_MIN`] old: however often it is requested, it is not computed more often than that.
     #[must_use]
-    pub fn snapshot(&self, now: UnixMs, fresh: Freshness) -> Shown {
-        let mut kept = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((made, shown)) = &*kept
-            // A clock that was set back makes a new one, too.
-            && (0..EVERY_MIN.as_millis() as i64).contains(&(now.0 - made.0))
+    pub fn snapshot(&self, now: UnixMs, fresh: Freshness) -> EncodedWall {
+        let mut cached = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made_at, document)) = &*cached
+            // A clock that was set back also makes a new one.
+            && (0..UPDATE_INTERVAL_MIN.as_millis() as i64).contains(&(now.0 - made_at.0))
         {
-            return shown.clone();
+            return document.clone();
         }
-        let shown = self.make(WallKind::Snapshot, now, fresh);
-        *kept = Some((now, shown.clone()));
-        shown
+        let document = self.encode(WallKind::Snapshot, now, fresh);
+        *cached = Some((now, document.clone()));
+        document
     }
 
-    /// The newest document, from the next one on. Whoever wants a snapshot takes it before: what comes behind it is newer.
+    /// Subscribes to the latest document, from the next one on. A viewer takes its snapshot before the first document, so that every document
+    /// is newer than the snapshot.
     #[must_use]
-    pub fn look(&self) -> watch::Receiver<Shown> {
-        let mut looking = self.newest.subscribe();
-        looking.mark_unchanged();
-        looking
+    pub fn subscribe(&self) -> watch::Receiver<EncodedWall> {
+        let mut latest = self.latest.subscribe();
+        latest.mark_unchanged();
+        latest
     }
 
-    /// Shows everybody the numbers of this moment.
+    /// Makes a document of this moment the latest one.
     fn publish(&self, fresh: Freshness) {
-        let mut kept = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        self.newest.send_replace(self.make(WallKind::Now, fresh.at, fresh));
-        // A viewer that has seen this one and comes back must not be given a snapshot that is older.
-        *kept = None;
+        let mut cached = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        self.latest.send_replace(self.encode(WallKind::Update, fresh.at, fresh));
+        // A viewer that has seen this document and reconnects must not be given an older snapshot.
+        *cached = None;
     }
 
-    /// Every store that is known, from the id `from` on, at most `max`, by id: with its name, how it can be reached, and its orders.
+    /// Stores by id, from the id `from` on, at most `max`: those of the directory and those with recent orders.
     #[must_use]
-    pub fn known(&self, from: &str, max: usize, now: UnixMs) -> Vec<KnownStore> {
+    pub fn stores(&self, from: &str, max: usize, now: UnixMs) -> Vec<StoreOverview> {
         let names = self.names.load();
-        let unnamed = self.board.with(|numbers| numbers.unnamed(&names.stores));
-        let mut ids: Vec<&Id> = names.stores.ids().chain(&unnamed).filter(|id| id.as_str() >= from).collect();
+        let unlisted = self.totals.with(|totals| totals.unlisted(&names.stores));
+        let mut ids: Vec<&Id> = names.stores.ids().chain(&unlisted).filter(|id| id.as_str() >= from).collect();
         ids.sort_unstable();
         let today = self.counting.day(now);
-        let known = |id: &&Id| {
-            let (last_hour, today) = self.board.with(|numbers| numbers.of_store(id, now, today));
-            let shop = names.stores.shop(id).cloned();
-            KnownStore { id: (*id).clone(), shop, reach: (self.reach)(id, now), last_hour, today }
+        let overview = |id: &&Id| {
+            let (last_hour, today) = self.totals.with(|totals| totals.of_store(id, now, today));
+            let entry = names.stores.entry(id).cloned();
+            let reachability = (self.reachability_of)(id, now);
+            StoreOverview { id: (*id).clone(), entry, reachability, last_hour, today }
         };
-        ids.iter().take(max).map(known).collect()
+        ids.iter().take(max).map(overview).collect()
     }
 
-    /// What is wrong with the wall at `now`, in words.
+    /// For how long the feed task has not run, when that is too long at `now`: viewers then see old numbers.
     #[must_use]
-    pub fn light(&self, now: Instant) -> Option<String> {
-        let beat = *self.beat.lock().unwrap_or_else(PoisonError::into_inner);
-        let silent = now.saturating_duration_since(beat);
-        (silent > SILENT_MAX)
-            .then(|| format!("no document was made for {} s: screens show old numbers", silent.as_secs()))
+    pub fn stalled_for(&self, now: Instant) -> Option<Duration> {
+        let last_run = *self.last_run.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = now.saturating_duration_since(last_run);
+        (idle > STALLED_AFTER).then_some(idle)
     }
 
-    /// Makes documents for as long as somebody looks, until `stop`.
+    /// Makes documents while there are viewers, until `stop`.
     pub async fn run(self: Arc<Self>, fresh: impl Fn() -> Freshness + Send, stop: CancellationToken) {
-        let mut made = (0, Instant::now());
-        let mut pruned = None::<Instant>;
+        let (mut last_commit, mut last_made) = (0, Instant::now());
+        let mut last_pruned = None::<Instant>;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(EVERY_MIN) => {}
+                () = tokio::time::sleep(UPDATE_INTERVAL_MIN) => {}
             }
-            *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            // Numbers grow whether somebody looks or not.
-            if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
-                pruned = Some(Instant::now());
+            *self.last_run.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            // The totals grow without viewers, too.
+            if last_pruned.is_none_or(|at| at.elapsed() >= PRUNE_INTERVAL) {
+                last_pruned = Some(Instant::now());
                 let now = fresh().at;
-                self.board.with(|numbers| numbers.prune(now, self.counting.day(now)));
+                self.totals.with(|totals| totals.prune(now, self.counting.day(now)));
             }
-            let commit = self.board.commit();
-            let changed = commit != made.0 || made.1.elapsed() >= QUIET_MAX;
-            if changed && self.newest.receiver_count() > 0 {
-                made = (commit, Instant::now());
+            let commit = self.totals.commit();
+            let is_due = commit != last_commit || last_made.elapsed() >= UNCHANGED_INTERVAL_MAX;
+            if is_due && self.latest.receiver_count() > 0 {
+                (last_commit, last_made) = (commit, Instant::now());
                 self.publish(fresh());
             }
         }
@@ -299,72 +299,72 @@ impl Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::tally::{Cell, minute};
-    use crate::ledger::{Board, Tally};
+    use crate::ingest::counting::{Counter, minute};
+    use crate::ledger::{CounterDelta, CounterObserver};
 
     fn fresh() -> Freshness {
         Freshness { at: UnixMs(1_790_000_000_000), as_of: None, stale: false }
     }
 
-    fn feed() -> (Arc<WallBoard>, Arc<Feed>) {
-        let board = Arc::new(WallBoard::default());
+    fn feed() -> (Arc<WallTotals>, Arc<Feed>) {
+        let board = Arc::new(WallTotals::default());
         let names = WallConfig::default().names().unwrap();
-        (board.clone(), Feed::new(board, 1, Counting::default(), names, Box::new(|_, _| None)))
+        (board.clone(), Feed::new(board, 1, CountingRules::default(), names, Box::new(|_, _| Reachability::Offline)))
     }
 
-    fn paid(board: &WallBoard, commit: u64, shadow: bool) {
+    fn paid(board: &WallTotals, commit: u64, shadow: bool) {
         let at = fresh().at;
-        let day = Counting::default().day(at);
-        let cell = Cell::Paid as u16;
-        board.counted(&[Tally { shadow, minute: minute(at), day, store: None, cell, by: 1 }], commit);
+        let day = CountingRules::default().day(at);
+        let cell = Counter::Paid as u16;
+        board.changed(&[CounterDelta { shadow, minute: minute(at), day, store: None, counter: cell, by: 1 }], commit);
     }
 
-    fn read(shown: &Shown) -> Wall {
-        serde_json::from_slice(&shown.json).unwrap()
+    fn decode(document: &EncodedWall) -> Wall {
+        serde_json::from_slice(&document.json).unwrap()
     }
 
     #[test]
-    fn who_comes_back_is_given_nothing_older_than_what_it_saw() {
+    fn a_viewer_that_reconnects_gets_no_older_snapshot() {
         let (board, feed) = feed();
-        let mut looking = feed.look();
+        let mut latest = feed.subscribe();
         paid(&board, 1, false);
-        assert_eq!(read(&feed.snapshot(fresh().at, fresh())).today.paid, 1);
+        assert_eq!(decode(&feed.snapshot(fresh().at, fresh())).today.paid, 1);
         paid(&board, 2, false);
         feed.publish(fresh());
-        let seen = read(&looking.borrow_and_update());
+        let seen = decode(&latest.borrow_and_update());
         assert_eq!((seen.seq, seen.today.paid), (2, 2));
-        let again = read(&feed.snapshot(fresh().at, fresh()));
-        assert_eq!((again.seq, again.today.paid), (2, 2), "within the time for which a snapshot is kept");
+        let again = decode(&feed.snapshot(fresh().at, fresh()));
+        assert_eq!((again.seq, again.today.paid), (2, 2), "within the time for which a snapshot is cached");
     }
 
     #[tokio::test]
-    async fn a_feed_that_stands_still_is_a_red_light() {
+    async fn a_feed_that_does_not_run_has_stalled() {
         let (_, feed) = feed();
-        let later = Instant::now() + SILENT_MAX + Duration::from_secs(1);
-        assert_eq!(feed.light(Instant::now()), None);
-        assert!(feed.light(later).is_some());
+        let later = Instant::now() + STALLED_AFTER + Duration::from_secs(1);
+        assert_eq!(feed.stalled_for(Instant::now()), None);
+        assert!(feed.stalled_for(later).is_some());
         let stop = CancellationToken::new();
         let running = feed.clone().run(fresh, stop.clone());
-        let _still_running = tokio::time::timeout(EVERY_MIN * 3, running).await;
-        assert_eq!(feed.light(Instant::now() + SILENT_MAX / 2), None);
+        let _still_running = tokio::time::timeout(UPDATE_INTERVAL_MIN * 3, running).await;
+        assert_eq!(feed.stalled_for(Instant::now() + STALLED_AFTER / 2), None);
     }
 
     #[test]
-    fn load_test_traffic_is_shown_nowhere() {
+    fn load_test_traffic_is_not_shown() {
         let (board, feed) = feed();
         paid(&board, 1, true);
-        assert_eq!(read(&feed.snapshot(fresh().at, fresh())).today.paid, 0);
+        assert_eq!(decode(&feed.snapshot(fresh().at, fresh())).today.paid, 0);
     }
 
     #[test]
-    fn a_configuration_that_cannot_be_right_is_told() {
-        let wrong = WallConfig {
+    fn invalid_values_are_reported_by_key() {
+        let invalid = WallConfig {
             currency: "yuan".into(),
             currency_digits: 9,
             stores: Some("/nowhere/stores.csv".into()),
             ..WallConfig::default()
         };
-        let keys: Vec<_> = wrong.mistakes().into_iter().map(|(key, _)| key).collect();
+        let keys: Vec<_> = invalid.mistakes().into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["currency", "currency_digits", "stores"]);
     }
 }

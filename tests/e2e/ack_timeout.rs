@@ -1,6 +1,6 @@
 //! A client that stays connected, reads, and never acknowledges.
 
-use orderbell::client::{Heard, Http};
+use orderbell::client::{HttpClient, Received};
 use orderbell_protocol::NoticeKind::NewOrder;
 use orderbell_protocol::alert::AlertCode;
 use serde_json::json;
@@ -16,7 +16,7 @@ scenarios! {
 
 /// What the server says of a device of store 1.
 async fn problem(node: &Node, device: &str) -> serde_json::Value {
-    let seen = Http::new(node.admin).ask("/stores", "").await.unwrap().json();
+    let seen = HttpClient::new(node.admin).get("/stores", "").await.unwrap().json();
     let devices = seen["stores"][0]["devices"].as_array().cloned().unwrap_or_default();
     devices.into_iter().find(|seen| seen["device"] == device).unwrap_or_default()["problem"].clone()
 }
@@ -28,12 +28,12 @@ async fn unacked_notices_are_redelivered_marked_and_an_unresponsive_client_is_fo
     let mut attempts = vec![first.attempt];
     let closed = loop {
         match soon("a repeat or the end", till.socket.next()).await.unwrap() {
-            Heard::Notice(again) => {
+            Received::Notice(again) => {
                 assert_eq!((again.position, again.notice.id), (first.position, first.notice.id.clone()));
                 attempts.push(again.attempt);
             }
-            Heard::Frame(_) => {}
-            Heard::Closed(why) => break why,
+            Received::Frame(_) => {}
+            Received::Closed(why) => break why,
         }
     };
     assert_eq!(attempts, [1, 2, 3, 4]);
@@ -65,7 +65,7 @@ async fn a_poisoned_notice_does_not_block_the_next(node: Node) {
     assert_eq!(node.metric("orderbell_notices_poisoned_total").await, 1);
     let alert = node.alert(AlertCode::NoticesUndeliverable).await.unwrap();
     assert!(alert.detail.contains('1'), "{alert:?}");
-    let open = node.http.ask("/v1/orders?open=1", &node.token("store", "1")).await.unwrap().json();
+    let open = node.http.get("/v1/orders?open=1", &node.token("store", "1")).await.unwrap().json();
     assert_eq!(open["orders"][0]["order"], "o1");
     other.hears(NewOrder, "o2").await;
 }
@@ -75,9 +75,9 @@ async fn a_nacked_notice_counts_as_acknowledged_and_raises_an_alert(node: Node) 
     node.pays("o1", "1").await;
     let notice = till.notice().await;
     let nack = json!({"type": "nack", "position": notice.position, "reason": "no-printer"});
-    till.socket.say(&nack.to_string()).await.unwrap();
+    till.socket.send_text(&nack.to_string()).await.unwrap();
     let displayed = json!({"type": "displayed", "position": notice.position});
-    till.socket.say(&displayed.to_string()).await.unwrap();
+    till.socket.send_text(&displayed.to_string()).await.unwrap();
     node.pays("o2", "1").await;
     till.hears(NewOrder, "o2").await;
     assert_eq!(node.metric("orderbell_notices_nacked_total").await, 1);

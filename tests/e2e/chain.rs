@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use orderbell::client::{Answer, Heard, Http, Socket};
-use orderbell::config::{Config, TokenConfig};
+use orderbell::client::{HttpClient, HttpResponse, Received, Socket};
+use orderbell::config::Config;
 use orderbell::net::tokens::Tokens;
 use orderbell_lab::{Process, patience};
 use orderbell_protocol::alert::{Alert, AlertCode};
@@ -43,7 +43,7 @@ pub(crate) struct Node {
     pub(crate) dir: PathBuf,
     pub(crate) public: SocketAddr,
     pub(crate) admin: SocketAddr,
-    pub(crate) http: Http,
+    pub(crate) http: HttpClient,
     _temp: TempDir,
     pub(crate) args: Vec<String>,
     /// The step at which the next start ends as by kill -9: `durable@3`.
@@ -90,7 +90,7 @@ impl Node {
             dir,
             public,
             admin,
-            http: Http::new(public),
+            http: HttpClient::new(public),
             _temp: temp,
             args,
             die_at: String::new(),
@@ -129,7 +129,7 @@ impl Node {
     pub(crate) fn restart(&mut self) {
         self.process.kill();
         (self.process, self.public, self.admin) = Self::serve(&self.dir, &self.args, &self.die_at);
-        self.http = Http::new(self.public);
+        self.http = HttpClient::new(self.public);
     }
 
     pub(crate) fn token(&self, role: &str, id: &str) -> String {
@@ -138,8 +138,8 @@ impl Node {
 
     /// The server's own keys.
     pub(crate) fn tokens(&self) -> Tokens {
-        let config = Config { data_dir: self.dir.clone(), tokens: TokenConfig::default(), ..Config::default() };
-        config.tokens().unwrap()
+        let config = Config::in_dir(&self.dir);
+        config.load_tokens().unwrap()
     }
 
     /// These things happen: in the embedded stream, or on Kafka.
@@ -160,7 +160,7 @@ impl Node {
         answer.json()
     }
 
-    pub(crate) async fn post(&self, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, body: &Value) -> HttpResponse {
         let token = self.token("producer", "chain");
         self.http.send("POST", "/v1/events", &token, "application/json", body.to_string()).await.unwrap()
     }
@@ -194,7 +194,7 @@ impl Node {
 
     /// What `/ready` says needs a person.
     pub(crate) async fn alerts(&self) -> Vec<Alert> {
-        let ready = Http::new(self.admin).ask("/ready", "").await.unwrap().json();
+        let ready = HttpClient::new(self.admin).get("/ready", "").await.unwrap().json();
         serde_json::from_value(ready["alerts"].clone()).unwrap()
     }
 
@@ -208,7 +208,7 @@ impl Node {
     }
 
     pub(crate) async fn metric(&self, name: &str) -> u64 {
-        let text = Http::new(self.admin).ask("/metrics", "").await.unwrap().body;
+        let text = HttpClient::new(self.admin).get("/metrics", "").await.unwrap().body;
         let text = String::from_utf8_lossy(&text).into_owned();
         text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
@@ -226,11 +226,11 @@ pub(crate) fn event(kind: &str, order: &str, more: Value) -> Value {
 /// What a till says, under an id of its own.
 pub(crate) fn said(kind: &str, order: &str) -> ClientEvent {
     let id = format!("said-{}", EVENTS.fetch_add(1, Ordering::Relaxed));
-    ClientEvent { id, kind: kind.into(), order: order.into(), code: None, reason: None, at: None }
+    ClientEvent { id, kind: kind.into(), order: order.into(), pickup_code: None, reason: None, at: None }
 }
 
 pub(crate) fn accepted(order: &str, code: &str) -> ClientEvent {
-    ClientEvent { code: Some(PickupCode(code.into())), ..said("order.accepted", order) }
+    ClientEvent { pickup_code: Some(PickupCode(code.into())), ..said("order.accepted", order) }
 }
 
 /// A till or a phone with a socket. Checks on its own what every client checks: the chain of positions.
@@ -239,14 +239,14 @@ pub(crate) struct Till {
     pub(crate) position: Position,
     pub(crate) known: HashSet<String>,
     /// Heard while it waited for something else.
-    early: VecDeque<Heard>,
+    early: VecDeque<Received>,
 }
 
 impl Till {
     pub(crate) async fn connect(server: SocketAddr, token: &str, device: &str, position: Option<Position>) -> Self {
-        let mut socket = Socket::hello(server, token, device, position).await.unwrap();
+        let mut socket = Socket::open_with_hello(server, token, device, position).await.unwrap();
         let heard = soon("a welcome", socket.next()).await.unwrap();
-        let Heard::Frame(ServerFrame::Welcome { position, .. }) = heard else {
+        let Received::Frame(ServerFrame::Welcome { position, .. }) = heard else {
             panic!("instead of a welcome: {heard:?}")
         };
         Self { socket, position, known: HashSet::new(), early: VecDeque::new() }
@@ -260,17 +260,17 @@ impl Till {
                 None => soon("a notice", self.socket.next()).await.unwrap(),
             };
             match heard {
-                Heard::Notice(notice) if self.known.contains(&notice.notice.id) => {
+                Received::Notice(notice) if self.known.contains(&notice.notice.id) => {
                     assert!(notice.attempt > 1, "a repeat without a mark: {notice:?}");
                     self.position = notice.position;
                 }
-                Heard::Notice(notice) => {
-                    assert_eq!(notice.after, self.position, "the chain is broken at {notice:?}");
+                Received::Notice(notice) => {
+                    assert_eq!(notice.prev, self.position, "the chain is broken at {notice:?}");
                     self.position = notice.position;
                     self.known.insert(notice.notice.id.clone());
                     return notice;
                 }
-                Heard::Frame(ServerFrame::Beat { .. }) => {}
+                Received::Frame(ServerFrame::Heartbeat { .. }) => {}
                 other => panic!("instead of a notice: {other:?}"),
             }
         }
@@ -290,22 +290,22 @@ impl Till {
 
     /// A person has seen it.
     pub(crate) async fn shows(&mut self, position: Position) {
-        let shown = orderbell_protocol::ClientFrame::Shown { position: position.to_string() };
-        self.socket.say(&shown.encode()).await.unwrap();
+        let shown = orderbell_protocol::ClientFrame::Displayed { position: position.to_string() };
+        self.socket.send_text(&shown.encode()).await.unwrap();
     }
 
     /// Says that something happened to an order; the answer, and why not.
     pub(crate) async fn says(&mut self, event: ClientEvent) -> (String, Option<String>) {
         let said = event.id.clone();
-        self.socket.event(event).await.unwrap();
+        self.socket.send_event(event).await.unwrap();
         loop {
             match soon("an answer", self.socket.next()).await.unwrap() {
-                Heard::Frame(ServerFrame::Logged { id, status, reason }) => {
+                Received::Frame(ServerFrame::EventResult(orderbell_protocol::EventResult { id, status, reason })) => {
                     assert_eq!(id, said);
-                    return (status, reason);
+                    return (status.word().to_owned(), reason);
                 }
-                heard @ Heard::Notice(_) => self.early.push_back(heard),
-                Heard::Frame(ServerFrame::Beat { .. }) => {}
+                heard @ Received::Notice(_) => self.early.push_back(heard),
+                Received::Frame(ServerFrame::Heartbeat { .. }) => {}
                 other => panic!("instead of an answer: {other:?}"),
             }
         }
@@ -319,7 +319,7 @@ impl Till {
     /// How the socket ends.
     pub(crate) async fn closed(&mut self) -> Option<(u16, String)> {
         loop {
-            if let Heard::Closed(why) = soon("the end of the socket", self.socket.next()).await.unwrap() {
+            if let Received::Closed(why) = soon("the end of the socket", self.socket.next()).await.unwrap() {
                 return why;
             }
         }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use orderbell_protocol::ClientEvent;
-use orderbell_protocol::NoticeKind::{Cancelled, Declined, NewOrder, PickupCode, Ready, Refused, Taken};
+use orderbell_protocol::NoticeKind::{
+    Cancelled, EventRejected, NewOrder, OrderAccepted, OrderRefused, PickupCode, Ready,
+};
 use serde_json::{Value, json};
 
 use crate::chain::{Node, accepted, event, now, said, until};
@@ -35,7 +37,7 @@ async fn a_till_accepts_and_all_devices_and_the_customer_hear_it(node: Node) {
     let wrong = ClientEvent { at: Some(now().plus_ms(-7 * 86_400_000)), ..accepted("o1", "A17") };
     assert_eq!(a.says(wrong).await, ("stored".into(), None));
     for till in [&mut a, &mut b] {
-        let taken = till.hears(Taken, "o1").await;
+        let taken = till.hears(OrderAccepted, "o1").await;
         assert_eq!((&taken.notice.body["pickup_code"], &taken.notice.body["device"]), (&json!("A17"), &json!("a")));
     }
     assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["pickup_code"], "A17");
@@ -48,7 +50,7 @@ async fn a_till_accepts_and_all_devices_and_the_customer_hear_it(node: Node) {
     let late = said("order.refused", "o1");
     let id = late.id.clone();
     a.says(late).await;
-    let declined = a.hears(Declined, "o1").await;
+    let declined = a.hears(EventRejected, "o1").await;
     assert_eq!(declined.notice.body, json!({"device": "a", "event": id, "reason": "picked_up"}));
 }
 
@@ -58,10 +60,13 @@ async fn two_tills_that_accept_at_once_get_one_answer(node: Node) {
     a.hears(NewOrder, "o1").await;
     b.hears(NewOrder, "o1").await;
     tokio::join!(a.accepts("o1", "A-1"), b.accepts("o1", "B-2"));
-    let (at_a, at_b) = (a.hears(Taken, "o1").await, b.hears(Taken, "o1").await);
+    let (at_a, at_b) = (a.hears(OrderAccepted, "o1").await, b.hears(OrderAccepted, "o1").await);
     assert_eq!((&at_a.notice, at_a.position), (&at_b.notice, at_b.position), "one answer, and the same one");
     let body = &at_a.notice.body;
-    assert!(body == &json!({"device": "a", "pickup_code": "A-1"}) || body == &json!({"device": "b", "pickup_code": "B-2"}), "{body}");
+    assert!(
+        body == &json!({"device": "a", "pickup_code": "A-1"}) || body == &json!({"device": "b", "pickup_code": "B-2"}),
+        "{body}"
+    );
     // What comes next is the next order: nobody is told a second answer.
     node.pays("o2", "1").await;
     a.hears(NewOrder, "o2").await;
@@ -79,14 +84,14 @@ async fn who_accepts_after_the_cancel_is_told_so(node: Node) {
     let late = accepted("o1", "A17");
     let id = late.id.clone();
     assert_eq!(till.says(late).await.0, "stored");
-    let declined = till.hears(Declined, "o1").await;
+    let declined = till.hears(EventRejected, "o1").await;
     assert_eq!(declined.notice.body, json!({"device": "a", "event": id, "reason": "cancelled"}));
     // The customer hears of another order next: no code was given out.
     node.event("order.paid", "o2", json!({"store": "1", "customer": "of-o1", "amount": 1})).await;
     till.hears(NewOrder, "o2").await;
     let sorry = ClientEvent { reason: Some("sold out".into()), ..said("order.refused", "o2") };
     assert_eq!(till.says(sorry).await.0, "stored");
-    assert_eq!(phone.hears(Refused, "o2").await.notice.body["reason"], "sold out");
+    assert_eq!(phone.hears(OrderRefused, "o2").await.notice.body["reason"], "sold out");
 }
 
 async fn a_client_speaks_for_nobody_else(node: Node) {
@@ -107,7 +112,7 @@ async fn a_client_speaks_for_nobody_else(node: Node) {
     let nameless = ClientEvent { id: String::new(), ..said("order.ready", "o1") };
     assert_eq!(till.says(nameless).await, refused("bad-id"));
     till.accepts("o1", "A17").await;
-    assert_eq!(till.hears(Taken, "o1").await.notice.body["pickup_code"], "A17");
+    assert_eq!(till.hears(OrderAccepted, "o1").await.notice.body["pickup_code"], "A17");
 }
 
 async fn what_is_said_twice_is_one_event(node: Node) {
@@ -122,7 +127,7 @@ async fn what_is_said_twice_is_one_event(node: Node) {
     // The same id from another device is another event.
     let mut b = node.till("1", "b").await;
     assert_eq!(b.says(first).await, ("stored".into(), None));
-    till.hears(Taken, "o1").await;
+    till.hears(OrderAccepted, "o1").await;
 }
 
 async fn a_till_that_only_polls_answers_too(node: Node) {
@@ -149,7 +154,10 @@ async fn a_till_that_only_polls_answers_too(node: Node) {
     assert_eq!(post(json!([])).await.status, 422);
     assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["pickup_code"], "A17");
     let page = node.polls("1", "till%20p", Some(page.position), 20).await;
-    assert_eq!((page.notices[0].notice.kind, &page.notices[0].notice.body["device"]), (Taken, &json!("till p")));
+    assert_eq!(
+        (page.notices[0].notice.kind, &page.notices[0].notice.body["device"]),
+        (OrderAccepted, &json!("till p"))
+    );
 }
 
 async fn a_payment_after_the_end_is_told_to_the_world_once(node: Node) {
@@ -178,7 +186,7 @@ async fn a_cancel_after_the_accept_reaches_everybody(node: Node) {
     node.pays("o1", "1").await;
     let new = till.hears(NewOrder, "o1").await;
     till.accepts("o1", "A17").await;
-    till.hears(Taken, "o1").await;
+    till.hears(OrderAccepted, "o1").await;
     phone.hears(PickupCode, "o1").await;
     // The cancel comes from the order system's own topic, the accept came from ours.
     node.event("order.cancelled", "o1", json!({})).await;
@@ -198,8 +206,7 @@ async fn what_was_answered_logged_survives_every_kill(mut node: Node) {
     for kill in 1..=KILLS {
         let accept_all = async {
             for n in 0..ORDERS {
-                let body =
-                    json!({"id": format!("accept-{n}"), "kind": "order.accepted", "order": name(n), "pickup_code": "C"});
+                let body = json!({"id": format!("accept-{n}"), "kind": "order.accepted", "order": name(n), "pickup_code": "C"});
                 let path = "/v1/events?device=p";
                 let answer = node.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap();
                 let status = &answer.json()["events"][0]["status"];
@@ -226,7 +233,7 @@ async fn what_was_answered_logged_survives_every_kill(mut node: Node) {
     while taken.len() < ORDERS {
         let notice = till.notice().await;
         till.acks(&notice).await;
-        let heard = if notice.notice.kind == Taken { &mut taken } else { &mut rung };
+        let heard = if notice.notice.kind == OrderAccepted { &mut taken } else { &mut rung };
         assert!(heard.insert(notice.notice.order.clone()), "{:?} twice", notice.notice);
     }
     assert_eq!(rung.len(), ORDERS);

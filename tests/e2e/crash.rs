@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use orderbell::client::{Heard, Http, Socket};
+use orderbell::client::{HttpClient, Received, Socket};
 use orderbell_lab::Dice;
 use orderbell_protocol::Position;
 use orderbell_protocol::frame::NoticeFrame;
@@ -42,7 +42,7 @@ async fn till(mut server: watch::Receiver<SocketAddr>, token: String, end: Cance
     let (mut seen, mut position) = (Seen::default(), None::<Position>);
     while !end.is_cancelled() {
         let address = *server.borrow_and_update();
-        let Ok(mut socket) = Socket::hello(address, &token, "a", position).await else {
+        let Ok(mut socket) = Socket::open_with_hello(address, &token, "a", position).await else {
             // Not there at the moment: wait for the next server, or the end.
             tokio::select! {
                 () = end.cancelled() => break,
@@ -57,15 +57,15 @@ async fn till(mut server: watch::Receiver<SocketAddr>, token: String, end: Cance
                 heard = socket.next() => heard,
             };
             match heard {
-                Ok(Heard::Notice(notice)) => {
+                Ok(Received::Notice(notice)) => {
                     seen.sees(&notice);
                     position = Some(notice.position);
                     if socket.ack(notice.position).await.is_err() {
                         break;
                     }
                 }
-                Ok(Heard::Frame(_)) => {}
-                Ok(Heard::Closed(why)) => {
+                Ok(Received::Frame(_)) => {}
+                Ok(Received::Closed(why)) => {
                     assert!(
                         why.as_ref().is_none_or(|(code, _)| *code != 4200),
                         "a kill -9 is no other history: {why:?}"
@@ -90,7 +90,7 @@ async fn producer(server: watch::Receiver<SocketAddr>, token: String, end: Cance
         let order = format!("o{n}");
         let paid = event("order.paid", &order, json!({"store": "1"})).to_string();
         loop {
-            let http = Http::new(*server.borrow());
+            let http = HttpClient::new(*server.borrow());
             let posted = tokio::time::timeout(
                 Duration::from_secs(5),
                 http.send("POST", "/v1/events", &token, "application/json", paid.clone()),

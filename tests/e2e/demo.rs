@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use orderbell::client::Http;
+use orderbell::client::HttpClient;
 use orderbell_lab::Process;
 use orderbell_protocol::wall::Wall;
 use tokio::task::block_in_place;
@@ -19,8 +19,8 @@ async fn a_living_chain_is_on_the_wall_with_nothing_installed() {
     let wall = |line: &str| Some(line.trim().strip_prefix("wall")?.trim().strip_prefix("http://")?.to_owned());
     let address = block_in_place(|| demo.out.wait_for("the wall's address", wall));
     let (server, path) = address.split_once('/').unwrap();
-    let http = Http::new(server.parse().unwrap());
-    let page = http.ask(&format!("/{path}"), "").await.unwrap();
+    let http = HttpClient::new(server.parse().unwrap());
+    let page = http.get(&format!("/{path}"), "").await.unwrap();
     assert_eq!(page.status, 200);
     assert!(String::from_utf8_lossy(&page.body).contains("/assets/wall.js"));
     let till = |line: &str| {
@@ -28,14 +28,14 @@ async fn a_living_chain_is_on_the_wall_with_nothing_installed() {
     };
     let till = block_in_place(|| demo.out.wait_for("the till's address", till));
     let (_, path) = till.split_once('/').unwrap();
-    let page = http.ask(&format!("/{path}"), "").await.unwrap();
+    let page = http.get(&format!("/{path}"), "").await.unwrap();
     assert!(page.status == 200 && String::from_utf8_lossy(&page.body).contains("/assets/till.js"), "{till}");
     let console = |line: &str| line.trim().strip_prefix("console")?.trim().strip_prefix("http://").map(str::to_owned);
     let console = block_in_place(|| demo.out.wait_for("the console's address", console));
     let (admin, path) = console.split_once('/').unwrap();
-    let page = Http::new(admin.parse().unwrap()).ask(&format!("/{path}"), "").await.unwrap();
+    let page = HttpClient::new(admin.parse().unwrap()).get(&format!("/{path}"), "").await.unwrap();
     assert!(page.status == 200 && String::from_utf8_lossy(&page.body).contains("/assets/console.js"), "{console}");
-    let look = async || serde_json::from_slice::<Wall>(&http.ask("/v1/wall", "").await.unwrap().body).unwrap();
+    let look = async || serde_json::from_slice::<Wall>(&http.get("/v1/wall", "").await.unwrap().body).unwrap();
     until("a morning is behind it", async || look().await.today.paid > 1_000).await;
     let before = look().await;
     until("stores take orders, cook and hand over", async || {
@@ -45,9 +45,9 @@ async fn a_living_chain_is_on_the_wall_with_nothing_installed() {
     })
     .await;
     let now = look().await;
-    assert!(now.reach.push > 40 && now.reach.poll > 0, "{:?}", now.reach);
+    assert!(now.reachability.push > 40 && now.reachability.poll > 0, "{:?}", now.reachability);
     assert_eq!(now.cities.len(), 12);
     demo.signal("TERM");
     assert!(block_in_place(|| demo.ends()).success(), "{}", demo.err.text());
-    assert!(demo.out.text().contains("bells rung"), "{}", demo.out.text());
+    assert!(demo.out.text().contains("tills rang"), "{}", demo.out.text());
 }

@@ -81,14 +81,15 @@ async fn after_the_mapping_is_corrected_the_replayed_dead_letters_of_a_topic_not
 #[cfg(feature = "real-kafka")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_lists_the_dead_letters_of_a_topic_and_replays_the_chosen_one() {
-    use orderbell::client::Http;
+    use orderbell::client::HttpClient;
     use orderbell_protocol::NoticeKind::NewOrder;
     let mut node = crate::kafka::node().await;
     let theirs = |n: u32| json!({"type": "PAY_SUCCESS", "id": format!("p{n}"), "order": format!("o{n}"), "store": "1"});
     node.happens(&[theirs(1), theirs(2)]).await;
     dead_lettered(&node, 2).await;
-    let listed =
-        async |node: &Node| Http::new(node.admin).ask("/dead-letters/topics", "").await.unwrap().json()["records"].clone();
+    let listed = async |node: &Node| {
+        HttpClient::new(node.admin).get("/dead-letters/topics", "").await.unwrap().json()["records"].clone()
+    };
     until("both are listed", async || listed(&node).await.as_array().is_some_and(|all| all.len() == 2)).await;
     let records = listed(&node).await;
     let records = records.as_array().unwrap();
@@ -99,20 +100,21 @@ async fn the_server_lists_the_dead_letters_of_a_topic_and_replays_the_chosen_one
     let mut second = Value::Null;
     for record in records {
         let path = format!("/dead-letters/topics?which={}", record["which"].as_str().unwrap().replace('@', "%40"));
-        let whole = Http::new(node.admin).ask(&path, "").await.unwrap().json();
+        let whole = HttpClient::new(node.admin).get(&path, "").await.unwrap().json();
         let value: Value = serde_json::from_str(whole["value"].as_str().unwrap()).unwrap();
         if value == theirs(2) {
             second = whole["which"].clone();
         }
     }
-    let none = Http::new(node.admin).ask("/dead-letters/topics?which=orders.dlq/0%407777", "").await.unwrap();
+    let none = HttpClient::new(node.admin).get("/dead-letters/topics?which=orders.dlq/0%407777", "").await.unwrap();
     assert_eq!(none.status, 404);
     let config = node.args[1].clone();
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n[mapping]\ntypes = {{ PAY_SUCCESS = \"order.paid\" }}\n")).unwrap();
     node.restart();
     let replay = json!([second]).to_string();
-    let answer = Http::new(node.admin).send("POST", "/dead-letters/topics/replay", "", "application/json", replay).await;
+    let answer =
+        HttpClient::new(node.admin).send("POST", "/dead-letters/topics/replay", "", "application/json", replay).await;
     assert_eq!(answer.unwrap().json(), json!({"replayed": 1}));
     let mut till = node.till("1", "a").await;
     till.hears(NewOrder, "o2").await;

@@ -37,7 +37,7 @@ async fn a_chain_of_three(node: &Node, produce: &[&str]) {
     ends_well(run("produce", &node.token("producer", "me"), &produce));
     says(&till, "ring! new order");
     assert!(says(&phone, "order ").ends_with("is accepted, pickup code A17"));
-    assert!(says(&till, "order ").ends_with("is taken, code A17"));
+    assert!(says(&till, "order ").ends_with("is accepted, pickup code A17"));
     ends_well(till);
     ends_well(phone);
 }
@@ -82,5 +82,5 @@ async fn the_example_till_goes_on_where_it_was() {
     assert_eq!(till.out.text().matches("ring!").count(), 2, "{}", till.out.text());
     // What rang before it was killed can be taken back.
     node.happens(&[crate::chain::event("order.cancelled", "o1", serde_json::json!({"store": "17"}))]).await;
-    says(&till, "order o1 is off");
+    says(&till, "order o1 is cancelled");
 }

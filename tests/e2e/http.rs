@@ -1,11 +1,11 @@
 //! What comes in by HTTP and cannot be taken.
 
-use orderbell::client::Http;
+use orderbell::client::HttpClient;
 use serde_json::{Value, json};
 
 use crate::chain::{Node, event};
 
-fn code(answer: &orderbell::client::Answer) -> (u16, Value) {
+fn code(answer: &orderbell::client::HttpResponse) -> (u16, Value) {
     assert_eq!(answer.headers["content-type"], "application/problem+json", "{}", String::from_utf8_lossy(&answer.body));
     (answer.status, answer.json()["code"].clone())
 }
@@ -16,7 +16,7 @@ async fn every_wrong_request_has_its_own_answer() {
     let (store, producer) = (node.token("store", "1"), node.token("producer", "p"));
     let ask = |path: &'static str, token: &str| {
         let (http, token) = (node.http.clone(), token.to_owned());
-        async move { code(&http.ask(path, &token).await.unwrap()) }
+        async move { code(&http.get(path, &token).await.unwrap()) }
     };
     assert_eq!(ask("/nowhere", &store).await, (404, json!("not-found")));
     assert_eq!(ask("/v1/notices", "garbage").await, (401, json!("unauthorized")));
@@ -57,43 +57,52 @@ async fn a_token_reads_its_own_mailbox_and_no_request_can_name_another() {
     node.pays("o1", "1").await;
     for other in ["01", "10", "1/", "2", "１"] {
         let answer =
-            node.http.ask("/v1/notices?store=1&recipient=store:1&wait=0", &node.token("store", other)).await.unwrap();
+            node.http.get("/v1/notices?store=1&recipient=store:1&wait=0", &node.token("store", other)).await.unwrap();
         assert_eq!(answer.json()["notices"], json!([]), "store {other}");
     }
-    let customer = node.http.ask("/v1/notices", &node.token("customer", "1")).await.unwrap();
+    let customer = node.http.get("/v1/notices", &node.token("customer", "1")).await.unwrap();
     assert_eq!(customer.json()["notices"], json!([]), "a customer of the same id");
 }
 
 #[tokio::test]
 async fn live_ready_and_metrics_are_on_a_listener_of_their_own() {
     let node = Node::embedded();
-    let admin = Http::new(node.admin);
-    assert_eq!(admin.ask("/live", "").await.unwrap().status, 200);
-    assert_eq!(admin.ask("/ready", "").await.unwrap().json(), json!({"ready": true, "alerts": []}));
+    let admin = HttpClient::new(node.admin);
+    assert_eq!(admin.get("/live", "").await.unwrap().status, 200);
+    assert_eq!(admin.get("/ready", "").await.unwrap().json(), json!({"ready": true, "alerts": []}));
     node.pays("o1", "1").await;
     node.polls("1", "a", None, 10).await;
     assert_eq!(node.metric("orderbell_notices_created_total{kind=\"new_order\"}").await, 1);
     assert_eq!(node.metric("orderbell_invariant_violations_total").await, 0);
-    assert_eq!(node.http.ask("/metrics", "").await.unwrap().status, 404, "not on the public one");
+    assert_eq!(node.http.get("/metrics", "").await.unwrap().status, 404, "not on the public one");
 }
 
 /// Backups and dead letters hold what people ordered: a listener that others can reach does not give them out.
 #[tokio::test]
 async fn an_admin_listener_that_is_not_on_loopback_serves_no_order_data() {
     let here = Node::embedded();
-    let admin = Http::new(here.admin);
-    assert_eq!(admin.ask("/dead-letters", "").await.unwrap().status, 200);
-    assert_eq!(admin.ask("/ledger/backup", "").await.unwrap().status, 200);
+    let admin = HttpClient::new(here.admin);
+    assert_eq!(admin.get("/dead-letters", "").await.unwrap().status, 200);
+    assert_eq!(admin.get("/ledger/backup", "").await.unwrap().status, 200);
 
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let args = ["serve", "--ready-json", "--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"];
+    let args = [
+        "serve",
+        "--ready-json",
+        "--data-dir",
+        data.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "0.0.0.0:0",
+    ];
     let process = orderbell_lab::Process::start(std::path::Path::new(env!("CARGO_BIN_EXE_orderbell")), &args, &[]);
     let port = process.out.wait_for("that it is ready", crate::chain::ready_line).admin.port();
-    let admin = Http::new(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
-    assert_eq!(admin.ask("/live", "").await.unwrap().status, 200);
+    let admin = HttpClient::new(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+    assert_eq!(admin.get("/live", "").await.unwrap().status, 200);
     for path in ["/ledger/backup", "/dead-letters", "/dead-letters/1"] {
-        assert_eq!(admin.ask(path, "").await.unwrap().status, 404, "{path}");
+        assert_eq!(admin.get(path, "").await.unwrap().status, 404, "{path}");
     }
 }
 
@@ -102,19 +111,21 @@ async fn an_admin_listener_that_is_not_on_loopback_serves_no_order_data() {
 async fn the_playground_gives_tokens_only_when_asked_for_and_on_loopback_only() {
     let plain = Node::embedded();
     for path in ["/playground/token?role=store&id=1", "/playground/till/", "/playground/phone/"] {
-        assert_eq!(plain.http.ask(path, "").await.unwrap().status, 404, "{path}");
+        assert_eq!(plain.http.get(path, "").await.unwrap().status, 404, "{path}");
     }
     let mut node = Node::embedded();
     node.args.push("--playground".into());
     node.restart();
-    let token = node.http.ask("/playground/token?role=store&id=1", "").await.unwrap();
+    let token = node.http.get("/playground/token?role=store&id=1", "").await.unwrap();
     assert_eq!((token.status, &token.headers["cache-control"]), (200, &"no-store".parse().unwrap()));
     let token = String::from_utf8(token.body.to_vec()).unwrap();
-    assert_eq!(node.http.ask("/v1/notices", &token).await.unwrap().status, 200);
-    for path in ["/playground/token?role=wall&id=1", "/playground/token?role=store&id=", "/playground/token?role=admin&id=1"] {
-        assert_eq!(node.http.ask(path, "").await.unwrap().status, 404, "{path}");
+    assert_eq!(node.http.get("/v1/notices", &token).await.unwrap().status, 200);
+    for path in
+        ["/playground/token?role=wall&id=1", "/playground/token?role=store&id=", "/playground/token?role=admin&id=1"]
+    {
+        assert_eq!(node.http.get(path, "").await.unwrap().status, 404, "{path}");
     }
-    assert_eq!(node.http.ask("/playground/till/", "").await.unwrap().status, 200);
+    assert_eq!(node.http.get("/playground/till/", "").await.unwrap().status, 200);
     let dir = tempfile::tempdir().unwrap();
     let (data, exe) = (dir.path().join("data"), std::path::Path::new(env!("CARGO_BIN_EXE_orderbell")));
     let args = ["serve", "--playground", "--data-dir", data.to_str().unwrap(), "--listen", "0.0.0.0:0"];

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use orderbell_lab::broker::Broker;
-use orderbell_protocol::NoticeKind::{NewOrder, PickupCode, Ready, Taken};
+use orderbell_protocol::NoticeKind::{NewOrder, OrderAccepted, PickupCode, Ready};
 use orderbell_protocol::alert::AlertCode;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -120,7 +120,7 @@ impl Topic {
     ) {
         let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.name).partition(partition);
         let mut all = rdkafka::message::OwnedHeaders::new();
-        for (key, value) in headers {
+        for &(key, value) in headers {
             all = all.insert(rdkafka::message::Header { key, value: Some(value) });
         }
         record = record.headers(all);
@@ -192,7 +192,7 @@ impl Topic {
                 values.push(serde_json::from_slice(&record.value.unwrap()).unwrap());
                 true
             };
-            orderbell_consumers::kafka::read_topic(&options, &topic, None, keep).unwrap();
+            orderbell_consumers::kafka::scan_topic(&options, &topic, None, keep).unwrap();
             values
         };
         tokio::task::spawn_blocking(read).await.unwrap()
@@ -330,12 +330,12 @@ async fn a_dead_letter_that_is_too_large_for_its_topic_is_kept_in_the_ledger() {
     topic.admin().create_topics([&small], &AdminOptions::new()).await.unwrap();
     let long = format!("{{\"type\":\"order.eaten\",\"order\":\"1\",\"note\":\"{}\"}}", "x".repeat(20_000));
     topic.produces_raw(1, Some(long.as_bytes())).await;
-    let admin = orderbell::client::Http::new(node.admin);
+    let admin = orderbell::client::HttpClient::new(node.admin);
     until("it is in the ledger", async || {
-        admin.ask("/dead-letters", "").await.unwrap().json()["records"].as_array().is_some_and(|all| all.len() == 1)
+        admin.get("/dead-letters", "").await.unwrap().json()["records"].as_array().is_some_and(|all| all.len() == 1)
     })
     .await;
-    let kept = admin.ask("/dead-letters/1", "").await.unwrap().json();
+    let kept = admin.get("/dead-letters/1", "").await.unwrap().json();
     assert_eq!(kept["value"], long, "whole");
     until("its record is finished", async || topic.committed(4) == 1).await;
 }
@@ -355,13 +355,13 @@ async fn yesterdays_topic_read_from_its_start_notifies_nobody() {
     node.pays("next", "1").await;
     till.hears(NewOrder, "next").await;
     // Its orders are known all the same: what happens to them today is told.
-    assert_eq!(node.http.ask("/v1/orders/old7", &node.token("store", "1")).await.unwrap().status, 200);
+    assert_eq!(node.http.get("/v1/orders/old7", &node.token("store", "1")).await.unwrap().status, 200);
 }
 
 /// A key whose work never ends, on a real partition: the other keys of the same partition go on, up to the span of the watermark.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_never_ends_delays_no_other_key_of_its_partition() {
-    use orderbell_consumers::{Group, Handler, KeyHash, Options, Outcome, Record, Turn, kafka, sim};
+    use orderbell_consumers::{Group, Handler, KeyBatch, KeyHash, Options, Outcome, Record, kafka, sim};
     use std::sync::Arc;
 
     struct Hangs(tokio::sync::Notify);
@@ -370,11 +370,11 @@ async fn a_key_that_never_ends_delays_no_other_key_of_its_partition() {
             let key = record.key.as_ref()?;
             Some(KeyHash(key.iter().fold(7, |hash: u64, byte| hash.wrapping_mul(131).wrapping_add(u64::from(*byte)))))
         }
-        async fn handle(self: Arc<Self>, turn: Turn) -> Vec<Outcome> {
-            if turn.records[0].key.as_deref() == Some(b"slow") {
+        async fn handle(self: Arc<Self>, batch: KeyBatch) -> Vec<Outcome> {
+            if batch.records[0].key.as_deref() == Some(b"slow") {
                 self.0.notified().await;
             }
-            turn.records.iter().map(|_| Outcome::Done).collect()
+            batch.records.iter().map(|_| Outcome::Done).collect()
         }
     }
 
@@ -390,14 +390,14 @@ async fn a_key_that_never_ends_delays_no_other_key_of_its_partition() {
         topics: vec![topic.name.clone()],
         properties: BTreeMap::new(),
     };
-    let (handler, kept) = (Arc::new(Hangs(tokio::sync::Notify::new())), Arc::new(sim::Memory::default()));
+    let (handler, kept) = (Arc::new(Hangs(tokio::sync::Notify::new())), Arc::new(sim::MemoryStore::default()));
     let source = kafka::KafkaSource::join(&options).unwrap();
     let group = Group::start(source, handler.clone(), kept.clone(), kept.clone(), &Options::default());
     until("all others are done", async || group.stats().completed.value() == 2_000).await;
-    assert_eq!(kept.frontier(&topic.name, 0), 0, "nothing passes what is not finished");
+    assert_eq!(kept.checkpoint(&topic.name, 0), 0, "nothing passes what is not finished");
     handler.0.notify_one();
-    until("the slow key is done, too", async || kept.frontier(&topic.name, 0) == 2_001).await;
-    assert_eq!(group.stats().violations.value(), 0);
+    until("the slow key is done, too", async || kept.checkpoint(&topic.name, 0) == 2_001).await;
+    assert_eq!(group.stats().invariant_violations.value(), 0);
     tokio::task::spawn_blocking(move || group.stop().unwrap()).await.unwrap();
 }
 
@@ -492,9 +492,8 @@ async fn each_of_several_damaged_partitions_is_found() {
     let node = node_on(topic, "");
     let topic = node.topic.as_ref().unwrap();
     let wanted = [0, 2].map(|number| (AlertCode::PartitionDamaged, Some(format!("{}/{number}", topic.name))));
-    let raised = async || -> Vec<_> {
-        node.alerts().await.into_iter().map(|alert| (alert.code, alert.subject)).collect()
-    };
+    let raised =
+        async || -> Vec<_> { node.alerts().await.into_iter().map(|alert| (alert.code, alert.subject)).collect() };
     until("both alerts", async || raised().await == wanted).await;
     assert!(node.alerts().await.iter().all(|alert| alert.detail.contains("offset 1")), "{:?}", node.alerts().await);
     topic.produces_raw(1, Some(paid(8).as_bytes())).await;
@@ -583,7 +582,7 @@ async fn sigterm_under_load_on_kafka_repeats_nothing() {
     let began = std::time::Instant::now();
     node.process.signal("TERM");
     let mut heard = std::collections::BTreeSet::new();
-    while let Ok(orderbell::client::Heard::Notice(notice)) =
+    while let Ok(orderbell::client::Received::Notice(notice)) =
         crate::chain::soon("a notice or the end", till.socket.next()).await
     {
         heard.insert(notice.notice.id);
@@ -634,7 +633,7 @@ async fn tills_answer_while_the_brokers_are_away_and_everybody_hears_it_when_the
     while taken.len() < 3 {
         let notice = till.notice().await;
         till.acks(&notice).await;
-        assert_eq!(notice.notice.kind, Taken);
+        assert_eq!(notice.notice.kind, OrderAccepted);
         assert!(taken.insert(notice.notice.order), "twice");
     }
     until("it is fresh again", async || fresh().await.as_of > old.as_of && !fresh().await.stale).await;

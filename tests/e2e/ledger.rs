@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use orderbell::client::{Heard, Socket};
+use orderbell::client::{Received, Socket};
 use orderbell_protocol::NoticeKind::NewOrder;
 use orderbell_protocol::Position;
 #[cfg(feature = "real-kafka")]
@@ -25,11 +25,11 @@ fn ledger(node: &Node, args: &[&str]) -> (i32, String) {
 async fn open_orders(node: &Node) -> (BTreeSet<String>, Position) {
     let (mut orders, mut position, mut from) = (BTreeSet::new(), None, String::new());
     // While the log is read again, open orders are not answered at all rather than in part.
-    let ask = async || node.http.ask("/v1/orders?open=1", &node.token("store", "1")).await.unwrap().status;
+    let ask = async || node.http.get("/v1/orders?open=1", &node.token("store", "1")).await.unwrap().status;
     until("what is open is known", async || ask().await == 200).await;
     loop {
         let path = format!("/v1/orders?open=1{from}");
-        let answer = node.http.ask(&path, &node.token("store", "1")).await.unwrap();
+        let answer = node.http.get(&path, &node.token("store", "1")).await.unwrap();
         assert_eq!(answer.status, 200);
         let answer = answer.json();
         orders.extend(
@@ -61,9 +61,10 @@ async fn hears(node: &Node, from: Option<Position>, count: usize) -> Position {
 }
 
 async fn is_refused(node: &Node, position: Position) {
-    let mut socket = Socket::hello(node.public, &node.token("store", "1"), "a", Some(position)).await.unwrap();
+    let mut socket =
+        Socket::open_with_hello(node.public, &node.token("store", "1"), "a", Some(position)).await.unwrap();
     let heard = soon("a close", socket.next()).await.unwrap();
-    let Heard::Closed(Some((code, why))) = heard else { panic!("instead of a close: {heard:?}") };
+    let Received::Closed(Some((code, why))) = heard else { panic!("instead of a close: {heard:?}") };
     assert_eq!((code, why.as_str()), (4200, "resync;epoch-changed"));
 }
 
@@ -171,7 +172,7 @@ async fn a_ledger_rolled_back_behind_its_group_is_noticed_and_loses_nothing() {
     std::fs::remove_dir_all(&node.dir).unwrap();
     copy(&copied, &node.dir);
     node.restart();
-    assert!(node.process.err.text().contains("it went back"), "{}", node.process.err.text());
+    assert!(node.process.err.text().contains("rolled back"), "{}", node.process.err.text());
     until("all orders are there again", async || open_orders(&node).await.0 == names(0..80)).await;
     until("the history is complete again", async || node.is_well().await).await;
     resyncs(&node, after).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use orderbell::client::{Heard, Socket};
+use orderbell::client::{Received, Socket};
 use orderbell_protocol::NoticeKind::NewOrder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,7 +21,7 @@ async fn a_client_that_floods_is_closed_as_rate_limited_and_its_sister_is_not() 
     let frame = serde_json::json!({"type": "displayed", "position": flood.position}).to_string();
     for _ in 0..FRAMES_PER_SECOND * 3 {
         // The server may have closed it already.
-        if flood.socket.say(&frame).await.is_err() {
+        if flood.socket.send_text(&frame).await.is_err() {
             break;
         }
     }
@@ -37,22 +37,22 @@ async fn a_recipient_has_so_many_connections_and_no_other_recipient_is_touched()
     for n in 0..CONNECTIONS_PER_RECIPIENT {
         tills.push(node.till("1", &format!("t{n}")).await);
     }
-    let mut one_more = Socket::hello(node.public, &node.token("store", "1"), "one more", None).await.unwrap();
-    let Heard::Closed(why) = soon("a close", one_more.next()).await.unwrap() else { panic!("it was let in") };
+    let mut one_more = Socket::open_with_hello(node.public, &node.token("store", "1"), "one more", None).await.unwrap();
+    let Received::Closed(why) = soon("a close", one_more.next()).await.unwrap() else { panic!("it was let in") };
     assert_eq!(why, Some((4004, "too-many-connections".into())));
     // A poll that waits takes such a place, too; one that does not wait takes none.
-    let waiting = node.http.ask("/v1/notices?device=p&wait=20", &node.token("store", "1")).await.unwrap();
+    let waiting = node.http.get("/v1/notices?device=p&wait=20", &node.token("store", "1")).await.unwrap();
     assert_eq!((waiting.status, waiting.json()["code"].clone()), (429, "too-many-connections".into()));
     assert!(waiting.headers.contains_key("retry-after"));
-    assert_eq!(node.http.ask("/v1/notices?device=p", &node.token("store", "1")).await.unwrap().status, 200);
+    assert_eq!(node.http.get("/v1/notices?device=p", &node.token("store", "1")).await.unwrap().status, 200);
     let mut neighbour = node.till("2", "a").await;
     node.pays("o2", "2").await;
     neighbour.hears(NewOrder, "o2").await;
     // Whoever leaves makes room.
     tills.pop();
     until("a place is free", async || {
-        let mut socket = Socket::hello(node.public, &node.token("store", "1"), "again", None).await.unwrap();
-        matches!(socket.next().await.unwrap(), Heard::Frame(_))
+        let mut socket = Socket::open_with_hello(node.public, &node.token("store", "1"), "again", None).await.unwrap();
+        matches!(socket.next().await.unwrap(), Received::Frame(_))
     })
     .await;
 }
@@ -108,7 +108,7 @@ async fn heads_bodies_and_hellos_that_do_not_come_are_cut_at_their_deadlines() {
     };
     let hello = async {
         let (began, mut silent) = (Instant::now(), Socket::open(node.public).await.unwrap());
-        let Heard::Closed(why) = soon("a close", silent.next()).await.unwrap() else { panic!("another end") };
+        let Received::Closed(why) = soon("a close", silent.next()).await.unwrap() else { panic!("another end") };
         assert_eq!(why, Some((3008, "timeout".into())));
         is_kept(began, Duration::from_secs(5));
     };

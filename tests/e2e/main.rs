@@ -25,32 +25,32 @@ macro_rules! scenarios {
     };
 }
 
-mod client_events;
-mod chain;
-mod crash;
 mod ack_timeout;
+mod chain;
+mod client_events;
+mod crash;
 mod demo;
 mod disk;
 mod dlq;
 mod doctor;
-mod http;
 mod examples;
 #[cfg(feature = "real-kafka")]
 mod fsync;
 mod handshake;
+mod http;
 #[cfg(feature = "real-kafka")]
 mod kafka;
 mod ledger;
 mod limits;
 #[cfg(feature = "real-kafka")]
 mod members;
+mod notify;
 #[cfg(feature = "real-kafka")]
 mod outside;
 #[cfg(feature = "real-kafka")]
 mod pages;
 mod reload;
 mod resync;
-mod notify;
 #[cfg(feature = "real-kafka")]
 mod sdk;
 mod sockets;

@@ -1,6 +1,6 @@
 //! Who hears what.
 
-use orderbell_protocol::NoticeKind::{Cancelled, NewOrder, PickupCode, Ready, Taken};
+use orderbell_protocol::NoticeKind::{Cancelled, NewOrder, OrderAccepted, PickupCode, Ready};
 use serde_json::json;
 
 use crate::chain::{Node, event, now, until};
@@ -35,7 +35,12 @@ async fn each_stage_of_the_way_is_timed_once(node: Node) {
     node.pays("o1", "1").await;
     till.hears(NewOrder, "o1").await;
     until("all four are timed", async || {
-        [timed("consume_lag").await, timed("commit_latency").await, timed("push_latency").await, timed("ack_latency").await] == [1; 4]
+        [
+            timed("consume_lag").await,
+            timed("commit_latency").await,
+            timed("push_latency").await,
+            timed("ack_latency").await,
+        ] == [1; 4]
     })
     .await;
     // What waited for a till that was away says nothing about how fast a push is.
@@ -55,7 +60,7 @@ async fn the_pickup_code_reaches_its_customer_and_nobody_else(node: Node) {
     node.pays("o1", "1").await;
     node.event("order.accepted", "o1", json!({"pickup_code": "A17-secret", "device": "a"})).await;
     till.hears(NewOrder, "o1").await;
-    let taken = till.hears(Taken, "o1").await;
+    let taken = till.hears(OrderAccepted, "o1").await;
     assert_eq!((&taken.notice.body["pickup_code"], &taken.notice.body["device"]), (&json!("A17-secret"), &json!("a")));
     let code = phone.hears(PickupCode, "o1").await;
     assert_eq!(code.notice.body["pickup_code"], "A17-secret");
@@ -115,7 +120,7 @@ async fn switching_between_socket_long_poll_and_poll_loses_nothing(node: Node) {
                 answer.notices.into_iter().next_back().expect("a poll answers with the notice")
             }
         };
-        assert_eq!(notice.after, position.unwrap_or(notice.after), "the chain goes on from reader to reader");
+        assert_eq!(notice.prev, position.unwrap_or(notice.prev), "the chain goes on from reader to reader");
         position = Some(notice.position);
         heard.push(notice.notice.order);
     }

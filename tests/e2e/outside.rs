@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use orderbell_lab::Process;
-use orderbell_protocol::NoticeKind::{NewOrder, Taken};
+use orderbell_protocol::NoticeKind::{NewOrder, OrderAccepted};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
@@ -96,10 +96,10 @@ async fn lives_a_day(outsider: Outsider) {
         other.hears(NewOrder, order).await;
     }
     other.accepts("o3", "A17").await;
-    other.hears(Taken, "o3").await;
-    says(&till, "taken o3 A17");
+    other.hears(OrderAccepted, "o3").await;
+    says(&till, "accepted o3 A17");
     node.happens(&[event("order.cancelled", "o2", json!({"store": "17"}))]).await;
-    says(&till, "off o2");
+    says(&till, "cancelled o2");
     assert_eq!(said(&till, "ring"), ["ring o3", "ring o4"], "nothing rings twice");
     // Its position is of another history: it takes what is open, and rings nothing that it knows.
     let head = node.polls("17", "looker", None, 0).await.head.to_string();
@@ -123,7 +123,7 @@ async fn lives_a_day(outsider: Outsider) {
         let mut till = outsider.starts(temp.path(), &node, &["--once", "--accept", "B2"]);
         assert!(block_in_place(|| till.ends()).success(), "{}", till.err.text());
         assert!(!said(&till, "event_result o1 stored").is_empty(), "{}", till.out.text());
-        assert!(said(&till, "taken").iter().any(|line| line.ends_with(" B2")), "{}", till.out.text());
+        assert!(said(&till, "accepted").iter().any(|line| line.ends_with(" B2")), "{}", till.out.text());
     }
     let mut refused = outsider.starts_as("no.token.this", temp.path(), &node, &[]);
     assert_eq!(block_in_place(|| refused.ends()).code(), Some(2), "{}", refused.err.text());
@@ -186,7 +186,10 @@ fn curl_alone_pays_polls_accepts_and_resyncs() {
     assert_eq!(told["events"][0]["status"], "stored");
     let next = format!("/v1/notices?device=c&wait=20&after={}", page["position"].as_str().unwrap());
     let (_, page) = curl(&node, &store, &next, &[]);
-    assert_eq!((&page["notices"][0]["kind"], &page["notices"][0]["body"]["code"]), (&json!("order_accepted"), &json!("A17")));
+    assert_eq!(
+        (&page["notices"][0]["kind"], &page["notices"][0]["body"]["code"]),
+        (&json!("order_accepted"), &json!("A17"))
+    );
     let (_, open) = curl(&node, &store, "/v1/orders?open=1", &[]);
     assert_eq!((&open["orders"][0]["stage"], &open["position"]), (&json!("accepted"), &page["position"]));
     let (status, problem) = curl(&node, &store, "/v1/notices?after=1.5.c3d1", &[]);

@@ -140,7 +140,7 @@ async fn an_order_goes_from_a_phone_to_a_till_and_its_code_back() {
     let mut node = Node::configured("[sessions]\nheartbeat_interval = \"1s\"\n");
     node.args.push("--playground".into());
     node.stays_at_one_address();
-    let script = Script::starts("trial.js", &node);
+    let script = Script::starts("playground.js", &node);
     stops_and_starts(script, &mut node);
 }
 

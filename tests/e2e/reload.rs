@@ -1,6 +1,6 @@
 //! A configuration that changes while the server runs: good or not at all.
 
-use orderbell::client::{Heard, Socket};
+use orderbell::client::{Received, Socket};
 use orderbell_protocol::ServerFrame;
 use tokio::task::block_in_place;
 
@@ -8,9 +8,9 @@ use crate::chain::{Node, soon};
 
 /// The window that a new connection is told.
 async fn window(node: &Node) -> u16 {
-    let mut socket = Socket::hello(node.public, &node.token("store", "1"), "a", None).await.unwrap();
+    let mut socket = Socket::open_with_hello(node.public, &node.token("store", "1"), "a", None).await.unwrap();
     match soon("a welcome", socket.next()).await.unwrap() {
-        Heard::Frame(ServerFrame::Welcome { max_in_flight, .. }) => max_in_flight,
+        Received::Frame(ServerFrame::Welcome { max_in_flight, .. }) => max_in_flight,
         other => panic!("instead of a welcome: {other:?}"),
     }
 }
@@ -27,8 +27,8 @@ async fn a_reload_takes_what_may_change_and_names_what_waits_for_a_restart() {
     assert_eq!(window(&node).await, 5);
     let text = "state_retention = \"48h\"\n[sessions]\nmax_in_flight = 7\n[notice_fields]\nnew_order = [\"amount\"]\n";
     let said = reload(&node, text, "reloaded");
-    assert!(said.contains("taken=[\"sessions\", \"notice_fields\"]"), "{said}");
-    assert!(said.contains("waits_for_a_restart=[\"state_retention\"]"), "{said}");
+    assert!(said.contains("applied=[\"notice_fields\", \"sessions.max_in_flight\"]"), "{said}");
+    assert!(said.contains("needs_restart=[\"state_retention\"]"), "{said}");
     assert_eq!(window(&node).await, 7);
     // And a notice says less than before.
     let mut till = node.till("1", "b").await;
@@ -48,11 +48,11 @@ async fn a_bad_reload_changes_nothing() {
         "[sessions\n",
         "[sessions]\nmax_in_flight = 9\n[tokens]\nkeys = [{ kid = \"k\", secret_file = \"/nowhere/at/all\" }]\n",
     ] {
-        let before = node.process.err.text().matches("the reload changes nothing").count();
+        let before = node.process.err.text().matches("reload failed, the configuration is unchanged").count();
         std::fs::write(&node.args[1], bad).unwrap();
         node.process.signal("HUP");
         crate::chain::until("it is refused", async || {
-            node.process.err.text().matches("the reload changes nothing").count() > before
+            node.process.err.text().matches("reload failed, the configuration is unchanged").count() > before
         })
         .await;
         assert_eq!(window(&node).await, 5, "{bad}");

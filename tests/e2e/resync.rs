@@ -21,7 +21,7 @@ scenarios! {
 }
 
 async fn ask(node: &Node, role: &str, id: &str, path: &str) -> (u16, Value) {
-    let answer = node.http.ask(path, &node.token(role, id)).await.unwrap();
+    let answer = node.http.get(path, &node.token(role, id)).await.unwrap();
     (answer.status, answer.json())
 }
 
@@ -55,7 +55,7 @@ async fn a_new_device_takes_the_open_orders_and_goes_on(node: Node) {
     assert_eq!(new.position, position);
     node.pays("o4", "1").await;
     // Nothing of what was, and nothing is missing: what it hears first follows that position.
-    assert_eq!(new.hears(NewOrder, "o4").await.after, position);
+    assert_eq!(new.hears(NewOrder, "o4").await.prev, position);
     let picked = ["o1", "o2", "o4"].map(|order| event("order.picked_up", order, json!({})));
     node.happens(&picked).await;
     until("nothing is open", async || open(&node, "store", "1").await.0.is_empty()).await;
@@ -71,7 +71,11 @@ async fn each_viewer_sees_its_part_and_nobody_elses(node: Node) {
     let (_, order) = ask(&node, "store", "1", "/v1/orders/o1").await;
     assert_eq!((&order["stage"], &order["active"]), (&json!("accepted"), &json!(true)));
     assert_eq!(order["notice"], json!(new.notice.id), "by which a later cancel is understood");
-    assert_eq!(order["body"], json!({"amount": 1250, "device": "a", "pickup_code": "A17"}), "nothing about the customer");
+    assert_eq!(
+        order["body"],
+        json!({"amount": 1250, "device": "a", "pickup_code": "A17"}),
+        "nothing about the customer"
+    );
     let (_, order) = ask(&node, "customer", "of-o1", "/v1/orders/o1").await;
     assert_eq!(order["body"], json!({"store": "1", "pickup_code": "A17"}));
     let listed = ask(&node, "customer", "of-o1", "/v1/orders?open=1").await.1;
@@ -191,10 +195,12 @@ async fn a_position_below_what_is_kept_leads_to_the_open_orders(node: Node) {
     node.event("order.picked_up", "first", json!({})).await;
     node.pays("last", "1").await;
     let token = node.token("store", "1");
-    let poll = async || node.http.ask(&format!("/v1/notices?device=a&after={old}"), &token).await.unwrap();
+    let poll = async || node.http.get(&format!("/v1/notices?device=a&after={old}"), &token).await.unwrap();
     until("its position is too old", async || poll().await.status == 410).await;
-    let mut refused = orderbell::client::Socket::hello(node.public, &token, "a", Some(old)).await.unwrap();
-    let Ok(orderbell::client::Heard::Closed(Some((code, why)))) = refused.next().await else { panic!("another end") };
+    let mut refused = orderbell::client::Socket::open_with_hello(node.public, &token, "a", Some(old)).await.unwrap();
+    let Ok(orderbell::client::Received::Closed(Some((code, why)))) = refused.next().await else {
+        panic!("another end")
+    };
     assert_eq!((code, why.as_str()), (4200, "resync;position-expired"));
     let (orders, position) = open(&node, "store", "1").await;
     assert_eq!(orders, stages(&[("last", "paid")]));
@@ -210,10 +216,11 @@ async fn a_position_that_the_server_never_gave_out_leads_to_the_open_orders(node
     let good = till.hears(NewOrder, "o1").await.position;
     let token = node.token("store", "1");
     for bad in [Position { check: good.check ^ 1, ..good }, Position { seq: good.seq + 1_000, ..good }] {
-        let answer = node.http.ask(&format!("/v1/notices?device=a&after={bad}"), &token).await.unwrap();
+        let answer = node.http.get(&format!("/v1/notices?device=a&after={bad}"), &token).await.unwrap();
         assert_eq!((answer.status, answer.json()["code"].clone()), (409, json!("epoch-changed")), "{bad}");
-        let mut refused = orderbell::client::Socket::hello(node.public, &token, "b", Some(bad)).await.unwrap();
-        let Ok(orderbell::client::Heard::Closed(Some((code, why)))) = refused.next().await else { panic!("{bad}") };
+        let mut refused =
+            orderbell::client::Socket::open_with_hello(node.public, &token, "b", Some(bad)).await.unwrap();
+        let Ok(orderbell::client::Received::Closed(Some((code, why)))) = refused.next().await else { panic!("{bad}") };
         assert_eq!((code, why.as_str()), (4200, "resync;epoch-changed"), "{bad}");
     }
     let mut till = node.till_from("1", "a", Some(good)).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use orderbell::client::{Heard, Socket};
+use orderbell::client::{Received, Socket};
 use orderbell_protocol::{NoticeKind::NewOrder, Position, ServerFrame};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -49,12 +49,12 @@ async fn frames_that_cannot_be_understood_are_answered_with_their_code() {
             socket.send(message).await.unwrap();
         }
         match soon("a close", socket.next()).await.unwrap() {
-            Heard::Closed(Some((found, _))) => assert_eq!(found, code, "{messages:?}"),
+            Received::Closed(Some((found, _))) => assert_eq!(found, code, "{messages:?}"),
             other => panic!("{messages:?}: {other:?}"),
         }
     }
     let mut till = node.till("1", "a").await;
-    till.socket.say("{\"type\":\"ack\",\"position\":\"1.1.0000\"}").await.unwrap();
+    till.socket.send_text("{\"type\":\"ack\",\"position\":\"1.1.0000\"}").await.unwrap();
     assert_eq!(till.closed().await.map(|(code, _)| code), Some(4200), "an ack of another epoch");
     let mut till = node.till("1", "b").await;
     let beyond = Position { seq: till.position.seq + 5, ..till.position };
@@ -75,8 +75,9 @@ scenarios! {
 
 async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody(node: Node) {
     const WAITING: usize = 100_000;
-    let mut stalled = Socket::hello(node.public, &node.token("store", "1"), "stalled", None).await.unwrap();
-    let Heard::Frame(ServerFrame::Welcome { position, .. }) = soon("a welcome", stalled.next()).await.unwrap() else {
+    let mut stalled = Socket::open_with_hello(node.public, &node.token("store", "1"), "stalled", None).await.unwrap();
+    let Received::Frame(ServerFrame::Welcome { position, .. }) = soon("a welcome", stalled.next()).await.unwrap()
+    else {
         panic!("no welcome")
     };
     let mut quick = node.till("2", "quick").await;
@@ -100,8 +101,10 @@ async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody(node: Node) {
     drop(stalled);
     until("the reader is gone", async || node.metric("orderbell_subscribers").await == 1).await;
     let without = resident_bytes(&node);
-    let mut stalled = Socket::hello(node.public, &node.token("store", "1"), "stalled", Some(position)).await.unwrap();
-    until("it is sent what it may be sent", async || node.metric("orderbell_notices_pushed_total").await > pushed).await;
+    let mut stalled =
+        Socket::open_with_hello(node.public, &node.token("store", "1"), "stalled", Some(position)).await.unwrap();
+    until("it is sent what it may be sent", async || node.metric("orderbell_notices_pushed_total").await > pushed)
+        .await;
     let grown = resident_bytes(&node).saturating_sub(without);
     assert!(grown < WAITING as u64 * 250 / 4, "{grown} bytes more for a reader that does not read");
     // It wakes up and reads everything, in order.
@@ -109,9 +112,9 @@ async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody(node: Node) {
     let mut heard = 0;
     while heard < WAITING {
         match soon("the next notice", stalled.next()).await.unwrap() {
-            Heard::Notice(notice) if notice.attempt > 1 && notice.position.seq <= chain.seq => {}
-            Heard::Notice(notice) => {
-                assert_eq!(notice.after, chain);
+            Received::Notice(notice) if notice.attempt > 1 && notice.position.seq <= chain.seq => {}
+            Received::Notice(notice) => {
+                assert_eq!(notice.prev, chain);
                 chain = notice.position;
                 heard += 1;
                 if heard % 16 == 0 || heard == WAITING {
@@ -119,11 +122,13 @@ async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody(node: Node) {
                     let _closed = stalled.ack(chain).await;
                 }
             }
-            Heard::Frame(_) => {}
-            Heard::Closed(why) => {
+            Received::Frame(_) => {}
+            Received::Closed(why) => {
                 // It was silent for longer than a living client is: it comes back where it stood, as every client does.
                 assert!(why.is_none_or(|(code, _)| code == 3008 || code == 4103), "closed for another reason");
-                stalled = Socket::hello(node.public, &node.token("store", "1"), "stalled", Some(chain)).await.unwrap();
+                stalled = Socket::open_with_hello(node.public, &node.token("store", "1"), "stalled", Some(chain))
+                    .await
+                    .unwrap();
             }
         }
     }
@@ -158,12 +163,12 @@ async fn sigterm_under_load_sends_everybody_away_and_loses_nothing() {
         let mut left = None;
         loop {
             match soon("the leave", till.socket.next()).await.unwrap() {
-                Heard::Frame(ServerFrame::Leave { retry_ms }) => left = Some(retry_ms),
-                Heard::Closed(why) => {
+                Received::Frame(ServerFrame::Goaway { retry_ms }) => left = Some(retry_ms),
+                Received::Closed(why) => {
                     assert_eq!(why.map(|(code, _)| code), Some(1012));
                     break;
                 }
-                Heard::Frame(_) | Heard::Notice(_) => {}
+                Received::Frame(_) | Received::Notice(_) => {}
             }
         }
         retries.insert(left.expect("a leave before the end"));

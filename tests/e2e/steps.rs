@@ -9,9 +9,9 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use orderbell::client::{App, Device};
-use orderbell_protocol::NoticeKind::{NewOrder, Taken};
-use orderbell_protocol::client::{Input, Output, Pace, Saved};
+use orderbell::client::{App, MailboxClient};
+use orderbell_protocol::NoticeKind::{NewOrder, OrderAccepted};
+use orderbell_protocol::client::{Input, Output, PersistedState, Timings};
 use orderbell_protocol::frame::NoticeFrame;
 use orderbell_protocol::{NoticeKind, Position};
 use tokio::sync::mpsc;
@@ -37,12 +37,12 @@ impl Till {
     /// Accepts each order once, with an event id that stays the same.
     fn accepts(&self, order: &str) {
         let event = orderbell_protocol::ClientEvent { id: format!("accept-{order}"), ..accepted(order, "A17") };
-        self.say.try_send(Input::Say(event)).unwrap();
+        self.say.try_send(Input::Event(event)).unwrap();
     }
 }
 
 impl App for Till {
-    fn told(&mut self, told: Output) -> ControlFlow<()> {
+    fn on_output(&mut self, told: Output) -> ControlFlow<()> {
         let mut known = self.known.lock().unwrap();
         match told {
             Output::Notice(notice) => {
@@ -53,20 +53,20 @@ impl App for Till {
             }
             Output::OpenOrders(orders) => {
                 for order in orders {
-                    if order.stage == "paid" {
+                    if order.stage == orderbell_protocol::frame::OrderStage::Paid {
                         self.accepts(&order.order);
                     }
                     known.open.insert(order.order);
                 }
             }
-            Output::Answered { id, refused } => drop(known.answered.insert(id, refused)),
+            Output::EventResult { id, rejected } => drop(known.answered.insert(id, rejected)),
             Output::Fault(code, why) => panic!("the till is told off: {code} {why}"),
             _ => {}
         }
         ControlFlow::Continue(())
     }
 
-    fn keep(&mut self, _: &Saved) {}
+    fn persist(&mut self, _: &PersistedState) {}
 }
 
 fn names() -> BTreeSet<String> {
@@ -108,8 +108,8 @@ async fn dies_at(mut node: Node, step: &str, nth: usize) {
     let known = Arc::new(Mutex::new(Known::default()));
     let (say, said) = mpsc::channel(256);
     let quick = Duration::from_millis(50);
-    let pace = Pace { retry_min: quick, retry_max: quick * 4, poll_min: quick, ..Pace::default() };
-    let device = Device::new(node.public, &node.token("store", "1"), "a", Saved::default(), pace, 1);
+    let timings = Timings { retry_min: quick, retry_max: quick * 4, poll_min: quick, ..Timings::default() };
+    let device = MailboxClient::new(node.public, &node.token("store", "1"), "a", PersistedState::default(), timings, 1);
     let mut app = Till { known: known.clone(), say };
     let till = tokio::spawn(async move { device.run(&mut app, said).await });
     // The server is started again by somebody who watches it, without the fault.
@@ -133,7 +133,7 @@ async fn dies_at(mut node: Node, step: &str, nth: usize) {
         watched(&mut node).await;
     }
     let taken = |known: &Known| -> BTreeSet<String> {
-        known.notices.iter().filter(|n| n.notice.kind == Taken).map(|n| n.notice.order.clone()).collect()
+        known.notices.iter().filter(|n| n.notice.kind == OrderAccepted).map(|n| n.notice.order.clone()).collect()
     };
     until("every order rang, was accepted and is taken", async || {
         let known = known.lock().unwrap();
@@ -188,7 +188,7 @@ mod embedded {
         before_the_commit "applied" 4,
         before_the_batch "batch" 7,
         before_anybody_is_told "durable" 7,
-        before_the_answers "rung" 1,
+        before_the_answers "notified" 1,
         between_the_answers "answered" 9,
         before_a_frame "send" 1,
         behind_a_frame "sent" 2,
@@ -202,7 +202,7 @@ mod on_kafka {
         before_the_commit "applied" 4,
         before_the_batch "batch" 2,
         before_anybody_is_told "durable" 2,
-        before_the_answers "rung" 1,
+        before_the_answers "notified" 1,
         between_the_answers "answered" 9,
         before_a_frame "send" 1,
         at_an_acknowledgement "ack" 1,

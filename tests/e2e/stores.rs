@@ -88,7 +88,7 @@ async fn one_orders_story_is_told_without_what_is_nobodys_business(node: Node) {
         assert!(!said.contains("A17-secret") && !said.contains("of-o1"), "{said}");
     }
     let unknown = orderbell(&node, &["trace", "o2"]).unwrap_err();
-    assert!(unknown.contains("no order o2 is held"), "{unknown}");
+    assert!(unknown.contains("order o2 is not found"), "{unknown}");
 }
 
 async fn a_mailbox_is_followed_and_nobody_hears_less_for_it(node: Node) {
@@ -115,7 +115,7 @@ async fn a_mailbox_is_followed_and_nobody_hears_less_for_it(node: Node) {
     until("the partitions are known", async || top()["partitions"].as_array().is_some_and(|all| !all.is_empty())).await;
     assert_eq!(top()["subscribers"], 1);
     let drawn = orderbell(&node, &["top", "--once"]).unwrap();
-    assert!(drawn.contains("; read up to") && drawn.contains("PARTITION"), "{drawn}");
+    assert!(drawn.contains("; stream read up to") && drawn.contains("PARTITION"), "{drawn}");
     // Others than this machine are told nothing of it, and a server that is not there is said to be away.
     let away = std::process::Command::new(env!("CARGO_BIN_EXE_orderbell"))
         .args(["top", "--once", "--admin", "127.0.0.1:9"])

@@ -1,6 +1,6 @@
 //! Tokens on a running server: they end while a socket is open, they may be bound to one device, and their keys change by a reload.
 
-use orderbell::client::{Heard, Socket};
+use orderbell::client::{Received, Socket};
 use orderbell_protocol::NoticeKind::NewOrder;
 use orderbell_protocol::ServerFrame;
 use tokio::task::block_in_place;
@@ -23,7 +23,7 @@ async fn a_token_that_ends_closes_its_open_socket_and_no_request_takes_it_any_mo
     node.pays("o1", "1").await;
     till.hears(NewOrder, "o1").await;
     assert_eq!(till.closed().await, Some((3000, "unauthorized".into())));
-    assert_eq!(node.http.ask("/v1/notices", &token).await.unwrap().status, 401);
+    assert_eq!(node.http.get("/v1/notices", &token).await.unwrap().status, 401);
     // A new token goes on where the old one stood.
     let mut till = node.till_from("1", "a", Some(till.position)).await;
     node.pays("o2", "1").await;
@@ -34,25 +34,27 @@ async fn a_token_that_ends_closes_its_open_socket_and_no_request_takes_it_any_mo
 async fn a_device_in_the_token_counts_whatever_the_client_says() {
     let node = Node::embedded();
     let bound = node.tokens().mint("store", "1", Some("till-1"), now(), 3600).unwrap();
-    let mut socket = Socket::hello(node.public, &bound, "till-2", None).await.unwrap();
-    let Heard::Frame(ServerFrame::Welcome { device, .. }) = soon("a welcome", socket.next()).await.unwrap() else {
+    let mut socket = Socket::open_with_hello(node.public, &bound, "till-2", None).await.unwrap();
+    let Received::Frame(ServerFrame::Welcome { device, .. }) = soon("a welcome", socket.next()).await.unwrap() else {
         panic!("no welcome")
     };
     assert_eq!(device, "till-1");
     // It is that device for the server, too: it replaces the older connection of it, and nobody else's.
     let mut other = node.till("1", "till-2").await;
     let mut same = node.till("1", "till-1").await;
-    let Heard::Closed(Some((code, _))) = soon("a close", socket.next()).await.unwrap() else { panic!("another end") };
+    let Received::Closed(Some((code, _))) = soon("a close", socket.next()).await.unwrap() else {
+        panic!("another end")
+    };
     assert_eq!(code, 4003);
     node.pays("o1", "1").await;
     other.hears(NewOrder, "o1").await;
     same.hears(NewOrder, "o1").await;
     // A poll moves the cursor of the device that the token names.
-    let page = node.http.ask("/v1/notices?device=till-9", &bound).await.unwrap().json();
+    let page = node.http.get("/v1/notices?device=till-9", &bound).await.unwrap().json();
     let after = page["position"].as_str().unwrap();
-    node.http.ask(&format!("/v1/notices?device=till-9&after={after}"), &bound).await.unwrap();
+    node.http.get(&format!("/v1/notices?device=till-9&after={after}"), &bound).await.unwrap();
     until("no cursor of another name", async || {
-        let seen = orderbell::client::Http::new(node.admin).ask("/stores", "").await.unwrap().json();
+        let seen = orderbell::client::HttpClient::new(node.admin).get("/stores", "").await.unwrap().json();
         let devices = seen["stores"][0]["devices"].as_array().unwrap().clone();
         devices.iter().all(|device| device["device"] != "till-9") && devices.iter().any(|d| d["device"] == "till-1")
     })
@@ -73,8 +75,8 @@ async fn a_signing_key_is_rotated_by_reloads_and_nobody_is_disconnected() {
     let mint = |text: &str| {
         let path = dir.path().join("mint.toml");
         std::fs::write(&path, text).unwrap();
-        let config = orderbell::config::Config::read(Some(&path)).unwrap();
-        config.tokens().unwrap().mint("store", "1", None, now(), 3600).unwrap()
+        let config = orderbell::config::Config::load(Some(&path), &[]).unwrap();
+        config.load_tokens().unwrap().mint("store", "1", None, now(), 3600).unwrap()
     };
     let (first, second) = (mint(&keys(&[&old])), mint(&keys(&[&new])));
     let reload = |text: &str| {
@@ -84,7 +86,7 @@ async fn a_signing_key_is_rotated_by_reloads_and_nobody_is_disconnected() {
         let done = |_: &str| (node.process.err.text().matches("reloaded").count() > before).then_some(());
         block_in_place(|| node.process.err.wait_for("the reload", done));
     };
-    let takes = async |token: &str| node.http.ask("/v1/notices", token).await.unwrap().status;
+    let takes = async |token: &str| node.http.get("/v1/notices", token).await.unwrap().status;
     let mut till = Till::connect(node.public, &first, "a", None).await;
     assert_eq!((takes(&first).await, takes(&second).await), (200, 401));
     reload(&keys(&[&new, &old]));
@@ -92,8 +94,8 @@ async fn a_signing_key_is_rotated_by_reloads_and_nobody_is_disconnected() {
     reload(&keys(&[&new]));
     assert_eq!((takes(&first).await, takes(&second).await), (401, 200));
     // Whoever is connected was let in before: its socket stays until its token ends.
-    let producer = orderbell::config::Config::read(Some(std::path::Path::new(&node.args[1]))).unwrap();
-    let producer = producer.tokens().unwrap().mint("producer", "p", None, now(), 3600).unwrap();
+    let producer = orderbell::config::Config::load(Some(std::path::Path::new(&node.args[1])), &[]).unwrap();
+    let producer = producer.load_tokens().unwrap().mint("producer", "p", None, now(), 3600).unwrap();
     let paid = crate::chain::event("order.paid", "o1", serde_json::json!({"store": "1"})).to_string();
     let posted = node.http.send("POST", "/v1/events", &producer, "application/json", paid).await.unwrap();
     assert_eq!(posted.status, 200);

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::task::block_in_place;
 
 use crate::chain::{Node, Till, event, until};
-use crate::kafka::{Topic, node_on, bootstrap};
+use crate::kafka::{Topic, bootstrap, node_on};
 
 fn stops(node: &mut Node) {
     node.process.signal("TERM");
@@ -115,7 +115,7 @@ async fn received(reader: &mut Till, count: usize) -> BTreeMap<String, Vec<Notic
 /// Two topics have no order between them: whatever comes first, everybody hears the same.
 #[tokio::test]
 async fn two_topics_that_tell_of_one_order_lead_to_the_same_in_each_order_of_their_events() {
-    use NoticeKind::{PickupCode, Ready, Taken};
+    use NoticeKind::{OrderAccepted, PickupCode, Ready};
     let (theirs, kitchen) = (Topic::make(&bootstrap(), 2).await, Topic::make(&bootstrap(), 2).await);
     let second = kitchen.name.clone();
     let node = crate::kafka::node_of(theirs, &[&second], "");
@@ -136,7 +136,7 @@ async fn two_topics_that_tell_of_one_order_lead_to_the_same_in_each_order_of_the
         until("they are read", async || read().await >= ((step + 1) * all.len()) as u64).await;
     }
     let heard = received(&mut till, 2 * all.len()).await;
-    assert!(heard.len() == all.len() && heard.values().all(|kinds| *kinds == [NewOrder, Taken]), "{heard:?}");
+    assert!(heard.len() == all.len() && heard.values().all(|kinds| *kinds == [NewOrder, OrderAccepted]), "{heard:?}");
     let heard = received(&mut phone, 2 * all.len()).await;
     assert!(heard.len() == all.len() && heard.values().all(|kinds| *kinds == [PickupCode, Ready]), "{heard:?}");
 }

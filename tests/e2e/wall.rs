@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use orderbell::client::Http;
+use orderbell::client::HttpClient;
 use orderbell_lab::Dice;
 use orderbell_protocol::UnixMs;
 use orderbell_protocol::wall::{WALL_SUBPROTOCOL, Wall, WallKind, WallSums};
@@ -36,7 +36,7 @@ pub(crate) fn config() -> &'static str {
 }
 
 pub(crate) async fn look(node: &Node) -> Wall {
-    let answer = node.http.ask("/v1/wall", &node.token("wall", "lobby")).await.unwrap();
+    let answer = node.http.get("/v1/wall", &node.token("wall", "lobby")).await.unwrap();
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     serde_json::from_slice(&answer.body).unwrap()
 }
@@ -107,7 +107,7 @@ async fn the_wall_shows_what_happened_and_nothing_of_load_tests(node: Node) {
     let mut before = None::<UnixMs>;
     loop {
         let next = events.next().await.unwrap();
-        assert!(next.kind == WallKind::Now && next.curves.is_none());
+        assert!(next.kind == WallKind::Update && next.curves.is_none());
         let apart_ms = before.map_or(i64::MAX, |before| next.at.0 - before.0);
         assert!(apart_ms >= 200, "more than four documents a second: {apart_ms} ms apart");
         before = Some(next.at);
@@ -129,7 +129,7 @@ async fn the_wall_shows_what_happened_and_nothing_of_load_tests(node: Node) {
             told.push((wall.kind, wall.at));
         }
     }
-    assert_eq!((told[0].0, told[1].0), (WallKind::Snapshot, WallKind::Now));
+    assert_eq!((told[0].0, told[1].0), (WallKind::Snapshot, WallKind::Update));
     assert!(told[2].1.0 - told[1].1.0 >= 700, "at its own pace: {told:?}");
     may_look(&node).await;
 }
@@ -137,11 +137,11 @@ async fn the_wall_shows_what_happened_and_nothing_of_load_tests(node: Node) {
 /// Tokens for something else see nothing, and nobody sees anything without one.
 async fn may_look(node: &Node) {
     for (role, status) in [("store", 404), ("customer", 404), ("producer", 404)] {
-        assert_eq!(node.http.ask("/v1/wall", &node.token(role, "7")).await.unwrap().status, status);
+        assert_eq!(node.http.get("/v1/wall", &node.token(role, "7")).await.unwrap().status, status);
     }
-    assert_eq!(node.http.ask("/v1/wall", "garbage").await.unwrap().status, 401);
+    assert_eq!(node.http.get("/v1/wall", "garbage").await.unwrap().status, 401);
     for path in ["/v1/notices", "/v1/orders?open=1"] {
-        assert_eq!(node.http.ask(path, &node.token("wall", "lobby")).await.unwrap().status, 404, "a wall reads {path}");
+        assert_eq!(node.http.get(path, &node.token("wall", "lobby")).await.unwrap().status, 404, "a wall reads {path}");
     }
     let mut request = format!("ws://{}/v1/wall", node.public).into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", WALL_SUBPROTOCOL.parse().unwrap());
@@ -233,8 +233,8 @@ async fn watcher(server: watch::Receiver<SocketAddr>, token: String, end: Cancel
     let (mut looks, mut seen) = (0, None::<Wall>);
     while !end.is_cancelled() {
         let address = *server.borrow();
-        let asked = Http::new(address);
-        let Ok(Ok(answer)) = tokio::time::timeout(Duration::from_secs(5), asked.ask("/v1/wall", &token)).await else {
+        let asked = HttpClient::new(address);
+        let Ok(Ok(answer)) = tokio::time::timeout(Duration::from_secs(5), asked.get("/v1/wall", &token)).await else {
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         };
@@ -287,7 +287,7 @@ impl Producer {
         }
         let body = Value::from(events).to_string();
         loop {
-            let http = Http::new(*self.server.borrow());
+            let http = HttpClient::new(*self.server.borrow());
             let posted = http.send("POST", "/v1/events", &self.token, "application/json", body.clone());
             match tokio::time::timeout(Duration::from_secs(5), posted).await {
                 Ok(Ok(answer)) if answer.status == 200 => return,

@@ -4,10 +4,10 @@
  *
  *   ORDERBELL_TOKEN=... node till.js http://127.0.0.1:8377 till-1 [--once] [--accept CODE] [--state FILE]
  *
- * It polls while it cannot connect. What it knows, and what it has yet to tell, is in orderbell-DEVICE.json.
- * One line for each thing that happened: ring, taken, off, code, ready, logged, resync, stale, fresh. Errors go to
- * stderr. It ends with 2 when somebody has to mend something; with --once after the first ring, with --accept after
- * the first taken. --accept takes every order that rings, with that code.
+ * It polls while it cannot connect. Its state, and the events that are not answered yet, are in orderbell-DEVICE.json.
+ * It prints one line per occurrence: ring, accepted, cancelled, pickup_code, ready, event, resync, stale, fresh. Errors
+ * go to stderr. It exits with 2 when a person must act; with --once it exits after the first ring, or with --accept
+ * after the first accepted order. --accept accepts every order that rings, with that pickup code.
  */
 'use strict';
 
@@ -17,95 +17,95 @@ const { setTimeout: sleep } = require('node:timers/promises');
 const { parseArgs } = require('node:util');
 const WebSocket = require('ws');
 
-const HELLO_MS = 10_000; // how long a welcome may take
-const HTTP_MS = 10_000; // how long an answer that is not held may take
+const WELCOME_TIMEOUT_MS = 10_000; // longest wait for a welcome
+const HTTP_TIMEOUT_MS = 10_000; // longest wait for an answer that the server does not hold
 const HOLD_S = 50; // how long the server may hold an answer
-const SILENCE_MS = 60_000; // after so long without a word nobody knows whether there are orders
-const CROWDED_MS = [120_000, 180_000]; // how long to stay away when there are too many connections
-const EVENTS_MAX = 8; // events that may wait for their answer at once
-const KNOWN_MAX = 5000; // notices remembered, the newest
+const UNREACHABLE_AFTER_MS = 60_000; // without an answer for this long the till reports that it may miss orders
+const TOO_MANY_CONNECTIONS_MS = [120_000, 180_000]; // delay after a close with 4004
+const MAX_PENDING_EVENTS = 8; // unanswered events at once
+const MAX_KNOWN = 5000; // ids of the newest notices that are stored
 
-/** The end, with an exit code, and why if it is not a good one. */
+/** Ends the process with an exit code, and with a reason if it is an error. */
 class Quit extends Error {
-  constructor(code, why) {
-    super(why);
+  constructor(code, reason) {
+    super(reason);
     this.code = code;
   }
 }
 
-/** Not now, but after `pauseMs` if it is known; and whether to poll until then. */
-class Later extends Error {
-  constructor(why, pauseMs, poll = true) {
-    super(why);
-    this.pauseMs = pauseMs;
+/** Retry after `delayMs`, or after a back-off if it is undefined; `poll` says whether to poll in the meantime. */
+class Retry extends Error {
+  constructor(reason, delayMs, poll = true) {
+    super(reason);
+    this.delayMs = delayMs;
     this.poll = poll;
   }
 }
 
 class Till {
-  constructor(server, device, token, stateFile, once, code) {
-    Object.assign(this, { server: server.replace(/\/+$/, ''), device, token, stateFile, once, code });
+  constructor(server, device, token, stateFile, once, pickupCode) {
+    Object.assign(this, { server: server.replace(/\/+$/, ''), device, token, stateFile, once, pickupCode });
     this.stale = false;
-    this.failures = 0; // this and resynced: since it last went well
+    this.failures = 0; // this and resynced: since the last heartbeat
     this.resynced = false;
-    this.sent = new Set(); // the events sent on this connection and not answered yet
+    this.sent = new Set(); // ids of the events that were sent on this connection and are not answered yet
     const state = readState(stateFile);
     this.position = state.position;
     this.known = new Set(state.known);
-    this.events = state.events ?? {}; // not answered yet, by their id
+    this.events = state.events ?? {}; // not answered yet, by id
   }
 
   async run() {
-    this.hear();
+    this.noteContact();
     for (;;) {
       this.welcomed = false;
-      let later;
+      let ending;
       try {
         if (!this.position) await this.resync();
-        later = await this.listen();
+        ending = await this.listen();
       } catch (error) {
-        later = error;
+        ending = error;
       }
-      if (later instanceof Quit) throw later;
+      if (ending instanceof Quit) throw ending;
       this.failures += 1;
-      const pauseMs = later.pauseMs ?? between(1000, Math.min(60_000, 1000 * 2 ** this.failures));
-      note(`${explain(later)}; again in ${(pauseMs / 1000).toFixed(1)} s`);
-      if (later.poll !== false && !this.welcomed) await this.fallBack(pauseMs);
-      else await sleep(pauseMs);
+      const delayMs = ending.delayMs ?? between(1000, Math.min(60_000, 1000 * 2 ** this.failures));
+      log(`${explain(ending)}; retrying in ${(delayMs / 1000).toFixed(1)} s`);
+      if (ending.poll !== false && !this.welcomed) await this.fallBack(delayMs);
+      else await sleep(delayMs);
     }
   }
 
-  // The socket
+  // WebSocket
 
-  /** One connection, until it ends; returns what to do then: a Later or a Quit. */
+  /** Runs one connection until it ends. Resolves with how to react: an Error, a Retry or a Quit. */
   listen() {
     return new Promise((resolve) => {
-      const socket = new WebSocket(`${this.server.replace(/^http/, 'ws')}/v1/ws`, 'orderbell.v1', { handshakeTimeout: HELLO_MS });
-      let end; // what this side ends the connection for
-      let silence;
-      const stop = (why) => {
-        end ??= why;
+      const socket = new WebSocket(`${this.server.replace(/^http/, 'ws')}/v1/ws`, 'orderbell.v1', { handshakeTimeout: WELCOME_TIMEOUT_MS });
+      let end; // why this side ended the connection
+      let idleTimer;
+      const stop = (reason) => {
+        end ??= reason;
         socket.terminate();
       };
-      const expect = (ms) => {
-        clearTimeout(silence);
-        silence = setTimeout(() => stop(new Later('silence')), ms);
+      const expectFrame = (ms) => {
+        clearTimeout(idleTimer);
+        idleTimer = setTimeout(() => stop(new Retry('the connection is idle')), ms);
       };
-      let patienceMs = HELLO_MS;
-      this.leaveMs = undefined;
+      let timeoutMs = WELCOME_TIMEOUT_MS;
+      this.goawayMs = undefined;
       this.sent.clear();
       socket.on('open', () => {
         send(socket, { type: 'hello', token: this.token, device: this.device, position: this.position });
-        expect(patienceMs);
+        expectFrame(timeoutMs);
       });
       socket.on('message', (data) => {
         if (end) return;
         try {
           const frame = JSON.parse(data);
-          this.hear();
-          if (frame.type === 'welcome') patienceMs = 2 * frame.heartbeat_ms;
-          expect(patienceMs);
-          if (this.frame(socket, frame)) {
+          this.noteContact();
+          if (frame.type === 'welcome') timeoutMs = 2 * frame.heartbeat_ms;
+          expectFrame(timeoutMs);
+          if (this.onFrame(socket, frame)) {
             end = new Quit(0);
             send(socket, { type: 'bye' });
             socket.close();
@@ -114,20 +114,20 @@ class Till {
           stop(error);
         }
       });
-      // Whoever refuses here has not seen the token: the polls find out whether it is good.
-      socket.on('unexpected-response', (request, response) => stop(heldOff(response.statusCode, response.headers['retry-after'])));
+      // The handshake is rejected before the server has seen the token: the polls show whether the token is valid.
+      socket.on('unexpected-response', (request, response) => stop(retryAfter(response.statusCode, response.headers['retry-after'])));
       socket.on('error', (error) => {
         end ??= error;
       });
       socket.on('close', (code, reason) => {
-        clearTimeout(silence);
-        resolve(end ?? this.parting(code, reason.toString()));
+        clearTimeout(idleTimer);
+        resolve(end ?? this.onClose(code, reason.toString()));
       });
     });
   }
 
-  /** True when this till has done what it was started for. */
-  frame(socket, frame) {
+  /** Processes a frame. True when the till is done (--once). */
+  onFrame(socket, frame) {
     let done = false;
     switch (frame.type) {
       case 'welcome':
@@ -136,53 +136,53 @@ class Till {
         this.setStale(frame.stale);
         break;
       case 'notice':
-        done = this.take(frame);
+        done = this.process(frame);
         send(socket, { type: 'ack', position: frame.position });
         break;
-      case 'beat':
+      case 'heartbeat':
         this.failures = 0;
         this.resynced = false;
         this.setStale(frame.stale);
         this.sent.clear();
         break;
-      case 'logged':
-        this.answered(frame);
+      case 'event_result':
+        this.noteEventResult(frame);
         break;
-      case 'leave':
-        this.leaveMs = frame.retry_ms;
+      case 'goaway':
+        this.goawayMs = frame.retry_ms;
         break;
     }
-    if (this.welcomed && !done) this.tell(socket);
+    if (this.welcomed && !done) this.sendEvents(socket);
     return done;
   }
 
-  /** What the end of a connection asks for. */
-  parting(code, reason) {
-    const why = `closed with ${code} ${reason}`;
-    const retryMs = /;retry_ms=(\d+)/.exec(reason)?.[1] ?? this.leaveMs;
-    if (code === 4004) return new Later(why, between(...CROWDED_MS));
-    if (code === 3000 || (code >= 4000 && code < 4100)) return new Quit(2, why);
-    if (code >= 4200 && code < 4300) return this.lost(why);
-    return retryMs === undefined ? new Later(why) : new Later(why, Number(retryMs), false);
+  /** How to react to the end of a connection. */
+  onClose(code, reason) {
+    const message = `closed with ${code} ${reason}`;
+    const retryMs = /;retry_ms=(\d+)/.exec(reason)?.[1] ?? this.goawayMs;
+    if (code === 4004) return new Retry(message, between(...TOO_MANY_CONNECTIONS_MS));
+    if (code === 3000 || (code >= 4000 && code < 4100)) return new Quit(2, message);
+    if (code >= 4200 && code < 4300) return this.invalidatePosition(message);
+    return retryMs === undefined ? new Retry(message) : new Retry(message, Number(retryMs), false);
   }
 
-  /** What an answer that is not the one wanted asks for. */
-  refusal(status, retryAfter) {
+  /** How to react to an HTTP status other than 200. */
+  onErrorStatus(status, retryAfterHeader) {
     if (status === 401 || status === 403) return new Quit(2, `HTTP ${status}`);
-    if (status === 409 || status === 410) return this.lost(`HTTP ${status}`);
-    return heldOff(status, retryAfter);
+    if (status === 409 || status === 410) return this.invalidatePosition(`HTTP ${status}`);
+    return retryAfter(status, retryAfterHeader);
   }
 
-  /** The position is of no use: the open orders next, at once; but not again and again. */
-  lost(why) {
+  /** Fetch the open orders next: at once, but with a back-off if that did not help before. */
+  invalidatePosition(reason) {
     this.position = null;
-    return new Later(why, this.resynced ? undefined : 0, false);
+    return new Retry(reason, this.resynced ? undefined : 0, false);
   }
 
-  /** Sends the events that are not on their way yet, as many as may be. A beat makes it send all again. */
-  tell(socket) {
+  /** Sends the events that were not sent on this connection, within the limit. After a heartbeat all are sent again. */
+  sendEvents(socket) {
     for (const event of Object.values(this.events)) {
-      if (this.sent.size >= EVENTS_MAX || this.sent.has(event.id)) continue;
+      if (this.sent.size >= MAX_PENDING_EVENTS || this.sent.has(event.id)) continue;
       this.sent.add(event.id);
       send(socket, { type: 'event', ...event });
     }
@@ -190,9 +190,9 @@ class Till {
 
   // Polling
 
-  /** Polls until it is time to try the socket again. */
-  async fallBack(pauseMs) {
-    const end = Date.now() + pauseMs;
+  /** Polls until the next attempt to connect. */
+  async fallBack(delayMs) {
+    const end = Date.now() + delayMs;
     try {
       if (!this.position) await this.resync();
       for (let leftMs; (leftMs = end - Date.now()) > 0; ) {
@@ -201,16 +201,16 @@ class Till {
       }
     } catch (error) {
       if (error instanceof Quit) throw error;
-      note(`polling: ${explain(error)}`);
+      log(`polling: ${explain(error)}`);
     }
     await sleep(Math.max(0, end - Date.now()));
   }
 
   async poll(holdS) {
     const query = new URLSearchParams({ device: this.device, after: this.position, wait: holdS });
-    const answer = await this.http('GET', `/v1/notices?${query}`, undefined, 1000 * holdS + HTTP_MS);
+    const answer = await this.http('GET', `/v1/notices?${query}`, undefined, 1000 * holdS + HTTP_TIMEOUT_MS);
     for (const notice of answer.notices) {
-      if (this.take(notice)) throw new Quit(0);
+      if (this.process(notice)) throw new Quit(0);
     }
     if (this.position !== answer.position) {
       this.position = answer.position;
@@ -220,12 +220,12 @@ class Till {
   }
 
   async post() {
-    const events = Object.values(this.events).slice(0, EVENTS_MAX);
+    const events = Object.values(this.events).slice(0, MAX_PENDING_EVENTS);
     const answer = await this.http('POST', `/v1/events?device=${encodeURIComponent(this.device)}`, JSON.stringify(events));
-    for (const event of answer.events) this.answered(event);
+    for (const event of answer.events) this.noteEventResult(event);
   }
 
-  /** The open orders, and the position of the same moment: for a new till, and when ours is of no use. */
+  /** Fetches the open orders and the position of the same snapshot: at the first start, and when the position is invalid. */
   async resync() {
     let page = await this.http('GET', '/v1/orders?open=1');
     const { position } = page;
@@ -234,10 +234,10 @@ class Till {
       for (const order of page.orders) {
         count += 1;
         if (!order.notice || this.known.has(order.notice)) continue;
-        const rings = order.stage === 'paid';
-        if (rings) this.ring(order.order);
-        this.keep(order.notice);
-        if (rings && this.once && !this.code) throw new Quit(0);
+        const isPaid = order.stage === 'paid';
+        if (isPaid) this.ring(order.order);
+        this.remember(order.notice);
+        if (isPaid && this.once && !this.pickupCode) throw new Quit(0);
       }
       if (!page.next) break;
       page = await this.http('GET', `/v1/orders?open=1&from=${encodeURIComponent(page.next)}`);
@@ -245,10 +245,10 @@ class Till {
     this.position = position;
     this.resynced = true;
     this.save();
-    say('resync', count);
+    report('resync', count);
   }
 
-  async http(method, path, body, timeoutMs = HTTP_MS) {
+  async http(method, path, body, timeoutMs = HTTP_TIMEOUT_MS) {
     const response = await fetch(this.server + path, {
       method,
       body,
@@ -257,88 +257,88 @@ class Till {
       signal: AbortSignal.timeout(timeoutMs),
     });
     const text = await response.text();
-    if (response.status !== 200) throw this.refusal(response.status, response.headers.get('retry-after'));
+    if (response.status !== 200) throw this.onErrorStatus(response.status, response.headers.get('retry-after'));
     const answer = JSON.parse(text);
-    this.hear();
+    this.noteContact();
     if (method === 'GET') this.setStale(answer.stale);
     return answer;
   }
 
-  // What comes, and what is kept of it
+  // Notices and state
 
-  /** Says what is new, and keeps it. True when this till has done what it was started for. */
-  take(notice) {
+  /** Prints a new notice and stores its id. True when the till is done (--once). */
+  process(notice) {
     const { id, kind, order, body } = notice;
-    const follows = notice.after === this.position;
-    if (!this.known.has(id) && !follows) throw new Later('a notice is missing');
+    const follows = notice.prev === this.position;
+    if (!this.known.has(id) && !follows) throw new Retry('a notice is missing');
     if (follows) this.position = notice.position;
     if (this.known.has(id)) return false;
-    // Said first, kept next, acknowledged last: a crash in between says it twice rather than never.
+    // Print first, then store, then acknowledge: after a crash a notice is printed twice rather than never.
     switch (kind) {
       case 'new_order':
         this.ring(order);
         break;
-      case 'taken':
-        say('taken', order, body.code ?? '-');
+      case 'order_accepted':
+        report('accepted', order, body.pickup_code ?? '-');
         break;
       case 'cancelled':
-      case 'refused':
-        if (this.known.has(body.cancels)) say('off', order);
+      case 'order_refused':
+        if (this.known.has(body.cancels)) report('cancelled', order);
         break;
       case 'pickup_code':
-        say('code', order, body.code ?? '-');
+        report('pickup_code', order, body.pickup_code ?? '-');
         break;
       case 'ready':
-        say('ready', order);
+        report('ready', order);
         break;
     }
-    this.keep(id);
-    return this.once && kind === (this.code ? 'taken' : 'new_order');
+    this.remember(id);
+    return this.once && kind === (this.pickupCode ? 'order_accepted' : 'new_order');
   }
 
   ring(order) {
-    say('ring', order);
-    if (!this.code) return;
+    report('ring', order);
+    if (!this.pickupCode) return;
     const id = crypto.createHash('sha256').update(`order.accepted ${order}`).digest('hex').slice(0, 32);
-    this.events[id] = { id, kind: 'order.accepted', order, code: this.code };
+    this.events[id] = { id, kind: 'order.accepted', order, pickup_code: this.pickupCode };
   }
 
-  answered({ id, status, reason }) {
+  noteEventResult({ id, status, reason }) {
     const event = this.events[id];
     if (!event) return;
-    if (reason) note(`event of order ${event.order}: ${reason}`);
+    if (reason) log(`event of order ${event.order}: ${reason}`);
     if (reason === 'busy' || reason === 'unavailable') return;
     delete this.events[id];
     this.sent.delete(id);
     this.save();
-    say('logged', event.order, status);
+    report('event', event.order, status);
   }
 
-  keep(id) {
+  remember(id) {
     this.known.add(id);
     this.save();
   }
 
   save() {
-    this.known = new Set([...this.known].slice(-KNOWN_MAX));
+    this.known = new Set([...this.known].slice(-MAX_KNOWN));
     const state = { position: this.position, known: [...this.known], events: this.events };
     try {
       fs.writeFileSync(`${this.stateFile}.new`, JSON.stringify(state), { flush: true });
       fs.renameSync(`${this.stateFile}.new`, this.stateFile);
     } catch (error) {
-      throw new Quit(1, `cannot keep anything: ${error.message}`); // what is not kept must not be acknowledged
+      throw new Quit(1, `cannot store the state: ${error.message}`); // what is not stored must not be acknowledged
     }
   }
 
-  hear() {
-    clearTimeout(this.silence);
-    this.silence = setTimeout(() => this.setStale(true), SILENCE_MS).unref();
+  noteContact() {
+    clearTimeout(this.unreachableTimer);
+    this.unreachableTimer = setTimeout(() => this.setStale(true), UNREACHABLE_AFTER_MS).unref();
   }
 
   setStale(stale = false) {
     if (stale === this.stale) return;
     this.stale = stale;
-    say(stale ? 'stale' : 'fresh');
+    report(stale ? 'stale' : 'fresh');
   }
 }
 
@@ -353,33 +353,33 @@ function readState(file) {
   try {
     return JSON.parse(text);
   } catch {
-    note(`${file} is of no use: starting anew`);
+    log(`${file} cannot be read: starting without state`);
     return {};
   }
 }
 
-function heldOff(status, retryAfter) {
-  if (/^\d+$/.test(retryAfter)) return new Later(`HTTP ${status}`, 1000 * (Number(retryAfter) + Math.random()), false);
-  return new Later(`HTTP ${status}`);
+function retryAfter(status, header) {
+  if (/^\d+$/.test(header)) return new Retry(`HTTP ${status}`, 1000 * (Number(header) + Math.random()), false);
+  return new Retry(`HTTP ${status}`);
 }
 
 function send(socket, frame) {
   if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame));
 }
 
-function between(least, most) {
-  return least + Math.random() * (most - least);
+function between(min, max) {
+  return min + Math.random() * (max - min);
 }
 
 function explain(error) {
   return error.cause?.message ?? error.message;
 }
 
-function say(...words) {
+function report(...words) {
   console.log(words.join(' ').replace(/[\x00-\x1f\x7f]/g, ' '));
 }
 
-function note(text) {
+function log(text) {
   console.error(text);
 }
 
@@ -398,6 +398,6 @@ async function main() {
 }
 
 main().catch((error) => {
-  if (error.message) note(error.message);
+  if (error.message) log(error.message);
   process.exitCode = error instanceof Quit ? error.code : 1;
 });

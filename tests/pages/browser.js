@@ -1,4 +1,4 @@
-// What every page's test needs: a Chromium, a page that may ask its own server only, and the looks that decide whether it is fit to be seen.
+// Shared by the page tests: a Chromium, pages that may request their own server only, and checks of accessibility, layout and translation.
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -8,12 +8,12 @@ const require = createRequire(join(process.cwd(), "node_modules/"));
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 
-/** Generous: a slow machine is no fault of a page. */
+/** Time limit of a step. Generous: a slow machine is no fault of a page. */
 export const PATIENCE_MS = Number(process.env.ORDERBELL_PATIENCE_S ?? 120) * 1_000;
 
 const faults = [];
 
-/** Something is not as it should be; the run goes on, so that all faults are told at once. */
+/** Records a fault. The run continues, so that one run reports all of them. */
 export function fault(what) {
   faults.push(what);
   console.error(`fault: ${what}`);
@@ -26,43 +26,43 @@ export function check(holds, what) {
 }
 
 export async function launch() {
-  // The container's own walls take the place of Chromium's; its shared memory may be small.
+  // In a container Chromium's sandbox is not available, and shared memory may be small.
   return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
 }
 
-/** Ends the run: 0 without faults. */
+/** Ends the run; the exit code is 0 without faults. */
 export async function finish(browser) {
   await browser.close();
-  console.log(faults.length === 0 ? "all is well" : `${faults.length} faults`);
+  console.log(faults.length === 0 ? "no faults" : `${faults.length} faults`);
   process.exit(faults.length === 0 ? 0 : 1);
 }
 
-/** A page whose errors and stray requests are faults. */
+/** Opens a page. Its errors, warnings and requests to other hosts are faults, unless they match `page.expected`. */
 export async function open(browser, base, name, options) {
   const context = await browser.newContext({ reducedMotion: "no-preference", ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(PATIENCE_MS);
   page.expected = [];
-  const told = (what) => {
+  const report = (what) => {
     if (!page.expected.some((pattern) => pattern.test(what))) {
       fault(`${name}: ${what}`);
     }
   };
-  page.on("pageerror", (error) => told(`threw ${error.message}`));
+  page.on("pageerror", (error) => report(`threw ${error.message}`));
   page.on("console", (line) => {
     if (["error", "warning"].includes(line.type())) {
-      told(`console: ${line.text()}`);
+      report(`console: ${line.text()}`);
     }
   });
   page.on("request", (request) => {
     if (!request.url().startsWith(base) && !request.url().startsWith("data:")) {
-      told(`asked ${request.url()}`);
+      report(`requested ${request.url()}`);
     }
   });
   return page;
 }
 
-/** Rules of WCAG 2.2 A and AA, and axe's best practices. */
+/** Checks the page with axe: WCAG 2.2 A and AA, and axe's best practices. */
 export async function accessible(page, name) {
   await page.evaluate(axe);
   const found = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
@@ -72,7 +72,7 @@ export async function accessible(page, name) {
   }
 }
 
-/** Nothing is cut off, nothing lies over something else, nothing is off the screen. `blocks` are the parts that must keep apart. */
+/** Checks that no text is cut off or off the screen, and that the `blocks` (selectors) do not overlap. With `scrolls` the page may scroll vertically. */
 export async function laidOut(page, name, { blocks, scrolls }) {
   const found = await page.evaluate(
     ([selectors, mayScroll]) => {
@@ -84,10 +84,10 @@ export async function laidOut(page, name, { blocks, scrolls }) {
       if (!mayScroll && scrollHeight > innerHeight) {
         wrong.push(`scrolls: ${scrollHeight} in ${innerHeight}`);
       }
-      const seen = (element) => element.checkVisibility({ visibilityProperty: true }) && !element.closest(".unseen");
-      // Texts: the smallest elements that hold some. Where a name may be shortened it says so with an ellipsis and a title.
+      const visible = (element) => element.checkVisibility({ visibilityProperty: true }) && !element.closest(".visually-hidden");
+      // The innermost elements with text. A text may be shortened where it has an ellipsis and a title.
       const texts = [...document.body.querySelectorAll("*")].filter(
-        (element) => seen(element) && [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()),
+        (element) => visible(element) && [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()),
       );
       for (const element of texts) {
         const range = document.createRange();
@@ -99,7 +99,7 @@ export async function laidOut(page, name, { blocks, scrolls }) {
         }
         const shortened = element.closest("[title]") && getComputedStyle(element.closest("[title]")).textOverflow === "ellipsis";
         if (!shortened && (text.left < -1 || text.right > innerWidth + 1)) {
-          wrong.push(`${what} is off the screen at its sides`);
+          wrong.push(`${what} is off the screen horizontally`);
         }
         if (!mayScroll && (text.top < -1 || text.bottom > innerHeight + 1)) {
           wrong.push(`${what} is off the screen`);
@@ -116,14 +116,14 @@ export async function laidOut(page, name, { blocks, scrolls }) {
         }
       }
       const boxes = selectors.map((selector) => [selector, document.querySelector(selector)]);
-      const shown = boxes.filter(([, element]) => element && seen(element)).map(([selector, element]) => {
+      const shown = boxes.filter(([, element]) => element && visible(element)).map(([selector, element]) => {
         return [selector, element.getBoundingClientRect()];
       });
       shown.forEach(([one, a], nth) => {
         for (const [other, b] of shown.slice(nth + 1)) {
           const over = Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
           if (over) {
-            wrong.push(`${one} and ${other} lie over each other`);
+            wrong.push(`${one} and ${other} overlap`);
           }
         }
       });
@@ -134,13 +134,13 @@ export async function laidOut(page, name, { blocks, scrolls }) {
   found.forEach((what) => fault(`${name}: ${what}`));
 }
 
-/** Every fixed word is there in the language that is shown. */
-export async function spoken(page, name, language) {
-  const silent = await page.evaluate((zh) => {
+/** Checks that every fixed text exists in the language of the page. */
+export async function translated(page, name, language) {
+  const missing = await page.evaluate((zh) => {
     const words = [...document.querySelectorAll("[data-word]")].map((element) => [element.dataset.word, element.textContent]);
     return words.filter(([, text]) => text.trim() === "" || (zh && !/[\u4e00-\u9fff]/.test(text))).map(([word]) => word);
   }, language === "zh");
-  check(silent.length === 0, `${name}: no words for ${silent.join(", ")}`);
+  check(missing.length === 0, `${name}: no text for ${missing.join(", ")}`);
   const lang = await page.evaluate(() => document.documentElement.lang);
   check(lang.startsWith(language), `${name}: lang is ${lang}`);
 }

@@ -1,26 +1,27 @@
-// A network that can be told to misbehave, between a client and a server.
+// A TCP proxy between a client and a server that simulates network failures.
 
 import { connect, createServer } from "node:net";
 
-/** Stands before `host:port`. Modes: `good`, `cut` (nobody listens, all connections end), `hole` (nothing arrives, nothing is told), `slow`. */
+/**
+ * A proxy for the server at `host:port`. Modes: `good`, `cut` (connections are closed and refused), `blackhole` (data is dropped silently), `slow` (10 kB
+ * a second).
+ */
 export async function network(target) {
   const [host, port] = target.split(":");
   const pairs = new Set();
   let mode = "good";
-  const held = [];
 
-  const pass = (from, to, name) =>
+  const forward = (from, to) =>
     from.on("data", async (bytes) => {
-      if (mode === "hole") {
-        held.push(bytes.length);
+      if (mode === "blackhole") {
         return;
       }
       if (mode === "slow") {
-        // A few bytes at a time, as a modem in a cellar has them.
+        // 200 bytes every 20 ms.
         from.pause();
         for (let at = 0; at < bytes.length && !to.destroyed; at += 200) {
           to.write(bytes.subarray(at, at + 200));
-          await new Promise((done) => setTimeout(done, 20));
+          await new Promise((resolve) => setTimeout(resolve, 20));
         }
         from.resume();
         return;
@@ -33,24 +34,24 @@ export async function network(target) {
       client.destroy();
       return;
     }
-    const far = connect(Number(port), host);
-    const pair = [client, far];
+    const upstream = connect(Number(port), host);
+    const pair = [client, upstream];
     pairs.add(pair);
     const end = () => {
       pairs.delete(pair);
-      // A hole tells nobody that somebody left.
-      if (mode !== "hole") {
+      // A black hole also swallows the end of a connection.
+      if (mode !== "blackhole") {
         pair.forEach((socket) => socket.destroy());
       }
     };
     pair.forEach((socket) => socket.on("close", end).on("error", () => {}));
-    pass(client, far, "up");
-    pass(far, client, "down");
+    forward(client, upstream);
+    forward(upstream, client);
   });
-  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return {
     address: `http://127.0.0.1:${server.address().port}`,
-    becomes(next) {
+    setMode(next) {
       mode = next;
       if (next === "cut") {
         pairs.forEach((pair) => pair.forEach((socket) => socket.destroy()));
@@ -58,7 +59,7 @@ export async function network(target) {
     },
     connections: () => pairs.size,
     close() {
-      this.becomes("cut");
+      this.setMode("cut");
       server.close();
     },
   };

@@ -1,19 +1,19 @@
-// A phone on the SDK in a mini-program, as WeChat treats it: five seconds behind its leaving the screen it has no network, its socket closes with
-// code 1000 "interrupted", requests fail the same way; five sockets at most; requests get text back, and headers in any case.
-// `node wx.mjs SERVER`; tokens come in the environment.
+// A phone on the SDK in a simulated WeChat mini-program. Five seconds after it is hidden it has no network: its socket closes with code 1000 and the reason
+// "interrupted", and requests fail. It may have five sockets. Responses are text, and header names have any case.
+// `node wx.mjs SERVER`; tokens are in the environment.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { happens, notebook, server, until } from "./scene.mjs";
+import { postEvent, recorder, server, until } from "./harness.mjs";
 
 const WebSocket = globalThis.WebSocket ?? createRequire(join(process.cwd(), "node_modules/"))("ws");
 const GRACE_MS = 5_000;
-const SOCKETS_MAX = 5;
+const MAX_SOCKETS = 5;
 
-const app = { hide: new Set(), show: new Set(), networked: true, timer: null };
+const app = { hide: new Set(), show: new Set(), hasNetwork: true, timer: null };
 const sockets = new Set();
-const asked = [];
+const requests = [];
 let opened = 0;
 const interrupted = { errMsg: "request:fail interrupted" };
 
@@ -22,22 +22,22 @@ globalThis.wx = {
   onAppShow: (then) => app.show.add(then),
   offAppHide: (then) => app.hide.delete(then),
   offAppShow: (then) => app.show.delete(then),
-  getStorageSync: (key) => kept.get(key) ?? "",
-  setStorageSync: (key, text) => kept.set(key, text),
+  getStorageSync: (key) => storage.get(key) ?? "",
+  setStorageSync: (key, text) => storage.set(key, text),
   request({ url, method, data, header, dataType, timeout, success, fail }) {
-    assert.ok(timeout <= 60_000 && dataType === "text", "as the documentation has it");
+    assert.ok(timeout <= 60_000 && dataType === "text", "the documentation of WeChat allows only these values");
     const controller = new AbortController();
-    asked.push(`${method} ${new URL(url).pathname}`);
-    if (!app.networked) {
+    requests.push(`${method} ${new URL(url).pathname}`);
+    if (!app.hasNetwork) {
       setTimeout(() => fail(interrupted));
       return { abort() {} };
     }
-    const fails = () => fail(interrupted);
-    app.hide.add(fails);
+    const interrupt = () => fail(interrupted);
+    app.hide.add(interrupt);
     fetch(url, { method, body: data, headers: header, signal: controller.signal })
-      .then(async (answer) => success({ statusCode: answer.status, data: await answer.text(), header: { "Retry-After": answer.headers.get("retry-after") ?? undefined } }))
+      .then(async (response) => success({ statusCode: response.status, data: await response.text(), header: { "Retry-After": response.headers.get("retry-after") ?? undefined } }))
       .catch(() => fail({ errMsg: "request:fail" }))
-      .finally(() => app.hide.delete(fails));
+      .finally(() => app.hide.delete(interrupt));
     return { abort: () => controller.abort() };
   },
   connectSocket({ url, protocols, fail }) {
@@ -50,7 +50,7 @@ globalThis.wx = {
       send: ({ data, fail: failed }) => (socket.readyState === 1 ? socket.send(data) : failed(interrupted)),
       close: ({ code, reason }) => socket.close(code, reason),
     };
-    if (!app.networked || sockets.size >= SOCKETS_MAX) {
+    if (!app.hasNetwork || sockets.size >= MAX_SOCKETS) {
       setTimeout(() => fail(interrupted));
       return task;
     }
@@ -71,71 +71,71 @@ globalThis.wx = {
     return task;
   },
 };
-const kept = new Map();
+const storage = new Map();
 
-/** The customer looks at something else. */
-function hides() {
+/** The customer switches to another app. */
+function hide() {
   app.timer = setTimeout(() => {
-    app.networked = false;
+    app.hasNetwork = false;
     sockets.forEach((socket) => socket.interrupt());
   }, GRACE_MS);
   app.hide.forEach((then) => then());
 }
 
-function shows() {
+function show() {
   clearTimeout(app.timer);
-  app.networked = true;
+  app.hasNetwork = true;
   app.show.forEach((then) => then());
 }
 
 const { connect } = createRequire(import.meta.url)("../../protocol/js/dist/wx.cjs");
-const book = notebook();
-const phone = connect({ server, token: () => process.env.CUSTOMER_TOKEN, on: book.on });
+const received = recorder();
+const phone = connect({ server, token: () => process.env.CUSTOMER_TOKEN, on: received.on });
 
-await book.is("pushed");
-await happens("paid", "o1");
-await happens("accepted", "o1", { code: "A17" });
-await book.hears("pickup_code o1");
+await received.becomes("push");
+await postEvent("paid", "o1");
+await postEvent("accepted", "o1", { pickup_code: "A17" });
+await received.receives("pickup_code o1");
 assert.equal(sockets.size, 1, "one socket at most");
 
-// A short look elsewhere costs nothing.
-const before = [opened, asked.length];
-hides();
+// A short absence keeps the socket.
+const before = [opened, requests.length];
+hide();
 await new Promise((done) => setTimeout(done, 300));
-shows();
-await happens("ready", "o1");
-await book.hears("ready o1");
-assert.deepEqual([opened, asked.length], before, "a short look elsewhere made it connect again");
+show();
+await postEvent("ready", "o1");
+await received.receives("ready o1");
+assert.deepEqual([opened, requests.length], before, "a short absence caused a reconnect");
 
-// A long one: the network goes, nothing is asked, nothing is an error.
-hides();
-await until("the socket is gone", () => sockets.size === 0);
-const slept = asked.length;
-await happens("paid", "o2");
-await happens("accepted", "o2", { code: "B4" });
+// A long absence: the network is cut, no request is made, and there is no error.
+hide();
+await until("for the socket to close", () => sockets.size === 0);
+const whenHidden = requests.length;
+await postEvent("paid", "o2");
+await postEvent("accepted", "o2", { pickup_code: "B4" });
 await new Promise((done) => setTimeout(done, GRACE_MS));
-assert.equal(asked.length, slept, `asked while nobody looked: ${asked.slice(slept)}`);
-shows();
-await until("the open orders are there", () => book.lists.at(-1).includes("o2 accepted"));
-await until("it is pushed to again", () => sockets.size === 1 && phone.link() === "pushed");
-assert.deepEqual(asked.slice(slept), ["GET /v1/orders"], "one request on coming back");
-await happens("ready", "o2");
-await book.hears("ready o2");
-book.once();
+assert.equal(requests.length, whenHidden, `requests while hidden: ${requests.slice(whenHidden)}`);
+show();
+await until("for the open orders", () => received.lists.at(-1).includes("o2 accepted"));
+await until("for push", () => sockets.size === 1 && phone.connectivity() === "push");
+assert.deepEqual(requests.slice(whenHidden), ["GET /v1/orders"], "one request when it is shown again");
+await postEvent("ready", "o2");
+await received.receives("ready o2");
+received.assertNoDuplicatesAndNoFaults();
 
-// Again and again: never more than one socket.
+// Repeatedly: never more than one socket.
 for (let times = 0; times < 3; times += 1) {
-  hides();
-  await until("the socket is gone", () => sockets.size === 0);
-  shows();
-  await until("it is back", () => sockets.size === 1 && [...sockets][0].readyState === 1);
+  hide();
+  await until("for the socket to close", () => sockets.size === 0);
+  show();
+  await until("for the reconnect", () => sockets.size === 1 && [...sockets][0].readyState === 1);
 }
-await happens("paid", "o3");
-await happens("accepted", "o3", { code: "C5" });
-await book.hears("pickup_code o3");
-book.once();
+await postEvent("paid", "o3");
+await postEvent("accepted", "o3", { pickup_code: "C5" });
+await received.receives("pickup_code o3");
+received.assertNoDuplicatesAndNoFaults();
 phone.close();
-await until("it leaves", () => sockets.size === 0);
-assert.deepEqual([app.hide.size, app.show.size], [0, 0], "it goes on listening to the application");
+await until("for the socket to close", () => sockets.size === 0);
+assert.deepEqual([app.hide.size, app.show.size], [0, 0], "listeners are left after close");
 console.log("all is well");
 process.exit(0);

@@ -1,57 +1,79 @@
-//! Real Apache Kafka, by librdkafka. The only place that names rdkafka.
+//! Apache Kafka, by librdkafka. No other module names rdkafka.
 //!
-//! Properties that the crate's promises rest on are set here and cannot be overridden: who commits what, what happens without a
-//! position, how partitions are handed over, what a producer may reorder. Everything else (TLS, SASL, addresses) passes through.
+//! Properties that the crate's guarantees depend on are set here and cannot be overridden: who commits which offset, what happens without
+//! one, how partitions are handed over, what a producer may reorder. Every other property (TLS, SASL, timeouts) passes through.
 
-mod group;
-mod inquest;
-mod letters;
-mod offsets;
-mod reader;
+mod dead_letters;
+mod fault_isolation;
+mod group_inspector;
+mod group_offsets;
 mod sink;
 mod source;
-mod topics;
+mod topic_admin;
+mod topic_scan;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rdkafka::ClientConfig;
 
-pub use group::GroupReader;
-pub use letters::KafkaLetters;
-pub use offsets::GroupOffsets;
-pub use reader::read_topic;
+pub use dead_letters::KafkaDeadLetters;
+pub use group_inspector::GroupInspector;
+pub use group_offsets::GroupOffsets;
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
+pub use topic_scan::scan_topic;
 
-/// Where the cluster is and as whom to read it.
-#[derive(Clone, Debug)]
+/// How to reach a cluster, and which group and topics to consume.
+#[derive(Clone)]
 pub struct KafkaOptions {
-    /// `host:port`, several with commas.
+    /// Addresses of brokers as `host:port`, separated by commas.
     pub bootstrap: String,
-    /// Consumer group.
+    /// The consumer group's id.
     pub group: String,
-    /// Static membership: a restart with the same name takes its partitions over at once.
+    /// The instance id of static membership: a restart with the same one takes its partitions over at once.
     pub instance: Option<String>,
-    /// Topics to read.
+    /// Topics to subscribe to.
     pub topics: Vec<String>,
     /// Further properties of librdkafka.
     pub properties: BTreeMap<String, String>,
 }
 
-/// Properties that are ours: name, value, reason.
+impl fmt::Debug for KafkaOptions {
+    /// Names the further properties without their values: one of them may be a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaOptions")
+            .field("bootstrap", &self.bootstrap)
+            .field("group", &self.group)
+            .field("instance", &self.instance)
+            .field("topics", &self.topics)
+            .field("properties", &self.properties.keys())
+            .finish()
+    }
+}
+
+/// Properties of a consumer that cannot be overridden: name, value, reason.
 const CONSUMER: [(&str, &str, &str); 9] = [
     ("enable.auto.commit", "true", "librdkafka commits what is stored, also when partitions are handed over"),
-    ("enable.auto.offset.store", "false", "only durable frontiers are stored"),
-    ("auto.commit.interval.ms", "1000", "bounds what the group's offset lags behind"),
-    ("auto.offset.reset", "error", "a lost position is an alarm, never a jump"),
-    ("partition.assignment.strategy", "cooperative-sticky", "partitions that stay go on; never mixed with eager"),
-    ("group.protocol", "classic", "the newer one is not ready in the bundled librdkafka"),
-    ("check.crcs", "true", "damage is noticed"),
-    ("enable.partition.eof", "false", "it names no topic"),
-    ("statistics.interval.ms", "5000", "lag, and whose partitions are, is known from them"),
+    ("enable.auto.offset.store", "false", "only offsets of durable checkpoints are stored"),
+    ("auto.commit.interval.ms", "1000", "bounds how far the committed offset lags behind the checkpoint"),
+    (
+        "auto.offset.reset",
+        "error",
+        "an offset that the log does not hold raises an alert, and is never reset in silence",
+    ),
+    (
+        "partition.assignment.strategy",
+        "cooperative-sticky",
+        "partitions that stay are not interrupted; never mixed with eager",
+    ),
+    ("group.protocol", "classic", "the consumer protocol is not ready in the bundled librdkafka"),
+    ("check.crcs", "true", "damaged batches are detected"),
+    ("enable.partition.eof", "false", "its event names no topic"),
+    ("statistics.interval.ms", "5000", "they report lag and the partitions of each topic"),
 ];
 
-/// Properties with a default that the configuration may change.
+/// Defaults of a consumer that the configuration may override.
 const CONSUMER_DEFAULTS: [(&str, &str); 9] = [
     ("queued.max.messages.kbytes", "16384"),
     ("queued.min.messages", "20000"),
@@ -64,44 +86,46 @@ const CONSUMER_DEFAULTS: [(&str, &str); 9] = [
     ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 
+/// Properties of a producer that cannot be overridden.
 const PRODUCER: [(&str, &str); 4] = [
     ("enable.idempotence", "true"),
     ("acks", "all"),
     ("partitioner", "murmur2_random"),
-    // One request at a time. With more, the first record on a partition that was just made can be lost and reported as delivered: its request
-    // is refused ("not leader"), the next one, already on its way, is taken, since the broker knows no sequence of this producer yet, and
-    // the first one counts as acknowledged with it and is not sent again. Seen with librdkafka 2.12 on Kafka 4.3.
+    // One request at a time. With more, the first record on a partition that was just created can be lost and reported as delivered: its
+    // request is refused ("not leader"), the next one, already in flight, is accepted, since the broker knows no sequence of this producer
+    // yet, and the first one counts as acknowledged with it and is not sent again. Seen with librdkafka 2.12 on Kafka 4.3.
     ("max.in.flight.requests.per.connection", "1"),
 ];
 
+/// Defaults of a producer that the configuration may override.
 const PRODUCER_DEFAULTS: [(&str, &str); 3] =
     [("linger.ms", "1"), ("message.timeout.ms", "60000"), ("reconnect.backoff.max.ms", "1000")];
 
-/// A property that may not be set.
+/// A property was configured that this crate sets itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the property {name} is Orderbell's own ({reason})")]
-pub struct Reserved {
-    /// Which.
+#[error("the property {name} cannot be set ({reason})")]
+pub struct ReservedPropertyError {
+    /// The property's name.
     pub name: String,
-    /// Why.
+    /// Why it cannot be set.
     pub reason: &'static str,
 }
 
 impl KafkaOptions {
-    /// Checks that the further properties leave ours alone.
+    /// Checks that the further properties override none of those that the crate sets.
     ///
     /// # Errors
-    /// [`Reserved`].
-    pub fn check(&self) -> Result<(), Reserved> {
+    /// [`ReservedPropertyError`] with the first that does.
+    pub fn check(&self) -> Result<(), ReservedPropertyError> {
         for name in self.properties.keys() {
-            if let Some((_, _, reason)) = CONSUMER.iter().find(|(ours, _, _)| ours == name) {
-                return Err(Reserved { name: name.clone(), reason });
+            if let Some((_, _, reason)) = CONSUMER.iter().find(|(reserved, _, _)| reserved == name) {
+                return Err(ReservedPropertyError { name: name.clone(), reason });
             }
-            let named = ["group.id", "group.instance.id", "bootstrap.servers"].contains(&name.as_str());
-            if named || PRODUCER.iter().any(|(ours, _)| ours == name) {
-                return Err(Reserved {
+            let has_own_key = ["group.id", "group.instance.id", "bootstrap.servers"].contains(&name.as_str());
+            if has_own_key || PRODUCER.iter().any(|(reserved, _)| reserved == name) {
+                return Err(ReservedPropertyError {
                     name: name.clone(),
-                    reason: "it has a place of its own, or a promise rests on it",
+                    reason: "it has a key of its own, or a guarantee depends on it",
                 });
             }
         }
@@ -111,10 +135,10 @@ impl KafkaOptions {
     fn consumer(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap).set("group.id", &self.group);
-        let theirs = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        // Later ones win: our defaults, then theirs, then what promises rest on.
+        let configured = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        // Later ones win: defaults, then configured ones, then those that cannot be overridden.
         for (name, value) in
-            CONSUMER_DEFAULTS.into_iter().chain(theirs).chain(CONSUMER.map(|(name, value, _)| (name, value)))
+            CONSUMER_DEFAULTS.into_iter().chain(configured).chain(CONSUMER.map(|(name, value, _)| (name, value)))
         {
             config.set(name, value);
         }
@@ -125,7 +149,7 @@ impl KafkaOptions {
     }
 
     fn producer(&self) -> ClientConfig {
-        // What only a consumer understands must not reach a producer.
+        // Properties that only a consumer understands must not reach a producer.
         const CONSUMER_ONLY: [&str; 7] = [
             "session.timeout.ms",
             "heartbeat.interval.ms",
@@ -137,9 +161,9 @@ impl KafkaOptions {
         ];
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap);
-        let theirs = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let theirs = theirs.filter(|(name, _)| !CONSUMER_ONLY.iter().any(|only| name.starts_with(only)));
-        for (name, value) in PRODUCER_DEFAULTS.into_iter().chain(theirs).chain(PRODUCER) {
+        let configured = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let configured = configured.filter(|(name, _)| !CONSUMER_ONLY.iter().any(|only| name.starts_with(only)));
+        for (name, value) in PRODUCER_DEFAULTS.into_iter().chain(configured).chain(PRODUCER) {
             config.set(name, value);
         }
         config
@@ -151,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn properties_that_promises_rest_on_cannot_be_set() {
+    fn properties_that_guarantees_depend_on_cannot_be_set() {
         let with = |name: &str| KafkaOptions {
             bootstrap: String::new(),
             group: String::new(),
@@ -164,5 +188,18 @@ mod tests {
         }
         assert!(with("group.id").check().is_err() && with("acks").check().is_err());
         assert!(with("sasl.mechanism").check().is_ok());
+    }
+
+    #[test]
+    fn debug_output_holds_no_value_of_a_property() {
+        let options = KafkaOptions {
+            bootstrap: "a:9092".into(),
+            group: "g".into(),
+            instance: None,
+            topics: vec!["t".into()],
+            properties: BTreeMap::from([("sasl.password".to_owned(), "secret".to_owned())]),
+        };
+        let text = format!("{options:?}");
+        assert!(text.contains("sasl.password") && !text.contains("secret"), "{text}");
     }
 }

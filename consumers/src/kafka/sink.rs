@@ -7,38 +7,39 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::KafkaOptions;
-use super::topics::Topics;
-use crate::seams::{OutRecord, Sink, SinkError, SourceError};
+use super::topic_admin::TopicAdmin;
+use crate::error::{SinkError, SourceError};
+use crate::traits::{OutRecord, Sink};
 
-/// How long a full send queue is waited for.
-const QUEUE_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for room in the producer's queue.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// Appends records to one topic of Kafka.
 pub struct KafkaSink {
     producer: FutureProducer,
-    topics: Topics,
+    admin: TopicAdmin,
     topic: String,
     like: String,
 }
 
 impl KafkaSink {
-    /// A producer for `topic`, which is made with as many partitions as `like` when it is not there.
+    /// A producer for `topic`. The topic is created with as many partitions as `like` has, when it does not exist.
     ///
     /// # Errors
-    /// A property that librdkafka does not take, in its words.
+    /// A property that librdkafka does not accept, with its message.
     pub fn new(options: &KafkaOptions, topic: &str, like: &str) -> Result<Self, SourceError> {
         let producer: FutureProducer =
-            options.producer().create().map_err(|error| SourceError::Fatal(error.to_string()))?;
-        let topics = Topics::new(options, producer.clone())?;
-        Ok(Self { producer, topics, topic: topic.to_owned(), like: like.to_owned() })
+            options.producer().create().map_err(|error| SourceError::fatal("create producer", error))?;
+        let admin = TopicAdmin::new(options, producer.clone())?;
+        Ok(Self { producer, admin, topic: topic.to_owned(), like: like.to_owned() })
     }
 
-    /// Makes the topic when it is not there; a reader that subscribes later finds it at once.
+    /// Creates the topic when it does not exist, so that a consumer that subscribes later finds it at once.
     ///
     /// # Errors
-    /// [`SinkError::Passing`] while the brokers are away or refuse.
+    /// [`SinkError::Transient`] while the brokers are unreachable or refuse.
     pub async fn prepare(&self) -> Result<(), SinkError> {
-        self.topics.ensure(&self.topic, &self.like).await.map_err(SinkError::Passing)
+        self.admin.ensure(&self.topic, &self.like).await.map_err(|error| SinkError::Transient(error.into()))
     }
 }
 
@@ -54,12 +55,12 @@ impl Sink for KafkaSink {
         if let Some(key) = &record.key {
             out = out.key(&key[..]);
         }
-        match self.producer.send(out, QUEUE_MAX).await {
+        match self.producer.send(out, QUEUE_TIMEOUT).await {
             Ok(_) => Ok(()),
             Err((KafkaError::MessageProduction(code @ RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                Err(SinkError::Refused(code.to_string()))
+                Err(SinkError::Refused(code.into()))
             }
-            Err((error, _)) => Err(SinkError::Passing(error.to_string())),
+            Err((error, _)) => Err(SinkError::Transient(error.into())),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A consumer group of Kafka as a [`Source`].
 //!
-//! The rebalance callback only writes down what is asked; the poll thread's loop drains, saves, places and releases at its own pace,
-//! while kept partitions deliver nothing. Only when the consumer is being dropped does the callback act at once.
+//! The rebalance callback only queues the coordinator's request; the poll thread's loop drains, saves, assigns and unassigns at its own
+//! pace, while the partitions that stay deliver nothing. Only when the consumer is being dropped does the callback answer at once.
 //!
 //! No `TopicPartitionList` outlives the call it is made for: one that is alive when the consumer drops hangs the drop for ever.
 
@@ -19,30 +19,32 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
-use super::inquest::{Inquest, Now, Step};
-use crate::record::{Header, Offset, Part, Record};
-use crate::seams::{Held, LogEnd, Polled, Source, SourceError};
+use super::fault_isolation::{FaultIsolation, Progress, Step};
+use crate::error::SourceError;
+use crate::record::{Header, Offset, Record, TopicPartition};
+use crate::traits::{EndOffset, PartitionOffsets, Polled, Source};
 
 /// Longest wait for an answer about offsets.
-const ASK_MAX: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-enum Asked {
-    Assign(Vec<Part>),
-    Revoke(Vec<Part>),
-    Lost(Vec<Part>),
+/// A request of the group coordinator.
+enum Rebalance {
+    Assign(Vec<TopicPartition>),
+    Revoke(Vec<TopicPartition>),
+    Lost(Vec<TopicPartition>),
 }
 
 #[derive(Default)]
 struct Context {
-    asked: Mutex<VecDeque<Asked>>,
+    rebalances: Mutex<VecDeque<Rebalance>>,
     closing: AtomicBool,
-    ends: Mutex<Vec<(Part, LogEnd)>>,
-    /// All partitions of the topics that are subscribed to, as of the last statistics.
-    all: Mutex<Vec<Part>>,
+    ends: Mutex<Vec<(TopicPartition, EndOffset)>>,
+    /// All partitions of the subscribed topics, as of the last statistics.
+    all: Mutex<Vec<TopicPartition>>,
 }
 
 impl ClientContext for Context {
-    /// Every few seconds, from within a poll. What a broker that is away said last is no news: its partitions are left out.
+    /// Called every few seconds, from within a poll. The partitions of a broker that cannot be reached are left out: its offsets are old.
     fn stats(&self, statistics: Statistics) {
         // When they were made, not when this thread came to read them.
         let made_ms = statistics.time * 1000;
@@ -51,18 +53,18 @@ impl ClientContext for Context {
             statistics.brokers.values().find(up).map(|known| made_ms - known.rxidle / 1000)
         };
         let (mut ends, mut all) = (Vec::new(), Vec::new());
-        for (topic, held) in &statistics.topics {
-            for (number, at) in &held.partitions {
+        for (topic, of_topic) in &statistics.topics {
+            for (number, at) in &of_topic.partitions {
                 // -1 stands for "any".
                 if *number < 0 {
                     continue;
                 }
-                all.push(part_of(topic, *number));
-                // Behind the last stable offset stand transactions that are open: nobody delivers them yet.
+                all.push(partition_of(topic, *number));
+                // Records behind the last stable offset belong to open transactions and are not delivered yet.
                 let end = if at.ls_offset >= 0 { at.ls_offset } else { at.hi_offset };
                 let Some(at_ms) = heard_ms(at.broker).filter(|_| end >= 0) else { continue };
                 let delivered = at.next_offset >= end && at.fetchq_cnt == 0;
-                ends.push((part_of(topic, *number), LogEnd { next: offset(end), at_ms, delivered }));
+                ends.push((partition_of(topic, *number), EndOffset { next: offset(end), at_ms, delivered }));
             }
         }
         *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
@@ -81,22 +83,22 @@ impl ConsumerContext for Context {
             }
             return;
         }
-        let parts = list.elements().iter().map(|at| part_of(at.topic(), at.partition())).collect();
-        let asked = match (assign, consumer.assignment_lost()) {
-            (true, _) => Asked::Assign(parts),
-            (false, true) => Asked::Lost(parts),
-            (false, false) => Asked::Revoke(parts),
+        let partitions = list.elements().iter().map(|at| partition_of(at.topic(), at.partition())).collect();
+        let rebalance = match (assign, consumer.assignment_lost()) {
+            (true, _) => Rebalance::Assign(partitions),
+            (false, true) => Rebalance::Lost(partitions),
+            (false, false) => Rebalance::Revoke(partitions),
         };
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push_back(asked);
+        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
     }
 }
 
-pub(super) fn part_of(topic: &str, number: i32) -> Part {
-    Part::new(topic, u32::try_from(number).unwrap_or(0))
+pub(super) fn partition_of(topic: &str, number: i32) -> TopicPartition {
+    TopicPartition::new(topic, u32::try_from(number).unwrap_or(0))
 }
 
-fn number(part: &Part) -> i32 {
-    i32::try_from(part.number).unwrap_or(i32::MAX)
+fn number(partition: &TopicPartition) -> i32 {
+    i32::try_from(partition.number).unwrap_or(i32::MAX)
 }
 
 fn raw(offset: Offset) -> KafkaOffset {
@@ -107,109 +109,110 @@ fn offset(raw: i64) -> Offset {
     Offset::try_from(raw).unwrap_or(0)
 }
 
-fn passing(error: impl std::fmt::Display) -> SourceError {
-    SourceError::Passing(error.to_string())
+fn transient(operation: &'static str) -> impl Fn(KafkaError) -> SourceError {
+    move |error| SourceError::transient(operation, error)
 }
 
-struct Place {
+/// The state of an assigned partition.
+struct Assigned {
     next: Offset,
     paused: bool,
     damaged: bool,
-    heard: Instant,
+    delivered_at: Instant,
 }
 
-/// See the module.
+/// Consumes topics of Kafka as a member of a consumer group.
 pub struct KafkaSource {
     consumer: BaseConsumer<Context>,
     cluster: String,
-    places: BTreeMap<Part, Place>,
-    inquest: Inquest,
+    assigned: BTreeMap<TopicPartition, Assigned>,
+    isolation: FaultIsolation,
 }
 
 impl KafkaSource {
-    /// Joins the group. Works without the cluster being there: it is waited for.
+    /// Joins the group. It succeeds while the brokers are unreachable, and waits for them in [`Source::poll`].
     ///
     /// # Errors
-    /// A property that librdkafka does not take, in its words.
+    /// A property that librdkafka does not accept, with its message.
     pub fn join(options: &KafkaOptions) -> Result<Self, SourceError> {
-        let fatal = |error: KafkaError| SourceError::Fatal(error.to_string());
-        let consumer: BaseConsumer<Context> =
-            options.consumer().create_with_context(Context::default()).map_err(fatal)?;
+        let consumer: BaseConsumer<Context> = options
+            .consumer()
+            .create_with_context(Context::default())
+            .map_err(|error| SourceError::fatal("create consumer", error))?;
         let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics).map_err(fatal)?;
-        Ok(Self { consumer, cluster: String::new(), places: BTreeMap::new(), inquest: Inquest::default() })
+        consumer.subscribe(&topics).map_err(|error| SourceError::fatal("subscribe", error))?;
+        let (assigned, isolation) = (BTreeMap::new(), FaultIsolation::default());
+        Ok(Self { consumer, cluster: String::new(), assigned, isolation })
     }
 
-    /// What the callback wrote down. An assignment waits until the cluster's name is known: frontiers are kept under it.
-    fn take_asked(&mut self, out: &mut Vec<Polled>) {
+    /// Takes what the callback has queued. An assignment waits until the cluster's id is known: checkpoints are kept under it.
+    fn take_rebalances(&mut self, out: &mut Vec<Polled>) {
         loop {
             let context = self.consumer.context();
-            let first = context.asked.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(asked) = first else { return };
-            if let Asked::Assign(parts) = asked {
+            let first = context.rebalances.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(rebalance) = first else { return };
+            if let Rebalance::Assign(partitions) = rebalance {
                 if self.cluster.is_empty() {
-                    let Some(cluster) = self.consumer.client().fetch_cluster_id(ASK_MAX) else {
-                        let mut waiting = context.asked.lock().unwrap_or_else(PoisonError::into_inner);
-                        waiting.push_front(Asked::Assign(parts));
+                    let Some(cluster) = self.consumer.client().fetch_cluster_id(REQUEST_TIMEOUT) else {
+                        let mut rebalances = context.rebalances.lock().unwrap_or_else(PoisonError::into_inner);
+                        rebalances.push_front(Rebalance::Assign(partitions));
                         return;
                     };
                     self.cluster = cluster;
                 }
-                out.push(Polled::Assigned(parts));
+                out.push(Polled::Assigned(partitions));
                 continue;
             }
-            out.push(match asked {
-                Asked::Revoke(parts) => Polled::Revoking(parts),
-                Asked::Lost(parts) | Asked::Assign(parts) => Polled::Lost(parts),
+            out.push(match rebalance {
+                Rebalance::Revoke(partitions) => Polled::Revoking(partitions),
+                Rebalance::Lost(partitions) | Rebalance::Assign(partitions) => Polled::Lost(partitions),
             });
         }
     }
 
-    fn error(&mut self, error: &KafkaError) -> Result<(), SourceError> {
-        let KafkaError::MessageConsumption(code) = error else {
-            return Err(match error {
-                KafkaError::MessageConsumptionFatal(_) => SourceError::Fatal(error.to_string()),
-                _ => passing(error),
-            });
-        };
-        match code {
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::BadMessage => {
-                tracing::warn!(%error, "some partition cannot be read on; finding out which");
-                self.inquest.error(Instant::now());
+    fn error(&mut self, error: KafkaError) -> Result<(), SourceError> {
+        const OPERATION: &str = "fetch records";
+        match error {
+            KafkaError::MessageConsumptionFatal(_) => Err(SourceError::fatal(OPERATION, error)),
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::BadMessage,
+            ) => {
+                tracing::warn!(%error, "a partition cannot be read; finding out which");
+                self.isolation.error(Instant::now());
                 Ok(())
             }
-            _ => Err(passing(error)),
+            _ => Err(SourceError::transient(OPERATION, error)),
         }
     }
 
-    /// One step of finding out which partition cannot be read on.
-    fn look_into(&mut self, out: &mut Vec<Polled>) {
-        let of = |part: &Part| match self.places.get(part) {
-            None => Now::Gone,
-            Some(place) if place.damaged => Now::Gone,
-            Some(place) if place.paused => Now::Paused,
-            Some(place) => Now::Heard(place.heard),
+    /// One step of finding the partition that cannot be read.
+    fn isolate_fault(&mut self, out: &mut Vec<Polled>) {
+        let progress = |partition: &TopicPartition| match self.assigned.get(partition) {
+            None => Progress::Gone,
+            Some(assigned) if assigned.damaged => Progress::Gone,
+            Some(assigned) if assigned.paused => Progress::Paused,
+            Some(assigned) => Progress::DeliveredAt(assigned.delivered_at),
         };
-        match self.inquest.step(Instant::now(), of) {
+        match self.isolation.step(Instant::now(), progress) {
             None => (),
-            Some(Step::Ask(since)) => self.ask_around(since, out),
-            Some(Step::Damaged(part)) => {
-                if let Some(place) = self.places.get_mut(&part) {
-                    place.damaged = true;
-                    out.push(Polled::Damaged(part, place.next));
+            Some(Step::FindCandidates(since)) => self.find_candidates(since, out),
+            Some(Step::Damaged(partition)) => {
+                if let Some(assigned) = self.assigned.get_mut(&partition) {
+                    assigned.damaged = true;
+                    out.push(Polled::Damaged(partition, assigned.next));
                 }
             }
-            Some(Step::Try(part)) => {
-                let Some(next) = self.places.get(&part).map(|place| place.next) else { return };
-                match self.place(&[(part.clone(), next)]) {
-                    Ok(()) => self.inquest.tried(part, Instant::now()),
+            Some(Step::Probe(partition)) => {
+                let Some(next) = self.assigned.get(&partition).map(|assigned| assigned.next) else { return };
+                match self.assign(&[(partition.clone(), next)]) {
+                    Ok(()) => self.isolation.probe_started(partition, Instant::now()),
                     Err(error) => {
-                        tracing::warn!(%error, %part, "a partition could not be tried");
-                        self.inquest.suspect(part.clone());
-                        if !self.places.contains_key(&part) {
-                            // Given up and not taken back: whoever placed it does so again.
-                            let held = Held { start: next, end: next, by_time: next, committed: None };
-                            out.push(Polled::OutOfRange(part, held));
+                        tracing::warn!(%error, %partition, "a partition could not be probed");
+                        self.isolation.add_candidate(partition.clone());
+                        if !self.assigned.contains_key(&partition) {
+                            // Unassigned and not assigned again: the poll thread does so.
+                            let offsets = PartitionOffsets { start: next, end: next, by_time: next, committed: None };
+                            out.push(Polled::OutOfRange(partition, offsets));
                         }
                     }
                 }
@@ -217,55 +220,57 @@ impl KafkaSource {
         }
     }
 
-    /// Who has something to read, and was silent since then?
-    fn ask_around(&mut self, since: Instant, out: &mut Vec<Polled>) {
-        let mut held_back = Vec::new();
-        for (part, place) in &self.places {
-            if place.damaged || place.heard > since {
+    /// Pauses the partitions that have data to read and delivered nothing since `since`, and makes them candidates.
+    fn find_candidates(&mut self, since: Instant, out: &mut Vec<Polled>) {
+        let mut candidates = Vec::new();
+        for (partition, assigned) in &self.assigned {
+            if assigned.damaged || assigned.delivered_at > since {
                 continue;
             }
-            if place.paused {
-                // It cannot show what it is now, and an error that was its own does not come again.
-                held_back.push(part.clone());
+            if assigned.paused {
+                // It cannot make progress now, and if the error was its own, it is not reported again.
+                candidates.push(partition.clone());
                 continue;
             }
-            let Ok((low, high)) = self.consumer.fetch_watermarks(&part.topic, number(part), ASK_MAX) else {
-                self.inquest.error(Instant::now());
+            let watermarks = self.consumer.fetch_watermarks(&partition.topic, number(partition), REQUEST_TIMEOUT);
+            let Ok((low, high)) = watermarks else {
+                self.isolation.error(Instant::now());
                 continue;
             };
-            let held = Held { start: offset(low), end: offset(high), by_time: offset(low), committed: None };
-            if place.next < held.start || place.next > held.end {
-                out.push(Polled::OutOfRange(part.clone(), held));
-            } else if place.next < held.end {
-                held_back.push(part.clone());
+            let (start, end) = (offset(low), offset(high));
+            if assigned.next < start || assigned.next > end {
+                let offsets = PartitionOffsets { start, end, by_time: start, committed: None };
+                out.push(Polled::OutOfRange(partition.clone(), offsets));
+            } else if assigned.next < end {
+                candidates.push(partition.clone());
             }
         }
-        if let Err(error) = self.consumer.pause(&Self::list(&held_back)) {
-            tracing::warn!(%error, ?held_back, "suspects were not held");
+        if let Err(error) = self.consumer.pause(&Self::list(&candidates)) {
+            tracing::warn!(%error, ?candidates, "candidates of a fault were not paused");
         }
-        for part in held_back {
-            self.inquest.suspect(part);
-        }
-    }
-
-    /// librdkafka remembers a pause beyond the assignment: a partition that comes back would stand still for ever.
-    fn unpause(&self, parts: &[Part]) {
-        if let Err(error) = self.consumer.resume(&Self::list(parts)) {
-            tracing::warn!(%error, ?parts, "partitions that go were not resumed");
+        for partition in candidates {
+            self.isolation.add_candidate(partition);
         }
     }
 
-    fn list(parts: &[Part]) -> TopicPartitionList {
-        let mut list = TopicPartitionList::with_capacity(parts.len());
-        for part in parts {
-            list.add_partition(&part.topic, number(part));
+    /// librdkafka remembers a pause beyond the assignment: a partition that comes back would deliver nothing for ever.
+    fn unpause(&self, partitions: &[TopicPartition]) {
+        if let Err(error) = self.consumer.resume(&Self::list(partitions)) {
+            tracing::warn!(%error, ?partitions, "partitions were not resumed before they were unassigned");
+        }
+    }
+
+    fn list(partitions: &[TopicPartition]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&partition.topic, number(partition));
         }
         list
     }
 }
 
 /// Payloads are copied out at once: a borrowed message pins the whole fetch it came with.
-pub(super) fn record(message: &BorrowedMessage<'_>, part: Part) -> Record {
+pub(super) fn record(message: &BorrowedMessage<'_>, partition: TopicPartition) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         let copied = |at| {
             let header = headers.get(at);
@@ -274,7 +279,7 @@ pub(super) fn record(message: &BorrowedMessage<'_>, part: Part) -> Record {
         (0..headers.count()).map(copied).collect()
     });
     Record {
-        part,
+        partition,
         offset: offset(message.offset()),
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         read_ms: crate::poller::now_ms(),
@@ -286,47 +291,50 @@ pub(super) fn record(message: &BorrowedMessage<'_>, part: Part) -> Record {
 
 impl Source for KafkaSource {
     fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError> {
-        self.take_asked(out);
-        self.look_into(out);
+        self.take_rebalances(out);
+        self.isolate_fault(out);
         if !out.is_empty() {
             return Ok(());
         }
-        let mut last: Option<Part> = None;
+        let mut last: Option<TopicPartition> = None;
         let mut wait = if max == 0 { Duration::ZERO } else { wait };
         for _ in 0..max.max(1) {
             let (record, failed) = match self.consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => {
-                    let same = |part: &&Part| &*part.topic == message.topic() && number(part) == message.partition();
-                    let part = last.as_ref().filter(same).cloned();
-                    let part = part.unwrap_or_else(|| part_of(message.topic(), message.partition()));
-                    (Some(record(&message, part)), None)
+                    let is_same = |partition: &&TopicPartition| {
+                        &*partition.topic == message.topic() && number(partition) == message.partition()
+                    };
+                    let partition = last.as_ref().filter(is_same).cloned();
+                    let partition = partition.unwrap_or_else(|| partition_of(message.topic(), message.partition()));
+                    (Some(record(&message, partition)), None)
                 }
                 Some(Err(error)) => (None, Some(error)),
             };
             wait = Duration::ZERO;
             if let Some(error) = failed {
-                self.error(&error)?;
+                self.error(error)?;
             }
             if let Some(record) = record {
-                if let Some(place) = self.places.get_mut(&record.part) {
-                    place.next = record.offset + 1;
-                    place.heard = Instant::now();
+                if let Some(assigned) = self.assigned.get_mut(&record.partition) {
+                    assigned.next = record.offset + 1;
+                    assigned.delivered_at = Instant::now();
                 }
-                last = Some(record.part.clone());
+                last = Some(record.partition.clone());
                 out.push(Polled::Record(record));
             }
         }
-        self.take_asked(out);
+        self.take_rebalances(out);
         Ok(())
     }
 
-    fn held(&mut self, part: &Part, since_ms: i64) -> Result<Held, SourceError> {
-        let (low, high) = self.consumer.fetch_watermarks(&part.topic, number(part), ASK_MAX).map_err(passing)?;
-        let ask = |at: KafkaOffset| -> Result<TopicPartitionList, SourceError> {
+    fn offsets(&mut self, partition: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError> {
+        let (topic, number) = (&partition.topic, number(partition));
+        let watermarks = self.consumer.fetch_watermarks(topic, number, REQUEST_TIMEOUT);
+        let (low, high) = watermarks.map_err(transient("fetch watermarks"))?;
+        let request = |at: KafkaOffset| {
             let mut list = TopicPartitionList::with_capacity(1);
-            list.add_partition_offset(&part.topic, number(part), at).map_err(passing)?;
-            Ok(list)
+            list.add_partition_offset(topic, number, at).map(|()| list)
         };
         let answer = |list: &TopicPartitionList| match list
             .elements()
@@ -336,81 +344,92 @@ impl Source for KafkaSource {
             Some(KafkaOffset::Offset(at)) => Some(offset(at)),
             _ => None,
         };
-        let times =
-            self.consumer.offsets_for_times(ask(KafkaOffset::Offset(since_ms.max(0)))?, ASK_MAX).map_err(passing)?;
+        let times = request(KafkaOffset::Offset(since_ms.max(0)))
+            .and_then(|list| self.consumer.offsets_for_times(list, REQUEST_TIMEOUT))
+            .map_err(transient("fetch offsets by time"))?;
         // On an idle topic the answer is "the end": the high watermark, which was read first.
         let by_time = answer(&times).unwrap_or_else(|| offset(high));
-        let committed = self.consumer.committed_offsets(ask(KafkaOffset::Invalid)?, ASK_MAX).map_err(passing)?;
-        Ok(Held { start: offset(low), end: offset(high), by_time, committed: answer(&committed) })
+        let committed = request(KafkaOffset::Invalid)
+            .and_then(|list| self.consumer.committed_offsets(list, REQUEST_TIMEOUT))
+            .map_err(transient("fetch committed offsets"))?;
+        Ok(PartitionOffsets { start: offset(low), end: offset(high), by_time, committed: answer(&committed) })
     }
 
-    fn place(&mut self, at: &[(Part, Offset)]) -> Result<(), SourceError> {
-        let again: Vec<Part> =
-            at.iter().map(|(part, _)| part.clone()).filter(|part| self.places.contains_key(part)).collect();
+    fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError> {
+        const OPERATION: &str = "assign partitions";
+        let assigned_already = |partition: &TopicPartition| self.assigned.contains_key(partition);
+        let again: Vec<TopicPartition> =
+            at.iter().map(|(partition, _)| partition.clone()).filter(assigned_already).collect();
         if !again.is_empty() {
             self.unpause(&again);
-            self.consumer.incremental_unassign(&Self::list(&again)).map_err(passing)?;
-            // Should the rest fail: it is not assigned any more, and must not be taken back twice.
-            self.places.retain(|part, _| !again.contains(part));
+            self.consumer.incremental_unassign(&Self::list(&again)).map_err(transient(OPERATION))?;
+            // Should the rest fail: they are not assigned any more, and must not be unassigned twice.
+            self.assigned.retain(|partition, _| !again.contains(partition));
         }
         let mut list = TopicPartitionList::with_capacity(at.len());
-        for (part, next) in at {
-            list.add_partition_offset(&part.topic, number(part), raw(*next)).map_err(passing)?;
+        for (partition, next) in at {
+            list.add_partition_offset(&partition.topic, number(partition), raw(*next)).map_err(transient(OPERATION))?;
         }
-        self.consumer.incremental_assign(&list).map_err(passing)?;
-        for (part, next) in at {
-            self.places
-                .insert(part.clone(), Place { next: *next, paused: false, damaged: false, heard: Instant::now() });
+        self.consumer.incremental_assign(&list).map_err(transient(OPERATION))?;
+        for (partition, next) in at {
+            let assigned = Assigned { next: *next, paused: false, damaged: false, delivered_at: Instant::now() };
+            self.assigned.insert(partition.clone(), assigned);
         }
         Ok(())
     }
 
-    fn release(&mut self, parts: &[Part]) -> Result<(), SourceError> {
-        // What was assigned and never placed must be taken before it can be given back, or the rebalance waits for ever.
-        let strangers: Vec<(Part, Offset)> =
-            parts.iter().filter(|part| !self.places.contains_key(part)).map(|part| (part.clone(), 0)).collect();
-        if !strangers.is_empty() {
-            self.place(&strangers)?;
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        // Partitions of a rebalance that were never assigned must be before they can be unassigned, or the rebalance waits for ever.
+        let never_assigned: Vec<(TopicPartition, Offset)> = partitions
+            .iter()
+            .filter(|partition| !self.assigned.contains_key(partition))
+            .map(|partition| (partition.clone(), 0))
+            .collect();
+        if !never_assigned.is_empty() {
+            self.assign(&never_assigned)?;
         }
-        self.unpause(parts);
-        self.places.retain(|part, _| !parts.contains(part));
-        self.consumer.incremental_unassign(&Self::list(parts)).map_err(passing)
+        self.unpause(partitions);
+        self.assigned.retain(|partition, _| !partitions.contains(partition));
+        self.consumer.incremental_unassign(&Self::list(partitions)).map_err(transient("unassign partitions"))
     }
 
-    fn pause(&mut self, parts: &[Part], paused: bool) -> Result<(), SourceError> {
-        let list: Vec<Part> = parts.iter().filter(|part| paused || !self.inquest.holds(part)).cloned().collect();
+    fn pause(&mut self, partitions: &[TopicPartition], paused: bool) -> Result<(), SourceError> {
+        let may_change = |partition: &&TopicPartition| paused || !self.isolation.is_candidate(partition);
+        let list: Vec<TopicPartition> = partitions.iter().filter(may_change).cloned().collect();
         let list = Self::list(&list);
-        if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) }.map_err(passing)?;
-        for part in parts {
-            if let Some(place) = self.places.get_mut(part) {
-                place.paused = paused;
+        if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) }
+            .map_err(transient("pause or resume partitions"))?;
+        for partition in partitions {
+            if let Some(assigned) = self.assigned.get_mut(partition) {
+                assigned.paused = paused;
             }
         }
         Ok(())
     }
 
-    fn ends(&mut self) -> Vec<(Part, LogEnd)> {
+    fn end_offsets(&mut self) -> Vec<(TopicPartition, EndOffset)> {
         let context = self.consumer.context();
         let mut ends = std::mem::take(&mut *context.ends.lock().unwrap_or_else(PoisonError::into_inner));
-        // What is paused is not fetched, and its end not heard of.
-        ends.retain(|(part, _)| self.places.get(part).is_some_and(|place| !place.paused));
+        // A paused partition is not fetched, so its end is not up to date.
+        ends.retain(|(partition, _)| self.assigned.get(partition).is_some_and(|assigned| !assigned.paused));
         ends
     }
 
-    fn foreign(&mut self) -> Vec<Part> {
+    fn unowned_partitions(&mut self) -> Vec<TopicPartition> {
         let context = self.consumer.context();
         let all = context.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter(|part| !self.places.contains_key(*part)).cloned().collect()
+        all.iter().filter(|partition| !self.assigned.contains_key(*partition)).cloned().collect()
     }
 
-    fn saved(&mut self, at: &[(Part, Offset)]) {
+    fn checkpointed(&mut self, at: &[(TopicPartition, Offset)]) {
         let mut list = TopicPartitionList::with_capacity(at.len());
-        for (part, next) in at.iter().filter(|(part, _)| self.places.contains_key(part)) {
-            let _named_twice = list.add_partition_offset(&part.topic, number(part), raw(*next));
+        for (partition, next) in at.iter().filter(|(partition, _)| self.assigned.contains_key(partition)) {
+            let _named_twice = list.add_partition_offset(&partition.topic, number(partition), raw(*next));
         }
-        // Refused for a partition that was taken away meanwhile: the fence. Its price is a repeat, which changes nothing.
+        // librdkafka refuses a partition that was taken away meanwhile, which is the fence. The next owner then repeats some records, which
+        // changes nothing.
         if let Err(error) = self.consumer.store_offsets(&list) {
-            tracing::info!(%error, "frontiers were not stored with the group");
+            tracing::info!(%error, "offsets were not stored with the group");
         }
     }
 
@@ -420,19 +439,19 @@ impl Source for KafkaSource {
 }
 
 impl Drop for KafkaSource {
-    /// Runs on the poll thread, which owns the source: dropping the consumer polls its callbacks and may take the session timeout when
-    /// the brokers are away.
+    /// Runs on the poll thread, which owns the source: dropping the consumer polls its callbacks, and may take the session timeout while
+    /// the brokers are unreachable.
     fn drop(&mut self) {
         let context = self.consumer.context();
         context.closing.store(true, Ordering::Release);
-        // What was asked and never answered would keep the consumer from closing.
-        let asked = std::mem::take(&mut *context.asked.lock().unwrap_or_else(PoisonError::into_inner));
-        for asked in asked {
-            let (parts, assign) = match asked {
-                Asked::Assign(parts) => (parts, true),
-                Asked::Revoke(parts) | Asked::Lost(parts) => (parts, false),
+        // A rebalance that is never answered would keep the consumer from closing.
+        let rebalances = std::mem::take(&mut *context.rebalances.lock().unwrap_or_else(PoisonError::into_inner));
+        for rebalance in rebalances {
+            let (partitions, assign) = match rebalance {
+                Rebalance::Assign(partitions) => (partitions, true),
+                Rebalance::Revoke(partitions) | Rebalance::Lost(partitions) => (partitions, false),
             };
-            let list = Self::list(&parts);
+            let list = Self::list(&partitions);
             if assign && let Err(error) = self.consumer.incremental_assign(&list) {
                 tracing::warn!(%error, "an assignment was not answered");
             }

@@ -1,15 +1,15 @@
-//! What the model of the dispatch tests is made of: steps, logs, what one epoch has read; and how they are generated.
+//! The parts of the dispatch tests' model: steps, logs, the records that one epoch has read; and the strategies that generate them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use orderbell_consumers::core::{Epoch, Limits};
-use orderbell_consumers::seams::Frontier;
-use orderbell_consumers::{KeyHash, Offset, Part, Record};
+use orderbell_consumers::tracker::{Epoch, Limits};
+use orderbell_consumers::traits::Checkpoint;
+use orderbell_consumers::{KeyHash, Offset, Record, TopicPartition};
 use proptest::prelude::*;
 
 /// Most records of one poll.
-pub(crate) const POLL_MAX: usize = 8;
+pub(crate) const MAX_POLL_RECORDS: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum How {
@@ -18,7 +18,7 @@ pub(crate) enum How {
     Reject,
 }
 
-/// One thing that happens. Numbers choose among what is there at that moment, so that any sequence is a valid one.
+/// One step of a world. Its numbers choose among what exists at that moment, so that any sequence is valid.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Poll {
@@ -26,15 +26,15 @@ pub(crate) enum Step {
         max: usize,
         again: bool,
     },
-    Turn,
-    /// A running turn ends: some are done, then `how`.
+    Batch,
+    /// A running batch ends: `done` of its records are done, the next one ends as `how` says.
     Answer {
         which: usize,
         done: usize,
         how: How,
     },
-    /// The dead letters took one.
-    Buried {
+    /// A dead letter is written.
+    DeadLettered {
         which: usize,
     },
     Save,
@@ -47,31 +47,31 @@ pub(crate) enum Step {
     },
     Assign {
         lane: usize,
-        probe: bool,
+        verify: bool,
     },
-    End {
+    CaughtUp {
         lane: usize,
     },
     Tick(u64),
     Crash,
 }
 
-/// What one epoch has read: by offset its key, and whether it is done.
+/// The records that one epoch has read: by offset the key, and whether it is done.
 #[derive(Debug)]
 pub(crate) struct Read {
     pub(crate) lane: usize,
     pub(crate) records: BTreeMap<Offset, (KeyHash, bool)>,
-    pub(crate) high: Offset,
-    /// What was durable when it began: nothing below may be repeated.
+    pub(crate) next_offset: Offset,
+    /// The durable checkpoint when the epoch began: no record below may be repeated.
     pub(crate) began: Offset,
-    pub(crate) stored: Offset,
+    pub(crate) saved: Offset,
     pub(crate) fenced: bool,
 }
 
 impl Read {
-    /// F(p): the first that is read and not done.
-    pub(crate) fn frontier(&self) -> Offset {
-        self.records.iter().find(|(_, (_, done))| !done).map_or(self.high, |(offset, _)| *offset)
+    /// The watermark: offset of the first record that was read and is not done.
+    pub(crate) fn checkpoint(&self) -> Offset {
+        self.records.iter().find(|(_, (_, done))| !done).map_or(self.next_offset, |(offset, _)| *offset)
     }
 
     pub(crate) fn open(&self) -> usize {
@@ -79,20 +79,20 @@ impl Read {
     }
 }
 
-/// One partition: its log, what is durable of it, and its reader.
+/// One partition: its log, its durable checkpoint, and its consumer.
 #[derive(Debug)]
 pub(crate) struct Lane {
-    pub(crate) part: Part,
+    pub(crate) partition: TopicPartition,
     pub(crate) log: Vec<(Record, KeyHash)>,
     pub(crate) end: Offset,
-    pub(crate) store: Frontier,
+    pub(crate) durable: Checkpoint,
     pub(crate) finished: BTreeSet<Offset>,
-    /// The end of what any reader has read.
-    pub(crate) high_ever: Offset,
+    /// One above the highest offset that any epoch has read.
+    pub(crate) highest_ever: Offset,
     pub(crate) epoch: Option<Epoch>,
     /// Index of the next record that the source delivers.
     pub(crate) next: usize,
-    pub(crate) probe: Option<Offset>,
+    pub(crate) verify: Option<Offset>,
     pub(crate) draining: bool,
     pub(crate) paused: bool,
 }
@@ -101,7 +101,7 @@ pub(crate) struct Lane {
 pub(crate) type Row = (u64, Option<u8>, usize);
 
 pub(crate) fn lane(number: usize, rows: &[Row]) -> Lane {
-    let part = Part::new("orders", u32::try_from(number).unwrap());
+    let partition = TopicPartition::new("orders", u32::try_from(number).unwrap());
     let mut end = 10;
     let mut log = Vec::new();
     for (gap, key, len) in rows {
@@ -109,23 +109,23 @@ pub(crate) fn lane(number: usize, rows: &[Row]) -> Lane {
         let unkeyed = 1_000 * (number as u64 + 1) + offset;
         let hash = KeyHash(key.map_or(unkeyed, u64::from));
         let (key, value) = (key.map(|key| Bytes::from(vec![key])), Some(Bytes::from(vec![7; *len])));
-        let (part, timestamp_ms) = (part.clone(), offset.cast_signed());
-        log.push((Record { part, offset, timestamp_ms, read_ms: 0, key, value, headers: Vec::new() }, hash));
+        let (partition, timestamp_ms) = (partition.clone(), offset.cast_signed());
+        log.push((Record { partition, offset, timestamp_ms, read_ms: 0, key, value, headers: Vec::new() }, hash));
         end = offset + 1;
     }
-    let store = Frontier { next: 10, last: None };
+    let durable = Checkpoint { next: 10, last: None };
     // Control records at the tail are never delivered.
     let (end, finished) = (end + number as u64, BTreeSet::new());
     Lane {
-        part,
+        partition,
         log,
         end,
-        store,
+        durable,
         finished,
-        high_ever: store.next,
+        highest_ever: durable.next,
         epoch: None,
         next: 0,
-        probe: None,
+        verify: None,
         draining: false,
         paused: false,
     }
@@ -139,17 +139,17 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     let how = how();
     let lane = 0_usize..3;
     prop_oneof![
-        12 => (lane.clone(), 1..=POLL_MAX, prop::bool::weighted(0.1))
+        12 => (lane.clone(), 1..=MAX_POLL_RECORDS, prop::bool::weighted(0.1))
             .prop_map(|(lane, max, again)| Step::Poll { lane, max, again }),
-        14 => Just(Step::Turn),
+        14 => Just(Step::Batch),
         12 => (0_usize..8, 0_usize..4, how).prop_map(|(which, done, how)| Step::Answer { which, done, how }),
-        3 => (0_usize..4).prop_map(|which| Step::Buried { which }),
+        3 => (0_usize..4).prop_map(|which| Step::DeadLettered { which }),
         4 => Just(Step::Save),
         3 => Just(Step::Durable),
         1 => lane.clone().prop_map(|lane| Step::Drain { lane }),
         2 => lane.clone().prop_map(|lane| Step::Fence { lane }),
-        4 => (lane.clone(), any::<bool>()).prop_map(|(lane, probe)| Step::Assign { lane, probe }),
-        3 => lane.prop_map(|lane| Step::End { lane }),
+        4 => (lane.clone(), any::<bool>()).prop_map(|(lane, verify)| Step::Assign { lane, verify }),
+        3 => lane.prop_map(|lane| Step::CaughtUp { lane }),
         4 => (1_u64..30).prop_map(Step::Tick),
         1 => Just(Step::Crash),
     ]

@@ -1,44 +1,45 @@
-// A till or a phone in a browser.
+// The platform of browsers.
 
 import { run } from "./shell.js";
-import { later, naps, now, request, socketOf } from "./web.js";
+import { now, onWakeUp, request, schedule, webSocketWith } from "./web.js";
 
-/** Kept in the browser; where that is forbidden, in this page only. */
+/** `localStorage`; where it is forbidden, memory of this page. */
 function storage() {
-  const kept = new Map();
+  const fallback = new Map();
   return {
     load(key) {
       try {
         return localStorage.getItem(key);
       } catch {
-        return kept.get(key) ?? null;
+        return fallback.get(key) ?? null;
       }
     },
     save(key, text) {
       try {
         localStorage.setItem(key, text);
       } catch {
-        kept.set(key, text);
+        fallback.set(key, text);
       }
     },
   };
 }
 
 function watch({ online, shown, hidden }) {
-  const back = ({ persisted }) => persisted && shown();
-  const gone = ({ persisted }) => persisted && hidden();
+  // `persisted`: the page goes to, or comes from, the back/forward cache.
+  const onPageShow = ({ persisted }) => persisted && shown();
+  const onPageHide = ({ persisted }) => persisted && hidden();
   addEventListener("online", online);
-  addEventListener("pageshow", back);
-  addEventListener("pagehide", gone);
-  const wakes = naps(online);
+  addEventListener("pageshow", onPageShow);
+  addEventListener("pagehide", onPageHide);
+  const stopWakeUps = onWakeUp(online);
   return () => {
-    wakes();
+    stopWakeUps();
     removeEventListener("online", online);
-    removeEventListener("pageshow", back);
-    removeEventListener("pagehide", gone);
+    removeEventListener("pageshow", onPageShow);
+    removeEventListener("pagehide", onPageHide);
   };
 }
 
 /** @type {typeof import("./index.d.ts").connect} */
 export const connect = (options) =>
-  run({ socket: socketOf(WebSocket), request, later, now, watch, ...storage() }, { server: location.origin, ...options });
+  run({ socket: webSocketWith(WebSocket), request, schedule, now, watch, ...storage() }, { server: location.origin, ...options });

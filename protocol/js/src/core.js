@@ -1,41 +1,62 @@
-// The client of a mailbox: pure, without socket, clock or chance. The same machine as `orderbell_protocol::client` in Rust, held to it by
-// shared vectors (../vectors): the same inputs at the same times give the same outputs.
+// The client of a mailbox as a pure state machine, without socket, clock or randomness. The same machine as `orderbell_protocol::client` in Rust:
+// shared test vectors (../vectors) check that the same inputs at the same times give the same outputs.
 //
 //   resync --open orders--> down --connect--> opening --welcome--> live
 //      ^                     |  ^                                   |
-//      +---- 4200, 409, 410 -+  +------- lost, silent, broken ------+        while not live: polls
+//      +---- 4200, 409, 410 -+  +------- closed, silent, broken ----+        while not live: polls
 //
-// A shell feeds inputs with the time since its start, in milliseconds, and carries out the outputs IN ORDER: that is the whole contract. A notice
-// comes before its acknowledgement; a shell that cannot keep the notice must not go on. A closure, not a class: it minifies to what a
+// A shell feeds inputs with the time since its start in milliseconds, and carries out the outputs IN ORDER: that is the whole contract. Every notice
+// is followed by its acknowledgement; a shell that cannot store the notice must not continue. A closure, not a class: it minifies to what a
 // mini-program can afford.
 
-/** The times of a client, in milliseconds. See `Pace` in Rust for the reason of each. */
-export const PACE = {
+/** Waits and time limits of a client, in milliseconds. `Timings` in Rust gives the reason of each. */
+export const TIMINGS = {
   retryMin: 500,
   retryMax: 30_000,
   welcomeTimeout: 10_000,
-  goodAfter: 30_000,
+  stableAfter: 30_000,
   pollMin: 1_000,
   unreachableAfter: 60_000,
-  toldMax: 300_000,
+  serverWaitMax: 300_000,
   faultRetry: 600_000,
-  replacedRetry: 300_000,
+  supersededRetry: 300_000,
 };
-const KNOWN_MAX = 4096;
-const PAGES_MAX = 1000;
-const SENT_MAX = 8;
-const FRAME_BYTES_MAX = 16_384;
+/** Close codes that this client distinguishes (RFC 6455, IANA, and the protocol's own). */
+const CLOSE = {
+  PROTOCOL: 1002,
+  UNSUPPORTED: 1003,
+  ABNORMAL: 1006,
+  ENCODING: 1007,
+  TOO_BIG: 1009,
+  UNAUTHORIZED: 3000,
+  REPLACED: 4003,
+  TOO_MANY_CONNECTIONS: 4004,
+};
+const PROTOCOL_FAULTS = [CLOSE.PROTOCOL, CLOSE.UNSUPPORTED, CLOSE.ENCODING, CLOSE.TOO_BIG];
+const isFaultCode = (code) => PROTOCOL_FAULTS.includes(code) || (code >= 4000 && code < 4100);
+const isResyncCode = (code) => code >= 4200 && code < 4300;
+/** HTTP statuses that this client distinguishes. */
+const STATUS = { OK: 200, UNAUTHORIZED: 401, TIMEOUT: 408, CONFLICT: 409, GONE: 410, TOO_MANY_REQUESTS: 429 };
+const isClientError = (status) => status >= 400 && status < 500 && status !== STATUS.TIMEOUT && status !== STATUS.TOO_MANY_REQUESTS;
+const MAX_KNOWN_IDS = 4096;
+const MAX_PAGES = 1000;
+const MAX_EVENTS_IN_FLIGHT = 8;
+const MAX_FRAME_BYTES = 16_384;
+const MAX_SUPERSEDED_STEPS = 12;
 const POSITION = /^(0|[1-9a-f][0-9a-f]{0,7})\.(0|[1-9a-f][0-9a-f]{0,15})\.[0-9a-f]{4}$/;
 
 const isText = (value) => typeof value === "string";
-const isWhole = Number.isSafeInteger;
+const isInteger = Number.isSafeInteger;
 const isPosition = (value) => isText(value) && POSITION.test(value);
 const all = (is, ...values) => values.every((value) => is(value));
-const isNotice = (it) => it && all(isPosition, it.position, it.after) && all(isWhole, it.attempt, it.at) && all(isText, it.id, it.kind, it.order) && it.body !== undefined;
-const isOrder = (it) => it && isText(it.order) && isText(it.stage) && typeof it.open === "boolean" && isWhole(it.at) && it.body !== undefined;
-const bytes = (text) => encodeURIComponent(text).replace(/%../g, "x").length;
+const isNotice = (it) => it && all(isPosition, it.position, it.prev) && all(isInteger, it.attempt, it.at) && all(isText, it.id, it.kind, it.order) && it.body !== undefined;
+const isOrder = (it) => it && isText(it.order) && isText(it.stage) && typeof it.active === "boolean" && isInteger(it.at) && it.body !== undefined;
+const isWelcome = (it) =>
+  isPosition(it.position) && all(isText, it.recipient, it.device) && all(isInteger, it.heartbeat_ms, it.max_in_flight, it.max_frame_bytes, it.at);
+const byteLength = (text) => encodeURIComponent(text).replace(/%../g, "x").length;
+const emptyListing = () => ({ orders: [], position: null, next: null, pages: 0 });
 
-function parsed(text) {
+function parse(text) {
   try {
     return JSON.parse(text) || {};
   } catch {
@@ -44,115 +65,118 @@ function parsed(text) {
 }
 
 /** @type {import("./core.js").machine} */
-export function machine({ token, device, saved = {}, seed = 1, now: begun = 0, pace = PACE }) {
-  let now = begun;
+export function machine({ token, device, state = {}, seed = 1, now: startedAt = 0, timings = TIMINGS }) {
+  let now = startedAt;
   let out = [];
-  let position = saved.position || null;
-  let known = new Set(saved.known || []);
-  // What happened here and was not answered, in its order: { event, sent, notBefore }.
-  let events = (saved.events || []).map((event) => ({ event, sent: false, notBefore: 0 }));
-  let hold = 0;
-  // { retryAt, told } | { until } | { since, heard, silence }
-  let socket = { retryAt: now, told: false };
+  let position = state.position || null;
+  let known = new Set(state.known || []);
+  // Events without a result, in the order in which they were reported: { event, inFlight, notBefore }.
+  let events = (state.events || []).map((event) => ({ event, inFlight: false, notBefore: 0 }));
+  // No event is sent before this time.
+  let holdUntil = 0;
+  // Down: { retryAt, isFixed } (isFixed: no resync may bring that time forward). Opening: { until }. Live: { since, heardAt, silence }.
+  let socket = { retryAt: now, isFixed: false };
   // { kind: "poll" | "orders" | "post", from }
   let request = null;
-  let failures = 0;
-  let refusals = { post: 0, ask: 0 };
-  let resyncs = 0;
-  let resyncedAt = now;
+  // Consecutive failures, from which the back-offs follow. Posts are counted separately: polls that succeed say nothing about them.
+  let failures = { sockets: 0, requests: 0, posts: 0, superseded: 0 };
+  // Fetching the open orders in place of an invalid position: `at` is null while none is due.
+  let resync = { at: position ? null : now, listing: emptyListing(), failures: 0, lastFailed: now };
   let pollAt = now;
-  let resyncAt = position ? null : now;
-  let listing = { orders: [], position: null, next: null, pages: 0 };
+  // When something from the server is due, if all is well.
   let expectedAt = now;
+  // When this client last dropped a socket: the server may learn of it late and then close the next one as replaced.
   let droppedAt = null;
-  let awayUntil = null;
-  let replaced = 0;
-  let link = "begun";
+  let connectivity = "starting";
   let stale = false;
-  let tokenNumber = 0;
-  let used = { socket: 0, request: 0 };
-  let tokenFailures = 0;
-  let tokenFailedAt = now;
-  let tokenBad = !token;
-  let background = false;
+  // A refused token may not be the newest one, hence the versions.
+  let tokenVersion = 0;
+  let versionUsed = { socket: 0, request: 0 };
+  let tokenRefusals = 0;
+  let tokenRefusedAt = now;
+  // What the client may do. It acts when none of these holds; they are checked in this order.
+  let mode = { background: false, needsToken: !token, supersededUntil: null };
 
   const isLive = () => socket.since !== undefined;
   const isDown = () => socket.retryAt !== undefined;
-  const say = (what, more) => out.push({ do: what, ...more });
-  const send = (frame) => isLive() && say("send", { frame });
-  const unreachableAt = () => expectedAt + pace.unreachableAfter;
-  const bounded = (wait) => Math.min(Math.max(wait, pace.retryMin), pace.toldMax);
-  // There is no socket, and not because the first one is only being opened.
-  const asks = () => resyncAt === null && failures > 0;
+  const socketDeadline = () => (isDown() ? socket.retryAt : isLive() ? socket.heardAt + socket.silence : socket.until);
+  const emit = (type, fields) => out.push({ type, ...fields });
+  const send = (frame) => isLive() && emit("send", { frame });
+  const unreachableAt = () => expectedAt + timings.unreachableAfter;
+  /** A wait that the server asks for, within bounds. */
+  const bounded = (wait) => Math.min(Math.max(wait, timings.retryMin), timings.serverWaitMax);
+  /** Whether polls and posts take the place of the socket: not while the first socket is only being opened. */
+  const mayPoll = () => resync.at === null && failures.sockets > 0;
 
-  /** `retryMin * 2^n`, at most `retryMax`, somewhere in its upper half. */
+  /** `retryMin * 2^n`, at most `retryMax`, jittered over its upper half. */
   function backOff(times) {
-    const half = Math.floor(Math.min(pace.retryMin * 2 ** Math.min(Math.max(times - 1, 0), 16), pace.retryMax) / 2);
+    const half = Math.floor(Math.min(timings.retryMin * 2 ** Math.min(Math.max(times - 1, 0), 16), timings.retryMax) / 2);
     seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
     return half + Math.floor((half * ((seed >>> 16) % 1000)) / 1000);
   }
 
-  function tellLink(to) {
-    if (link !== to) {
-      link = to;
-      say("link", { link });
+  function setConnectivity(to) {
+    if (connectivity !== to) {
+      connectivity = to;
+      emit("connectivity", { connectivity });
     }
   }
 
-  function freshness({ stale: is = false }) {
+  function updateFreshness({ stale: is = false }) {
     if (stale !== is) {
       stale = is;
-      say("stale", { stale });
+      emit("stale", { stale });
     }
   }
 
   // Events.
 
-  function unanswered(at) {
-    for (const entry of events.filter((one) => one.sent)) {
-      Object.assign(entry, { sent: false, notBefore: at });
-    }
+  const retry = (entry, at) => Object.assign(entry, { inFlight: false, notBefore: at });
+
+  /** Whatever is in flight may be lost: send it again from `at` on. */
+  function resendEvents(at) {
+    events.filter((entry) => entry.inFlight).forEach((entry) => retry(entry, at));
   }
 
-  const room = () => SENT_MAX - events.filter((entry) => entry.sent).length;
+  const freeSlots = () => MAX_EVENTS_IN_FLIGHT - events.filter((entry) => entry.inFlight).length;
 
-  function eventsDue() {
-    // Of each order the first decides: what is behind it waits for it.
+  function nextEventDue() {
+    // The first event of each order decides: the later ones wait for it.
     const orders = new Set();
-    const first = events.filter(({ sent, event }) => !sent && !orders.has(event.order) && orders.add(event.order));
-    return room() > 0 && first.length ? Math.min(...first.map((entry) => Math.max(entry.notBefore, hold))) : null;
+    const first = events.filter(({ inFlight, event }) => !inFlight && !orders.has(event.order) && orders.add(event.order));
+    return freeSlots() > 0 && first.length ? Math.min(...first.map((entry) => Math.max(entry.notBefore, holdUntil))) : null;
   }
 
-  function takeEvents() {
-    const waiting = new Set();
-    let places = room();
+  /** Takes the events to send now. Events of one order are sent in sequence: one that waits holds back those behind it. */
+  function takeDueEvents() {
+    const waitingOrders = new Set();
+    let slots = freeSlots();
     return events
       .filter((entry) => {
-        const { sent, event, notBefore } = entry;
-        if (sent) {
+        const { inFlight, event, notBefore } = entry;
+        if (inFlight) {
           return false;
         }
-        if (places <= 0 || now < Math.max(notBefore, hold) || waiting.has(event.order)) {
-          waiting.add(event.order);
+        if (slots <= 0 || now < Math.max(notBefore, holdUntil) || waitingOrders.has(event.order)) {
+          waitingOrders.add(event.order);
           return false;
         }
-        places -= 1;
-        return (entry.sent = true);
+        slots -= 1;
+        return (entry.inFlight = true);
       })
       .map((entry) => entry.event);
   }
 
-  function answered({ id, status, reason = "" }) {
-    if (status === "refused" && (reason === "busy" || reason === "unavailable")) {
-      for (const entry of events.filter(({ event }) => event.id === id)) {
-        Object.assign(entry, { sent: false, notBefore: now + pace.retryMin * 4 });
-      }
+  function eventResult({ id, status, reason = "" }) {
+    const isRejected = status === "rejected";
+    if (isRejected && (reason === "busy" || reason === "unavailable")) {
+      events.filter(({ event }) => event.id === id).forEach((entry) => retry(entry, now + timings.retryMin * 4));
       return;
     }
     const before = events.length;
     events = events.filter(({ event }) => event.id !== id);
     if (events.length < before) {
-      say("answered", { id, refused: status === "refused" ? reason : null });
+      emit("eventResult", { id, rejected: isRejected ? reason : null });
     }
   }
 
@@ -160,20 +184,23 @@ export function machine({ token, device, saved = {}, seed = 1, now: begun = 0, p
 
   function remember(id) {
     known.add(id);
-    if (known.size > KNOWN_MAX) {
+    if (known.size > MAX_KNOWN_IDS) {
       known.delete(known.values().next().value);
     }
   }
 
-  /** Takes a notice, unless it is known; false when the chain is broken. A known one that follows where we stand moves us on all the same. */
-  function take(notice) {
-    const follows = position === null || position === notice.after;
+  /**
+   * Delivers a notice, unless it is a duplicate; false when the chain is broken. A duplicate that follows our position advances it all the same: in a
+   * new epoch old notices have new positions.
+   */
+  function acceptNotice(notice) {
+    const follows = position === null || position === notice.prev;
     const isKnown = known.has(notice.id);
     if (follows) {
       position = notice.position;
       if (!isKnown) {
         remember(notice.id);
-        say("notice", { notice });
+        emit("notice", { notice });
       }
     }
     return follows || isKnown;
@@ -181,264 +208,287 @@ export function machine({ token, device, saved = {}, seed = 1, now: begun = 0, p
 
   // The socket.
 
-  function noteLife() {
-    if (isLive() && now >= socket.since + pace.goodAfter) {
-      failures = resyncs = replaced = 0;
+  /** After a connection that lasted, the back-offs restart at the first wait. */
+  function resetFailuresIfStable() {
+    if (isLive() && now >= socket.since + timings.stableAfter) {
+      failures.sockets = resync.failures = failures.superseded = 0;
     }
   }
 
-  function abandon() {
+  function cancelRequest() {
     if (request) {
       if (request.kind === "post") {
-        unanswered(now);
+        resendEvents(now);
       }
       request = null;
-      say("abandon");
+      emit("cancelRequest");
     }
   }
 
-  function lost() {
-    say("drop");
+  /** Drops a socket that is dead or cannot be trusted, as if it had failed. */
+  function giveUpSocket() {
+    emit("dropSocket");
     droppedAt = now;
     closed();
   }
 
+  /** Drops the socket, if there is one, without counting a failure. */
   function dropSocket() {
     if (!isDown()) {
-      noteLife();
-      unanswered(now);
-      socket = { retryAt: now, told: false };
+      resetFailuresIfStable();
+      resendEvents(now);
+      socket = { retryAt: now, isFixed: false };
       droppedAt = now;
-      say("drop");
+      emit("dropSocket");
     }
   }
 
-  function tokenRefused(number) {
-    tokenFailures += 1;
-    tokenFailedAt = now;
-    if (number === tokenNumber && !isLive()) {
-      tokenBad = true;
-      say("tokenNeeded");
+  function pauseSocket(retryAt) {
+    socket = { retryAt, isFixed: true };
+  }
+
+  /** The server refused the token of this version. If there is a newer one, that is tried; otherwise the application has to bring one. */
+  function tokenRefused(version) {
+    tokenRefusals += 1;
+    tokenRefusedAt = now;
+    if (version === tokenVersion && !isLive()) {
+      mode.needsToken = true;
+      emit("tokenNeeded");
     }
   }
 
-  function resync(at) {
-    listing = { orders: [], position: null, next: null, pages: 0 };
-    resyncAt = at;
+  function beginResync(at) {
+    resync.listing = emptyListing();
+    resync.at = at;
   }
 
-  /** The server says that our position is of no use. When it says so again and again, it is asked less and less often. */
-  function ofNoUse() {
-    resyncs += 1;
-    resyncedAt = now;
+  /** The server refused our position. When it does so repeatedly, the open orders are fetched with back-off. */
+  function positionInvalid() {
+    resync.failures += 1;
+    resync.lastFailed = now;
     position = null;
-    resync(now + (resyncs > 1 ? backOff(resyncs) : 0));
+    beginResync(now + (resync.failures > 1 ? backOff(resync.failures) : 0));
   }
 
-  /** The same device is connected elsewhere: away, and no request either. Unless what the server hears late of a socket that we gave up ends the one behind it. */
-  function wasReplaced() {
+  /**
+   * Another connection of the same device took over: pause, and make no request either, since both share one cursor. Unless the other connection was
+   * our own: when the server learns late of a socket that we dropped, it closes the next one as replaced.
+   */
+  function superseded() {
     const at = droppedAt;
     droppedAt = null;
-    if (at !== null && now < at + pace.toldMax) {
+    if (at !== null && now < at + timings.serverWaitMax) {
       return;
     }
-    replaced = Math.min(replaced + 1, 12);
-    awayUntil = now + pace.replacedRetry * replaced;
-    socket = { retryAt: now, told: true };
-    abandon();
-    tellLink("replaced");
+    failures.superseded = Math.min(failures.superseded + 1, MAX_SUPERSEDED_STEPS);
+    mode.supersededUntil = now + timings.supersededRetry * failures.superseded;
+    pauseSocket(now);
+    cancelRequest();
+    setConnectivity("superseded");
   }
 
-  function closed({ code = 1006, reason = "" } = {}) {
+  function closed({ code = CLOSE.ABNORMAL, reason = "" } = {}) {
     if (isDown()) {
       return;
     }
     if (isLive()) {
-      // At once for what may have come between; while it only does not open, polls keep their own time.
+      // Poll at once for what may have come in between. A socket that never opened does not change the time of the next poll.
       pollAt = now;
-      unanswered(now);
+      resendEvents(now);
     }
-    noteLife();
-    failures += 1;
+    resetFailuresIfStable();
+    failures.sockets += 1;
     const wait = /(?:^|;) *retry_ms=(\d+) *(?:;|$)/.exec(reason);
-    socket = { retryAt: now + (wait ? bounded(Number(wait[1])) : backOff(failures)), told: Boolean(wait) };
-    if (code === 3000) {
-      tokenRefused(used.socket);
-    } else if (code === 4003) {
-      wasReplaced();
-    } else if (code === 4004) {
-      socket = { retryAt: now + pace.retryMax * 4, told: true };
-    } else if (code >= 4200 && code < 4300) {
-      ofNoUse();
-    } else if ([1002, 1003, 1007, 1009].includes(code) || (code >= 4000 && code < 4100)) {
-      socket = { retryAt: now + pace.faultRetry, told: true };
-      say("fault", { code, reason });
+    socket = { retryAt: now + (wait ? bounded(Number(wait[1])) : backOff(failures.sockets)), isFixed: Boolean(wait) };
+    if (code === CLOSE.UNAUTHORIZED) {
+      tokenRefused(versionUsed.socket);
+    } else if (code === CLOSE.REPLACED) {
+      superseded();
+    } else if (code === CLOSE.TOO_MANY_CONNECTIONS) {
+      pauseSocket(now + timings.retryMax * 4);
+    } else if (isResyncCode(code)) {
+      positionInvalid();
+    } else if (isFaultCode(code)) {
+      pauseSocket(now + timings.faultRetry);
+      emit("fault", { code, reason });
     }
   }
 
-  function heard(text) {
-    if (isLive()) {
-      socket.heard = now;
-      expectedAt = now + Math.floor(socket.silence / 2);
-      tellLink("pushed");
-    }
-    const frame = parsed(text);
-    if (frame.type === "notice") {
-      if (!isNotice(frame)) {
-        // What stands behind it must not be taken as if it had been read.
-        lost();
-      } else if (isLive()) {
-        if (take(frame)) {
-          send({ type: "ack", position: frame.position });
-        } else {
-          lost();
-        }
+  function noticeReceived(frame) {
+    if (!isNotice(frame)) {
+      // The notices behind it must not be accepted as if it had been read.
+      giveUpSocket();
+    } else if (isLive()) {
+      if (acceptNotice(frame)) {
+        send({ type: "ack", position: frame.position });
+      } else {
+        giveUpSocket();
       }
-    } else if (frame.type === "welcome" && isPosition(frame.position) && all(isText, frame.recipient, frame.device) && all(isWhole, frame.heartbeat_ms, frame.window, frame.frame_bytes_max, frame.at)) {
-      // The server's word holds: it may have set something aside that this device could not get.
-      position = frame.position;
-      const beat = bounded(frame.heartbeat_ms);
-      socket = { since: now, heard: now, silence: beat * 2 };
-      expectedAt = now + beat;
-      tokenFailures = 0;
-      tokenBad = false;
-      unanswered(now);
-      hold = now;
-      tellLink("pushed");
-      freshness(frame);
-    } else if (frame.type === "beat" && all(isPosition, frame.sent, frame.head) && isWhole(frame.at)) {
-      freshness(frame);
-    } else if (frame.type === "logged" && all(isText, frame.id, frame.status)) {
-      answered(frame);
     }
+  }
+
+  function welcomed(frame) {
+    // The server's position takes precedence: it may have skipped a notice that this device could not process.
+    position = frame.position;
+    const heartbeat = bounded(frame.heartbeat_ms);
+    socket = { since: now, heardAt: now, silence: heartbeat * 2 };
+    expectedAt = now + heartbeat;
+    tokenRefusals = 0;
+    mode.needsToken = false;
+    resendEvents(now);
+    holdUntil = now;
+    setConnectivity("push");
+    updateFreshness(frame);
+  }
+
+  function textReceived(text) {
+    if (isLive()) {
+      socket.heardAt = now;
+      expectedAt = now + Math.floor(socket.silence / 2);
+      setConnectivity("push");
+    }
+    const frame = parse(text);
+    if (frame.type === "notice") {
+      noticeReceived(frame);
+    } else if (frame.type === "welcome" && isWelcome(frame)) {
+      welcomed(frame);
+    } else if (frame.type === "heartbeat" && all(isPosition, frame.last_sent, frame.head) && isInteger(frame.at)) {
+      updateFreshness(frame);
+    } else if (frame.type === "event_result" && all(isText, frame.id, frame.status)) {
+      eventResult(frame);
+    }
+    // Unknown frames are ignored, so that v1 can grow. The delay of `goaway` comes again in the close frame.
   }
 
   // Requests.
 
-  function ask() {
-    const asked = (kind, what, from) => {
+  function makeRequest() {
+    const begin = (kind, type, fields, from) => {
       request = { kind, from };
-      used.request = tokenNumber;
-      say(kind, what);
+      versionUsed.request = tokenVersion;
+      emit(type, fields);
     };
-    if (resyncAt !== null) {
-      if (now >= resyncAt) {
-        asked("orders", { from: listing.next }, listing.next);
+    if (resync.at !== null) {
+      const from = resync.listing.next;
+      if (now >= resync.at) {
+        begin("orders", "fetchOrders", { from }, from);
       }
       return;
     }
-    if (!asks()) {
+    if (!mayPoll()) {
       return;
     }
-    const some = takeEvents();
-    if (some.length) {
-      asked("post", { events: some });
+    const due = takeDueEvents();
+    if (due.length) {
+      begin("post", "postEvents", { events: due });
     } else if (now >= pollAt) {
-      asked("poll", { after: position }, position);
+      begin("poll", "poll", { after: position }, position);
     }
   }
 
-  function failed(retryAfter) {
-    const which = request && request.kind === "post" ? "post" : "ask";
-    refusals[which] += 1;
-    const at = now + (retryAfter === undefined ? backOff(refusals[which]) : bounded(retryAfter));
-    const kind = request && request.kind;
+  const failureKind = () => (request && request.kind === "post" ? "posts" : "requests");
+
+  function requestFailed(retryAfter) {
+    const kind = failureKind();
+    failures[kind] += 1;
+    const at = now + (retryAfter === undefined ? backOff(failures[kind]) : bounded(retryAfter));
+    const failed = request && request.kind;
     request = null;
-    if (kind === "poll") {
+    if (failed === "poll") {
       pollAt = at;
-    } else if (kind === "post") {
-      unanswered(at);
-      hold = at;
-    } else if (kind === "orders") {
-      // A position that is of use needs no list: the socket and the polls go on from it.
-      resyncAt = position !== null || resyncAt === null ? null : at;
+    } else if (failed === "post") {
+      resendEvents(at);
+      holdUntil = at;
+    } else if (failed === "orders") {
+      // With a valid position no list is needed: the socket and the polls continue from it.
+      resync.at = position !== null || resync.at === null ? null : at;
     }
   }
 
-  function answer({ status, body, retryAfter }) {
+  function requestDone() {
+    failures[failureKind()] = 0;
+    request = null;
+    tokenRefusals = 0;
+  }
+
+  function response({ status, body, retryAfter }) {
     if (!request) {
       return;
     }
-    let done = false;
-    if (status === 200) {
-      done = { poll: polled, orders: listed, post: posted }[request.kind](parsed(body), request.from);
-    } else if (status === 401) {
-      failed();
-      tokenRefused(used.request);
-      return;
-    } else if ((status === 409 || status === 410) && request.kind === "poll") {
+    if (status === STATUS.UNAUTHORIZED) {
+      requestFailed();
+      tokenRefused(versionUsed.request);
+    } else if ((status === STATUS.CONFLICT || status === STATUS.GONE) && request.kind === "poll") {
       if (!isLive() && request.from === position) {
-        ofNoUse();
+        positionInvalid();
       }
-      done = true;
+      requestDone();
+    } else if (status === STATUS.OK && { poll: polled, orders: ordersFetched, post: posted }[request.kind](parse(body), request.from)) {
+      requestDone();
+    } else {
+      if (isClientError(status)) {
+        emit("fault", { code: status, reason: "" });
+      }
+      requestFailed(retryAfter);
     }
-    if (done) {
-      refusals[request.kind === "post" ? "post" : "ask"] = 0;
-      request = null;
-      tokenFailures = 0;
-      return;
-    }
-    if (status >= 400 && status < 500 && status !== 429 && status !== 408) {
-      say("fault", { code: status, reason: "" });
-    }
-    failed(retryAfter);
   }
 
-  // A good answer; false when it cannot be read, or leads nowhere.
+  // Bodies of successful responses; false when one cannot be read, or breaks the chain.
 
-  function posted({ events: told }) {
-    if (!Array.isArray(told) || !told.every((one) => one && all(isText, one.id, one.status))) {
+  function posted({ events: results }) {
+    if (!Array.isArray(results) || !results.every((one) => one && all(isText, one.id, one.status))) {
       return false;
     }
-    told.forEach(answered);
-    // What was left out is sent again, not at once.
-    unanswered(now + pace.retryMin * 4);
+    results.forEach(eventResult);
+    // Events without a result are sent again after a pause.
+    resendEvents(now + timings.retryMin * 4);
     return true;
   }
 
   function polled(page, from) {
     const { notices, next_poll_ms: next } = page;
-    if (!Array.isArray(notices) || !notices.every(isNotice) || !all(isPosition, page.position, page.head) || !all(isWhole, next, page.at) || next < 0) {
+    if (!Array.isArray(notices) || !notices.every(isNotice) || !all(isPosition, page.position, page.head) || !all(isInteger, next, page.at) || next < 0) {
       return false;
     }
     if (isLive() || from !== position) {
-      // Asked before a socket was there, which goes, or went, on from where we stand.
+      // The request was made before a socket delivered notices: that one continues, or continued, from our position.
       return true;
     }
-    if (now >= resyncedAt + pace.goodAfter) {
-      resyncs = 0;
+    if (now >= resync.lastFailed + timings.stableAfter) {
+      resync.failures = 0;
     }
-    if (!notices.every(take)) {
+    if (!notices.every(acceptNotice)) {
       return false;
     }
     const moved = from !== page.position;
     position = page.position;
-    const wait = Math.min(next, pace.toldMax);
-    pollAt = wait === 0 && moved ? now : now + Math.max(wait, pace.pollMin);
+    const wait = Math.min(next, timings.serverWaitMax);
+    pollAt = wait === 0 && moved ? now : now + Math.max(wait, timings.pollMin);
     expectedAt = pollAt;
-    tellLink("polled");
-    freshness(page);
+    setConnectivity("polling");
+    updateFreshness(page);
     return true;
   }
 
-  function listed(page, from) {
+  function ordersFetched(page, from) {
     const { orders, next = null } = page;
-    if (!Array.isArray(orders) || !orders.every(isOrder) || !isPosition(page.position) || !isWhole(page.at)) {
+    const { listing } = resync;
+    if (!Array.isArray(orders) || !orders.every(isOrder) || !isPosition(page.position) || !isInteger(page.at)) {
       return false;
     }
-    if (resyncAt === null || from !== listing.next || isLive()) {
-      // Asked before it began anew, or before a socket was there that tells more.
+    if (resync.at === null || from !== listing.next || isLive()) {
+      // The request belongs to an earlier resync, or a socket was opened since then.
       return true;
     }
     expectedAt = now;
     listing.pages += 1;
-    if (next !== null && (next === listing.next || listing.pages > PAGES_MAX)) {
-      // It leads nowhere. A position that is of use needs no list; without one it is asked again, less and less often.
+    if (next !== null && (next === listing.next || listing.pages > MAX_PAGES)) {
+      // The pages make no progress. With a valid position no list is needed; without one the list is requested again after a back-off.
       const before = position;
-      ofNoUse();
+      positionInvalid();
       if (before !== null) {
         position = before;
-        resyncAt = null;
+        resync.at = null;
       }
       return true;
     }
@@ -448,140 +498,139 @@ export function machine({ token, device, saved = {}, seed = 1, now: begun = 0, p
     if (next !== null) {
       return true;
     }
-    const whole = listing;
-    listing = { orders: [], position: null, next: null, pages: 0 };
-    // An application rings for what it has not rung for yet, also after a restart.
-    say("openOrders", { orders: whole.orders.map((order) => ({ ...order, known: known.has(order.notice) })) });
-    whole.orders.filter((order) => order.notice).forEach((order) => remember(order.notice));
-    position = whole.position;
-    resyncAt = null;
+    resync.listing = emptyListing();
+    resync.at = null;
+    // `known` lets an application ring for the orders that it has not rung for yet, also after a restart.
+    emit("openOrders", { orders: listing.orders.map((order) => ({ ...order, known: known.has(order.notice) })) });
+    listing.orders.filter((order) => order.notice).forEach((order) => remember(order.notice));
+    position = listing.position;
     pollAt = now;
-    if (isDown() && !socket.told) {
+    if (isDown() && !socket.isFixed) {
       socket.retryAt = now;
     }
-    freshness(page);
+    updateFreshness(page);
     return true;
   }
 
-  /** What happened meanwhile is asked for at once, and once. A socket that slept may be dead without knowing it, and so may a request. */
+  /**
+   * Fetches what happened in the meantime with one request: the open orders and the position to continue from. A socket from before may be dead
+   * without knowing it, and so may a request.
+   */
   function foreground() {
     dropSocket();
-    abandon();
-    background = false;
-    failures = 0;
-    refusals = { post: 0, ask: 0 };
-    awayUntil = null;
-    hold = now;
+    cancelRequest();
+    mode = { background: false, needsToken: mode.needsToken, supersededUntil: null };
+    failures = { sockets: 0, requests: 0, posts: 0, superseded: failures.superseded };
+    holdUntil = now;
     expectedAt = now;
-    socket = { retryAt: now, told: false };
+    socket = { retryAt: now, isFixed: false };
     pollAt = now;
-    resync(now);
+    beginResync(now);
   }
 
   const inputs = {
     time() {},
     opened() {
-      if (socket.until === undefined) {
-        say("drop");
+      if (isDown() || isLive()) {
+        emit("dropSocket");
         return;
       }
-      used.socket = tokenNumber;
-      say("send", { frame: { type: "hello", token, device, ...(position && { position }) } });
+      versionUsed.socket = tokenVersion;
+      emit("send", { frame: { type: "hello", token, device, ...(position && { position }) } });
     },
-    text: heard,
+    text: textReceived,
     closed,
-    answer,
-    failed: () => failed(),
-    say(event) {
-      // It would end every socket that it is sent on.
-      if (bytes(JSON.stringify({ type: "event", ...event })) > FRAME_BYTES_MAX) {
-        say("answered", { id: event.id, refused: "too-long" });
+    response,
+    requestFailed: () => requestFailed(),
+    event(event) {
+      // The server closes every socket on which it receives a longer frame.
+      if (byteLength(JSON.stringify({ type: "event", ...event })) > MAX_FRAME_BYTES) {
+        emit("eventResult", { id: event.id, rejected: "too-long" });
       } else if (events.every((entry) => entry.event.id !== event.id)) {
-        events.push({ event, sent: false, notBefore: now });
+        events.push({ event, inFlight: false, notBefore: now });
       }
     },
-    shown: (at) => send({ type: "shown", position: at }),
+    displayed: (at) => send({ type: "displayed", position: at }),
     token(newer) {
       token = newer;
-      tokenNumber += 1;
-      if (tokenBad) {
-        tokenBad = false;
-        // One that was opening goes with the old token.
+      tokenVersion += 1;
+      if (mode.needsToken) {
+        mode.needsToken = false;
+        // A socket that is being opened carries the old token.
         dropSocket();
-        // An application whose tokens are all refused must not storm the server with them.
-        const at = tokenFailures > 1 ? Math.max(now, tokenFailedAt + backOff(tokenFailures)) : now;
+        // An application whose tokens are all refused must not flood the server with them.
+        const at = tokenRefusals > 1 ? Math.max(now, tokenRefusedAt + backOff(tokenRefusals)) : now;
         pollAt = at;
-        socket = { retryAt: at, told: true };
+        pauseSocket(at);
       }
     },
     background() {
-      background = true;
+      mode.background = true;
       dropSocket();
-      abandon();
+      cancelRequest();
     },
     foreground,
   };
 
-  /** Whether nobody was heard for too long. */
-  function look() {
+  function checkReachability() {
     if (now >= unreachableAt()) {
-      tellLink("unreachable");
+      setConnectivity("unreachable");
     }
   }
 
-  /** Whatever is due. */
-  function goOn() {
-    if (background) {
+  /** Does whatever is due. */
+  function advance() {
+    if (mode.background) {
       return;
     }
-    if (tokenBad) {
-      // Nobody is asked with a token that is no good; a screen must not say "online" meanwhile.
-      look();
+    if (mode.needsToken) {
+      // No request with a refused token; but the screen must not say "online" in the meantime.
+      checkReachability();
       return;
     }
-    if (awayUntil !== null) {
-      if (now < awayUntil) {
+    if (mode.supersededUntil !== null) {
+      if (now < mode.supersededUntil) {
         return;
       }
-      // The socket goes first: a poll would take from the other one what it needs.
-      awayUntil = null;
+      // The socket goes first: a poll would move the cursor of the other connection.
+      mode.supersededUntil = null;
       expectedAt = now;
-      pollAt = now + pace.welcomeTimeout;
+      pollAt = now + timings.welcomeTimeout;
     }
     if (isDown()) {
-      if (now >= socket.retryAt && resyncAt === null) {
-        socket = { until: now + pace.welcomeTimeout };
-        say("open");
+      if (now >= socket.retryAt && resync.at === null) {
+        socket = { until: now + timings.welcomeTimeout };
+        emit("openSocket");
       }
-    } else if (now >= (isLive() ? socket.heard + socket.silence : socket.until)) {
-      lost();
+    } else if (now >= socketDeadline()) {
+      giveUpSocket();
     }
     if (isLive()) {
-      takeEvents().forEach((event) => send({ type: "event", ...event }));
+      takeDueEvents().forEach((event) => send({ type: "event", ...event }));
     } else if (!request) {
-      ask();
+      makeRequest();
     }
-    look();
+    checkReachability();
   }
 
   function deadline() {
-    if (background) {
+    if (mode.background) {
       return null;
     }
-    const unreachable = link === "unreachable" ? null : unreachableAt();
-    if (tokenBad) {
+    const unreachable = connectivity === "unreachable" ? null : unreachableAt();
+    if (mode.needsToken) {
       return unreachable;
     }
-    if (awayUntil !== null) {
-      return awayUntil;
+    if (mode.supersededUntil !== null) {
+      return mode.supersededUntil;
     }
-    const free = !request && !isLive();
-    const asking = free && asks();
+    const isFree = !request && !isLive();
+    const polls = isFree && mayPoll();
     const due = [
-      isDown() ? (resyncAt === null ? socket.retryAt : null) : isLive() ? socket.heard + socket.silence : socket.until,
-      asking ? pollAt : null,
-      isLive() || asking ? eventsDue() : null,
-      free ? resyncAt : null,
+      isDown() && resync.at !== null ? null : socketDeadline(),
+      polls ? pollAt : null,
+      isLive() || polls ? nextEventDue() : null,
+      isFree ? resync.at : null,
       unreachable,
     ].filter((one) => one !== null);
     return due.length ? Math.min(...due) : null;
@@ -592,11 +641,11 @@ export function machine({ token, device, saved = {}, seed = 1, now: begun = 0, p
       now = at;
       out = [];
       inputs[name](value);
-      goOn();
+      advance();
       return out;
     },
     deadline,
-    saved: () => ({ position, known: [...known], events: events.map((entry) => entry.event) }),
-    link: () => link,
+    persistedState: () => ({ position, known: [...known], events: events.map((entry) => entry.event) }),
+    connectivity: () => connectivity,
   };
 }

@@ -1,132 +1,154 @@
-// Types of the SDK. The protocol's own words are in ../../README.md (`protocol/README.md`).
+// Types of the SDK. `protocol/README.md` (../../README.md) documents the protocol.
 
-/** How the server is heard. `replaced`: the same device is connected elsewhere. */
-export type Link = "begun" | "pushed" | "polled" | "unreachable" | "replaced";
+/** How notices reach this client. `superseded`: another connection of the same device took over; this client pauses and tries again later. */
+export type Connectivity = "starting" | "push" | "polling" | "unreachable" | "superseded";
 
-/** What a notice tells; others may be added: keep them, and ignore them. */
-export type Kind = "new_order" | "taken" | "pickup_code" | "ready" | "refused" | "cancelled" | "declined" | (string & {});
+/** Kinds may be added: store notices of an unknown kind and do nothing else with them. */
+export type NoticeKind =
+  | "new_order"
+  | "order_accepted"
+  | "pickup_code"
+  | "ready"
+  | "order_refused"
+  | "cancelled"
+  | "event_rejected"
+  | (string & {});
 
 export interface Notice {
-  /** The same fact has the same id. */
+  /** The same fact always has the same id. */
   id: string;
-  kind: Kind;
+  kind: NoticeKind;
   order: string;
-  /** When the fact happened. Milliseconds since 1970. */
+  /** Time of the event. Milliseconds since 1970. */
   at: number;
-  /** What this recipient may see of it. */
+  /** The details that this recipient may see. */
   body: Record<string, any>;
   position: string;
-  after: string;
-  /** 1, or higher when this device may have got it before. */
+  /** Position of the previous notice. */
+  prev: string;
+  /** 1, or higher when the server may have sent the notice to this device before. */
   attempt: number;
 }
 
 export interface Order {
   order: string;
   stage: "unknown" | "created" | "paid" | "accepted" | "ready" | "picked_up";
-  open: boolean;
-  end?: "refused" | "cancelled" | "refunded" | "expired";
+  /** False when the order is completed or has an outcome. */
+  active: boolean;
+  outcome?: "refused" | "cancelled" | "refunded" | "expired";
+  /** Time of the last change. Milliseconds since 1970. */
   at: number;
-  /** For stores: the id of its `new_order`. */
+  /** For stores: id of the notice `new_order`. */
   notice?: string;
-  /** For stores: whether this device was told of it before, perhaps before a restart. */
+  /** For stores: whether this device has received that notice, possibly before a restart. */
   known: boolean;
   body: Record<string, any>;
 }
 
 export interface Event {
-  /** Drawn when missing; the same id is the same event. */
+  /** Generated when absent. Events with the same id are the same event. */
   id?: string;
   kind: "order.accepted" | "order.refused" | "order.ready" | "order.picked_up";
   order: string;
-  code?: string;
+  /** With `order.accepted`. */
+  pickup_code?: string;
+  /** With `order.refused`. */
   reason?: string;
-  /** Milliseconds since 1970, if not now. */
+  /** Time of the event, if not now. Milliseconds since 1970. */
   at?: number;
 }
 
-/** What became of an event: `refused` is null when it is durable, or a word that says why it was not taken. */
-export interface Answered {
+/** `rejected` is null when the event is stored durably, otherwise the reason of the rejection. */
+export interface EventResult {
   id: string;
-  refused: string | null;
+  rejected: string | null;
 }
 
 export interface Handlers {
-  /** Something new: keep it, show it, ring. What it throws at is told to the server as unusable. */
+  /** A new notice. When the handler throws, the server receives a `nack`, raises an alert and sends the next notice. */
   notice?(notice: Notice): void;
-  /** These orders are open and no others: show them in place of what is shown; ring for those that are `paid`. */
+  /** The complete list of open orders. Replace what you display with it, and notify the staff of every order in stage `paid` that is not `known`. */
   orders?(orders: Order[]): void;
-  /** What became of an event, also of one from before a restart. */
-  answered?(answered: Answered): void;
-  /** How the server is heard has changed; at `unreachable` ask the order system itself, if you can. */
-  link?(link: Link): void;
-  /** What the server knows is too old, or is new again. */
+  /** The result of an event, also of an event that was reported before a restart. */
+  eventResult?(result: EventResult): void;
+  /** The connectivity has changed. At `unreachable`, query the order system itself if you can. */
+  connectivity?(connectivity: Connectivity): void;
+  /** The server's data became stale (true) or current (false). */
   stale?(stale: boolean): void;
-  /** The server complains of this client (a close code of 40xx, or an HTTP status): mend it. */
+  /** The server reported a fault of this client, with a close code 40xx or an HTTP status: a developer must fix it. */
   fault?(code: number, reason: string): void;
-  /** A handler threw, a token was not to be had, or nothing can be kept. Goes to the console without it. */
+  /** A handler threw, no token could be obtained, or the state could not be stored. Without this handler the error goes to the console. */
   error?(error: unknown): void;
 }
 
 export interface Options {
-  /** Where the server is, for instance https://push.example. In a browser: where the page is from, unless told otherwise. */
+  /** URL of the server, for example https://push.example. In a browser it defaults to the origin of the page. */
   server?: string;
-  /** A token, or how to get one: asked again when it is of no use any more, and less and less often while none comes within 30 seconds. */
+  /**
+   * A token, or a function that obtains one. The function is called at the start and whenever the server refuses the token; with back-off when it throws
+   * or takes longer than 30 seconds.
+   */
   token: string | (() => string | Promise<string>);
-  /** This installation; drawn and kept when missing. One for each recipient. */
+  /** Id of this installation. Generated and stored when absent. Every recipient on one installation needs its own. */
   device?: string;
-  /** Under which name it keeps what it must know after a restart. */
-  key?: string;
-  /** True for an application that keeps its notices itself: after a restart it hears what is new. Else it begins with the open orders. */
-  keeps?: boolean;
+  /** Storage key of the client's state. */
+  storageKey?: string;
+  /**
+   * True for an application that stores its notices: after a restart it receives the notices since then. False (the default): after a restart it
+   * receives the open orders first.
+   */
+  resume?: boolean;
   on?: Handlers;
 }
 
 export interface NodeOptions extends Options {
-  /** Where it keeps what it must know after a restart. */
+  /** File in which the client's state is stored. Without it the state is lost at the end of the process. */
   file?: string;
-  /** A WebSocket class, where Node has none of its own. */
+  /** A WebSocket class, for versions of Node that have none. */
   WebSocket?: unknown;
 }
 
 export interface Client {
   readonly device: string;
-  /** Something happened here. Sent until it is answered, over restarts too. */
-  event(event: Event): Promise<Answered>;
-  accept(order: string, code?: string): Promise<Answered>;
-  refuse(order: string, reason?: string): Promise<Answered>;
-  ready(order: string): Promise<Answered>;
-  pickedUp(order: string): Promise<Answered>;
-  /** A person has seen it. */
-  shown(notice: { position: string }): void;
-  /** A new token. */
-  token(token: string): void;
-  link(): Link;
-  /** Whether there is a socket at this moment; `link` changes only when the machine has found another way, or none. */
-  connected(): boolean;
-  /** For how long nobody was heard. Milliseconds. */
-  silence(): number;
-  /** Leaves, on purpose. */
+  /** Reports an event. It is sent until the server answers it, also after a restart. */
+  event(event: Event): Promise<EventResult>;
+  accept(order: string, pickupCode?: string): Promise<EventResult>;
+  refuse(order: string, reason?: string): Promise<EventResult>;
+  ready(order: string): Promise<EventResult>;
+  pickedUp(order: string): Promise<EventResult>;
+  /** Reports that a person has seen the notice. */
+  displayed(notice: { position: string }): void;
+  /** Replaces the token. */
+  setToken(token: string): void;
+  connectivity(): Connectivity;
+  /** Whether there is a live socket at this moment. `connectivity` changes later: only when polling works, or nothing does. */
+  isConnected(): boolean;
+  /** Milliseconds since the last message from the server. */
+  silenceMs(): number;
+  /** Sends `bye` and stops the client. */
   close(): void;
 }
 
 export function connect(options: NodeOptions): Client;
 
-/** What the shell needs of a platform. */
+/** What the shell needs from a platform. */
 export interface Platform {
   socket(
     url: string,
     protocol: string,
     on: { opened(): void; text(text: string): void; closed(close?: { code?: number; reason?: string }): void },
   ): { send(text: string): void; close(): void };
+  /** Makes a request and returns a function that aborts it. `done` receives null when there is no response; `retryAfter` is in milliseconds. */
   request(
-    asked: { method: string; url: string; token: string; body?: string },
-    done: (answer: { status: number; body: string; retryAfter?: number } | null) => void,
+    request: { method: string; url: string; token: string; body?: string },
+    done: (response: { status: number; body: string; retryAfter?: number } | null) => void,
   ): () => void;
-  later(ms: number, then: () => void): () => void;
-  /** Milliseconds of a clock that does not jump. */
+  /** Starts a timer and returns a function that cancels it. */
+  schedule(ms: number, then: () => void): () => void;
+  /** A monotonic clock in milliseconds. */
   now(): number;
   load(key: string): string | null;
   save(key: string, text: string): void;
-  watch?(app: { hidden(): void; shown(): void; online(): void }): () => void;
+  /** Watches visibility and network, and returns a function that stops it. */
+  watch?(on: { hidden(): void; shown(): void; online(): void }): () => void;
 }

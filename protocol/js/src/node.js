@@ -1,26 +1,26 @@
-// A till or a phone in Node. `file` is where it keeps what it must know after a restart; `WebSocket` is needed where Node has none of its own
-// (before 22): that of the package `ws`.
+// The platform of Node. `file` stores the state for the next start; `WebSocket` is needed before Node 22, which has none of its own: pass that of the
+// package `ws`.
 
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { run } from "./shell.js";
-import { later, naps, now, request, socketOf } from "./web.js";
+import { now, onWakeUp, request, schedule, webSocketWith } from "./web.js";
 
-/** One JSON file, written beside and put in place: a power cut leaves the old one or the new one. */
+/** One JSON file, written to a temporary file and renamed: a power cut leaves the old content or the new one. */
 function storage(file) {
-  let kept = {};
+  let stored = {};
   try {
-    kept = file ? JSON.parse(readFileSync(file, "utf8")) : {};
+    stored = file ? JSON.parse(readFileSync(file, "utf8")) : {};
   } catch (error) {
     if (error.code !== "ENOENT") {
       throw new Error(`${file} cannot be read: ${error.message}`);
     }
   }
   return {
-    load: (key) => kept[key] ?? null,
+    load: (key) => stored[key] ?? null,
     save(key, text) {
-      kept[key] = text;
+      stored[key] = text;
       if (file) {
-        writeFileSync(`${file}.new`, JSON.stringify(kept));
+        writeFileSync(`${file}.new`, JSON.stringify(stored));
         renameSync(`${file}.new`, file);
       }
     },
@@ -30,8 +30,8 @@ function storage(file) {
 /** @type {typeof import("./index.d.ts").connect} */
 export function connect({ file, WebSocket = globalThis.WebSocket, ...options }) {
   if (!WebSocket) {
-    throw new Error("This Node has no WebSocket of its own: give that of the package ws as an option");
+    throw new Error("this version of Node has no WebSocket: pass the class of the package ws as the option WebSocket");
   }
-  const watch = ({ online }) => naps(online);
-  return run({ socket: socketOf(WebSocket), request, later, now, watch, ...storage(file) }, options);
+  const watch = ({ online }) => onWakeUp(online);
+  return run({ socket: webSocketWith(WebSocket), request, schedule, now, watch, ...storage(file) }, options);
 }

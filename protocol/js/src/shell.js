@@ -1,41 +1,42 @@
-// Carries out what the machine wants done, on whatever platform: one socket, one request and one timer at a time.
+// Carries out the outputs of the machine on any platform: one socket, one request and one timer at a time.
 //
-//   platform (socket, request, timer, storage, app shown and hidden) --input--> machine --outputs, in order--> platform, application
+//   platform (socket, request, timer, storage, visibility) --input--> machine --outputs, in order--> platform, application
 //
-// What is to be kept is kept before the server hears of it. A notice at which the application throws is told to the server as `unusable`:
-// it raises a light there instead of coming again for ever. Refused: retries, order and dedupe here; they are the machine's.
+// The state is persisted before anything is sent to the server. When the application's handler throws on a notice, the server receives a `nack` and
+// raises an alert, in place of sending the notice again for ever. Refused: retries, ordering and deduplication here; they belong to the machine.
 
 import { machine } from "./core.js";
 
 export const SUBPROTOCOL = "orderbell.v1";
-const REQUEST_MS = 15_000;
-/** Ids of notices that are kept over a restart: a window is 64 and a poll 100. */
-const KNOWN_KEPT = 500;
-/** WeChat gives a hidden mini-program five seconds of network; a short look elsewhere costs nothing. */
+const REQUEST_TIMEOUT_MS = 15_000;
+/** Ids of notices that are persisted: at most 64 notices are in flight, and a poll returns at most 100. */
+const PERSISTED_IDS = 500;
+/** WeChat cuts the network of a hidden mini-program after five seconds; a shorter absence keeps the socket. */
 const HIDDEN_MS = 4_500;
-/** A function that gets tokens: so long it may take, and between these it is asked again, twice as late each time. */
-const TOKEN_MS = 30_000;
-const TOKEN_AGAIN_MIN_MS = 1_000;
-const TOKEN_AGAIN_MAX_MS = 60_000;
+/** How long the `token` function may take, and the bounds of the doubling wait before it is called again. */
+const TOKEN_TIMEOUT_MS = 30_000;
+const TOKEN_RETRY_MIN_MS = 1_000;
+const TOKEN_RETRY_MAX_MS = 60_000;
+/** The longest delay of `setTimeout`. */
 const TIMER_MAX_MS = 2_147_483_647;
 
-const draw = () => Math.random().toString(36).slice(2, 12).padEnd(10, "0");
+const randomText = () => Math.random().toString(36).slice(2, 12).padEnd(10, "0");
 
-/** A device id that stays: drawn once, kept by the platform. */
-function deviceOf(platform) {
-  const kept = platform.load("orderbell.device");
-  const device = kept || `web-${draw()}${draw()}`;
-  if (!kept) {
+/** The device id of this installation: generated once, stored by the platform. */
+function storedDevice(platform) {
+  const stored = platform.load("orderbell.device");
+  const device = stored || `web-${randomText()}${randomText()}`;
+  if (!stored) {
     platform.save("orderbell.device", device);
   }
   return device;
 }
 
-function savedOf(platform, key, keeps) {
+function loadState(platform, storageKey, resume) {
   try {
-    const saved = JSON.parse(platform.load(key) || "{}");
-    // An application that begins with an empty screen needs the open orders, not what is new since then.
-    return { known: saved.known || [], events: saved.events || [], position: keeps ? saved.position : null };
+    const stored = JSON.parse(platform.load(storageKey) || "{}");
+    // An application that starts with an empty screen needs the open orders, not only what is new.
+    return { known: stored.known || [], events: stored.events || [], position: resume ? stored.position : null };
   } catch {
     return {};
   }
@@ -48,25 +49,32 @@ function savedOf(platform, key, keeps) {
  * @returns {import("./index.d.ts").Client}
  */
 export function run(platform, options) {
-  const { server, token, on = {}, keeps = false } = options;
+  const { server, token, on = {}, resume = false } = options;
   const base = server.replace(/\/+$/, "");
-  const device = options.device || deviceOf(platform);
-  const key = options.key || `orderbell.${device}`;
-  const waiting = new Map();
-  // Without a token it waits; what is said meanwhile is kept.
-  const client = machine({ token: "", device, saved: savedOf(platform, key, keeps), seed: Math.floor(Math.random() * 2 ** 32), now: platform.now() });
-  let current = "";
+  const device = options.device || storedDevice(platform);
+  const storageKey = options.storageKey || `orderbell.${device}`;
+  const resolvers = new Map();
+  // Without a token the machine waits, and keeps the events that are reported in the meantime.
+  const client = machine({
+    token: "",
+    device,
+    state: loadState(platform, storageKey, resume),
+    seed: Math.floor(Math.random() * 2 ** 32),
+    now: platform.now(),
+  });
+  let currentToken = "";
   let socket = null;
-  let abort = null;
-  let wake = null;
-  let kept = "";
+  let abortRequest = null;
+  let cancelTimer = null;
+  let persisted = "";
   let ended = false;
   let hiddenAt = null;
-  let leave = null;
+  let cancelHiding = null;
   let running = false;
-  let unkept = null;
-  let asking = null;
-  let tokenTimer = null;
+  // Position of the notice on which the application's handler threw.
+  let failedNotice = null;
+  let tokenCall = null;
+  let cancelTokenTimer = null;
   let tokenTries = 0;
   let heardAt = platform.now();
   const queue = [];
@@ -78,7 +86,8 @@ export function run(platform, options) {
       console.error(another);
     }
   };
-  const tell = (name, ...values) => {
+  /** Calls a handler of the application; false when it threw. */
+  const call = (name, ...values) => {
     try {
       on[name]?.(...values);
       return true;
@@ -88,115 +97,117 @@ export function run(platform, options) {
     }
   };
 
-  function keep() {
-    const { position, known, events } = client.saved();
-    const text = JSON.stringify({ position, known: known.slice(-KNOWN_KEPT), events });
-    if (text !== kept) {
-      kept = text;
+  function persist() {
+    const { position, known, events } = client.persistedState();
+    const text = JSON.stringify({ position, known: known.slice(-PERSISTED_IDS), events });
+    if (text !== persisted) {
+      persisted = text;
       try {
-        platform.save(key, text);
+        platform.save(storageKey, text);
       } catch (error) {
         report(error);
       }
     }
   }
 
-  function open() {
+  function openSocket() {
     const mine = {};
     socket = mine;
-    const live = () => socket === mine;
+    const isCurrent = () => socket === mine;
     const closed = (close) => {
-      if (live()) {
+      if (isCurrent()) {
         socket = null;
-        // Closed because the application sleeps: no error, and nothing to be done until it is back.
+        // A close while the application is hidden is no failure: there is nothing to do until it is shown again.
         input(hiddenAt === null ? "closed" : "background", hiddenAt === null ? close : undefined);
       }
     };
     try {
       mine.link = platform.socket(`${base.replace(/^http/, "ws")}/v1/ws`, SUBPROTOCOL, {
-        opened: () => live() && input("opened"),
-        text: (text) => live() && input("text", text),
+        opened: () => isCurrent() && input("opened"),
+        text: (text) => isCurrent() && input("text", text),
         closed,
       });
     } catch (error) {
-      // An address that is none, or a page that may not: the machine polls, and tries again less and less often.
+      // The URL is invalid, or the page's policy forbids it: the machine polls and backs off.
       report(error);
       closed();
     }
   }
 
+  function dropSocket() {
+    const mine = socket;
+    socket = null;
+    mine?.link?.close();
+  }
+
   function request(method, path, body) {
     let over = false;
     let stop = null;
-    const cancel = platform.later(REQUEST_MS, () => {
+    const cancelTimeout = platform.schedule(REQUEST_TIMEOUT_MS, () => {
       stop?.();
       done(null);
     });
     const end = () => {
       over = true;
-      cancel();
-      abort = null;
+      cancelTimeout();
+      abortRequest = null;
     };
-    const done = (answer) => {
+    const done = (response) => {
       if (!over) {
         end();
-        input(answer ? "answer" : "failed", answer || undefined);
+        input(response ? "response" : "requestFailed", response || undefined);
       }
     };
-    abort = () => {
+    abortRequest = () => {
       end();
       stop?.();
     };
     try {
-      stop = platform.request({ method, url: base + path, token: current, body }, done);
+      stop = platform.request({ method, url: base + path, token: currentToken, body }, done);
     } catch (error) {
       report(error);
       done(null);
     }
   }
 
-  const at = encodeURIComponent(device);
-  const does = {
-    open,
-    drop() {
-      const mine = socket;
-      socket = null;
-      mine?.link?.close();
-    },
-    abandon: () => abort?.(),
+  const deviceParam = `device=${encodeURIComponent(device)}`;
+  const actions = {
+    openSocket,
+    dropSocket,
+    cancelRequest: () => abortRequest?.(),
     send({ frame }) {
-      keep();
-      const said = frame.type === "ack" && frame.position === unkept ? { type: "unusable", position: unkept, reason: "application" } : frame;
-      socket?.link.send(JSON.stringify(said));
+      persist();
+      const isFailed = frame.type === "ack" && frame.position === failedNotice;
+      socket?.link.send(JSON.stringify(isFailed ? { type: "nack", position: failedNotice, reason: "application" } : frame));
     },
     poll({ after }) {
-      keep();
-      request("GET", `/v1/notices?device=${at}${after ? `&after=${after}` : ""}`);
+      persist();
+      request("GET", `/v1/notices?${deviceParam}${after ? `&after=${after}` : ""}`);
     },
-    orders({ from }) {
-      keep();
+    fetchOrders({ from }) {
+      persist();
       request("GET", `/v1/orders?open=1${from ? `&from=${encodeURIComponent(from)}` : ""}`);
     },
-    post({ events }) {
-      keep();
-      request("POST", `/v1/events?device=${at}`, JSON.stringify(events));
+    postEvents({ events }) {
+      persist();
+      request("POST", `/v1/events?${deviceParam}`, JSON.stringify(events));
     },
     notice({ notice }) {
-      unkept = tell("notice", notice) ? null : notice.position;
+      failedNotice = call("notice", notice) ? null : notice.position;
     },
-    openOrders: ({ orders }) => tell("orders", orders),
-    answered({ id, refused }) {
-      waiting.get(id)?.({ id, refused });
-      waiting.delete(id);
-      tell("answered", { id, refused });
+    openOrders: ({ orders }) => call("orders", orders),
+    eventResult({ id, rejected }) {
+      resolvers.get(id)?.({ id, rejected });
+      resolvers.delete(id);
+      call("eventResult", { id, rejected });
     },
-    link: ({ link }) => tell("link", link),
-    stale: ({ stale }) => tell("stale", stale),
-    fault: ({ code, reason }) => tell("fault", code, reason),
-    tokenNeeded: () => typeof token === "function" ? fetchToken() : tell("fault", 401, "unauthorized"),
+    connectivity: ({ connectivity }) => call("connectivity", connectivity),
+    stale: ({ stale }) => call("stale", stale),
+    fault: ({ code, reason }) => call("fault", code, reason),
+    tokenNeeded: () => (typeof token === "function" ? fetchToken() : call("fault", 401, "unauthorized")),
   };
 
-  /** One thing happened. What happens while outputs are carried out waits for its turn. */
+  /** Processes one input. Inputs that arrive while outputs are carried out are queued. */
   function input(name, value) {
     queue.push([name, value]);
     if (running || ended) {
@@ -204,133 +215,135 @@ export function run(platform, options) {
     }
     running = true;
     try {
-      carryOut();
+      processQueue();
     } finally {
       running = false;
     }
     if (!ended) {
-      wake?.();
+      cancelTimer?.();
       const due = client.deadline();
-      wake = due === null ? null : platform.later(Math.min(Math.max(due - platform.now(), 0), TIMER_MAX_MS), () => input("time"));
+      cancelTimer = due === null ? null : platform.schedule(Math.min(Math.max(due - platform.now(), 0), TIMER_MAX_MS), () => input("time"));
     }
   }
 
-  function carryOut() {
+  function processQueue() {
     while (queue.length > 0 && !ended) {
-      const [next, what] = queue.shift();
-      if (next === "token") {
-        current = what;
-      } else if (next === "text" || (next === "answer" && what.status === 200)) {
+      const [name, value] = queue.shift();
+      if (name === "token") {
+        currentToken = value;
+      } else if (name === "text" || (name === "response" && value.status === 200)) {
         heardAt = platform.now();
       }
-      client.input(next, what, platform.now()).forEach((output) => ended || carries(output));
-      keep();
+      client.input(name, value, platform.now()).forEach((output) => ended || carryOut(output));
+      persist();
     }
   }
 
-  /** A platform may throw where none should; the machine notices by itself when nothing comes of it. */
-  function carries(output) {
+  /** Carries out one output. When the platform throws, the machine recovers by its time-outs. */
+  function carryOut(output) {
     try {
-      does[output.do](output);
+      actions[output.type](output);
     } catch (error) {
       report(error);
     }
   }
 
-  /** Gets a token. One that does not come is asked for again, less and less often: all tills of a chain may be asking. One that comes late serves. */
+  /**
+   * Gets a token from the application. While none arrives it asks again with back-off, since all tills of a chain may be asking. A token that arrives
+   * after the time-out is used.
+   */
   function fetchToken() {
-    if (asking || ended) {
+    if (tokenCall || ended) {
       return;
     }
     const mine = { failed: false };
-    asking = mine;
-    const got = (newer) => {
+    tokenCall = mine;
+    const received = (newer) => {
       if (!ended) {
-        asking = null;
-        tokenTimer();
+        tokenCall = null;
+        cancelTokenTimer();
         tokenTries = 0;
         input("token", newer);
       }
     };
-    const again = (error) => {
-      if (asking !== mine || mine.failed || ended) {
+    const failed = (error) => {
+      if (tokenCall !== mine || mine.failed || ended) {
         return;
       }
       mine.failed = true;
-      tokenTimer();
+      cancelTokenTimer();
       report(error);
-      const wait = Math.min(TOKEN_AGAIN_MIN_MS * 2 ** tokenTries, TOKEN_AGAIN_MAX_MS) * (0.5 + Math.random() / 2);
+      const wait = Math.min(TOKEN_RETRY_MIN_MS * 2 ** tokenTries, TOKEN_RETRY_MAX_MS) * (0.5 + Math.random() / 2);
       tokenTries += 1;
-      tokenTimer = platform.later(wait, () => {
-        asking = null;
+      cancelTokenTimer = platform.schedule(wait, () => {
+        tokenCall = null;
         fetchToken();
       });
     };
-    tokenTimer = platform.later(TOKEN_MS, () => again(new Error("no token in time")));
+    cancelTokenTimer = platform.schedule(TOKEN_TIMEOUT_MS, () => failed(new Error("timed out waiting for a token")));
     Promise.resolve()
       .then(() => (typeof token === "function" ? token() : token))
-      .then((newer) => (newer && typeof newer === "string" ? got(newer) : again(new Error("this is no token"))), again);
+      .then((newer) => (newer && typeof newer === "string" ? received(newer) : failed(new Error("the token is not a non-empty string"))), failed);
   }
 
-  const unwatch = platform.watch?.({
+  const stopWatching = platform.watch?.({
     hidden() {
       hiddenAt = platform.now();
-      leave?.();
-      leave = platform.later(HIDDEN_MS, () => input("background"));
+      cancelHiding?.();
+      cancelHiding = platform.schedule(HIDDEN_MS, () => input("background"));
     },
     shown() {
       const slept = hiddenAt !== null && (platform.now() - hiddenAt >= HIDDEN_MS || socket === null);
       hiddenAt = null;
-      leave?.();
+      cancelHiding?.();
       if (slept) {
         input("background");
         input("foreground");
       }
     },
-    /** The network is back, or the machine slept: at once, instead of when a wait is over. A socket from before may be dead without knowing it. */
-    online: () => client.link() !== "replaced" && input("foreground"),
+    /** The network is back, or the machine woke up: reconnect at once, since the old socket may be dead without knowing it. */
+    online: () => client.connectivity() !== "superseded" && input("foreground"),
   });
 
   fetchToken();
-  // Not before the application has its client; somebody has to look whether a token ever comes.
+  // Only after the application has its client. The deadline that follows reports a token that never arrives as unreachable.
   Promise.resolve().then(() => input("time"));
 
-  /** Resolves when it is answered; it is sent until then, over restarts too. */
-  const event = ({ id = `${Date.now().toString(36)}-${draw()}`, ...fields }) =>
-    new Promise((done) => {
-      // Said twice, it is one event, and both are told what became of it.
-      const before = waiting.get(id);
-      waiting.set(id, (answer) => {
-        before?.(answer);
-        done(answer);
+  /** Resolves with the result of the event, which is sent until it has one. */
+  const event = ({ id = `${Date.now().toString(36)}-${randomText()}`, ...fields }) =>
+    new Promise((resolve) => {
+      // An event that is reported twice is sent once, and both promises resolve with its result.
+      const earlier = resolvers.get(id);
+      resolvers.set(id, (result) => {
+        earlier?.(result);
+        resolve(result);
       });
-      input("say", { id, ...fields });
+      input("event", { id, ...fields });
     });
-  const about = (kind) => (order, more) => event({ kind, order, ...more });
 
   return {
     device,
     event,
-    accept: (order, code) => event({ kind: "order.accepted", order, ...(code && { code }) }),
+    accept: (order, pickupCode) => event({ kind: "order.accepted", order, ...(pickupCode && { pickup_code: pickupCode }) }),
     refuse: (order, reason) => event({ kind: "order.refused", order, ...(reason && { reason }) }),
-    ready: about("order.ready"),
-    pickedUp: about("order.picked_up"),
-    shown: ({ position }) => input("shown", position),
-    token: (newer) => input("token", newer),
-    link: client.link,
-    connected: () => socket !== null && client.link() === "pushed",
-    silence: () => platform.now() - heardAt,
+    ready: (order, fields) => event({ kind: "order.ready", order, ...fields }),
+    pickedUp: (order, fields) => event({ kind: "order.picked_up", order, ...fields }),
+    displayed: ({ position }) => input("displayed", position),
+    setToken: (newer) => input("token", newer),
+    connectivity: client.connectivity,
+    isConnected: () => socket !== null && client.connectivity() === "push",
+    silenceMs: () => platform.now() - heardAt,
     close() {
-      if (!ended && socket && client.link() === "pushed") {
+      if (!ended && socket && client.connectivity() === "push") {
         socket.link.send(JSON.stringify({ type: "bye" }));
       }
       ended = true;
-      wake?.();
-      leave?.();
-      tokenTimer?.();
-      abort?.();
-      does.drop();
-      unwatch?.();
+      cancelTimer?.();
+      cancelHiding?.();
+      cancelTokenTimer?.();
+      abortRequest?.();
+      dropSocket();
+      stopWatching?.();
     },
   };
 }

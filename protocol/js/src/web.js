@@ -1,12 +1,12 @@
-// What browsers and Node have in common: fetch, WebSocket, timers.
+// What browsers and Node have in common: fetch, WebSocket and timers.
 
-/** Carries a socket. `make` is a WebSocket class as browsers have it. */
-export const socketOf = (make) => (url, protocol, on) => {
-  const socket = new make(url, protocol);
+/** The `socket` of a platform, made with a WebSocket class as browsers have it. */
+export const webSocketWith = (WebSocketClass) => (url, protocol, on) => {
+  const socket = new WebSocketClass(url, protocol);
   socket.onopen = () => on.opened();
   socket.onmessage = ({ data }) => on.text(typeof data === "string" ? data : "");
   socket.onclose = ({ code, reason }) => on.closed({ code, reason: String(reason || "") });
-  // A close follows each error, and tells as much.
+  // A close event follows every error.
   socket.onerror = () => {};
   return {
     send: (text) => socket.readyState === 1 && socket.send(text),
@@ -14,39 +14,42 @@ export const socketOf = (make) => (url, protocol, on) => {
   };
 };
 
-/** Carries a request. */
+/** The `request` of a platform. */
 export function request({ method, url, token, body }, done) {
   const controller = new AbortController();
   const headers = { authorization: `Bearer ${token}`, ...(body && { "content-type": "application/json" }) };
   fetch(url, { method, headers, body, signal: controller.signal, cache: "no-store", credentials: "omit" })
-    .then(async (answer) => {
-      const after = Number(answer.headers.get("retry-after") ?? NaN);
-      done({ status: answer.status, body: await answer.text(), ...(after >= 0 && { retryAfter: after * 1000 }) });
+    .then(async (response) => {
+      const after = Number(response.headers.get("retry-after") ?? NaN);
+      done({ status: response.status, body: await response.text(), ...(after >= 0 && { retryAfter: after * 1000 }) });
     })
     .catch(() => done(null));
   return () => controller.abort();
 }
 
-export function later(ms, then) {
+export function schedule(ms, then) {
   const timer = setTimeout(then, ms);
   return () => clearTimeout(timer);
 }
 
 export const now = () => performance.now();
 
-const LOOK_MS = 5_000;
-/** Clocks are set by less than this; whoever sets one by more has a socket opened anew. */
-const SLEPT_MS = 10_000;
+const CHECK_MS = 5_000;
+/** Clock corrections are smaller than this; a larger one only costs a reconnect. */
+const SLEEP_MIN_MS = 10_000;
 
-/** Calls when the machine has slept: its clock stood still meanwhile (not everywhere), the day went on. */
-export function naps(slept, wall = Date.now, ticks = now) {
-  let apart = wall() - ticks();
+/**
+ * Calls `wokeUp` after the computer slept: on most systems the monotonic clock stands still during sleep while the wall clock continues. Returns a
+ * function that stops the checks.
+ */
+export function onWakeUp(wokeUp, wallClock = Date.now, monotonicClock = now) {
+  let offset = wallClock() - monotonicClock();
   const timer = setInterval(() => {
-    const before = apart;
-    apart = wall() - ticks();
-    if (apart - before > SLEPT_MS) {
-      slept();
+    const before = offset;
+    offset = wallClock() - monotonicClock();
+    if (offset - before > SLEEP_MIN_MS) {
+      wokeUp();
     }
-  }, LOOK_MS);
+  }, CHECK_MS);
   return () => clearInterval(timer);
 }

@@ -1,7 +1,7 @@
-// A phone in a WeChat mini-program. Domains must be registered, for requests and sockets alike; see ../README.md.
+// The platform of WeChat mini-programs. The server's domain must be registered for requests and for sockets; see ../README.md.
 //
-// Five seconds behind its leaving the screen a mini-program has no network: requests fail as "interrupted" and sockets close with code 1000. That
-// is no error; the shell sleeps, and comes back with one request when the application is shown.
+// Five seconds after a mini-program is hidden, WeChat cuts its network: requests fail with "interrupted" and sockets close with code 1000. That is
+// no error: the shell pauses, and resumes with one request when the mini-program is shown.
 
 import { run } from "./shell.js";
 
@@ -26,7 +26,7 @@ function request({ method, url, token, body }, done) {
     timeout: 15_000,
     header: { authorization: `Bearer ${token}`, ...(body && { "content-type": "application/json" }) },
     success({ statusCode, data, header }) {
-      const name = Object.keys(header || {}).find((one) => one.toLowerCase() === "retry-after");
+      const name = Object.keys(header || {}).find((key) => key.toLowerCase() === "retry-after");
       const after = name === undefined ? NaN : Number(header[name]);
       done({ status: statusCode, body: typeof data === "string" ? data : JSON.stringify(data), ...(after >= 0 && { retryAfter: after * 1000 }) });
     },
@@ -35,7 +35,7 @@ function request({ method, url, token, body }, done) {
   return () => task.abort();
 }
 
-function later(ms, then) {
+function schedule(ms, then) {
   const timer = setTimeout(then, ms);
   return () => clearTimeout(timer);
 }
@@ -52,9 +52,9 @@ function watch({ hidden, shown }) {
 const platform = {
   socket,
   request,
-  later,
+  schedule,
   watch,
-  // Clocks of phones jump; where there is none that does not, one that jumps costs a reconnect.
+  // Without a monotonic clock, a jump of the wall clock costs a reconnect.
   now: () => (typeof performance === "object" && performance.now ? performance.now() : Date.now()),
   load: (key) => wx.getStorageSync(key) || null,
   save: (key, text) => wx.setStorageSync(key, text),

@@ -1,14 +1,14 @@
-// What the shell does on a platform whose time is the test's, and which fails as platforms do.
+// The shell on a simulated platform with simulated time and failures.
 
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 import { run } from "../src/shell.js";
-import { naps } from "../src/web.js";
+import { onWakeUp } from "../src/web.js";
 
-const STEPS_MAX = 10_000;
+const MAX_STEPS = 10_000;
 
-/** A platform without network: it notes what is asked, and its time passes when the test says so. */
-function platform(more) {
+/** A platform without a network: it records requests, and the test advances its clock. */
+function platform(overrides) {
   const timers = new Set();
   let at = 0;
   const one = {
@@ -16,28 +16,28 @@ function platform(more) {
     sockets: 0,
     app: null,
     socket: () => ({ send() {}, close() {}, nth: (one.sockets += 1) }),
-    request(asked, done) {
-      one.requests.push({ ...asked, done });
+    request(request, done) {
+      one.requests.push({ ...request, done });
       return () => {};
     },
-    later(ms, then) {
+    schedule(ms, then) {
       const timer = { at: at + ms, then };
       timers.add(timer);
       return () => timers.delete(timer);
     },
-    watch(app) {
-      one.app = app;
+    watch(on) {
+      one.app = on;
       return () => {};
     },
     now: () => at,
     load: () => null,
     save() {},
     timers: () => timers.size,
-    /** Lets time pass, and everything that waits for it happen in its order. */
-    async passes(ms) {
+    /** Advances the clock and runs the timers in order. */
+    async advance(ms) {
       const end = at + ms;
       for (let steps = 0; ; steps += 1) {
-        assert.ok(steps < STEPS_MAX, "it wakes again and again, and does nothing");
+        assert.ok(steps < MAX_STEPS, "the shell spins");
         await settled();
         const next = [...timers].filter((timer) => timer.at <= end).sort((a, b) => a.at - b.at)[0];
         if (!next) {
@@ -49,172 +49,172 @@ function platform(more) {
       }
       at = end;
     },
-    ...more,
+    ...overrides,
   };
   return one;
 }
 
-/** What is promised has happened. */
+/** Lets pending promises settle. */
 const settled = () => new Promise((done) => setImmediate(done));
 
-const options = (more) => ({ server: "http://chain.example", device: "till-1", token: "token", ...more });
+const options = (overrides) => ({ server: "http://chain.example", device: "till-1", token: "token", ...overrides });
 
-test("a token that never comes is told as a server that is not reached, and what is said meanwhile is sent once it does", async () => {
+test("without a token the client reports unreachable; events are kept and the late token is used", async () => {
   const chain = platform();
-  const [links, errors] = [[], []];
-  const answers = [];
-  const token = () => new Promise((yes) => answers.push(yes));
-  const till = run(chain, options({ token, on: { link: (link) => links.push(link), error: (error) => errors.push(error.message) } }));
+  const [changes, errors] = [[], []];
+  const resolves = [];
+  const token = () => new Promise((resolve) => resolves.push(resolve));
+  const till = run(chain, options({ token, on: { connectivity: (now) => changes.push(now), error: (error) => errors.push(error.message) } }));
   till.accept("o1", "A17");
-  await chain.passes(61_000);
-  assert.deepEqual(links, ["unreachable"]);
-  assert.equal(errors[0], "no token in time");
-  assert.equal(chain.requests.length, 0, "nobody is asked without a token");
-  answers[0]("fresh");
-  await chain.passes(0);
+  await chain.advance(61_000);
+  assert.deepEqual(changes, ["unreachable"]);
+  assert.equal(errors[0], "timed out waiting for a token");
+  assert.equal(chain.requests.length, 0, "no request is made without a token");
+  resolves[0]("fresh");
+  await chain.advance(0);
   assert.equal(chain.requests[0].token, "fresh");
   assert.match(chain.requests[0].url, /orders\?open=1/);
   till.close();
-  assert.equal(chain.timers(), 0, "nothing goes on when it has left");
+  assert.equal(chain.timers(), 0, "no timer is left after close");
 });
 
-test("who gives out tokens is asked less and less often while none is to be had", async () => {
+test("the token function is called with back-off while it fails", async () => {
   const chain = platform();
-  const asked = [];
+  const calls = [];
   const token = () => {
-    asked.push(chain.now());
-    throw new Error("away");
+    calls.push(chain.now());
+    throw new Error("unavailable");
   };
   const till = run(chain, options({ token, on: { error() {} } }));
-  await chain.passes(10 * 60_000);
-  assert.ok(asked.length >= 10 && asked.length <= 30, `${asked.length} times in ten minutes`);
-  const waits = asked.slice(1).map((at, nth) => at - asked[nth]);
+  await chain.advance(10 * 60_000);
+  assert.ok(calls.length >= 10 && calls.length <= 30, `${calls.length} calls in ten minutes`);
+  const waits = calls.slice(1).map((at, nth) => at - calls[nth]);
   assert.ok(waits[0] <= 1_000 && waits.at(-1) >= 30_000, waits.join(" "));
   till.close();
   assert.equal(chain.timers(), 0);
 });
 
-test("what is no token is none", async () => {
+test("a token that is not a string is an error", async () => {
   const chain = platform();
   const errors = [];
   const till = run(chain, options({ token: async () => undefined, on: { error: (error) => errors.push(error.message) } }));
-  await chain.passes(0);
-  assert.deepEqual([errors, chain.requests], [["this is no token"], []]);
+  await chain.advance(0);
+  assert.deepEqual([errors, chain.requests], [["the token is not a non-empty string"], []]);
   till.close();
 });
 
-test("a platform that throws, and handlers that throw, do not end it", async () => {
+test("the client survives a platform and handlers that throw", async () => {
   const broken = () => {
     throw new Error("broken");
   };
   let throws = true;
-  const asked = [];
+  const requests = [];
   const chain = platform({
-    request(one, done) {
-      asked.push(one);
+    request(request, done) {
+      requests.push(request);
       return throws ? broken() : (done({ status: 503, body: "" }), () => {});
     },
     save: broken,
   });
-  const till = run(chain, options({ on: { error: broken, link: broken } }));
+  const till = run(chain, options({ on: { error: broken, connectivity: broken } }));
   const quiet = mock.method(console, "error", () => {});
-  await chain.passes(120_000);
-  const before = asked.length;
-  assert.ok(before > 3, `asked ${before} times`);
+  await chain.advance(120_000);
+  const before = requests.length;
+  assert.ok(before > 3, `${before} requests`);
   throws = false;
-  await chain.passes(120_000);
-  assert.ok(asked.length > before, "it asks on; an answer may come at once");
-  assert.ok(quiet.mock.callCount() > 0, "nobody is told of nothing");
+  await chain.advance(120_000);
+  assert.ok(requests.length > before, "no requests after the platform recovered, with responses that arrive synchronously");
+  assert.ok(quiet.mock.callCount() > 0, "the errors were not reported");
   quiet.mock.restore();
   till.close();
   assert.equal(chain.timers(), 0);
 });
 
-/** A platform whose one socket is the test's to speak on. */
-function wired() {
+/** A platform whose socket the test controls. */
+function withSocket() {
   const wire = { sent: [], closed: 0, on: {} };
   const chain = platform({
-    socket(_, __, heard) {
-      wire.on = heard;
+    socket(_, __, on) {
+      wire.on = on;
       return { send: (text) => wire.sent.push(JSON.parse(text)), close: () => (wire.closed += 1) };
     },
     load: (key) => (key === "orderbell.till-1" ? JSON.stringify({ position: "1.2.0000", known: [] }) : null),
   });
-  const says = (frame) => wire.on.text(JSON.stringify(frame));
-  const welcomes = async () => {
-    await chain.passes(0);
+  const receive = (frame) => wire.on.text(JSON.stringify(frame));
+  const welcome = async () => {
+    await chain.advance(0);
     wire.on.opened();
-    says({ type: "welcome", recipient: "store:S1", device: "till-1", position: "1.2.0000", heartbeat_ms: 25_000, window: 64, frame_bytes_max: 16_384, at: 1 });
+    receive({ type: "welcome", recipient: "store:S1", device: "till-1", position: "1.2.0000", heartbeat_ms: 25_000, max_in_flight: 64, max_frame_bytes: 16_384, at: 1 });
   };
-  return { chain, wire, says, welcomes };
+  return { chain, wire, receive, welcome };
 }
 
-const notice = { type: "notice", id: "n1", kind: "new_order", order: "o1", at: 1, body: {}, attempt: 1, position: "1.3.0000", after: "1.2.0000" };
+const notice = { type: "notice", id: "n1", kind: "new_order", order: "o1", at: 1, body: {}, attempt: 1, position: "1.3.0000", prev: "1.2.0000" };
 
-test("who leaves in the middle of a notice has left", async () => {
-  const { chain, wire, says, welcomes } = wired();
-  const till = run(chain, options({ keeps: true, on: { notice: () => till.close() } }));
-  await welcomes();
-  says(notice);
+test("close inside a notice handler stops the client", async () => {
+  const { chain, wire, receive, welcome } = withSocket();
+  const till = run(chain, options({ resume: true, on: { notice: () => till.close() } }));
+  await welcome();
+  receive(notice);
   assert.deepEqual(wire.sent.map(({ type }) => type), ["hello", "bye"]);
   assert.equal(wire.closed, 1);
   assert.equal(chain.timers(), 0);
 });
 
-test("a notice at which the application throws is told as unusable", async () => {
-  const { chain, wire, says, welcomes } = wired();
+test("a notice on which the handler throws is answered with nack", async () => {
+  const { chain, wire, receive, welcome } = withSocket();
   const errors = [];
   const broken = () => {
     throw new Error("no paper");
   };
-  const till = run(chain, options({ keeps: true, on: { notice: broken, error: (error) => errors.push(error.message) } }));
-  await welcomes();
-  says(notice);
-  assert.deepEqual(wire.sent.at(-1), { type: "unusable", position: "1.3.0000", reason: "application" });
+  const till = run(chain, options({ resume: true, on: { notice: broken, error: (error) => errors.push(error.message) } }));
+  await welcome();
+  receive(notice);
+  assert.deepEqual(wire.sent.at(-1), { type: "nack", position: "1.3.0000", reason: "application" });
   assert.deepEqual(errors, ["no paper"]);
   till.close();
 });
 
-test("an event that is said twice is one, and both are told what became of it", async () => {
-  const { chain, wire, says, welcomes } = wired();
-  const till = run(chain, options({ keeps: true }));
-  await welcomes();
-  const said = () => till.event({ id: "e1", kind: "order.accepted", order: "o1", code: "A17" });
-  const both = Promise.all([said(), said()]);
+test("an event reported twice is sent once, and both promises resolve", async () => {
+  const { chain, wire, receive, welcome } = withSocket();
+  const till = run(chain, options({ resume: true }));
+  await welcome();
+  const report = () => till.event({ id: "e1", kind: "order.accepted", order: "o1", pickup_code: "A17" });
+  const both = Promise.all([report(), report()]);
   assert.equal(wire.sent.filter(({ type }) => type === "event").length, 1);
-  says({ type: "logged", id: "e1", status: "refused", reason: "too-late" });
-  assert.deepEqual(await both, [1, 2].map(() => ({ id: "e1", refused: "too-late" })));
+  receive({ type: "event_result", id: "e1", status: "rejected", reason: "too-late" });
+  assert.deepEqual(await both, [1, 2].map(() => ({ id: "e1", rejected: "too-late" })));
   till.close();
 });
 
-test("with the network back it comes back at once, even if its socket does not know that it died", async () => {
+test("when the network is back the client reconnects at once, even if its socket seems alive", async () => {
   const chain = platform({ load: () => JSON.stringify({ position: "1.2.0000", known: [] }) });
-  const till = run(chain, options({ keeps: true }));
-  await chain.passes(0);
+  const till = run(chain, options({ resume: true }));
+  await chain.advance(0);
   assert.equal(chain.sockets, 1);
   chain.app.online();
-  await chain.passes(0);
+  await chain.advance(0);
   assert.match(chain.requests[0].url, /orders/);
   till.close();
 });
 
-test("a machine that slept is told from one whose clock was set a little", () => {
+test("a wake-up is distinguished from a late timer and a clock correction", () => {
   let tick = null;
   mock.method(globalThis, "setInterval", (then) => (tick = then));
   mock.method(globalThis, "clearInterval", () => (tick = null));
-  let [wall, ticks, woke] = [1_000_000, 0, 0];
-  const stop = naps(() => (woke += 1), () => wall, () => ticks);
-  const passes = (ofDay, ofClock) => {
-    wall += ofDay;
-    ticks += ofClock;
+  let [wall, monotonic, wakeUps] = [1_000_000, 0, 0];
+  const stop = onWakeUp(() => (wakeUps += 1), () => wall, () => monotonic);
+  const advance = (wallMs, monotonicMs) => {
+    wall += wallMs;
+    monotonic += monotonicMs;
     tick();
   };
-  passes(5_000, 5_000);
-  passes(7_000, 5_000);
-  passes(65_000, 65_000);
-  assert.equal(woke, 0, "a timer that is late, and a clock that is set, are no sleep");
-  passes(3_600_000, 5_000);
-  assert.equal(woke, 1);
+  advance(5_000, 5_000);
+  advance(7_000, 5_000);
+  advance(65_000, 65_000);
+  assert.equal(wakeUps, 0, "a late timer or a clock correction counted as a wake-up");
+  advance(3_600_000, 5_000);
+  assert.equal(wakeUps, 1);
   stop();
   assert.equal(tick, null);
   mock.restoreAll();

@@ -1,6 +1,6 @@
-// Not run: what an application writes has to pass the types, and what makes no sense must not.
+// Compiled, not run: correct uses must type-check, and wrong ones must not.
 
-import { connect, type Link, type Order } from "../src/index.js";
+import { connect, type Connectivity, type Order } from "../src/index.js";
 
 const till = connect({
   server: "https://push.example",
@@ -12,16 +12,16 @@ const till = connect({
       console.log(id, at, amount, notice.kind === "new_order");
     },
     orders: (orders: Order[]) => orders.filter((order) => order.stage === "paid" && !order.known),
-    link: (link: Link) => link === "unreachable",
+    connectivity: (connectivity: Connectivity) => connectivity === "unreachable",
   },
 });
-till.accept("o1", "A17").then(({ refused }) => refused?.length);
+till.accept("o1", "A17").then(({ rejected }) => rejected?.length);
 till.event({ kind: "order.ready", order: "o1", id: "9f2c", at: Date.now() });
-till.shown({ position: "1.2.0000" });
+till.displayed({ position: "1.2.0000" });
 
-// @ts-expect-error a token is needed
+// @ts-expect-error the token is required
 connect({ server: "https://push.example" });
-// @ts-expect-error tills do not say this
+// @ts-expect-error clients cannot report this kind
 till.event({ kind: "order.paid", order: "o1" });
 // @ts-expect-error there is no such handler
 connect({ token: "t", on: { notices() {} } });

@@ -1,4 +1,4 @@
-// The shared vectors: what the Rust machine does with these inputs at these times, this one does.
+// The shared vectors: for the same inputs at the same times, this machine gives the outputs of the Rust machine.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -9,27 +9,27 @@ const file = process.env.MORE_VECTORS ?? new URL("../../vectors/client.json", im
 const scripts = JSON.parse(readFileSync(file, "utf8"));
 const plain = (value) => JSON.parse(JSON.stringify(value));
 
-/** An output as the file tells it. */
-function told(output) {
-  switch (output.do) {
+/** An output in the file's form. */
+function encode(output) {
+  switch (output.type) {
     case "notice":
-      return { do: "notice", notice: output.notice.id };
+      return { type: "notice", notice: output.notice.id };
     case "openOrders":
-      return { do: "openOrders", orders: output.orders.map((order) => order.order) };
+      return { type: "openOrders", orders: output.orders.map((order) => order.order) };
     default:
       return plain(output);
   }
 }
 
 test(`${scripts.length} scripts`, () => {
-  assert.ok(scripts.length > 40, "the vectors are not there");
-  for (const { seed, token, device, saved, steps } of scripts) {
-    const client = machine({ token, device, saved, seed });
-    steps.forEach(({ now, input, value, out, stands, deadline }, nth) => {
-      const found = client.input(input, value ?? undefined, now).map(told);
-      const { position, known, events } = client.saved();
-      const shows = { out: found, stands: { position, known: known.length, events: events.map((event) => event.id) }, deadline: client.deadline() };
-      assert.deepEqual(shows, { out, stands, deadline }, `script ${seed}, step ${nth}: ${input} ${JSON.stringify(value)}`);
+  assert.ok(scripts.length > 40, "vectors are missing");
+  for (const { seed, token, device, persistedState, steps } of scripts) {
+    const client = machine({ token, device, state: persistedState, seed });
+    steps.forEach(({ now, input, value, ...expected }, nth) => {
+      const outputs = client.input(input, value ?? undefined, now).map(encode);
+      const { position, known, events } = client.persistedState();
+      const state = { position, known: known.length, events: events.map((event) => event.id) };
+      assert.deepEqual({ outputs, state, deadline: client.deadline() }, expected, `script ${seed}, step ${nth}: ${input} ${JSON.stringify(value)}`);
     });
   }
 });

@@ -1,97 +1,102 @@
-//! What happened at a client and was not answered yet: each is sent until it is.
+//! Events of the application that have no result yet. Each is sent until the server answers it.
 //!
-//! The id makes repeats harmless, so whatever may have been lost (a socket that closed, a request without an answer) is sent again.
+//! Its id makes repeats harmless, so whatever may have been lost (a socket that closed, a request without a response) is sent again.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::frame::ClientEvent;
 
-/// Sent and not answered at once: as many as a server takes of one client.
-const SENT_MAX: usize = 8;
+/// Events that may be sent and unanswered at the same time: the limit of the server.
+const MAX_IN_FLIGHT: usize = 8;
 
 #[derive(Debug)]
 struct Entry {
     event: ClientEvent,
-    sent: bool,
+    in_flight: bool,
     not_before: Duration,
 }
 
-/// In the order in which they happened.
+/// In the order in which they were reported.
 #[derive(Debug)]
-pub(super) struct Events {
+pub(super) struct PendingEvents {
     entries: Vec<Entry>,
-    /// Nothing is sent before.
-    hold: Duration,
+    /// Nothing is sent before this time.
+    hold_until: Duration,
 }
 
-impl Events {
+impl PendingEvents {
     pub(super) fn new(events: Vec<ClientEvent>) -> Self {
-        let entry = |event| Entry { event, sent: false, not_before: Duration::ZERO };
-        Self { entries: events.into_iter().map(entry).collect(), hold: Duration::ZERO }
+        let entry = |event| Entry { event, in_flight: false, not_before: Duration::ZERO };
+        Self { entries: events.into_iter().map(entry).collect(), hold_until: Duration::ZERO }
     }
 
     pub(super) fn all(&self) -> Vec<ClientEvent> {
         self.entries.iter().map(|entry| entry.event.clone()).collect()
     }
 
-    /// Something happened. The same id again is the same event.
-    pub(super) fn say(&mut self, event: ClientEvent, now: Duration) {
+    /// Adds an event, unless one with the same id is pending.
+    pub(super) fn add(&mut self, event: ClientEvent, now: Duration) {
         if self.entries.iter().all(|entry| entry.event.id != event.id) {
-            self.entries.push(Entry { event, sent: false, not_before: now });
+            self.entries.push(Entry { event, in_flight: false, not_before: now });
         }
     }
 
-    /// When the next one may be sent.
-    pub(super) fn due(&self) -> Option<Duration> {
-        if self.entries.iter().filter(|entry| entry.sent).count() >= SENT_MAX {
+    /// When the next event may be sent.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        if self.free_slots() == 0 {
             return None;
         }
-        // Of each order the first decides: what is behind it waits for it.
+        // The first event of each order decides: the later ones wait for it.
         let mut orders = HashSet::new();
-        let first = self.entries.iter().filter(|entry| !entry.sent && orders.insert(&entry.event.order));
-        first.map(|entry| entry.not_before.max(self.hold)).min()
+        let first = self.entries.iter().filter(|entry| !entry.in_flight && orders.insert(&entry.event.order));
+        first.map(|entry| entry.not_before.max(self.hold_until)).min()
     }
 
-    /// What is to be sent now. What happened to an order is sent in its order: one that waits holds back what is behind it.
-    pub(super) fn take(&mut self, now: Duration) -> Vec<ClientEvent> {
-        let mut room = SENT_MAX.saturating_sub(self.entries.iter().filter(|entry| entry.sent).count());
-        let (mut taken, mut waiting) = (Vec::new(), Vec::new());
-        for entry in self.entries.iter_mut().filter(|entry| !entry.sent) {
-            if room == 0 || now < entry.not_before.max(self.hold) || waiting.contains(&entry.event.order) {
-                waiting.push(entry.event.order.clone());
+    /// Takes the events to send now. Events of one order are sent in sequence: one that waits holds back those behind it.
+    pub(super) fn take_due(&mut self, now: Duration) -> Vec<ClientEvent> {
+        let mut slots = self.free_slots();
+        let (mut taken, mut waiting_orders) = (Vec::new(), Vec::new());
+        for entry in self.entries.iter_mut().filter(|entry| !entry.in_flight) {
+            let is_early = now < entry.not_before.max(self.hold_until);
+            if slots == 0 || is_early || waiting_orders.contains(&entry.event.order) {
+                waiting_orders.push(entry.event.order.clone());
                 continue;
             }
-            room -= 1;
-            entry.sent = true;
+            slots -= 1;
+            entry.in_flight = true;
             taken.push(entry.event.clone());
         }
         taken
     }
 
-    /// Whatever was sent and not answered may be lost: again, from then on.
-    pub(super) fn unanswered(&mut self, at: Duration) {
-        for entry in self.entries.iter_mut().filter(|entry| entry.sent) {
-            entry.sent = false;
+    fn free_slots(&self) -> usize {
+        MAX_IN_FLIGHT.saturating_sub(self.entries.iter().filter(|entry| entry.in_flight).count())
+    }
+
+    /// Whatever is in flight may be lost: send it again from `at` on.
+    pub(super) fn resend(&mut self, at: Duration) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.in_flight) {
+            entry.in_flight = false;
             entry.not_before = at;
         }
     }
 
-    /// Nobody answers: nothing before then.
-    pub(super) fn hold(&mut self, at: Duration) {
-        self.hold = at;
+    /// Sends nothing before `at`.
+    pub(super) fn hold_until(&mut self, at: Duration) {
+        self.hold_until = at;
     }
 
-    /// It could not be taken now.
-    pub(super) fn later(&mut self, id: &str, at: Duration) {
+    /// Sends the event `id` again, from `at` on.
+    pub(super) fn postpone(&mut self, id: &str, at: Duration) {
         for entry in self.entries.iter_mut().filter(|entry| entry.event.id == id) {
-            entry.sent = false;
+            entry.in_flight = false;
             entry.not_before = at;
         }
     }
 
-    /// It was answered for good; false when it is not known.
-    pub(super) fn done(&mut self, id: &str) -> bool {
+    /// Removes an event that has its final result; false when it is not pending.
+    pub(super) fn remove(&mut self, id: &str) -> bool {
         let before = self.entries.len();
         self.entries.retain(|entry| entry.event.id != id);
         self.entries.len() < before

@@ -1,84 +1,98 @@
-//! A session that is admitted: what was sent, what was acknowledged, and where reading goes on.
+//! The state of an authenticated session: what was sent, what was acknowledged, and where reading continues.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Limits, Output, Standing};
+use super::{Cursor, SessionLimits, SessionOutput};
 use crate::frame;
-use crate::page::{Delivery, Page};
+use crate::mailbox_page::{Delivery, MailboxPage};
 use crate::position::Position;
 
 #[derive(Debug)]
 pub(super) struct Live {
+    /// Everything up to here is acknowledged.
     pub(super) acked: Position,
+    /// The last notice sent in this round: the `prev` of the next one.
     pub(super) chain: Position,
+    /// Rows up to here are examined and need no second look.
     pub(super) scan: Position,
+    /// The newest durable notice that was seen.
     pub(super) head: Position,
+    /// Sent in this round and not acknowledged.
     pub(super) in_flight: VecDeque<Position>,
-    /// All that was sent behind `acked`, in every round: an ack may be late, and its notice superseded meanwhile.
+    /// Everything that was sent after `acked`, in every round: an ack may be late, and its notice superseded in the meantime.
     pub(super) sent: VecDeque<Position>,
-    /// Repeats are marked up to here.
+    /// Notices up to here may have been sent before: they get a higher `attempt`.
     pub(super) sent_seq: u64,
-    /// Repeats of an earlier connection end here.
+    /// Notices up to here may have been sent by an earlier connection.
     pub(super) prior_seq: u64,
-    /// How often the stretch after `acked` was sent without an acknowledgement.
+    /// How often the notices after `acked` were sent without an acknowledgement.
     pub(super) rounds: u32,
-    /// When the un-acknowledged are sent again; meaningful while something is in flight.
+    /// When the unacknowledged notices are sent again; meaningful while something is in flight.
     pub(super) redeliver_at: Duration,
-    pub(super) beat_at: Duration,
-    pub(super) reading: bool,
-    /// Rung while reading: look once more.
-    pub(super) again: bool,
-    /// Gone back while reading: the page that comes was read from a place that is left.
-    pub(super) stale: bool,
-    /// Events that wait to be durable.
-    pub(super) appending: u16,
+    /// When the next heartbeat is due.
+    pub(super) heartbeat_at: Duration,
+    /// A page was requested and has not arrived.
+    pub(super) is_reading: bool,
+    /// The mailbox changed while a page was on its way: read again.
+    pub(super) read_again: bool,
+    /// The session was rewound while a page was on its way: that page starts at the wrong position and is dropped.
+    pub(super) drop_page: bool,
+    /// Events of this client that are not durable yet.
+    pub(super) pending_events: u16,
 }
 
-fn sent((from, to, attempt): (u64, u64, u32)) -> Output {
-    Output::Sent { from, to, attempt }
+fn sent((from, to, attempt): (u64, u64, u32)) -> SessionOutput {
+    SessionOutput::Sent { from, to, attempt }
 }
 
 impl Live {
-    pub(super) fn room(&self, limits: &Limits) -> u16 {
+    /// How many more notices may be requested.
+    pub(super) fn credits(&self, limits: &SessionLimits) -> u16 {
         let in_flight = u16::try_from(self.in_flight.len()).unwrap_or(u16::MAX);
-        limits.window.saturating_sub(in_flight).min(limits.page)
+        limits.max_in_flight.saturating_sub(in_flight).min(limits.page_size)
     }
 
-    pub(super) fn ask(&mut self, limits: &Limits, out: &mut Vec<Output>) {
-        let limit = self.room(limits);
-        if limit == 0 || self.reading {
+    pub(super) fn request_page(&mut self, limits: &SessionLimits, out: &mut Vec<SessionOutput>) {
+        let limit = self.credits(limits);
+        if limit == 0 || self.is_reading {
             return;
         }
-        self.reading = true;
-        out.push(Output::Read { after: self.chain, scan: self.scan, limit });
+        self.is_reading = true;
+        out.push(SessionOutput::Read { after: self.chain, scan: self.scan, limit });
     }
 
-    pub(super) fn deliver(&mut self, page: &Page, limits: &Limits, now: Duration, out: &mut Vec<Output>) {
+    pub(super) fn deliver(
+        &mut self,
+        page: &MailboxPage,
+        limits: &SessionLimits,
+        now: Duration,
+        out: &mut Vec<SessionOutput>,
+    ) {
         self.head = page.head;
-        let idle = self.in_flight.is_empty();
-        let mut told: Option<(u64, u64, u32)> = None;
+        let was_idle = self.in_flight.is_empty();
+        let mut run: Option<(u64, u64, u32)> = None;
         for delivery in &page.notices {
-            if delivery.after != self.chain {
-                // The cursor moved (a poll beside the socket) after this page was read: read anew from where we are.
-                self.again = true;
-                out.extend(told.map(sent));
+            if delivery.prev != self.chain {
+                // The cursor moved (a poll beside the WebSocket) after this page was read: read again from the new position.
+                self.read_again = true;
+                out.extend(run.map(sent));
                 return;
             }
             let seq = delivery.position.seq;
-            // Acknowledged in part while going back, the rest begins at no round again, and is a repeat all the same.
-            let again = (1 + self.rounds + u32::from(seq <= self.prior_seq)).max(2);
-            let attempt = if seq > self.sent_seq { 1 } else { again };
+            // After a partial acknowledgement during a rewind, `rounds` starts again, but the rest is a redelivery nevertheless.
+            let redelivery = (1 + self.rounds + u32::from(seq <= self.prior_seq)).max(2);
+            let attempt = if seq > self.sent_seq { 1 } else { redelivery };
             let newest = self.sent.back().copied().unwrap_or(self.acked);
             if seq > newest.seq {
-                // New to this connection: it follows the newest that was sent, also where that one is superseded by now.
-                let delivery = Delivery { after: newest, ..delivery.clone() };
-                out.push(Output::Send(frame::encode_notice(&delivery, attempt)));
+                // New on this connection: it follows the newest notice that was sent, even if that one is superseded by now.
+                let delivery = Delivery { prev: newest, ..delivery.clone() };
+                out.push(SessionOutput::Send(frame::encode_notice(&delivery, attempt)));
                 self.sent.push_back(delivery.position);
             } else {
-                out.push(Output::Send(frame::encode_notice(delivery, attempt)));
+                out.push(SessionOutput::Send(frame::encode_notice(delivery, attempt)));
             }
-            told = match told {
+            run = match run {
                 Some((from, _, same)) if same == attempt => Some((from, seq, attempt)),
                 before => {
                     out.extend(before.map(sent));
@@ -89,51 +103,57 @@ impl Live {
             self.in_flight.push_back(delivery.position);
             self.sent_seq = self.sent_seq.max(seq);
         }
-        out.extend(told.map(sent));
+        out.extend(run.map(sent));
         self.scan = if page.next.seq > self.chain.seq { page.next } else { self.chain };
         if !page.notices.is_empty() {
-            if idle {
-                self.redeliver_at = now + limits.redeliver_after;
+            if was_idle {
+                self.redeliver_at = now + limits.ack_timeout;
                 self.rounds += 1;
             }
-            out.push(Output::Stand(self.standing()));
+            out.push(SessionOutput::SaveCursor(self.cursor()));
         }
     }
 
-    /// Acknowledged up to `position`: the client lives, the window opens.
-    pub(super) fn pass(&mut self, position: Position, limits: &Limits, now: Duration, out: &mut Vec<Output>) {
-        let in_flight = self.in_flight.partition_point(|sent| sent.seq <= position.seq);
-        self.in_flight.drain(..in_flight);
+    /// The client acknowledged everything up to `position`: it is alive, and credits are free again.
+    pub(super) fn advance(
+        &mut self,
+        position: Position,
+        limits: &SessionLimits,
+        now: Duration,
+        out: &mut Vec<SessionOutput>,
+    ) {
+        let acked = self.in_flight.partition_point(|sent| sent.seq <= position.seq);
+        self.in_flight.drain(..acked);
         self.sent.retain(|sent| sent.seq > position.seq);
-        // What was polled, or is sent again and acknowledged late, need not be pushed: the chain goes on from there.
+        // A notice that was polled, or was acknowledged late during a redelivery, need not be pushed: the chain continues behind it.
         if self.chain.seq < position.seq {
             self.chain = position;
             self.scan = position;
         }
         self.acked = position;
         self.rounds = u32::from(!self.in_flight.is_empty());
-        self.redeliver_at = now + limits.redeliver_after;
-        out.push(Output::Stand(self.standing()));
-        if self.reading {
-            self.again = true;
+        self.redeliver_at = now + limits.ack_timeout;
+        out.push(SessionOutput::SaveCursor(self.cursor()));
+        if self.is_reading {
+            self.read_again = true;
         } else {
-            self.ask(limits, out);
+            self.request_page(limits, out);
         }
     }
 
-    /// Back to the last acknowledged position; what follows is read and sent again, marked.
-    pub(super) fn rewind(&mut self, limits: &Limits, out: &mut Vec<Output>) {
+    /// Returns to the last acknowledged position; the notices after it are read and sent again, with a higher `attempt`.
+    pub(super) fn rewind(&mut self, limits: &SessionLimits, out: &mut Vec<SessionOutput>) {
         self.in_flight.clear();
         self.chain = self.acked;
         self.scan = self.acked;
-        if self.reading {
-            self.stale = true;
+        if self.is_reading {
+            self.drop_page = true;
         } else {
-            self.ask(limits, out);
+            self.request_page(limits, out);
         }
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        Standing { acked: self.acked, sent_seq: self.sent_seq }
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor { acked: self.acked, sent_seq: self.sent_seq }
     }
 }

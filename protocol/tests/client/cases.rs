@@ -1,46 +1,46 @@
-//! What the client does in each case that has a name; most are bugs that were.
+//! Named cases of the client; most of them were bugs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use orderbell_protocol::ClientEvent;
-use orderbell_protocol::client::{Client, Input, Link, Output, Pace, Saved, Token};
+use orderbell_protocol::client::{Client, Connectivity, Input, Output, PersistedState, Timings, Token};
 use orderbell_protocol::frame::NoticeFrame;
 use serde_json::json;
 
-fn pace() -> Pace {
-    Pace::default()
+fn timings() -> Timings {
+    Timings::default()
 }
 
 fn sends(out: &[Output]) -> Vec<&str> {
     out.iter().filter_map(|output| if let Output::Send(text) = output { Some(text.0.as_str()) } else { None }).collect()
 }
 
-/// One that stands at 1.2 and is pushed to.
+/// A client at position 1.2 with a live socket.
 fn live() -> (Client, Vec<Output>) {
-    let saved = Saved { position: Some("1.2.0000".parse().unwrap()), ..Saved::default() };
-    let mut client = Client::new("token", "till-1", saved, pace(), 7, Duration::ZERO);
+    let saved = PersistedState { position: Some("1.2.0000".parse().unwrap()), ..PersistedState::default() };
+    let mut client = Client::new("token", "till-1", saved, timings(), 7, Duration::ZERO);
     let mut out = Vec::new();
     client.input(Input::Time, Duration::ZERO, &mut out);
     client.input(Input::Opened, Duration::ZERO, &mut out);
     let welcome = json!({"type": "welcome", "recipient": "store:1", "device": "till-1", "position": "1.2.0000",
-        "heartbeat_ms": 10_000, "window": 4, "frame_bytes_max": 16_384, "at": 1});
+        "heartbeat_ms": 10_000, "max_in_flight": 4, "max_frame_bytes": 16_384, "at": 1});
     client.input(Input::Text(&welcome.to_string()), Duration::ZERO, &mut out);
-    assert_eq!(client.link(), Link::Pushed);
+    assert_eq!(client.connectivity(), Connectivity::Push);
     out.clear();
     (client, out)
 }
 
-fn pushed(seq: u64, after: u64) -> String {
-    json!({"type": "notice", "position": format!("1.{seq:x}.0000"), "after": format!("1.{after:x}.0000"), "attempt": 1,
+fn notice(seq: u64, prev: u64) -> String {
+    json!({"type": "notice", "position": format!("1.{seq:x}.0000"), "prev": format!("1.{prev:x}.0000"), "attempt": 1,
         "id": format!("n{seq}"), "kind": "new_order", "order": "o1", "at": 1, "body": {}})
     .to_string()
 }
 
 #[test]
-fn a_notice_comes_before_its_acknowledgement() {
+fn a_notice_is_delivered_before_it_is_acknowledged() {
     let (mut client, mut out) = live();
-    client.input(Input::Text(&pushed(5, 2)), Duration::ZERO, &mut out);
+    client.input(Input::Text(&notice(5, 2)), Duration::ZERO, &mut out);
     assert!(
         matches!(&out[..], [Output::Notice(NoticeFrame { .. }), Output::Send(ack)] if ack.0.contains("1.5.0000")),
         "{out:?}"
@@ -48,103 +48,109 @@ fn a_notice_comes_before_its_acknowledgement() {
 }
 
 #[test]
-fn a_broken_chain_ends_the_socket_and_the_position_stays() {
+fn a_broken_chain_drops_the_socket_and_keeps_the_position() {
     let (mut client, mut out) = live();
-    client.input(Input::Text(&pushed(9, 7)), Duration::ZERO, &mut out);
-    assert!(out.contains(&Output::Drop) && sends(&out).is_empty(), "{out:?}");
-    assert_eq!(client.saved().position.unwrap().to_string(), "1.2.0000");
+    client.input(Input::Text(&notice(9, 7)), Duration::ZERO, &mut out);
+    assert!(out.contains(&Output::DropSocket) && sends(&out).is_empty(), "{out:?}");
+    assert_eq!(client.persisted_state().position.unwrap().to_string(), "1.2.0000");
 }
 
 #[test]
-fn silence_of_two_heartbeats_is_the_end_and_polling_begins_at_once() {
+fn silence_of_two_heartbeats_drops_the_socket_and_polling_begins_at_once() {
     let (mut client, mut out) = live();
     assert_eq!(client.deadline(), Some(Duration::from_secs(20)));
     client.input(Input::Time, Duration::from_secs(20), &mut out);
-    assert!(matches!(&out[..], [Output::Drop, Output::Poll(Some(_))]), "{out:?}");
+    assert!(matches!(&out[..], [Output::DropSocket, Output::Poll(Some(_))]), "{out:?}");
 }
 
 #[test]
-fn a_server_that_goes_is_not_asked_for_a_socket_before_its_time() {
+fn no_socket_is_opened_before_the_delay_that_a_stopping_server_gave() {
     let (mut client, mut out) = live();
     client.input(Input::Closed(Some((1012, "restart;retry_ms=7300"))), Duration::from_secs(1), &mut out);
-    client.input(Input::Failed, Duration::from_secs(1), &mut out);
+    client.input(Input::RequestFailed, Duration::from_secs(1), &mut out);
     client.input(Input::Time, Duration::from_millis(8_299), &mut out);
-    assert!(!out.contains(&Output::Open), "{out:?}");
+    assert!(!out.contains(&Output::OpenSocket), "{out:?}");
     client.input(Input::Time, Duration::from_millis(8_300), &mut out);
-    assert!(out.contains(&Output::Open), "{out:?}");
+    assert!(out.contains(&Output::OpenSocket), "{out:?}");
 }
 
 #[test]
-fn a_complaint_ends_the_socket_and_never_the_till() {
+fn a_fault_pauses_the_socket_but_not_the_polling() {
     let (mut client, mut out) = live();
     client.input(Input::Closed(Some((4001, "bad-message;not JSON"))), Duration::ZERO, &mut out);
     assert!(out.contains(&Output::Fault(4001, "bad-message;not JSON".into())), "{out:?}");
     assert!(out.iter().any(|output| matches!(output, Output::Poll(_))), "{out:?}");
-    client.input(Input::Failed, Duration::ZERO, &mut out);
+    client.input(Input::RequestFailed, Duration::ZERO, &mut out);
     out.clear();
     client.input(Input::Time, Duration::from_secs(599), &mut out);
-    assert!(!out.contains(&Output::Open) && out.iter().any(|output| matches!(output, Output::Poll(_))), "{out:?}");
+    assert!(
+        !out.contains(&Output::OpenSocket) && out.iter().any(|output| matches!(output, Output::Poll(_))),
+        "{out:?}"
+    );
     client.input(Input::Time, Duration::from_secs(600), &mut out);
-    assert!(out.contains(&Output::Open), "somebody in the middle may have been the one: {out:?}");
+    assert!(
+        out.contains(&Output::OpenSocket),
+        "a proxy may have caused the fault, so the socket is tried again: {out:?}"
+    );
 }
 
 #[test]
-fn who_is_replaced_stays_away_and_looks_again_after_a_while() {
+fn a_superseded_client_pauses_and_tries_again_later() {
     let (mut client, mut out) = live();
     client.input(Input::Closed(Some((4003, "replaced"))), Duration::ZERO, &mut out);
-    assert_eq!((client.link(), client.deadline()), (Link::Replaced, Some(Duration::from_secs(300))));
+    assert_eq!((client.connectivity(), client.deadline()), (Connectivity::Superseded, Some(Duration::from_secs(300))));
     out.clear();
-    // Whatever comes meanwhile: the other one has the cursor.
+    // Nothing may happen in the pause: the other connection owns the cursor.
     client.input(Input::Time, Duration::from_secs(299), &mut out);
-    client.input(Input::Answer { status: 200, body: "{}", retry_after: None }, Duration::from_secs(299), &mut out);
+    client.input(Input::Response { status: 200, body: "{}", retry_after: None }, Duration::from_secs(299), &mut out);
     assert_eq!(out, []);
     client.input(Input::Time, Duration::from_secs(300), &mut out);
-    assert_eq!(out, [Output::Open]);
+    assert_eq!(out, [Output::OpenSocket]);
     client.input(Input::Opened, Duration::from_secs(300), &mut out);
     client.input(Input::Closed(Some((4003, "replaced"))), Duration::from_secs(301), &mut out);
-    assert_eq!(client.deadline(), Some(Duration::from_secs(901)), "less and less often");
+    assert_eq!(client.deadline(), Some(Duration::from_secs(901)), "the pause grows");
 }
 
-/// The bug: what the server hears late of a socket that was given up ends the next one, and the till was silent for ever.
+/// The bug: when the server learned late of a dropped socket, it closed the next one as replaced, and the till stayed silent for ever.
 #[test]
-fn who_gave_up_a_socket_is_not_replaced_by_it() {
+fn a_client_that_dropped_a_socket_is_not_superseded_by_itself() {
     let (mut client, mut out) = live();
     client.input(Input::Time, Duration::from_secs(20), &mut out);
-    assert!(out.contains(&Output::Drop), "{out:?}");
-    client.input(Input::Failed, Duration::from_secs(20), &mut out);
+    assert!(out.contains(&Output::DropSocket), "{out:?}");
+    client.input(Input::RequestFailed, Duration::from_secs(20), &mut out);
     client.input(Input::Time, Duration::from_secs(21), &mut out);
     client.input(Input::Opened, Duration::from_secs(21), &mut out);
     client.input(Input::Closed(Some((4003, "replaced"))), Duration::from_secs(22), &mut out);
-    assert_ne!(client.link(), Link::Replaced);
+    assert_ne!(client.connectivity(), Connectivity::Superseded);
     assert!(client.deadline().unwrap() < Duration::from_secs(25));
 }
 
-/// The bug: the first kind that v1 gets would have silenced every till.
+/// The bug: the first kind added to v1 would have silenced every till.
 #[test]
-fn a_notice_of_an_unknown_kind_is_kept_acknowledged_and_passed() {
+fn a_notice_of_an_unknown_kind_is_delivered_and_acknowledged() {
     let (mut client, mut out) = live();
-    let strange = pushed(5, 2).replace("new_order", "table_call");
-    client.input(Input::Text(&strange), Duration::ZERO, &mut out);
-    client.input(Input::Text(&pushed(6, 5)), Duration::ZERO, &mut out);
+    let unknown = notice(5, 2).replace("new_order", "table_call");
+    client.input(Input::Text(&unknown), Duration::ZERO, &mut out);
+    client.input(Input::Text(&notice(6, 5)), Duration::ZERO, &mut out);
     assert_eq!(sends(&out).len(), 2, "{out:?}");
-    assert_eq!(client.saved().position.unwrap().to_string(), "1.6.0000");
-    // One that cannot be read at all is not passed over.
+    assert_eq!(client.persisted_state().position.unwrap().to_string(), "1.6.0000");
+    // A notice that cannot be parsed is not skipped.
     out.clear();
     client.input(Input::Text(r#"{"type":"notice","position":7}"#), Duration::ZERO, &mut out);
-    assert!(out.contains(&Output::Drop), "{out:?}");
+    assert!(out.contains(&Output::DropSocket), "{out:?}");
 }
 
-fn said(id: &str, order: &str) -> ClientEvent {
+fn event(id: &str, order: &str) -> ClientEvent {
     let (id, kind, order) = (id.to_owned(), String::from("order.ready"), order.to_owned());
-    ClientEvent { id, kind, order, code: None, reason: None, at: None }
+    ClientEvent { id, kind, order, pickup_code: None, reason: None, at: None }
 }
 
-/// An hour without a socket, second by second; what was asked for, with `answer` as the answer to each.
+/// One hour without a socket, in which `respond` answers every request. Returns the number of sockets and requests by kind.
 fn hour(
     (client, mut out): (&mut Client, Vec<Output>),
-    answer: impl Fn(&Output) -> (u16, String),
+    respond: impl Fn(&Output) -> (u16, String),
 ) -> BTreeMap<&'static str, usize> {
-    let mut asked: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
     let mut now = Duration::from_secs(1);
     while now < Duration::from_secs(3_600) {
         client.input(Input::Time, now, &mut out);
@@ -152,18 +158,18 @@ fn hour(
             let outputs: Vec<Output> = std::mem::take(&mut out);
             for output in outputs {
                 let name = match &output {
-                    Output::Open => "open",
+                    Output::OpenSocket => "socket",
                     Output::Poll(_) => "poll",
-                    Output::Post(_) => "post",
-                    Output::Orders(_) => "orders",
+                    Output::PostEvents(_) => "post",
+                    Output::FetchOrders(_) => "orders",
                     _ => continue,
                 };
-                *asked.entry(name).or_default() += 1;
-                if name == "open" {
+                *counts.entry(name).or_default() += 1;
+                if name == "socket" {
                     client.input(Input::Closed(None), now, &mut out);
                 } else {
-                    let (status, body) = answer(&output);
-                    client.input(Input::Answer { status, body: &body, retry_after: None }, now, &mut out);
+                    let (status, body) = respond(&output);
+                    client.input(Input::Response { status, body: &body, retry_after: None }, now, &mut out);
                 }
             }
         }
@@ -171,7 +177,7 @@ fn hour(
         let due = client.deadline().unwrap();
         now = due.max(now + Duration::from_millis(1));
     }
-    asked
+    counts
 }
 
 fn empty_poll(next_poll_ms: u64) -> (u16, String) {
@@ -180,67 +186,67 @@ fn empty_poll(next_poll_ms: u64) -> (u16, String) {
     (200, answer.to_string())
 }
 
-fn cut() -> Client {
+fn disconnected() -> Client {
     let (mut client, mut out) = live();
     client.input(Input::Closed(None), Duration::from_secs(1), &mut out);
-    client.input(Input::Failed, Duration::from_secs(1), &mut out);
+    client.input(Input::RequestFailed, Duration::from_secs(1), &mut out);
     client
 }
 
 #[test]
-fn without_a_socket_it_polls_as_often_as_it_is_told_and_tries_sockets_ever_less_often() {
-    let asked = hour((&mut cut(), Vec::new()), |_| empty_poll(60_000));
-    assert!((58..=64).contains(&asked["poll"]) && asked["open"] < 260, "{asked:?}");
-    let asked = hour((&mut cut(), Vec::new()), |_| empty_poll(0));
-    assert!(asked["poll"] <= 3_600, "no progress is no reason to ask at once: {asked:?}");
+fn without_a_socket_it_polls_at_the_servers_interval_and_backs_off_from_sockets() {
+    let counts = hour((&mut disconnected(), Vec::new()), |_| empty_poll(60_000));
+    assert!((58..=64).contains(&counts["poll"]) && counts["socket"] < 260, "{counts:?}");
+    let counts = hour((&mut disconnected(), Vec::new()), |_| empty_poll(0));
+    assert!(counts["poll"] <= 3_600, "without progress there is no immediate poll: {counts:?}");
 }
 
-/// The bug: an event that no post takes kept the till from hearing.
+/// The bug: an event that every post failed to deliver stopped the till from polling.
 #[test]
-fn a_post_that_is_refused_does_not_keep_the_till_from_hearing() {
-    let (mut client, mut out) = (cut(), Vec::new());
-    client.input(Input::Say(said("e1", "o1")), Duration::from_secs(1), &mut out);
-    let asked = hour((&mut client, out), |output| match output {
-        Output::Post(_) => (422, String::new()),
+fn a_post_that_always_fails_does_not_stop_the_polling() {
+    let (mut client, mut out) = (disconnected(), Vec::new());
+    client.input(Input::Event(event("e1", "o1")), Duration::from_secs(1), &mut out);
+    let counts = hour((&mut client, out), |output| match output {
+        Output::PostEvents(_) => (422, String::new()),
         _ => empty_poll(60_000),
     });
-    assert!(asked["poll"] >= 50 && asked["post"] < 300, "{asked:?}");
+    assert!(counts["poll"] >= 50 && counts["post"] < 300, "{counts:?}");
 }
 
 #[test]
-fn whatever_a_server_answers_nothing_spins() {
+fn no_response_makes_the_client_spin() {
     let page = json!({"orders": [], "position": "1.2.0000", "next": "o1", "at": 1}).to_string();
-    let fresh = || Client::new("token", "till-1", Saved::default(), pace(), 7, Duration::ZERO);
-    let asked = hour((&mut fresh(), Vec::new()), |_| (200, page.clone()));
-    assert!(asked["orders"] < 500, "a next that never ends: {asked:?}");
-    let asked = hour((&mut cut(), Vec::new()), |_| (409, String::new()));
-    assert!(asked["poll"] < 300, "{asked:?}");
-    let asked = hour((&mut cut(), Vec::new()), |output| match output {
-        Output::Orders(_) => (200, json!({"orders": [], "position": "1.2.0000", "at": 1}).to_string()),
+    let fresh = || Client::new("token", "till-1", PersistedState::default(), timings(), 7, Duration::ZERO);
+    let counts = hour((&mut fresh(), Vec::new()), |_| (200, page.clone()));
+    assert!(counts["orders"] < 500, "a `next` that never ends: {counts:?}");
+    let counts = hour((&mut disconnected(), Vec::new()), |_| (409, String::new()));
+    assert!(counts["poll"] < 300, "{counts:?}");
+    let counts = hour((&mut disconnected(), Vec::new()), |output| match output {
+        Output::FetchOrders(_) => (200, json!({"orders": [], "position": "1.2.0000", "at": 1}).to_string()),
         _ => (410, String::new()),
     });
-    assert!(asked["poll"] < 500 && asked["orders"] < 500, "{asked:?}");
-    let (mut client, mut out) = (cut(), Vec::new());
-    client.input(Input::Say(said("e1", "o1")), Duration::from_secs(1), &mut out);
-    let asked = hour((&mut client, out), |output| match output {
-        Output::Post(_) => (200, json!({"events": []}).to_string()),
+    assert!(counts["poll"] < 500 && counts["orders"] < 500, "{counts:?}");
+    let (mut client, mut out) = (disconnected(), Vec::new());
+    client.input(Input::Event(event("e1", "o1")), Duration::from_secs(1), &mut out);
+    let counts = hour((&mut client, out), |output| match output {
+        Output::PostEvents(_) => (200, json!({"events": []}).to_string()),
         _ => empty_poll(60_000),
     });
-    assert!(asked["post"] <= 1_900, "an answer that leaves an event out: {asked:?}");
+    assert!(counts["post"] <= 1_900, "a response that omits an event: {counts:?}");
 }
 
 #[test]
-fn a_wait_that_a_server_asks_for_has_its_bounds() {
+fn a_wait_that_the_server_asks_for_is_bounded() {
     for (asked, least, most) in [(0, 0.5, 301.0), (7, 7.0, 8.0), (86_400, 299.0, 301.0), (u64::MAX, 299.0, 301.0)] {
         let (mut client, mut out) = live();
         client.input(Input::Closed(None), Duration::ZERO, &mut out);
         let retry_after = Some(Duration::from_secs(asked));
-        client.input(Input::Answer { status: 503, body: "", retry_after }, Duration::ZERO, &mut out);
+        client.input(Input::Response { status: 503, body: "", retry_after }, Duration::ZERO, &mut out);
         let mut polled = None;
         for tenth in 0..4_000 {
             out.clear();
             client.input(Input::Time, Duration::from_millis(tenth * 100), &mut out);
-            if out.contains(&Output::Open) {
+            if out.contains(&Output::OpenSocket) {
                 client.input(Input::Closed(None), Duration::from_millis(tenth * 100), &mut out);
             }
             if out.iter().any(|output| matches!(output, Output::Poll(_))) {
@@ -254,18 +260,18 @@ fn a_wait_that_a_server_asks_for_has_its_bounds() {
 }
 
 #[test]
-fn a_newer_token_is_tried_before_anybody_is_asked_for_one() {
+fn a_newer_token_is_tried_before_another_is_requested() {
     let (mut client, mut out) = live();
     client.input(Input::Token(Token("newer".into())), Duration::from_secs(5), &mut out);
-    assert_eq!(out, [], "the socket goes on with its own");
+    assert_eq!(out, [], "the socket keeps the old token");
     client.input(Input::Closed(Some((3000, "unauthorized"))), Duration::from_secs(6), &mut out);
     assert!(!out.contains(&Output::TokenNeeded), "{out:?}");
-    client.input(Input::Failed, Duration::from_secs(6), &mut out);
+    client.input(Input::RequestFailed, Duration::from_secs(6), &mut out);
     client.input(Input::Time, Duration::from_secs(8), &mut out);
     client.input(Input::Opened, Duration::from_secs(8), &mut out);
     assert!(sends(&out).iter().any(|text| text.contains("newer")), "{out:?}");
-    assert!(!format!("{client:?}{out:?}").contains("newer"), "a token is never shown");
-    // That one is no good either: now somebody is asked; and tokens that are all refused do not storm the server.
+    assert!(!format!("{client:?}{out:?}").contains("newer"), "a debug form contains the token");
+    // It is refused as well: now another one is needed. Tokens that are all refused do not flood the server.
     client.input(Input::Closed(Some((3000, "unauthorized"))), Duration::from_secs(9), &mut out);
     assert!(out.contains(&Output::TokenNeeded), "{out:?}");
     out.clear();
@@ -274,35 +280,35 @@ fn a_newer_token_is_tried_before_anybody_is_asked_for_one() {
         client.input(Input::Opened, Duration::from_secs(9), &mut out);
         client.input(Input::Closed(Some((3000, "unauthorized"))), Duration::from_secs(9), &mut out);
     }
-    assert!(out.iter().filter(|output| **output == Output::Open).count() <= 1, "{out:?}");
+    assert!(out.iter().filter(|output| **output == Output::OpenSocket).count() <= 1, "{out:?}");
 }
 
 #[test]
-fn a_phone_that_wakes_drops_what_slept_and_asks_once() {
+fn a_phone_that_wakes_drops_socket_and_request_and_makes_one_request() {
     let (mut client, mut out) = live();
     client.input(Input::Closed(None), Duration::from_secs(1), &mut out);
     out.clear();
     client.input(Input::Background, Duration::from_secs(2), &mut out);
-    assert_eq!((out.as_slice(), client.deadline()), ([Output::Abandon].as_slice(), None));
+    assert_eq!((out.as_slice(), client.deadline()), ([Output::CancelRequest].as_slice(), None));
     out.clear();
     client.input(Input::Foreground, Duration::from_secs(900), &mut out);
-    assert_eq!(out, [Output::Orders(None)]);
-    // The list is not to be had: the position is of use all the same.
-    client.input(Input::Answer { status: 503, body: "", retry_after: None }, Duration::from_secs(901), &mut out);
-    assert!(out.contains(&Output::Open), "{out:?}");
+    assert_eq!(out, [Output::FetchOrders(None)]);
+    // The request fails, but the position is still valid.
+    client.input(Input::Response { status: 503, body: "", retry_after: None }, Duration::from_secs(901), &mut out);
+    assert!(out.contains(&Output::OpenSocket), "{out:?}");
 }
 
 #[test]
-fn what_happened_to_an_order_is_told_in_its_order() {
+fn events_of_one_order_are_sent_in_sequence() {
     let (mut client, mut out) = live();
-    let logged = |id: &str, status: &str, reason: &str| {
-        json!({"type": "logged", "id": id, "status": status, "reason": reason}).to_string()
+    let result = |id: &str, status: &str, reason: &str| {
+        json!({"type": "event_result", "id": id, "status": status, "reason": reason}).to_string()
     };
-    client.input(Input::Say(said("e1", "o1")), Duration::ZERO, &mut out);
-    client.input(Input::Text(&logged("e1", "refused", "unavailable")), Duration::ZERO, &mut out);
+    client.input(Input::Event(event("e1", "o1")), Duration::ZERO, &mut out);
+    client.input(Input::Text(&result("e1", "rejected", "unavailable")), Duration::ZERO, &mut out);
     out.clear();
-    client.input(Input::Say(said("e2", "o1")), Duration::ZERO, &mut out);
-    client.input(Input::Say(said("e3", "o2")), Duration::ZERO, &mut out);
+    client.input(Input::Event(event("e2", "o1")), Duration::ZERO, &mut out);
+    client.input(Input::Event(event("e3", "o2")), Duration::ZERO, &mut out);
     assert_eq!(sends(&out).iter().filter(|text| text.contains("e3")).count(), 1, "{out:?}");
     assert!(!sends(&out).iter().any(|text| text.contains("e2")), "{out:?}");
     client.input(Input::Time, Duration::from_secs(3), &mut out);
@@ -310,110 +316,122 @@ fn what_happened_to_an_order_is_told_in_its_order() {
     assert!(order.len() == 2 && order[0].contains("e1"), "{order:?}");
     out.clear();
     client.input(
-        Input::Say(ClientEvent { reason: Some("x".repeat(20_000)), ..said("e4", "o3") }),
+        Input::Event(ClientEvent { reason: Some("x".repeat(20_000)), ..event("e4", "o3") }),
         Duration::from_secs(3),
         &mut out,
     );
-    assert_eq!(out, [Output::Answered { id: "e4".into(), refused: Some("too-long".into()) }]);
+    assert_eq!(out, [Output::EventResult { id: "e4".into(), rejected: Some("too-long".into()) }]);
 }
 
 #[test]
-fn a_token_that_is_no_good_is_asked_for_and_nothing_else_done() {
+fn after_a_refused_token_the_client_only_asks_for_a_new_one() {
     let (mut client, mut out) = live();
     client.input(Input::Closed(Some((3000, "unauthorized"))), Duration::ZERO, &mut out);
     assert_eq!(out, [Output::TokenNeeded]);
-    assert_eq!(client.deadline(), Some(Duration::from_secs(70)), "a beat was due after 10 s, and a minute more");
+    assert_eq!(client.deadline(), Some(Duration::from_secs(70)), "a heartbeat was due after 10 s, plus one minute");
     out.clear();
     client.input(Input::Token(Token("new".into())), Duration::from_secs(5), &mut out);
-    assert!(out.contains(&Output::Open), "{out:?}");
+    assert!(out.contains(&Output::OpenSocket), "{out:?}");
     client.input(Input::Opened, Duration::from_secs(5), &mut out);
     assert!(sends(&out)[0].contains("\"new\""), "{out:?}");
 }
 
 #[test]
-fn a_till_whose_token_ran_out_does_not_say_that_it_is_online() {
+fn a_till_with_an_expired_token_becomes_unreachable() {
     let (mut client, mut out) = live();
-    assert_eq!(client.link(), Link::Pushed);
+    assert_eq!(client.connectivity(), Connectivity::Push);
     client.input(Input::Closed(Some((3000, "unauthorized"))), Duration::from_secs(1), &mut out);
     out.clear();
     client.input(Input::Time, Duration::from_secs(70), &mut out);
-    assert_eq!((out.as_slice(), client.deadline()), ([Output::Link(Link::Unreachable)].as_slice(), None));
+    assert_eq!(
+        (out.as_slice(), client.deadline()),
+        ([Output::Connectivity(Connectivity::Unreachable)].as_slice(), None)
+    );
 }
 
 #[test]
-fn without_a_token_nobody_is_asked_until_there_is_one() {
-    let mut client = Client::new("", "till-1", Saved::default(), pace(), 7, Duration::ZERO);
+fn without_a_token_no_request_is_made() {
+    let mut client = Client::new("", "till-1", PersistedState::default(), timings(), 7, Duration::ZERO);
     let mut out = Vec::new();
-    client.input(Input::Say(said("e1", "o1")), Duration::from_secs(1), &mut out);
+    client.input(Input::Event(event("e1", "o1")), Duration::from_secs(1), &mut out);
     assert_eq!((out.as_slice(), client.deadline()), ([].as_slice(), Some(Duration::from_secs(60))));
     client.input(Input::Time, Duration::from_secs(60), &mut out);
-    assert_eq!(out, [Output::Link(Link::Unreachable)]);
+    assert_eq!(out, [Output::Connectivity(Connectivity::Unreachable)]);
     out.clear();
     client.input(Input::Token(Token("first".into())), Duration::from_secs(61), &mut out);
-    assert_eq!(out, [Output::Orders(None)]);
-    assert_eq!(client.saved().events.len(), 1, "what was said meanwhile is kept");
+    assert_eq!(out, [Output::FetchOrders(None)]);
+    assert_eq!(client.persisted_state().events.len(), 1, "events from before the token are kept");
 }
 
 #[test]
-fn a_socket_that_opens_with_a_refused_token_goes_before_the_next_is_opened() {
+fn a_socket_that_opens_with_a_refused_token_is_dropped_before_the_next() {
     let (mut client, mut out) = live();
     client.input(Input::Closed(None), Duration::from_secs(1), &mut out);
     client.input(Input::Time, Duration::from_secs(3), &mut out);
-    assert!(out.contains(&Output::Open), "{out:?}");
-    client.input(Input::Answer { status: 401, body: "", retry_after: None }, Duration::from_secs(4), &mut out);
+    assert!(out.contains(&Output::OpenSocket), "{out:?}");
+    client.input(Input::Response { status: 401, body: "", retry_after: None }, Duration::from_secs(4), &mut out);
     assert!(out.contains(&Output::TokenNeeded), "{out:?}");
     out.clear();
     client.input(Input::Token(Token("newer".into())), Duration::from_secs(5), &mut out);
     assert_eq!(
-        out.iter().filter(|output| matches!(output, Output::Drop | Output::Open)).collect::<Vec<_>>(),
-        [&Output::Drop, &Output::Open]
+        out.iter().filter(|output| matches!(output, Output::DropSocket | Output::OpenSocket)).collect::<Vec<_>>(),
+        [&Output::DropSocket, &Output::OpenSocket]
     );
 }
 
 #[test]
-fn nobody_heard_for_a_minute_is_told_once_and_taken_back() {
+fn unreachable_is_reported_once_and_ends_with_the_next_response() {
     let (mut client, mut out) = live();
     client.input(Input::Closed(None), Duration::from_secs(1), &mut out);
-    client.input(Input::Failed, Duration::from_secs(2), &mut out);
+    client.input(Input::RequestFailed, Duration::from_secs(2), &mut out);
     for second in 60..70 {
         client.input(Input::Time, Duration::from_secs(second), &mut out);
     }
     assert!(
-        !out.contains(&Output::Link(Link::Unreachable)),
-        "a beat was due after 10 s, and a minute is not over: {out:?}"
+        !out.contains(&Output::Connectivity(Connectivity::Unreachable)),
+        "a heartbeat was due after 10 s, and the minute is not over: {out:?}"
     );
     client.input(Input::Time, Duration::from_secs(70), &mut out);
-    assert_eq!(out.iter().filter(|output| **output == Output::Link(Link::Unreachable)).count(), 1, "{out:?}");
+    assert_eq!(
+        out.iter().filter(|output| **output == Output::Connectivity(Connectivity::Unreachable)).count(),
+        1,
+        "{out:?}"
+    );
     let answer = json!({"notices": [], "position": "1.2.0000", "head": "1.2.0000", "next_poll_ms": 60_000, "at": 1, "stale": true});
     client.input(
-        Input::Answer { status: 200, body: &answer.to_string(), retry_after: None },
+        Input::Response { status: 200, body: &answer.to_string(), retry_after: None },
         Duration::from_secs(71),
         &mut out,
     );
-    let told: Vec<&Output> = out.iter().filter(|o| matches!(o, Output::Link(_) | Output::Stale(_))).collect();
-    let wanted = [&Output::Link(Link::Unreachable), &Output::Link(Link::Polled), &Output::Stale(true)];
-    assert_eq!(told, wanted);
+    let reported: Vec<&Output> =
+        out.iter().filter(|o| matches!(o, Output::Connectivity(_) | Output::Stale(_))).collect();
+    let wanted = [
+        &Output::Connectivity(Connectivity::Unreachable),
+        &Output::Connectivity(Connectivity::Polling),
+        &Output::Stale(true),
+    ];
+    assert_eq!(reported, wanted);
 }
 
 #[test]
-fn a_position_of_no_use_is_not_hammered() {
+fn an_invalid_position_leads_to_resyncs_with_back_off() {
     let (mut client, mut out) = live();
     client.input(Input::Closed(Some((4200, "resync;epoch-changed"))), Duration::ZERO, &mut out);
-    assert_eq!(out, [Output::Orders(None)]);
+    assert_eq!(out, [Output::FetchOrders(None)]);
     let orders = json!({"orders": [], "position": "2.0.0000", "at": 1}).to_string();
-    client.input(Input::Answer { status: 200, body: &orders, retry_after: None }, Duration::ZERO, &mut out);
-    assert!(out.contains(&Output::Open), "{out:?}");
+    client.input(Input::Response { status: 200, body: &orders, retry_after: None }, Duration::ZERO, &mut out);
+    assert!(out.contains(&Output::OpenSocket), "{out:?}");
     client.input(Input::Opened, Duration::ZERO, &mut out);
     out.clear();
     client.input(Input::Closed(Some((4200, "resync;epoch-changed"))), Duration::ZERO, &mut out);
-    assert!(!out.iter().any(|output| matches!(output, Output::Orders(_))), "the second time it waits: {out:?}");
-    client.input(Input::Failed, Duration::ZERO, &mut out);
+    assert!(!out.iter().any(|output| matches!(output, Output::FetchOrders(_))), "the second resync waits: {out:?}");
+    client.input(Input::RequestFailed, Duration::ZERO, &mut out);
     let due = client.deadline().unwrap();
     assert!(due >= Duration::from_millis(500) && due < Duration::from_secs(2), "{due:?}");
 }
 
 #[test]
-fn an_answer_from_before_the_socket_does_not_take_it_back() {
+fn a_poll_response_from_before_the_socket_does_not_move_the_position_back() {
     let (mut client, mut out) = live();
     let start = Duration::from_secs(1);
     client.input(Input::Closed(None), start, &mut out);
@@ -421,11 +439,11 @@ fn an_answer_from_before_the_socket_does_not_take_it_back() {
     client.input(Input::Time, start * 2, &mut out);
     client.input(Input::Opened, start * 2, &mut out);
     let welcome = json!({"type": "welcome", "recipient": "store:1", "device": "till-1", "position": "1.2.0000",
-        "heartbeat_ms": 10_000, "window": 4, "frame_bytes_max": 16_384, "at": 1});
+        "heartbeat_ms": 10_000, "max_in_flight": 4, "max_frame_bytes": 16_384, "at": 1});
     client.input(Input::Text(&welcome.to_string()), start * 2, &mut out);
-    client.input(Input::Text(&pushed(5, 2)), start * 2, &mut out);
+    client.input(Input::Text(&notice(5, 2)), start * 2, &mut out);
     client.input(Input::Closed(None), start * 3, &mut out);
     let answer = json!({"notices": [], "position": "1.2.0000", "head": "1.2.0000", "next_poll_ms": 60_000, "at": 1});
-    client.input(Input::Answer { status: 200, body: &answer.to_string(), retry_after: None }, start * 3, &mut out);
-    assert_eq!(client.saved().position.unwrap().to_string(), "1.5.0000");
+    client.input(Input::Response { status: 200, body: &answer.to_string(), retry_after: None }, start * 3, &mut out);
+    assert_eq!(client.persisted_state().position.unwrap().to_string(), "1.5.0000");
 }

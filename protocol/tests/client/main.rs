@@ -1,7 +1,7 @@
-//! The client machine: [`world`] drives it against the real server session, [`cases`] says what it does in each case that has a name,
-//! [`vectors`] what every such machine does, in whatever language it is written.
+//! The client machine: [`world`] runs it against the real server session, [`cases`] holds named cases,
+//! [`vectors`] the behaviour that implementations in every language share.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it stands")]
+#![allow(clippy::unwrap_used, reason = "a failing test panics")]
 
 mod cases;
 mod vectors;

@@ -1,63 +1,65 @@
-//! The client against the real server session, a naive mailbox and a network that does its worst.
+//! The client against the real server session, a simple mailbox and an unreliable network.
 //!
-//! Sockets are refused, cut, half open and slow; requests fail before or after the server did what they asked for; the server restarts
-//! with its history or without; the client crashes, sleeps and wakes. Time is a number; nothing sleeps.
+//! Sockets are refused, cut, half open and slow; requests fail before or after the server processed them; the server restarts with or without
+//! its history; the client crashes, sleeps and wakes. Time is a number; nothing sleeps.
 //!
-//! Attacked: a notice that is never heard although it is live, one that is heard twice or out of order, an acknowledgement of what was
-//! not heard, an event that is never answered or answered twice, a deadline that does not move, two sockets or requests at once, and a client
-//! that does not come back to push.
+//! The test looks for: a live notice that is never delivered, a notice that is delivered twice or out of order, an acknowledgement of a notice
+//! that was not delivered, an event that gets no result or two, a deadline that does not move, two sockets or requests at the same time, and a
+//! client that does not return to push.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use orderbell_protocol::client::{Client, Input, Link, Output, Pace, Saved};
+use orderbell_protocol::client::{Client, Connectivity, Input, Output, PersistedState, Timings};
 use orderbell_protocol::frame::encode_poll;
-use orderbell_protocol::notice::Encoded;
-use orderbell_protocol::session::{self, Limits, Session, Standing, Verdict};
-use orderbell_protocol::{ClientEvent, ClientFrame, Close, Delivery, Freshness, Id, Page, Position};
+use orderbell_protocol::notice::EncodedNotice;
+use orderbell_protocol::session::{self, Cursor, EventVerdict, Session, SessionLimits};
+use orderbell_protocol::{ClientEvent, ClientFrame, Close, Delivery, Freshness, Id, MailboxPage, Position};
 use proptest::prelude::*;
 use serde_json::json;
 
-const LIMITS: Limits = Limits {
+const LIMITS: SessionLimits = SessionLimits {
     hello_timeout: Duration::from_secs(5),
-    window: 4,
-    page: 3,
-    heartbeat: Duration::from_secs(10),
-    silence_timeout: Duration::from_secs(25),
-    redeliver_after: Duration::from_secs(4),
-    attempts_max: 3,
-    frames_per_second: 1_000,
-    events_max: 2,
+    max_in_flight: 4,
+    page_size: 3,
+    heartbeat_interval: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(25),
+    ack_timeout: Duration::from_secs(4),
+    max_delivery_attempts: 3,
+    max_frames_per_second: 1_000,
+    max_pending_events: 2,
 };
 
 #[derive(Clone, Debug)]
 enum Step {
     Append(usize),
     Supersede(usize),
-    /// So many frames arrive at the client, and at the server.
+    /// Number of frames that arrive at the client, and at the server.
     Deliver(usize, usize),
-    /// The server takes sockets, and requests, or does not.
+    /// Whether the server accepts sockets, and requests.
     Up {
         sockets: bool,
         http: bool,
     },
-    /// The socket is gone, and both see it.
+    /// The socket closes on both sides.
     Cut,
-    /// The server's side is gone, and the client does not see it.
+    /// The socket closes on the server's side only.
     HalfOpen,
-    /// The request is answered; lost on the way back, or not.
-    Answer {
+    /// The server processes the request; `lost`: the response does not arrive.
+    Respond {
         lost: bool,
     },
-    /// The server begins again, with its history or without.
+    /// The server restarts; `new_epoch`: without its history.
     Restart {
-        epoch: bool,
+        new_epoch: bool,
     },
-    /// The client begins again with what it kept.
+    /// The client restarts with its persisted state.
     Crash,
     Sleep,
     Wake,
-    Say,
+    /// The application reports an event.
+    Report,
+    /// Milliseconds.
     Wait(u64),
 }
 
@@ -82,46 +84,49 @@ struct World {
     now: Duration,
     epoch: u32,
     rows: Vec<Row>,
-    standing: Standing,
-    logged: BTreeSet<String>,
+    standing: Cursor,
+    /// Ids of durable events.
+    stored: BTreeSet<String>,
     sockets: bool,
     http: bool,
     socket: Option<Socket>,
-    /// The client believes that there is one.
+    /// Whether the client has a socket, from its point of view.
     open: bool,
     to_client: VecDeque<Wire>,
-    /// A socket was asked for: what came of it is not told yet.
+    /// Result of opening a socket, until it is reported to the client.
     opened: Option<bool>,
     request: Option<Output>,
     asleep: bool,
-    heard: Vec<String>,
-    /// Known from the open orders.
+    /// Ids of delivered notices.
+    delivered: Vec<String>,
+    /// Ids of notices in the open orders.
     listed: BTreeSet<String>,
-    said: usize,
-    answered: Vec<String>,
-    link: Link,
+    reported: usize,
+    /// Ids of events with a result.
+    completed: Vec<String>,
+    connectivity: Connectivity,
 }
 
-fn pace() -> Pace {
-    Pace::default()
+fn timings() -> Timings {
+    Timings::default()
 }
 
-fn notice(id: &str) -> Encoded {
+fn notice(id: &str) -> EncodedNotice {
     let text = json!({"id": id, "kind": "new_order", "order": id, "at": 1, "body": {}}).to_string();
-    Encoded::from_stored(text.as_bytes()).unwrap()
+    EncodedNotice::from_stored(text.as_bytes()).unwrap()
 }
 
 impl World {
     fn new() -> Self {
-        let client = Client::new("token", "till-1", Saved::default(), pace(), 7, Duration::ZERO);
+        let client = Client::new("token", "till-1", PersistedState::default(), timings(), 7, Duration::ZERO);
         let start = Position::start(1);
         let mut world = Self {
             client,
             now: Duration::ZERO,
             epoch: 1,
             rows: Vec::new(),
-            standing: Standing { acked: start, sent_seq: 0 },
-            logged: BTreeSet::new(),
+            standing: Cursor { acked: start, sent_seq: 0 },
+            stored: BTreeSet::new(),
             sockets: true,
             http: true,
             socket: None,
@@ -130,13 +135,13 @@ impl World {
             opened: None,
             request: None,
             asleep: false,
-            heard: Vec::new(),
+            delivered: Vec::new(),
             listed: BTreeSet::new(),
-            said: 0,
-            answered: Vec::new(),
-            link: Link::Begun,
+            reported: 0,
+            completed: Vec::new(),
+            connectivity: Connectivity::Starting,
         };
-        world.tell(Input::Time);
+        world.input(Input::Time);
         world
     }
 
@@ -144,15 +149,15 @@ impl World {
         self.rows.last().map_or(Position::start(self.epoch), |row| row.position)
     }
 
-    fn page(&self, after: Position, scan: Position, limit: u16) -> Page {
-        let mut page = Page { notices: Vec::new(), next: after, head: self.head() };
+    fn page(&self, after: Position, scan: Position, limit: u16) -> MailboxPage {
+        let mut page = MailboxPage { notices: Vec::new(), next: after, head: self.head() };
         let (mut chain, from) = (after, after.seq.max(scan.seq));
         for row in self.rows.iter().filter(|row| row.position.seq > from) {
             if !row.superseded {
                 if page.notices.len() >= usize::from(limit) {
                     return page;
                 }
-                page.notices.push(Delivery { position: row.position, after: chain, notice: notice(&row.id) });
+                page.notices.push(Delivery { position: row.position, prev: chain, notice: notice(&row.id) });
                 chain = row.position;
             }
             page.next = row.position;
@@ -160,29 +165,29 @@ impl World {
         page
     }
 
-    fn vouched(&self, position: Position) -> bool {
+    fn is_valid(&self, position: Position) -> bool {
         position.epoch == self.epoch && position.seq <= self.head().seq
     }
 
-    // The client's side.
+    // Client side.
 
-    fn tell(&mut self, input: Input<'_>) {
+    fn input(&mut self, input: Input<'_>) {
         let mut out = Vec::new();
         self.client.input(input, self.now, &mut out);
         for output in out {
             self.output(output);
         }
         match self.opened.take() {
-            Some(true) => self.tell(Input::Opened),
-            Some(false) => self.tell(Input::Closed(None)),
+            Some(true) => self.input(Input::Opened),
+            Some(false) => self.input(Input::Closed(None)),
             None => {}
         }
     }
 
     fn output(&mut self, output: Output) {
         match output {
-            Output::Open => {
-                assert!(!self.open, "two sockets at once");
+            Output::OpenSocket => {
+                assert!(!self.open, "two sockets at the same time");
                 self.open = true;
                 self.to_client.clear();
                 if self.sockets {
@@ -193,8 +198,8 @@ impl World {
                 }
                 self.opened = Some(self.sockets);
             }
-            Output::Drop => self.cut(false),
-            Output::Abandon => assert!(self.request.take().is_some(), "nobody was asked"),
+            Output::DropSocket => self.cut(false),
+            Output::CancelRequest => assert!(self.request.take().is_some(), "there was no request to cancel"),
             Output::Send(text) => {
                 let text = text.0;
                 assert!(self.open, "sent without a socket: {text}");
@@ -202,102 +207,112 @@ impl World {
                     let acked: Position = position.parse().unwrap();
                     let row = self.rows.iter().find(|row| row.position == acked);
                     let known = row.is_none_or(|row| self.knows(&row.id));
-                    assert!(known, "acknowledged and never heard");
+                    assert!(known, "acknowledged but not delivered");
                 }
                 if let Some(socket) = &mut self.socket {
                     socket.to_server.push_back(text);
                 }
             }
-            Output::Poll(_) | Output::Orders(_) | Output::Post(_) => {
-                assert!(self.request.replace(output).is_none(), "two requests at once");
+            Output::Poll(_) | Output::FetchOrders(_) | Output::PostEvents(_) => {
+                assert!(self.request.replace(output).is_none(), "two requests at the same time");
             }
             Output::Notice(notice) => {
                 let id = notice.notice.id;
-                assert!(!self.knows(&id), "{id} is heard twice");
-                self.heard.push(id);
+                assert!(!self.knows(&id), "{id} is delivered twice");
+                self.delivered.push(id);
             }
             Output::OpenOrders(orders) => self.listed.extend(orders.into_iter().filter_map(|order| order.notice)),
-            Output::Answered { id, refused } => {
-                assert_eq!(refused, None);
-                assert!(self.logged.contains(&id), "answered and not durable");
-                assert!(!self.answered.contains(&id), "{id} is answered twice");
-                self.answered.push(id);
+            Output::EventResult { id, rejected } => {
+                assert_eq!(rejected, None);
+                assert!(self.stored.contains(&id), "stored but not durable");
+                assert!(!self.completed.contains(&id), "{id} has two results");
+                self.completed.push(id);
             }
-            Output::Link(link) => self.link = link,
+            Output::Connectivity(connectivity) => self.connectivity = connectivity,
             Output::Stale(_) => {}
-            Output::TokenNeeded | Output::Fault(..) => panic!("an honest client is told off: {output:?}"),
+            Output::TokenNeeded | Output::Fault(..) => panic!("a correct client got an error: {output:?}"),
         }
     }
 
     fn knows(&self, id: &String) -> bool {
-        self.heard.contains(id) || self.listed.contains(id)
+        self.delivered.contains(id) || self.listed.contains(id)
     }
 
-    fn cut(&mut self, told: bool) {
+    fn cut(&mut self, notify: bool) {
         self.socket = None;
         self.to_client.clear();
-        if std::mem::take(&mut self.open) && told {
-            self.tell(Input::Closed(None));
+        if std::mem::take(&mut self.open) && notify {
+            self.input(Input::Closed(None));
         }
     }
 
-    // The server's side.
+    // Server side.
 
-    fn serve(&mut self, input: session::Input<'_>) {
+    fn session_input(&mut self, input: session::SessionInput<'_>) {
         let Some(socket) = &mut self.socket else { return };
         let mut out = Vec::new();
         socket.session.input(input, self.now, Freshness::default(), &mut out);
         for output in out {
-            self.served(output);
+            self.session_output(output);
         }
     }
 
-    fn served(&mut self, output: session::Output) {
-        use session::Output as O;
+    fn session_output(&mut self, output: session::SessionOutput) {
+        use session::SessionOutput as O;
         match output {
-            O::Admit { position, .. } => {
+            O::Authenticate { position, .. } => {
                 let acked = position.unwrap_or(self.standing.acked);
-                if !self.vouched(acked) {
-                    return self.serve(session::Input::Turned(Close::Resync("epoch-changed")));
+                if !self.is_valid(acked) {
+                    return self.session_input(session::SessionInput::Rejected(Close::Resync(
+                        orderbell_protocol::ResyncReason::EpochChanged,
+                    )));
                 }
-                let standing = Standing { acked, sent_seq: self.standing.sent_seq };
+                let standing = Cursor { acked, sent_seq: self.standing.sent_seq };
                 let (device, head) = (Id::new("till-1").unwrap(), self.head());
-                self.serve(session::Input::Admitted { recipient: "store:1".into(), device, standing, head });
+                self.session_input(session::SessionInput::Authenticated {
+                    recipient: "store:1".into(),
+                    device,
+                    cursor: standing,
+                    head,
+                });
             }
             O::Read { after, scan, limit } => {
                 let page = self.page(after, scan, limit);
-                self.serve(session::Input::Page(Ok(page)));
+                self.session_input(session::SessionInput::Page(Ok(page)));
             }
             O::Send(text) => self.to_client.push_back(Wire::Text(text)),
-            O::Stand(standing) => self.standing = standing,
-            O::Append(event) => {
-                self.logged.insert(event.id.clone());
-                self.serve(session::Input::Logged { id: event.id, verdict: Verdict::Logged });
+            O::SaveCursor(standing) => self.standing = standing,
+            O::PublishEvent(event) => {
+                self.stored.insert(event.id.clone());
+                self.session_input(session::SessionInput::EventAnswered {
+                    id: event.id,
+                    verdict: EventVerdict::Stored,
+                });
             }
             O::Close(close) => {
                 self.to_client.push_back(Wire::Close(close.code(), close.reason()));
                 self.socket = None;
             }
-            // Whoever has a socket answers pings without being asked.
-            O::Ping if self.open => self.serve(session::Input::Control),
-            O::Ping | O::Sent { .. } | O::Received(_) | O::Shown(_) | O::Unusable { .. } | O::GaveUp(_) => {}
+            // The WebSocket library of the client answers pings.
+            O::Ping if self.open => self.session_input(session::SessionInput::Control),
+            O::Ping | O::Sent { .. } | O::Acked(_) | O::Displayed(_) | O::Nacked { .. } | O::AckTimedOut(_) => {}
         }
     }
 
-    fn reach_server(&mut self) -> bool {
+    fn deliver_to_server(&mut self) -> bool {
         let Some(text) = self.socket.as_mut().and_then(|socket| socket.to_server.pop_front()) else { return false };
-        self.serve(session::Input::Text(&text));
+        self.session_input(session::SessionInput::Text(&text));
         true
     }
 
-    fn reach_client(&mut self) -> bool {
+    fn deliver_to_client(&mut self) -> bool {
         match self.to_client.pop_front() {
             None => return false,
-            Some(Wire::Text(text)) => self.tell(Input::Text(&text)),
+            Some(Wire::Text(text)) => self.input(Input::Text(&text)),
             Some(Wire::Close(code, reason)) => {
                 self.open = false;
                 self.to_client.clear();
-                self.tell(Input::Closed(Some((code, &reason))));
+                self.input(Input::Closed(Some((code, &reason))));
             }
         }
         true
@@ -305,10 +320,10 @@ impl World {
 
     fn respond(&mut self, lost: bool) -> bool {
         let Some(request) = self.request.take() else { return false };
-        let answer = if self.http { Some(self.handle(request)) } else { None };
-        match answer.filter(|_| !lost) {
-            Some((status, body)) => self.tell(Input::Answer { status, body: &body, retry_after: None }),
-            None => self.tell(Input::Failed),
+        let response = if self.http { Some(self.handle(request)) } else { None };
+        match response.filter(|_| !lost) {
+            Some((status, body)) => self.input(Input::Response { status, body: &body, retry_after: None }),
+            None => self.input(Input::RequestFailed),
         }
         true
     }
@@ -317,35 +332,35 @@ impl World {
         match request {
             Output::Poll(after) => {
                 let after = after.unwrap_or(self.standing.acked);
-                if !self.vouched(after) {
+                if !self.is_valid(after) {
                     return (409, String::new());
                 }
                 let page = self.page(after, after, 3);
                 if after.seq > self.standing.acked.seq {
                     self.standing.acked = after;
                 }
-                self.serve(session::Input::AckedElsewhere(after));
+                self.session_input(session::SessionInput::AckedByPoll(after));
                 let position = page.notices.last().map_or(page.next, |delivery| delivery.position);
                 let notices: Vec<(Delivery, u32)> = page.notices.iter().map(|delivery| (delivery.clone(), 1)).collect();
-                let next = if page.more() { 0 } else { 60_000 };
+                let next = if page.has_more() { 0 } else { 60_000 };
                 (200, encode_poll(&notices, position, page.head, next, Freshness::default()))
             }
-            Output::Orders(from) => {
-                // Three to a page.
+            Output::FetchOrders(from) => {
+                // Three orders to a page.
                 let from: usize = from.map_or(0, |at| at.parse().unwrap());
                 let live = self.rows.iter().enumerate().skip(from).filter(|(_, row)| !row.superseded);
                 let mut orders: Vec<_> = live.take(4).collect();
                 let next = (orders.len() == 4).then(|| orders.pop()).flatten().map(|(at, _)| at.to_string());
-                let seen = |(_, row): (usize, &Row)| json!({"order": row.id, "stage": "paid", "open": true, "at": 1, "notice": row.id, "body": {}});
-                let orders: Vec<_> = orders.into_iter().map(seen).collect();
+                let to_json = |(_, row): (usize, &Row)| json!({"order": row.id, "stage": "paid", "active": true, "at": 1, "notice": row.id, "body": {}});
+                let orders: Vec<_> = orders.into_iter().map(to_json).collect();
                 (200, json!({"orders": orders, "position": self.head(), "next": next, "at": 1}).to_string())
             }
-            Output::Post(events) => {
-                let told: Vec<_> = events.iter().map(|event| json!({"id": event.id, "status": "logged"})).collect();
-                self.logged.extend(events.into_iter().map(|event| event.id));
-                (200, json!({ "events": told }).to_string())
+            Output::PostEvents(events) => {
+                let results: Vec<_> = events.iter().map(|event| json!({"id": event.id, "status": "stored"})).collect();
+                self.stored.extend(events.into_iter().map(|event| event.id));
+                (200, json!({ "events": results }).to_string())
             }
-            other => panic!("{other:?} is no request"),
+            other => panic!("{other:?} is not a request"),
         }
     }
 
@@ -356,27 +371,27 @@ impl World {
             let id = format!("n{}", self.rows.len());
             self.rows.push(Row { position, id, superseded: false });
         }
-        self.serve(session::Input::Rung);
+        self.session_input(session::SessionInput::MailboxChanged);
     }
 
-    fn restart(&mut self, epoch: bool) {
-        if epoch {
+    fn restart(&mut self, new_epoch: bool) {
+        if new_epoch {
             self.epoch += 1;
             for (at, row) in self.rows.iter_mut().enumerate() {
                 row.position = Position { epoch: self.epoch, seq: 3 * at as u64 + 1, check: 5 };
             }
-            self.standing = Standing { acked: Position::start(self.epoch), sent_seq: 0 };
+            self.standing = Cursor { acked: Position::start(self.epoch), sent_seq: 0 };
         }
         self.cut(true);
     }
 
     fn crash(&mut self) {
-        let saved = serde_json::to_string(&self.client.saved()).unwrap();
+        let state = serde_json::to_string(&self.client.persisted_state()).unwrap();
         self.cut(false);
         (self.request, self.asleep) = (None, false);
-        self.client = Client::new("token", "till-1", serde_json::from_str(&saved).unwrap(), pace(), 11, self.now);
-        self.link = Link::Begun;
-        self.tell(Input::Time);
+        self.client = Client::new("token", "till-1", serde_json::from_str(&state).unwrap(), timings(), 11, self.now);
+        self.connectivity = Connectivity::Starting;
+        self.input(Input::Time);
     }
 
     fn step(&mut self, step: Step) {
@@ -388,8 +403,8 @@ impl World {
                 }
             }
             Step::Deliver(to_client, to_server) => {
-                let _arrived = (0..to_client).filter(|_| self.reach_client()).count();
-                let _arrived = (0..to_server).filter(|_| self.reach_server()).count();
+                let _arrived = (0..to_client).filter(|_| self.deliver_to_client()).count();
+                let _arrived = (0..to_server).filter(|_| self.deliver_to_server()).count();
             }
             Step::Up { sockets, http } => (self.sockets, self.http) = (sockets, http),
             Step::Cut => self.cut(true),
@@ -397,49 +412,49 @@ impl World {
                 self.socket = None;
                 self.to_client.clear();
             }
-            Step::Answer { lost } => {
-                let _was_asked = self.respond(lost);
+            Step::Respond { lost } => {
+                let _was_pending = self.respond(lost);
             }
-            Step::Restart { epoch } => self.restart(epoch),
+            Step::Restart { new_epoch } => self.restart(new_epoch),
             Step::Crash => self.crash(),
             Step::Sleep => {
                 self.asleep = true;
-                self.tell(Input::Background);
+                self.input(Input::Background);
             }
             Step::Wake => {
                 self.asleep = false;
-                self.tell(Input::Foreground);
+                self.input(Input::Foreground);
             }
-            Step::Say => {
-                let id = format!("e{}", self.said);
-                self.said += 1;
+            Step::Report => {
+                let id = format!("e{}", self.reported);
+                self.reported += 1;
                 let (kind, order) = (String::from("order.ready"), String::from("o1"));
-                self.tell(Input::Say(ClientEvent { id, kind, order, code: None, reason: None, at: None }));
+                self.input(Input::Event(ClientEvent { id, kind, order, pickup_code: None, reason: None, at: None }));
             }
             Step::Wait(ms) => self.wait(Duration::from_millis(ms)),
         }
     }
 
-    /// Time goes on; every deadline on the way is kept, of both sides.
+    /// Lets time pass and keeps every deadline of both sides.
     fn wait(&mut self, span: Duration) {
         let until = self.now + span;
-        let mut still = 0;
+        let mut repeats = 0;
         loop {
             let server = self.socket.as_ref().and_then(|socket| socket.session.deadline());
             let Some(due) = [self.client.deadline(), server].into_iter().flatten().min().filter(|due| *due <= until)
             else {
                 break;
             };
-            still = if due <= self.now { still + 1 } else { 0 };
-            assert!(still < 20, "a deadline that does not move: {:?}", self.client);
+            repeats = if due <= self.now { repeats + 1 } else { 0 };
+            assert!(repeats < 20, "a deadline that does not move: {:?}", self.client);
             self.now = due.max(self.now);
-            self.serve(session::Input::Time);
-            self.tell(Input::Time);
+            self.session_input(session::SessionInput::Time);
+            self.input(Input::Time);
         }
         self.now = until;
     }
 
-    /// Everything works again: what was owed comes.
+    /// Everything works again, and everything that is pending completes.
     fn settle(&mut self, sockets: bool) {
         (self.sockets, self.http) = (sockets, true);
         if !sockets {
@@ -449,10 +464,10 @@ impl World {
             self.step(Step::Wake);
         }
         for _ in 0..400 {
-            while self.reach_client() || self.reach_server() || self.respond(false) {}
+            while self.deliver_to_client() || self.deliver_to_server() || self.respond(false) {}
             self.wait(Duration::from_millis(500));
         }
-        while self.reach_client() || self.reach_server() || self.respond(false) {}
+        while self.deliver_to_client() || self.deliver_to_server() || self.respond(false) {}
     }
 }
 
@@ -464,12 +479,12 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<bool>(), any::<bool>()).prop_map(|(sockets, http)| Step::Up { sockets, http }),
         2 => Just(Step::Cut),
         1 => Just(Step::HalfOpen),
-        8 => any::<bool>().prop_map(|lost| Step::Answer { lost }),
-        2 => any::<bool>().prop_map(|epoch| Step::Restart { epoch }),
+        8 => any::<bool>().prop_map(|lost| Step::Respond { lost }),
+        2 => any::<bool>().prop_map(|new_epoch| Step::Restart { new_epoch }),
         1 => Just(Step::Crash),
         1 => Just(Step::Sleep),
         2 => Just(Step::Wake),
-        4 => Just(Step::Say),
+        4 => Just(Step::Report),
         8 => (1_u64..8_000).prop_map(Step::Wait),
         2 => (1_u64..90_000).prop_map(Step::Wait),
     ]
@@ -479,7 +494,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_the_network_does_every_live_notice_is_heard_once_and_every_event_answered(
+    fn on_any_network_every_live_notice_is_delivered_once_and_every_event_gets_a_result(
         steps in prop::collection::vec(step(), 0..90),
         sockets: bool,
     ) {
@@ -489,11 +504,11 @@ proptest! {
         }
         world.settle(sockets);
         for row in world.rows.iter().filter(|row| !row.superseded) {
-            prop_assert!(world.knows(&row.id), "{} was never heard", row.id);
+            prop_assert!(world.knows(&row.id), "{} was never delivered", row.id);
         }
-        let order: Vec<usize> = world.heard.iter().map(|id| id[1..].parse().unwrap()).collect();
+        let order: Vec<usize> = world.delivered.iter().map(|id| id[1..].parse().unwrap()).collect();
         prop_assert!(order.is_sorted(), "out of order: {:?}", order);
-        prop_assert_eq!(world.answered.len(), world.said, "events without an answer");
-        prop_assert_eq!(world.link, if sockets { Link::Pushed } else { Link::Polled });
+        prop_assert_eq!(world.completed.len(), world.reported, "events without a result");
+        prop_assert_eq!(world.connectivity, if sockets { Connectivity::Push } else { Connectivity::Polling });
     }
 }

@@ -1,14 +1,14 @@
-//! A day of the demo's chain, drawn from a seed: its cities and stores, when people order, and what already happened when the demo begins.
+//! A day of the simulated chain, drawn from a seed: its cities and stores, when people order, and the orders before the demo began.
 //!
-//! The chain lives where it is a little before noon, so that the wall shows a morning behind it and the lunch peak coming. Pure: the time
-//! is an argument.
+//! The chain is in a time zone where it is shortly before noon, so that the wall shows the morning and the lunch peak follows. Pure: the
+//! time is an argument.
 
 use orderbell_protocol::UnixMs;
 use serde_json::{Value, json};
 
 use super::Dice;
 
-/// Where the chain has its stores.
+/// Cities with stores, in the language of the country and in English.
 pub(super) const CITIES: [&str; 12] = [
     "上海 Shanghai",
     "北京 Beijing",
@@ -26,7 +26,7 @@ pub(super) const CITIES: [&str; 12] = [
 const PLACES: [&str; 10] =
     ["Square", "Riverside", "West Gate", "Park", "Station", "Old Town", "Lakeside", "Campus", "Harbour", "Temple St"];
 
-/// What people eat.
+/// Names of meals.
 pub(super) const MEALS: [&str; 6] = [
     "兰州牛肉面 Beef noodles",
     "宫保鸡丁饭 Kung pao chicken",
@@ -38,10 +38,10 @@ pub(super) const MEALS: [&str; 6] = [
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
-/// Within this time notices ring: what happened then is told stage by stage.
+/// Orders of this time before the start get every event; older ones only the first and the last.
 const RECENT_MS: i64 = 45 * MINUTE_MS;
 
-/// The zone in which it is between eleven and twelve, by its IANA name. POSIX counts the other way round: Etc/GMT-8 is ahead of UTC.
+/// IANA name of the time zone in which it is between eleven and twelve. The sign is that of POSIX: Etc/GMT-8 is ahead of UTC.
 pub(super) fn zone(now: UnixMs) -> String {
     match now.0.rem_euclid(DAY_MS) / (60 * MINUTE_MS) - 11 {
         0 => String::from("Etc/GMT"),
@@ -49,7 +49,7 @@ pub(super) fn zone(now: UnixMs) -> String {
     }
 }
 
-/// The store directory, as a chain would export it.
+/// The store directory, in the form that a chain exports: CSV with id, name and city.
 pub(super) fn directory(stores: u16) -> String {
     let row = |n: usize| {
         let (place, round) = (PLACES[n / CITIES.len() % PLACES.len()], n / CITIES.len() / PLACES.len());
@@ -61,32 +61,32 @@ pub(super) fn directory(stores: u16) -> String {
     format!("id,name,city\n{}", (0..usize::from(stores)).map(row).collect::<String>())
 }
 
-/// How busy it is at a time of day, 1 at lunch: breakfast, lunch, a quiet afternoon, dinner.
+/// Share of the peak rate at an hour of the day: 1 at lunch, with smaller peaks at breakfast and dinner.
 pub(super) fn busy(hour: f64) -> f64 {
     let peak = |at: f64, width: f64, height: f64| height * (-((hour - at) / width).powi(2)).exp();
     let night = 0.015 + peak(0.0, 1.5, 0.05) + peak(23.5, 1.5, 0.05);
     (night + peak(8.2, 0.9, 0.38) + peak(12.2, 1.1, 0.94) + peak(15.5, 1.4, 0.18) + peak(18.6, 1.3, 0.8)).min(1.0)
 }
 
-/// Milliseconds from midnight to now in the chain's zone, as it was chosen at `began`.
+/// Milliseconds since midnight in the time zone that was chosen at `began`.
 fn since_midnight_ms(began: UnixMs, now: UnixMs) -> i64 {
     let at_start = 11 * 60 * MINUTE_MS + began.0.rem_euclid(60 * MINUTE_MS);
     (at_start + now.0 - began.0).rem_euclid(DAY_MS)
 }
 
-/// The hour of the chain's day, in a chain that began at `began`.
+/// Hour of the day in the time zone that was chosen at `began`.
 pub(super) fn hour(began: UnixMs, now: UnixMs) -> f64 {
     since_midnight_ms(began, now) as f64 / (60 * MINUTE_MS) as f64
 }
 
-/// A store: some are much busier than others.
+/// Draws a store; low numbers are drawn much more often than high ones.
 pub(super) fn store(dice: &mut Dice, stores: u16) -> u64 {
     let all = u64::from(stores);
     1 + dice.between((0, all)).min(dice.between((0, all)))
 }
 
-/// What happened before the demo began: yesterday, and today until a little before `now`; today first, newest first within the day, so that the
-/// wall fills from its near end.
+/// Events of yesterday and of today until `now`, a minute at a time. Today first, and newest first within each day, so that the wall fills
+/// beginning with its recent end.
 pub(super) fn before(now: UnixMs, rate: f64, stores: u16, seed: u64) -> impl Iterator<Item = Vec<Value>> {
     let today = now.0 - since_midnight_ms(now, now);
     let mut dice = Dice(seed ^ 0x005e_ed0f_0da7);
@@ -103,15 +103,15 @@ pub(super) fn before(now: UnixMs, rate: f64, stores: u16, seed: u64) -> impl Ite
             number += 1;
             let paid_at = at + dice.between((0, MINUTE_MS as u64)) as i64;
             if paid_at < now.0 {
-                events.extend(life(&mut dice, number, paid_at, stores, now));
+                events.extend(order_events(&mut dice, number, paid_at, stores, now));
             }
         }
         events
     })
 }
 
-/// One order of the past. What is long over is told in two events; what is recent, stage by stage.
-fn life(dice: &mut Dice, number: u64, paid_at: i64, stores: u16, now: UnixMs) -> Vec<Value> {
+/// Events of one order of the past: all of them when it is recent, else the first and the last.
+fn order_events(dice: &mut Dice, number: u64, paid_at: i64, stores: u16, now: UnixMs) -> Vec<Value> {
     let (order, store) = (format!("B{number}"), format!("S{}", store(dice, stores)));
     let amount = dice.between((900, 8_900));
     let event = |kind: &str, at: i64| json!({"type": format!("order.{kind}"), "id": format!("{kind}-{order}"), "order": order, "store": store, "time": at, "amount": amount});
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_a_little_before_noon_wherever_the_clock_stands() {
+    fn it_is_shortly_before_noon_at_any_time_of_the_clock() {
         for utc in 0..24 {
             let now = UnixMs(1_790_035_200_000 + utc * 60 * MINUTE_MS + 17 * MINUTE_MS);
             let zone = jiff::tz::TimeZone::get(&zone(now)).unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_past_is_a_day_and_a_morning_and_the_same_for_one_seed() {
+    fn the_past_is_a_day_and_a_morning_and_depends_on_the_seed_alone() {
         let now = UnixMs(1_790_000_000_000);
         let all: Vec<Value> = before(now, 1.2, 300, 7).flatten().collect();
         let times: Vec<i64> = all.iter().map(|event| event["time"].as_i64().unwrap()).collect();
@@ -165,11 +165,11 @@ mod tests {
     }
 
     #[test]
-    fn every_store_has_a_name_of_its_own_and_a_city() {
+    fn every_store_has_a_unique_name_and_a_city() {
         let names = directory(300);
         let rows: std::collections::HashSet<&str> =
             names.lines().skip(1).map(|row| row.split(',').nth(1).unwrap()).collect();
         assert_eq!(rows.len(), 300);
-        assert!(crate::wall::directory::Directory::parse(names.as_bytes()).is_ok());
+        assert!(crate::wall::directory::StoreDirectory::parse(names.as_bytes()).is_ok());
     }
 }

@@ -1,8 +1,8 @@
-//! `orderbell demo`: a living chain, with nothing installed and no configuration.
+//! `orderbell demo`: a simulated chain of stores, with nothing installed and no configuration.
 //!
-//! Everything is real: an embedded server on loopback in a directory that goes away afterwards, tills and phones with sockets, tills that
-//! only poll, tills that are slow, deaf, or not there. The day is drawn from a seed ([`day`]); [`chain`] plays it, [`terminal`] is a small
-//! chain told line by line, for a look without a browser.
+//! Only the people are simulated. The server is a real embedded one on loopback with a temporary directory; tills and phones have real
+//! WebSocket connections, some tills only poll, some are slow, unresponsive or offline. The day is drawn from a seed ([`day`]); [`chain`]
+//! plays it; [`terminal`] prints a small chain line by line, for a look without a browser.
 
 mod chain;
 mod day;
@@ -14,48 +14,48 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{FAILED, logs, say};
+use super::{LogFormat, err_line, failed, init_log};
 use crate::config::{Config, Listen};
 use crate::net::NetLimits;
 use crate::server::Server;
 
-/// What can be chosen.
+/// Options of `demo`.
 #[derive(clap::Args)]
 pub(crate) struct DemoOptions {
-    /// Tell a small chain line by line in this terminal instead.
+    /// Print a small chain line by line in this terminal instead.
     #[arg(long)]
     terminal: bool,
-    /// Orders a second, at lunch time [default: 1.2; with --terminal 3].
+    /// Orders per second at lunch time [default: 1.2; with --terminal 3].
     #[arg(long, value_parser = parse_rate)]
     rate: Option<f64>,
-    /// Stores [default: 300; with --terminal 6].
+    /// Number of stores [default: 300; with --terminal 6].
     #[arg(long, value_parser = clap::value_parser!(u16).range(3..=2_000))]
     stores: Option<u16>,
-    /// How fast stores take and cook: 2 is twice as fast as people do.
+    /// How fast stores accept and prepare orders: 2 is twice as fast as people are.
     #[arg(long, default_value_t = 6.0, value_parser = parse_speed)]
     speed: f64,
     /// The same seed draws the same orders.
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// Stop after this many seconds; 0 goes on until Ctrl-C.
+    /// Stop after this many seconds; 0 runs until Ctrl-C.
     #[arg(long, default_value_t = 0)]
     seconds: u64,
-    /// Address of the pages, the sockets and the API [default: 127.0.0.1:8377, or a free port where that is taken].
+    /// Address of the pages and the API [default: 127.0.0.1:8377, or a free port when that is in use].
     #[arg(long)]
     listen: Option<std::net::SocketAddr>,
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok().filter(|rate| (0.1..=500.0).contains(rate));
-    rate.ok_or_else(|| String::from("0.1 to 500 orders a second"))
+    rate.ok_or_else(|| String::from("expected 0.1 to 500 orders per second"))
 }
 
 fn parse_speed(text: &str) -> Result<f64, String> {
     let speed = text.parse::<f64>().ok().filter(|speed| (1.0..=60.0).contains(speed));
-    speed.ok_or_else(|| String::from("1 to 60 times as fast"))
+    speed.ok_or_else(|| String::from("expected 1 to 60"))
 }
 
-/// Numbers from a seed: `SplitMix64`.
+/// Random numbers from a seed: `SplitMix64`.
 struct Dice(u64);
 
 impl Dice {
@@ -71,7 +71,7 @@ impl Dice {
         all[usize::try_from(self.between((0, all.len() as u64))).unwrap_or(0)]
     }
 
-    /// True once in so many times, on the average.
+    /// True with a probability of one in `times`.
     fn once_in(&mut self, times: u64) -> bool {
         self.between((0, times)) == 0
     }
@@ -79,40 +79,39 @@ impl Dice {
 
 /// Runs until Ctrl-C, or for the chosen time.
 pub(crate) fn run(options: &DemoOptions) -> Result<(), ExitCode> {
-    logs("warn");
+    init_log("warn", LogFormat::Text);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let played = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
         runtime.block_on(async {
             if options.terminal { terminal::play(options).await } else { chain::play(options).await }
         })
     });
-    played.map_err(|error| {
-        say(&format!("orderbell: {error}"));
-        ExitCode::from(FAILED)
-    })
+    played.map_err(failed)
 }
 
-/// A server in this process, on a directory that the caller throws away.
+/// Starts a server in this process.
 async fn serve(config: &Config) -> Result<std::sync::Arc<Server>, String> {
     let failed = |error: &str| {
-        say(&format!("orderbell: {error}"));
+        err_line(&format!("orderbell: {error}"));
         std::process::exit(70);
     };
     let limits = NetLimits { drain_spread: Duration::from_millis(300), ..config.limits() };
     Server::start(config, limits, failed).await.map_err(|error| error.to_string())
 }
 
-/// Where the pages are: what was asked for, or `usual` if nobody has it, or any free port.
+/// The address to listen on: the chosen one, or `usual` when that is free, or any free port.
 fn listen(options: &DemoOptions, usual: &str) -> std::net::SocketAddr {
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let usual = usual.parse().ok().filter(|usual| std::net::TcpListener::bind(usual).is_ok());
     options.listen.or(usual).unwrap_or(any)
 }
 
-/// Where a demo lives.
+/// A configuration with the ledger in `dir`, and the admin listener on any free port.
 fn config(dir: &std::path::Path, public: std::net::SocketAddr) -> Config {
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    Config { data_dir: dir.to_owned(), listen: Listen { public, admin: any }, ..Config::default() }
+    let mut config = Config::in_dir(dir);
+    config.boot.listen = Listen { public, admin: any };
+    config
 }
 
 /// Waits for Ctrl-C, for the chosen time to pass, or for `end`.

@@ -1,7 +1,7 @@
-//! `orderbell demo --terminal`: a small chain, told line by line.
+//! `orderbell demo --terminal`: a small chain, printed line by line.
 //!
-//! Everything is real: an embedded server on loopback in a directory that goes away afterwards, WebSocket tills, one till that only
-//! polls, one that comes and goes, customers' phones. Orders are drawn from a seed. One line per ring; a status line every few seconds.
+//! The server is a real embedded one on loopback with a temporary directory; the tills have real WebSocket connections, except one that only
+//! polls and one that comes and goes. Orders are drawn from a seed. One line for each notice, and a summary every few seconds.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,52 +14,52 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{DemoOptions, Dice, config, listen, serve, until_the_end};
-use crate::cli::{say, tell};
-use crate::client::{Heard, Http, Socket};
+use crate::cli::{err_line, out_line};
+use crate::client::{HttpClient, Received, Socket};
+use crate::clock::wall_clock;
 use crate::net::tokens::Tokens;
-use crate::net::wall_clock;
 use crate::server::Server;
 
 const RATE: f64 = 3.0;
 const STORES: u16 = 6;
-/// How long a store takes to accept, and then to cook: short, so that the demo is lively. Milliseconds.
+/// How long a store takes to accept, and then to prepare, an order: short, so that much happens. Milliseconds.
 const ACCEPT_MS: (u64, u64) = (600, 2_500);
 const COOK_MS: (u64, u64) = (1_500, 5_000);
-/// The till that comes and goes is connected, and away, for this long.
+/// The till that comes and goes is online, and offline, for this long.
 const COME_AND_GO: Duration = Duration::from_secs(6);
 
-/// What all actors share.
-struct Stage {
-    http: Http,
+/// What all simulated people share.
+struct SmallChain {
+    http: HttpClient,
     server: Arc<Server>,
     tokens: Tokens,
     began: Instant,
     end: CancellationToken,
     tasks: TaskTracker,
-    told: Mutex<Told>,
+    totals: Mutex<Totals>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Totals {
     orders: u64,
     rings: u64,
-    codes: u64,
+    pickup_codes: u64,
     acks: u64,
-    /// Latencies of rings over sockets, in milliseconds.
+    /// Latencies of new orders by push. Milliseconds.
     latencies: Vec<u64>,
-    /// When each order was paid.
+    /// When each open order was paid.
     paid: HashMap<String, Instant>,
 }
 
-impl Stage {
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+impl SmallChain {
+    fn totals(&self) -> std::sync::MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn line(&self, who: &str, what: &str) {
         let at = self.began.elapsed();
-        if !tell(&format!("{:>7.2}s  {who:<14} {what}", at.as_secs_f64())) {
-            // Nobody reads any more.
+        if !out_line(&format!("{:>7.2}s  {who:<14} {what}", at.as_secs_f64())) {
+            // Nobody reads the output any longer.
             self.end.cancel();
         }
     }
@@ -73,108 +73,115 @@ impl Stage {
         let posted = self.http.send("POST", "/v1/events", &token, "application/json", event.to_string()).await;
         match posted {
             Ok(answer) if answer.status == 200 => {}
-            Ok(answer) => say(&format!("an event was not taken: {}", answer.json())),
+            Ok(answer) => err_line(&format!("an event was rejected: {}", answer.json())),
             Err(error) => {
                 if !self.end.is_cancelled() {
-                    say(&format!("an event was not posted: {error}"));
+                    err_line(&format!("an event was not posted: {error}"));
                 }
             }
         }
     }
 
-    /// Waits, or ends early with false.
-    async fn rest(&self, ms: u64) -> bool {
+    /// Waits; false when the demo ends meanwhile.
+    async fn sleep(&self, ms: u64) -> bool {
         tokio::select! {
             () = self.end.cancelled() => false,
             () = tokio::time::sleep(Duration::from_millis(ms)) => true,
         }
     }
 
-    /// One ring: what a person would see and hear.
-    fn rang(&self, who: &str, notice: &NoticeFrame, how: &str) {
+    /// Prints a notice, and adds it to the totals.
+    fn receive(&self, who: &str, notice: &NoticeFrame, how: &str) {
         let order = &notice.notice.order;
-        let mut told = self.told();
-        told.acks += 1;
-        let latency = told.paid.get(order).map(Instant::elapsed);
+        let mut totals = self.totals();
+        totals.acks += 1;
+        let latency = totals.paid.get(order).map(Instant::elapsed);
         let body = &notice.notice.body;
         let again = if notice.attempt > 1 { format!(", attempt {}", notice.attempt) } else { String::new() };
         let what = match notice.notice.kind {
             NoticeKind::NewOrder => {
-                told.rings += 1;
+                totals.rings += 1;
                 let after = latency.map(|latency| latency.as_millis());
                 if how == "push" {
-                    told.latencies.extend(after.and_then(|ms| u64::try_from(ms).ok()));
+                    totals.latencies.extend(after.and_then(|ms| u64::try_from(ms).ok()));
                 }
                 let amount = body["amount"].as_i64().unwrap_or(0);
-                let after = after.map_or_else(String::new, |ms| format!(" {ms} ms after it was paid"));
+                let after = after.map_or_else(String::new, |ms| format!(" {ms} ms after payment"));
                 format!("(( new order {order} )) {}.{:02}{after} [{how}{again}]", amount / 100, amount % 100)
             }
             NoticeKind::PickupCode => {
-                told.codes += 1;
-                format!("order {order}: pickup code {} [{how}{again}]", body["code"].as_str().unwrap_or("?"))
+                totals.pickup_codes += 1;
+                format!("order {order}: pickup code {} [{how}{again}]", body["pickup_code"].as_str().unwrap_or("?"))
             }
             NoticeKind::Ready => {
-                format!("order {order} is ready, code {} [{how}{again}]", body["code"].as_str().unwrap_or("?"))
+                format!(
+                    "order {order} is ready, pickup code {} [{how}{again}]",
+                    body["pickup_code"].as_str().unwrap_or("?")
+                )
             }
             NoticeKind::Cancelled => format!("order {order} was cancelled [{how}{again}]"),
-            NoticeKind::Taken | NoticeKind::Refused | NoticeKind::Declined | NoticeKind::Unknown => return,
+            NoticeKind::OrderAccepted | NoticeKind::OrderRefused | NoticeKind::EventRejected | NoticeKind::Unknown => {
+                return;
+            }
         };
-        drop(told);
+        drop(totals);
         self.line(who, &what);
     }
 
-    /// A client with a socket, until the end or until `away` has passed.
-    async fn socket(
+    /// A client with a connection, until the end or for `online`.
+    async fn push(
         &self,
         who: &str,
         token: &str,
         device: &str,
         position: &mut Option<Position>,
-        away: Option<Duration>,
+        online: Option<Duration>,
     ) {
-        // What waited while a till was away says nothing about how fast a push is.
-        let how = if device == "till" && away.is_some() { "push after being away" } else { "push" };
-        let Ok(mut socket) = Socket::hello(self.server.public(), token, device, *position).await else { return };
-        let gone = async {
-            match away {
+        // A notice that waited for an offline till says nothing about the latency of a push.
+        let how = if device == "till" && online.is_some() { "push after being offline" } else { "push" };
+        let Ok(mut socket) = Socket::open_with_hello(self.server.public(), token, device, *position).await else {
+            return;
+        };
+        let going_offline = async {
+            match online {
                 Some(after) => tokio::time::sleep(after).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::pin!(gone);
+        tokio::pin!(going_offline);
         loop {
-            let heard = tokio::select! {
+            let received = tokio::select! {
                 () = self.end.cancelled() => return,
-                () = &mut gone => return,
-                heard = socket.next() => heard,
+                () = &mut going_offline => return,
+                received = socket.next() => received,
             };
-            match heard {
-                Ok(Heard::Notice(notice)) => {
-                    self.rang(who, &notice, how);
+            match received {
+                Ok(Received::Notice(notice)) => {
+                    self.receive(who, &notice, how);
                     if socket.ack(notice.position).await.is_err() {
                         return;
                     }
                     *position = Some(notice.position);
                 }
-                Ok(Heard::Frame(_)) => {}
-                Ok(Heard::Closed(_)) | Err(_) => return,
+                Ok(Received::Frame(_)) => {}
+                Ok(Received::Closed(_)) | Err(_) => return,
             }
         }
     }
 
     async fn till(self: Arc<Self>, store: String) {
         let token = self.token("store", &store);
-        self.socket(&format!("till {store}"), &token, "till", &mut None, None).await;
+        self.push(&format!("till {store}"), &token, "till", &mut None, None).await;
     }
 
     async fn till_that_comes_and_goes(self: Arc<Self>, store: String) {
         let (token, who) = (self.token("store", &store), format!("till {store}"));
         let mut position = None;
         while !self.end.is_cancelled() {
-            self.line(&who, "comes back and asks for what it missed");
-            self.socket(&who, &token, "till", &mut position, Some(COME_AND_GO)).await;
-            self.line(&who, "goes away");
-            if !self.rest(u64::try_from(COME_AND_GO.as_millis()).unwrap_or(0)).await {
+            self.line(&who, "comes online and fetches what it missed");
+            self.push(&who, &token, "till", &mut position, Some(COME_AND_GO)).await;
+            self.line(&who, "goes offline");
+            if !self.sleep(u64::try_from(COME_AND_GO.as_millis()).unwrap_or(0)).await {
                 return;
             }
         }
@@ -183,14 +190,14 @@ impl Stage {
     async fn till_that_polls(self: Arc<Self>, store: String) {
         let (token, who) = (self.token("store", &store), format!("till {store}"));
         let mut after = None;
-        while self.rest(5_000).await {
+        while self.sleep(5_000).await {
             let Ok(answer) = self.http.poll(&token, "till", after, Duration::ZERO).await else { return };
-            answer.notices.iter().for_each(|notice| self.rang(&who, notice, "poll"));
+            answer.notices.iter().for_each(|notice| self.receive(&who, notice, "poll"));
             after = Some(answer.position);
         }
     }
 
-    /// One order's life, and the phone that waits for its code.
+    /// One order from payment to ready, and the phone that waits for its pickup code.
     async fn order(
         self: Arc<Self>,
         number: u64,
@@ -209,46 +216,46 @@ impl Stage {
             }
             event
         };
-        self.told().paid.insert(order.clone(), Instant::now());
-        self.told().orders += 1;
+        self.totals().paid.insert(order.clone(), Instant::now());
+        self.totals().orders += 1;
         self.post(event("order.paid", json!({"store": store, "customer": customer, "amount": amount}))).await;
         let phone = self.clone();
         let token = self.token("customer", &customer);
-        let life = Duration::from_millis(accept_ms + cook_ms + 3_000);
+        let online = Duration::from_millis(accept_ms + cook_ms + 3_000);
         self.tasks.spawn(async move {
-            phone.socket(&format!("phone {customer}"), &token, "phone", &mut None, Some(life)).await
+            phone.push(&format!("phone {customer}"), &token, "phone", &mut None, Some(online)).await
         });
-        if !self.rest(accept_ms).await {
+        if !self.sleep(accept_ms).await {
             return;
         }
         if cancelled {
             return self.post(event("order.cancelled", json!({"reason": "changed my mind"}))).await;
         }
-        let code = format!("{}{:02}", char::from(b'A' + (number % 26) as u8), number % 100);
-        self.post(event("order.accepted", json!({"code": code, "device": "till"}))).await;
-        if self.rest(cook_ms).await {
+        let pickup_code = format!("{}{:02}", char::from(b'A' + (number % 26) as u8), number % 100);
+        self.post(event("order.accepted", json!({"pickup_code": pickup_code, "device": "till"}))).await;
+        if self.sleep(cook_ms).await {
             self.post(event("order.ready", json!({}))).await;
-            self.told().paid.remove(&order);
+            self.totals().paid.remove(&order);
         }
     }
 
     async fn status(self: Arc<Self>) {
-        while self.rest(5_000).await {
+        while self.sleep(5_000).await {
             self.line("--", &self.summary());
         }
     }
 
     fn summary(&self) -> String {
-        let mut told = self.told();
-        told.latencies.sort_unstable();
-        let at = |share: usize| told.latencies.get(told.latencies.len() * share / 100).copied().unwrap_or(0);
-        let lag: u64 = self.server.group_stats().status().iter().map(|part| part.high - part.watermark).sum();
+        let mut totals = self.totals();
+        totals.latencies.sort_unstable();
+        let at = |share: usize| totals.latencies.get(totals.latencies.len() * share / 100).copied().unwrap_or(0);
+        let lag: u64 = self.server.group_stats().status().iter().map(|part| part.next_offset - part.watermark).sum();
         format!(
-            "{} orders, {} rings, {} codes, {} acks; pushed rings p50 {} ms, p99 {} ms; {} records behind",
-            told.orders,
-            told.rings,
-            told.codes,
-            told.acks,
+            "{} orders, {} new-order notices, {} pickup codes, {} acks; push latency p50 {} ms, p99 {} ms; lag {} records",
+            totals.orders,
+            totals.rings,
+            totals.pickup_codes,
+            totals.acks,
             at(50),
             at(99),
             lag
@@ -260,47 +267,47 @@ pub(super) async fn play(options: &DemoOptions) -> Result<(), String> {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     let config = config(dir.path(), listen(options, "127.0.0.1:0"));
     let server = serve(&config).await?;
-    let stage = Arc::new(Stage {
-        http: Http::new(server.public()),
-        tokens: config.tokens().map_err(|error| error.to_string())?,
+    let chain = Arc::new(SmallChain {
+        http: HttpClient::new(server.public()),
+        tokens: config.load_tokens().map_err(|error| error.to_string())?,
         server: server.clone(),
         began: Instant::now(),
         end: CancellationToken::new(),
         tasks: TaskTracker::new(),
-        told: Mutex::default(),
+        totals: Mutex::default(),
     });
     let stores = u64::from(options.stores.unwrap_or(STORES));
-    tell(&format!(
-        "A chain of {stores} stores on {}. Store S{} only polls, store S{} comes and goes. Metrics on http://{}/metrics. Ctrl-C ends it.\n",
+    out_line(&format!(
+        "A chain of {stores} stores on {}. Store S{} only polls, store S{} comes and goes. Metrics are on http://{}/metrics. Ctrl-C ends it.\n",
         server.public(),
         stores - 1,
         stores,
         server.admin()
     ));
     for store in 1..=stores {
-        let (stage, name) = (stage.clone(), format!("S{store}"));
-        let tasks = stage.tasks.clone();
+        let (chain, name) = (chain.clone(), format!("S{store}"));
+        let tasks = chain.tasks.clone();
         match stores - store {
-            0 => tasks.spawn(stage.till_that_comes_and_goes(name)),
-            1 => tasks.spawn(stage.till_that_polls(name)),
-            _ => tasks.spawn(stage.till(name)),
+            0 => tasks.spawn(chain.till_that_comes_and_goes(name)),
+            1 => tasks.spawn(chain.till_that_polls(name)),
+            _ => tasks.spawn(chain.till(name)),
         };
     }
-    stage.tasks.spawn(stage.clone().status());
-    let ordering = stage.tasks.spawn(orders(stage.clone(), options.seed, options.rate.unwrap_or(RATE), stores));
-    until_the_end(options.seconds, &stage.end).await?;
+    chain.tasks.spawn(chain.clone().status());
+    let ordering = chain.tasks.spawn(orders(chain.clone(), options.seed, options.rate.unwrap_or(RATE), stores));
+    until_the_end(options.seconds, &chain.end).await?;
     ordering.abort();
-    stage.line("--", "draining");
-    stage.end.cancel();
-    stage.tasks.close();
-    stage.tasks.wait().await;
+    chain.line("--", "draining");
+    chain.end.cancel();
+    chain.tasks.close();
+    chain.tasks.wait().await;
     let clean = server.stop().await;
-    stage.line("--", &stage.summary());
+    chain.line("--", &chain.summary());
     if clean { Ok(()) } else { Err("the drain did not end in time".into()) }
 }
 
-/// Draws orders from the seed at the chosen pace, most of them at peaks, as chains know them.
-async fn orders(stage: Arc<Stage>, seed: u64, rate: f64, stores: u64) {
+/// Draws orders from the seed at about the chosen rate.
+async fn orders(chain: Arc<SmallChain>, seed: u64, rate: f64, stores: u64) {
     let mut dice = Dice(seed);
     let pace = 1000.0 / rate.clamp(0.1, 500.0);
     for number in 1.. {
@@ -308,8 +315,8 @@ async fn orders(stage: Arc<Stage>, seed: u64, rate: f64, stores: u64) {
         let (accept_ms, cook_ms) = (dice.between(ACCEPT_MS), dice.between(COOK_MS));
         let cancelled = dice.between((0, 12)) == 0;
         let wait = (pace * dice.between((40, 160)) as f64 / 100.0) as u64;
-        stage.tasks.spawn(stage.clone().order(number, store, amount, accept_ms, cook_ms, cancelled));
-        if !stage.rest(wait).await {
+        chain.tasks.spawn(chain.clone().order(number, store, amount, accept_ms, cook_ms, cancelled));
+        if !chain.sleep(wait).await {
             return;
         }
     }

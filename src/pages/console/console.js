@@ -1,63 +1,72 @@
-// The console: what hurts on top, tables in the middle, one story at the right. It asks the admin listener, and shows what it says; the only thing
-// that it works out is the latency of the last minute.
+// The operators' console: alerts on top, tables in the middle, details on the right. It polls the admin listener and shows its answers; only the latency of the
+// last minute is computed here.
 
-import { count, span } from "/assets/figures.js";
-import { lately, scraped } from "/assets/numbers.js";
-import { ask, closes, moment, ofLetter, ofOrder, ofStore, state } from "/assets/story.js";
-import { made, table } from "/assets/table.js";
-import { tools } from "/assets/tools.js";
-import "/assets/vocabulary.js";
+import { alertSection, alertText } from "/assets/alerts.js";
+import "/assets/console_words.js";
+import { closeDetails, fetchJson, openDeadLetter, openOrder, openStore, stateBadge, timeAgo } from "/assets/details.js";
+import { count, duration } from "/assets/format.js";
+import { addScrape, lastMinute } from "/assets/latency.js";
+import { createElement, table } from "/assets/table.js";
+import { initToolbar } from "/assets/toolbar.js";
 import { word } from "/assets/words.js";
 
-const TOP_MS = 2_000;
-const SCRAPE_MS = 5_000;
-const STORES_MS = 10_000;
-const TOPICS_MS = 30_000;
-/** Beyond this something is slow: people in a store wonder after ten seconds. */
+const TOP_INTERVAL_MS = 2_000;
+const METRICS_INTERVAL_MS = 5_000;
+const STORES_INTERVAL_MS = 10_000;
+/** Topics are read from the brokers each time, which costs more. */
+const TOPICS_INTERVAL_MS = 30_000;
+/** Above these the whole is shown as degraded, although no alert is raised yet. */
 const SLOW_STREAM_MS = 5_000;
 const SLOW_COMMIT_MS = 1_000;
-const DELAYS = [
-  ["read_delay", "read", "readWhy"],
-  ["commit_delay", "commit", "commitWhy"],
-  ["push_delay", "pushStage", "pushWhy"],
-  ["ack_delay", "ack", "ackWhy"],
+const MAX_DEAD_LETTERS = 10_000;
+/** [metric, stage, explanation] of each histogram, in the order of an event's path. */
+const HISTOGRAMS = [
+  ["consume_lag", "consumed", "consumeHint"],
+  ["commit_latency", "committed", "commitHint"],
+  ["push_latency", "pushed", "pushHint"],
+  ["ack_latency", "acked", "ackHint"],
 ];
+/** Problems of a device, the worst first. */
+const PROBLEMS = ["poisoned", "unresponsive", "slow"];
 
-const by = (id) => document.getElementById(id);
-const known = { stores: [], letters: [], ofTopics: [], topicsAway: false, top: null, lost: false };
+const byId = (id) => document.getElementById(id);
+const data = { stores: [], ledgerLetters: [], topicLetters: [], brokersUnreachable: false, top: null, disconnected: false };
 
-const empty = (text, command) => () => made("div", { className: "empty" }, made("p", { textContent: word(text) }), command ? made("code", { textContent: command }) : null);
-const age = (as_of) => (known.top && as_of !== undefined && as_of !== null ? Math.max(0, known.top.at - as_of) : null);
-/** How a letter is called: those of topics by their own place, those of the ledger's log by number. */
-const nameOf = (letter) => letter.which ?? String(letter.number);
-const allLetters = () => [...known.letters, ...known.ofTopics];
-const troubled = (store) => store.devices.filter((device) => device.trouble).length;
+const empty = (text, command) => () =>
+  createElement("div", { className: "empty" }, createElement("p", { textContent: word(text) }), command ? createElement("code", { textContent: command }) : null);
+const age = (as_of) => (data.top && as_of !== undefined && as_of !== null ? Math.max(0, data.top.at - as_of) : null);
+/** Dead letters in topics are identified by TOPIC/PARTITION@OFFSET, those in the ledger's log by number. */
+const letterId = (letter) => letter.which ?? String(letter.number);
+const allLetters = () => [...data.ledgerLetters, ...data.topicLetters];
+const problemDevices = (store) => store.devices.filter((device) => device.problem).length;
 
 const stores = table({
   caption: "stores",
   id: (row) => row.id,
   sorted: { column: 4, down: true },
-  empty: empty("storesEmpty", "orderbell serve --try"),
-  opens: (row) => ofStore(row, openOrder, () => stores.forgets()),
+  empty: empty("storesEmpty", "orderbell serve --playground"),
+  onOpen: (row) => openStore(row, showOrder, () => stores.clearSelection()),
   columns: [
     { name: "store", text: (row) => row.id },
     { name: "name", text: (row) => row.name ?? "" },
     { name: "city", text: (row) => row.city ?? "" },
     {
-      name: "reach",
-      text: (row) => `${word(row.reach)} ${row.devices.map((device) => (device.trouble ? word(device.trouble) : "")).join(" ")}`,
+      name: "reachability",
+      text: (row) => `${word(row.reachability)} ${row.devices.map((device) => (device.problem ? word(device.problem) : "")).join(" ")}`,
       cell: (row) => {
-        const worst = ["stuck", "deaf", "slow"].find((trouble) => row.devices.some((device) => device.trouble === trouble));
-        return made("span", {}, state(row.reach), worst ? made("span", { className: "late", textContent: ` \u25b2 ${word(worst)}` }) : null);
+        const worst = PROBLEMS.find((problem) => row.devices.some((device) => device.problem === problem));
+        return createElement("span", {}, stateBadge(row.reachability), worst ? createElement("span", { className: "late", textContent: ` \u25b2 ${word(worst)}` }) : null);
       },
     },
-    { name: "waiting", number: true, main: true, text: (row) => count(row.waiting), value: (row) => row.waiting },
-    { name: "since", text: () => "", value: (row) => -(row.waiting_since ?? Infinity), cell: (row) => moment(row.waiting_since) },
+    { name: "backlog", number: true, main: true, text: (row) => count(row.backlog), value: (row) => row.backlog },
+    { name: "since", text: () => "", value: (row) => -(row.backlog_since ?? Infinity), cell: (row) => timeAgo(row.backlog_since) },
     { name: "devices", number: true, text: (row) => String(row.devices.length), value: (row) => row.devices.length },
     { name: "lastHour", number: true, text: (row) => count(row.last_hour), value: (row) => row.last_hour },
     { name: "today", number: true, text: (row) => count(row.today), value: (row) => row.today },
   ],
 });
+
+const partitionState = ({ damaged, paused }) => (damaged ? "damaged" : paused ? "paused" : "ok");
 
 const partitions = table({
   caption: "partition",
@@ -68,38 +77,38 @@ const partitions = table({
     { name: "partition", text: (row) => row.partition },
     {
       name: "state",
-      text: (row) => word(row.damaged ? "damaged" : row.paused ? "paused" : "resting"),
-      cell: (row) => state(row.damaged || row.paused ? "suspect" : "push", word(row.damaged ? "damaged" : row.paused ? "paused" : "resting")),
+      text: (row) => word(partitionState(row)),
+      cell: (row) => stateBadge(partitionState(row) === "ok" ? "push" : "suspect", word(partitionState(row))),
     },
     { name: "lag", number: true, main: true, text: (row) => count(row.lag), value: (row) => row.lag },
-    { name: "frontier", number: true, text: (row) => count(row.frontier), value: (row) => row.frontier },
-    { name: "end", number: true, text: (row) => (row.end === null ? "" : count(row.end)), value: (row) => row.end ?? 0 },
+    { name: "checkpoint", number: true, text: (row) => count(row.checkpoint), value: (row) => row.checkpoint },
+    { name: "endOffset", number: true, text: (row) => (row.end === null ? "" : count(row.end)), value: (row) => row.end ?? 0 },
     { name: "inFlight", number: true, text: (row) => count(row.in_flight), value: (row) => row.in_flight },
-    { name: "readUpTo", text: () => "", value: (row) => age(row.as_of) ?? Infinity, cell: (row) => moment(row.as_of, known.top.at) },
+    { name: "upToDate", text: () => "", value: (row) => age(row.as_of) ?? Infinity, cell: (row) => timeAgo(row.as_of, data.top.at) },
   ],
 });
 
-const hot = table({
-  caption: "hotNone",
+const hotKeys = table({
+  caption: "hotKeys",
   id: (row) => row.key,
   sorted: { column: 1, down: true },
-  empty: empty("hotEmpty"),
+  empty: empty("hotKeysEmpty"),
   columns: [
-    { name: "hot", text: (row) => row.key },
+    { name: "hotKey", text: (row) => row.key },
     { name: "records", number: true, main: true, text: (row) => count(row.records), value: (row) => row.records },
     { name: "bytes", number: true, text: (row) => count(row.bytes), value: (row) => row.bytes },
   ],
 });
 
-const letters = table({
-  caption: "letters",
-  id: nameOf,
+const deadLetters = table({
+  caption: "deadLetters",
+  id: letterId,
   sorted: { column: 1, down: true },
-  empty: empty("lettersEmpty", "orderbell dlq list"),
-  opens: (row) => ofLetter(row, () => again([row], row.reason), () => letters.forgets()),
+  empty: empty("deadLettersEmpty", "orderbell dlq list"),
+  onOpen: (row) => openDeadLetter(row, () => replay([row], row.reason), () => deadLetters.clearSelection()),
   columns: [
-    { name: "number", text: nameOf },
-    { name: "when", text: () => "", value: (row) => row.at, cell: (row) => moment(row.at) },
+    { name: "number", text: letterId },
+    { name: "when", text: () => "", value: (row) => row.at, cell: (row) => timeAgo(row.at) },
     { name: "reason", main: true, text: (row) => row.reason },
     { name: "message", text: (row) => row.message },
     { name: "partition", text: (row) => `${row.topic}/${row.partition ?? "?"}` },
@@ -109,255 +118,267 @@ const letters = table({
 
 const latency = table({
   caption: "latency",
-  id: (row) => row.name,
-  empty: empty("latencyEmpty", "orderbell serve --try"),
+  id: (row) => row.metric,
+  empty: empty("latencyEmpty", "orderbell serve --playground"),
   columns: [
-    { name: "stage", text: (row) => `${row.nth + 1}. ${word(row.word)}`, value: (row) => row.nth },
-    { name: "p50", number: true, text: (row) => within(row.within[0]), value: (row) => row.within[0] },
-    { name: "p99", number: true, main: true, text: (row) => within(row.within[1]), value: (row) => row.within[1] },
-    { name: "count", number: true, text: (row) => count(row.all), value: (row) => row.all },
-    { name: "timed", text: (row) => word(row.why) },
+    { name: "stage", text: (row) => `${row.nth + 1}. ${word(row.stage)}`, value: (row) => row.nth },
+    { name: "p50", number: true, text: (row) => bound(row.bounds[0]), value: (row) => row.bounds[0] },
+    { name: "p99", number: true, main: true, text: (row) => bound(row.bounds[1]), value: (row) => row.bounds[1] },
+    { name: "samples", number: true, text: (row) => count(row.total), value: (row) => row.total },
+    { name: "measured", text: (row) => word(row.hint) },
   ],
 });
 
-const within = (ms) => (ms === Infinity ? "> 30 s" : ms < 1_000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : span(ms));
-const timed = () =>
-  DELAYS.map(([name, stage, why], nth) => ({ name, nth, word: stage, why, ...lately(name, [0.5, 0.99]) })).filter((row) => row.all);
+const bound = (ms) => (ms === Infinity ? "> 30 s" : ms < 1_000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : duration(ms));
+const latencyRows = () =>
+  HISTOGRAMS.map(([metric, stage, hint], nth) => ({ metric, nth, stage, hint, ...lastMinute(metric, [0.5, 0.99]) })).filter((row) => row.total);
 
 // Sections.
 
 const SECTIONS = {
-  stores: { tables: [stores], rows: () => [known.stores], count: () => known.stores.length },
-  log: { tables: [partitions, hot], rows: () => [known.top?.partitions ?? [], known.top?.hot ?? []], count: () => known.top?.partitions.length ?? 0 },
-  letters: { tables: [letters], rows: () => [allLetters()], count: () => allLetters().length },
-  latency: { tables: [latency], rows: () => [timed()], count: () => null },
+  stores: { tables: [stores], rows: () => [data.stores], size: () => data.stores.length },
+  log: { tables: [partitions, hotKeys], rows: () => [data.top?.partitions ?? [], data.top?.hot_keys ?? []], size: () => data.top?.partitions.length ?? 0 },
+  deadLetters: { tables: [deadLetters], rows: () => [allLetters()], size: () => allLetters().length },
+  latency: { tables: [latency], rows: () => [latencyRows()], size: () => null },
 };
 let section = SECTIONS[location.hash.slice(1)] ? location.hash.slice(1) : "stores";
 
-function tab(name) {
-  const button = made("button", { type: "button", id: `tab-${name}`, role: "tab", onclick: () => go(name) });
+function createTab(name) {
+  const button = createElement("button", { type: "button", id: `tab-${name}`, role: "tab", onclick: () => selectSection(name) });
   button.setAttribute("aria-controls", "list");
   button.onkeydown = (event) => {
     const names = Object.keys(SECTIONS);
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (step) {
       const next = names[(names.indexOf(name) + step + names.length) % names.length];
-      go(next);
-      by(`tab-${next}`).focus();
+      selectSection(next);
+      byId(`tab-${next}`).focus();
     }
   };
   return button;
 }
 
-function go(name) {
+function selectSection(name) {
   if (section !== name) {
-    closes();
+    closeDetails();
   }
   section = name;
   history.replaceState(null, "", `#${name}`);
-  by("list").setAttribute("aria-labelledby", `tab-${name}`);
-  by("list").replaceChildren(...SECTIONS[name].tables.map((one) => one.element), ...(name === "letters" ? [all, away] : []));
-  draw();
-  if (name === "letters") {
-    readTopics().catch(() => (known.lost = true));
+  byId("list").setAttribute("aria-labelledby", `tab-${name}`);
+  byId("list").replaceChildren(...SECTIONS[name].tables.map((one) => one.element), ...(name === "deadLetters" ? [replayAll, replayStatus] : []));
+  render();
+  if (name === "deadLetters") {
+    readTopicLetters().catch(() => (data.disconnected = true));
   }
 }
 
-const all = made("button", { type: "button", className: "act", onclick: () => again(allLetters(), word("letters")) });
-const away = made("p", { className: "late", role: "status" });
+const replayAll = createElement("button", { type: "button", className: "act", onclick: () => replay(allLetters(), word("deadLetters")) });
+const replayStatus = createElement("p", { className: "late", role: "status" });
 
-function openOrder(order) {
-  ofOrder(order, () => {});
+function showOrder(order) {
+  openOrder(order, () => {});
 }
 
-/** Whether somebody says yes. Not by the dialog's close event: it comes late, and may be that of the question before. */
-function asks(question, yes) {
-  by("ask-what").textContent = question;
-  by("ask-yes").textContent = yes;
-  by("ask").showModal();
-  return new Promise((done) => {
-    const answers = (value) => () => {
-      by("ask").close();
-      done(value);
+/** Asks for confirmation. Resolved by the buttons, not by the dialog's `close` event: that comes late, and may belong to the question before. */
+function confirm(question, yes) {
+  byId("confirm-question").textContent = question;
+  byId("confirm-yes").textContent = yes;
+  byId("confirm").showModal();
+  return new Promise((resolve) => {
+    const answer = (value) => () => {
+      byId("confirm").close();
+      resolve(value);
     };
-    by("ask-yes").onclick = answers(true);
-    by("ask-no").onclick = answers(false);
-    by("ask").oncancel = () => done(false);
+    byId("confirm-yes").onclick = answer(true);
+    byId("confirm-no").onclick = answer(false);
+    byId("confirm").oncancel = () => resolve(false);
   });
 }
 
-/** Sends letters again, once somebody has said so. */
-async function again(chosen, what) {
-  if (!(await asks(word("askAgain", chosen.length, what), word("again")))) {
+/** Replays dead letters, after a confirmation. */
+async function replay(chosen, what) {
+  if (!(await confirm(word("confirmReplay", chosen.length, what), word("replay")))) {
     return;
   }
-  let sent = 0;
+  let replayed = 0;
   for (const { number } of chosen.filter(({ which }) => !which)) {
-    const answer = await ask(`/letters/replay?after=${number - 1}&limit=1`, { method: "POST" });
-    sent += answer.replayed;
+    const answer = await fetchJson(`/dead-letters/replay?after=${number - 1}&limit=1`, { method: "POST" });
+    replayed += answer.replayed;
   }
   const which = chosen.flatMap((letter) => letter.which ?? []);
   if (which.length > 0) {
-    const answer = await ask("/letters/topics/replay", { method: "POST", body: JSON.stringify(which) });
-    sent += answer.replayed;
+    const answer = await fetchJson("/dead-letters/topics/replay", { method: "POST", body: JSON.stringify(which) });
+    replayed += answer.replayed;
   }
-  closes();
-  await readLetters();
-  away.textContent = word("sent", sent);
+  closeDetails();
+  await readLedgerLetters();
+  replayStatus.textContent = word("replayed", replayed);
 }
 
-// What hurts.
+// Alerts and the state of the whole.
 
-function hurts() {
-  const found = Object.entries(known.top?.red ?? {}).map(([place, what]) => {
-    const to = place === "dead letters" ? "letters" : /^(notices|mailbox)/.test(place) ? "stores" : place === "disk" || place === "ledger" ? "latency" : "log";
-    return { text: word("red", place, what), exact: `${place}: ${what}`, to, red: true };
-  });
-  const deaf = known.stores.reduce((sum, store) => sum + troubled(store), 0);
-  if (deaf > 0) {
-    found.push({ text: word("trouble", deaf), to: "stores" });
+/** What needs attention: the server's alerts, then what is slow without having raised one. */
+function findProblems() {
+  const alerts = data.top?.alerts ?? [];
+  const found = alerts.map((alert) => ({ text: alertText(alert), detail: alert.detail, section: alertSection(alert), critical: alert.severity === "critical" }));
+  const devices = data.stores.reduce((sum, store) => sum + problemDevices(store), 0);
+  if (devices > 0) {
+    found.push({ text: word("problemDevices", devices), section: "stores" });
   }
-  if ((age(known.top?.as_of) ?? 0) > SLOW_STREAM_MS && !known.top.red.stream) {
-    found.push({ text: word("slowStream"), to: "log" });
+  if ((age(data.top?.as_of) ?? 0) > SLOW_STREAM_MS && !alerts.some(({ code }) => code === "stream_stale")) {
+    found.push({ text: word("slowStream"), section: "log" });
   }
-  if ((lately("commit_delay", [0.99])?.within[0] ?? 0) > SLOW_COMMIT_MS) {
-    found.push({ text: word("slowCommit"), to: "latency" });
+  if ((lastMinute("commit_latency", [0.99])?.bounds[0] ?? 0) > SLOW_COMMIT_MS) {
+    found.push({ text: word("slowCommit"), section: "latency" });
   }
   return found;
 }
 
-function strip() {
-  const found = known.lost ? [] : hurts();
-  const how = known.lost ? "hurtAway" : found.some(({ red }) => red) ? "hurt" : found.length > 0 ? "slow" : "well";
-  by("health").className = `state ${{ well: "push", slow: "suspect" }[how] ?? "away"}`;
-  if (by("health").textContent !== word(how)) {
-    by("health").textContent = word(how);
-    document.title = `${word(how)} \u00b7 ${word("console")}`;
+function overallState(problems) {
+  if (data.disconnected) {
+    return "disconnected";
   }
-  const texts = found.map(({ text, exact }) => `${text} ${exact}`).join("\n");
-  if (by("hurts").dataset.texts !== texts) {
-    by("hurts").dataset.texts = texts;
-    const line = ({ text, exact, to, red }) => made("li", { className: red ? "" : "slow" }, made("button", { type: "button", textContent: text, title: exact ?? "", onclick: () => go(to) }));
-    by("hurts").replaceChildren(...found.map(line));
+  return problems.some(({ critical }) => critical) ? "failing" : problems.length > 0 ? "degraded" : "ok";
+}
+
+function renderProblem({ text, detail, section: name, critical }) {
+  const button = createElement("button", { type: "button", textContent: text, onclick: () => selectSection(name) });
+  const note = detail ? createElement("span", { className: "detail", textContent: detail, title: detail }) : null;
+  return createElement("li", { className: critical ? "" : "warning" }, button, note);
+}
+
+function renderStrip() {
+  const problems = data.disconnected ? [] : findProblems();
+  const state = overallState(problems);
+  byId("health").className = `state ${{ ok: "push", degraded: "suspect" }[state] ?? "offline"}`;
+  if (byId("health").textContent !== word(state)) {
+    byId("health").textContent = word(state);
+    document.title = `${word(state)} \u00b7 ${word("console")}`;
   }
-  if (known.top) {
-    const { readers, viewers, held, held_max: max, parked } = known.top;
-    by("summary").textContent = `${word("readers", count(readers), count(viewers))} \u00b7 ${word("held", count(held), count(max), count(parked))}`;
+  const texts = problems.map(({ text, detail }) => `${text} ${detail}`).join("\n");
+  if (byId("alerts").dataset.texts !== texts) {
+    byId("alerts").dataset.texts = texts;
+    byId("alerts").replaceChildren(...problems.map(renderProblem));
   }
-  for (const [name, { count: size }] of Object.entries(SECTIONS)) {
-    const many = size();
-    const [label, number] = by(`tab-${name}`).children.length ? by(`tab-${name}`).children : [made("span"), made("span", { className: "count" })];
-    by(`tab-${name}`).replaceChildren(label, " ", number);
+  if (data.top) {
+    const { subscribers, wall_viewers: viewers, in_flight: inFlight, max_in_flight: max, keys_backing_off: backingOff } = data.top;
+    byId("summary").textContent = `${word("subscribers", count(subscribers), count(viewers))} \u00b7 ${word("recordsInFlight", count(inFlight), count(max), count(backingOff))}`;
+  }
+  for (const [name, { size }] of Object.entries(SECTIONS)) {
+    const rows = size();
+    const [label, number] = byId(`tab-${name}`).children.length ? byId(`tab-${name}`).children : [createElement("span"), createElement("span", { className: "count" })];
+    byId(`tab-${name}`).replaceChildren(label, " ", number);
     label.textContent = word(name);
-    number.textContent = many === null ? "" : count(many);
-    by(`tab-${name}`).setAttribute("aria-selected", String(name === section));
-    by(`tab-${name}`).tabIndex = name === section ? 0 : -1;
+    number.textContent = rows === null ? "" : count(rows);
+    byId(`tab-${name}`).setAttribute("aria-selected", String(name === section));
+    byId(`tab-${name}`).tabIndex = name === section ? 0 : -1;
   }
 }
 
-function draw() {
-  strip();
-  // What is not seen is not drawn.
+/** Renders the strip and the section that is shown. */
+function render() {
+  renderStrip();
   const rows = SECTIONS[section].rows();
-  SECTIONS[section].tables.forEach((one, nth) => one.shows(rows[nth]));
-  all.hidden = allLetters().length < 2;
-  all.textContent = word("allAgain", allLetters().length);
+  SECTIONS[section].tables.forEach((one, nth) => one.show(rows[nth]));
+  replayAll.hidden = allLetters().length < 2;
+  replayAll.textContent = word("replayAll", allLetters().length);
 }
 
-// Asking.
+// Polling.
 
 async function readStores() {
   const found = [];
   for (let from = ""; from !== undefined; ) {
-    const page = await ask(`/stores?from=${encodeURIComponent(from)}`);
+    const page = await fetchJson(`/stores?from=${encodeURIComponent(from)}`);
     found.push(...page.stores);
     from = page.next;
   }
-  known.stores = found;
+  data.stores = found;
 }
 
-async function readLetters() {
+async function readLedgerLetters() {
   const found = [];
-  for (let after = 0; after !== null && after !== undefined && found.length < 10_000; ) {
-    const page = await ask(`/letters?after=${after}`);
+  for (let after = 0; after !== null && after !== undefined && found.length < MAX_DEAD_LETTERS; ) {
+    const page = await fetchJson(`/dead-letters?after=${after}`);
     found.push(...page.letters);
     after = page.next;
   }
-  known.letters = found;
-  draw();
+  data.ledgerLetters = found;
+  render();
 }
 
-/** What stands in topics is read from the brokers each time: only while somebody looks. */
-async function readTopics() {
-  if (section !== "letters") {
+/** Reads the dead letter topics, only while their section is shown. */
+async function readTopicLetters() {
+  if (section !== "deadLetters") {
     return;
   }
   try {
-    known.ofTopics = (await ask("/letters/topics")).letters;
-    if (known.topicsAway) {
-      away.textContent = "";
+    data.topicLetters = (await fetchJson("/dead-letters/topics")).letters;
+    if (data.brokersUnreachable) {
+      replayStatus.textContent = "";
     }
-    known.topicsAway = false;
+    data.brokersUnreachable = false;
   } catch (error) {
     if (error.status !== 503) {
       throw error;
     }
-    known.topicsAway = true;
-    away.textContent = word("brokersAway");
+    data.brokersUnreachable = true;
+    replayStatus.textContent = word("brokersUnreachable");
   }
-  draw();
+  render();
 }
 
 async function readTop() {
-  known.top = await ask("/top");
+  data.top = await fetchJson("/top");
 }
 
-async function scrape() {
-  scraped(await (await fetch("/metrics", { cache: "no-store" })).text());
+async function readMetrics() {
+  addScrape(await (await fetch("/metrics", { cache: "no-store" })).text());
 }
 
-/** Asks again and again, one request after the other; a server that is away shows as such. */
-async function every(ms, read) {
+/** Polls for ever, one request at a time, while the page is visible. A failure shows the server as disconnected. */
+async function poll(intervalMs, read) {
   for (;;) {
     if (!document.hidden) {
       try {
         await read();
-        known.lost = false;
+        data.disconnected = false;
       } catch {
-        known.lost = true;
+        data.disconnected = true;
       }
-      draw();
+      render();
     }
-    await new Promise((done) => setTimeout(done, ms));
+    await new Promise((resolve) => setTimeout(resolve, intervalMs));
   }
 }
 
 function begin() {
-  by("tabs").append(...Object.keys(SECTIONS).map(tab));
-  go(section);
-  tools(() => {
-    closes();
-    Object.values(SECTIONS).forEach(({ tables }) => tables.forEach((one) => one.words()));
-    draw();
+  const allTables = () => Object.values(SECTIONS).flatMap(({ tables }) => tables);
+  byId("tabs").append(...Object.keys(SECTIONS).map(createTab));
+  selectSection(section);
+  initToolbar(() => {
+    closeDetails();
+    allTables().forEach((one) => one.renderWords());
+    render();
   });
-  by("filter").oninput = () => Object.values(SECTIONS).forEach(({ tables }) => tables.forEach((one) => one.filters(by("filter").value)));
-  by("trace").onsubmit = (event) => {
+  byId("filter").oninput = () => allTables().forEach((one) => one.setFilter(byId("filter").value));
+  byId("trace").onsubmit = (event) => {
     event.preventDefault();
-    openOrder(by("order").value.trim());
+    showOrder(byId("order").value.trim());
   };
   addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !by("ask").open) {
-      closes();
+    if (event.key === "Escape" && !byId("confirm").open) {
+      closeDetails();
     } else if (event.key === "/" && !event.target.matches("input")) {
       event.preventDefault();
-      by("filter").focus();
+      byId("filter").focus();
     }
   });
-  every(TOP_MS, readTop);
-  every(SCRAPE_MS, scrape);
-  every(STORES_MS, readStores);
-  every(STORES_MS, readLetters);
-  every(TOPICS_MS, readTopics);
+  poll(TOP_INTERVAL_MS, readTop);
+  poll(METRICS_INTERVAL_MS, readMetrics);
+  poll(STORES_INTERVAL_MS, readStores);
+  poll(STORES_INTERVAL_MS, readLedgerLetters);
+  poll(TOPICS_INTERVAL_MS, readTopicLetters);
 }
 
 begin();

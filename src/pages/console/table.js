@@ -1,59 +1,60 @@
-// A table that is sorted by its heads and filtered by typing. Rows are drawn anew as they change; what has the focus keeps it.
+// A table that is sorted by its column headers and filtered by typing. It is rendered again when its rows change; the focus is kept.
 
 import { word } from "/assets/words.js";
 
-/** What a browser draws without a pause, and more than anybody reads. */
-const ROWS_MAX = 500;
-/** Made once: 10,000 names are sorted at each drawing. */
-const names = new Intl.Collator(undefined, { numeric: true });
+/** Rows that a browser renders without a noticeable pause; more than anybody reads. */
+const MAX_ROWS = 500;
+/** Created once: each rendering may sort 10,000 names. */
+const collator = new Intl.Collator(undefined, { numeric: true });
 
-export const made = (name, properties = {}, ...children) => {
+/** Creates an element with properties and children; null children are skipped. */
+export const createElement = (name, properties = {}, ...children) => {
   const element = Object.assign(document.createElement(name), properties);
   element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
 };
 
 /**
- * columns: [{ name, text(row), value(row)?, cell(row)?, number?, main? }]: `text` is what is shown and filtered, `value` what is sorted by.
- * `opens(row)` when a row is chosen; `id(row)` names it.
+ * columns: [{ name, text(row), value(row)?, cell(row)?, number?, main? }]: `text` is displayed and filtered, `value` is the sort key, `cell` an element instead
+ * of `text`. `onOpen(row)` is called when a row is chosen; `id(row)` identifies it.
  */
-export function table({ columns, id, opens, caption, sorted, empty }) {
+export function table({ columns, id, onOpen, caption, sorted, empty }) {
   let rows = [];
-  let wanted = "";
+  let filter = "";
   let chosen = null;
-  let by = sorted ?? { column: 0, down: false };
-  const heads = columns.map((column, nth) => {
-    const button = made("button", { type: "button", onclick: () => sort(nth) });
-    return made("th", { scope: "col", className: column.number ? "number" : "" }, button);
+  let order = sorted ?? { column: 0, down: false };
+  const headers = columns.map((column, nth) => {
+    const button = createElement("button", { type: "button", onclick: () => sort(nth) });
+    return createElement("th", { scope: "col", className: column.number ? "number" : "" }, button);
   });
-  const body = made("tbody");
-  const cut = made("p", { className: "quiet" });
-  const sheet = made("table", {}, made("caption", { className: "unseen" }), made("thead", {}, made("tr", {}, ...heads)), body);
-  const element = made("div", { className: "sheet" }, sheet, cut, empty());
+  const body = createElement("tbody");
+  const truncated = createElement("p", { className: "quiet" });
+  const sheet = createElement("table", {}, createElement("caption", { className: "visually-hidden" }), createElement("thead", {}, createElement("tr", {}, ...headers)), body);
+  const element = createElement("div", { className: "sheet" }, sheet, truncated, empty());
 
   function sort(nth) {
-    by = { column: nth, down: by.column === nth ? !by.down : Boolean(columns[nth].number) };
-    draw();
+    order = { column: nth, down: order.column === nth ? !order.down : Boolean(columns[nth].number) };
+    render();
   }
 
   function sortedRows() {
-    const value = columns[by.column].value ?? columns[by.column].text;
-    const found = wanted ? rows.filter((row) => columns.some((column) => column.text(row).toLowerCase().includes(wanted))) : [...rows];
-    const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : names.compare(String(a), String(b)));
-    return found.sort((a, b) => order(value(a), value(b)) * (by.down ? -1 : 1));
+    const value = columns[order.column].value ?? columns[order.column].text;
+    const found = filter ? rows.filter((row) => columns.some((column) => column.text(row).toLowerCase().includes(filter))) : [...rows];
+    const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : collator.compare(String(a), String(b)));
+    return found.sort((a, b) => compare(value(a), value(b)) * (order.down ? -1 : 1));
   }
 
-  function line(row) {
-    const name = id(row);
+  function renderRow(row) {
+    const key = id(row);
     const cells = columns.map((column, nth) => {
       const shown = column.cell ? column.cell(row) : column.text(row);
-      const inner = nth === 0 && opens ? made("button", { type: "button", className: "open", onclick: () => choose(row) }, shown) : shown;
-      return made(nth === 0 ? "th" : "td", { className: `${column.number ? "number" : ""} ${column.main ? "main" : ""}`, ...(nth === 0 && { scope: "row" }) }, inner);
+      const inner = nth === 0 && onOpen ? createElement("button", { type: "button", className: "open", onclick: () => choose(row) }, shown) : shown;
+      return createElement(nth === 0 ? "th" : "td", { className: `${column.number ? "number" : ""} ${column.main ? "main" : ""}`, ...(nth === 0 && { scope: "row" }) }, inner);
     });
-    const element = made("tr", {}, ...cells);
-    element.dataset.id = name;
-    element.classList.toggle("chosen", name === chosen);
-    if (opens) {
+    const element = createElement("tr", {}, ...cells);
+    element.dataset.id = key;
+    element.classList.toggle("chosen", key === chosen);
+    if (onOpen) {
       element.onclick = (event) => event.target.closest("button") ?? choose(row);
     }
     return element;
@@ -61,20 +62,20 @@ export function table({ columns, id, opens, caption, sorted, empty }) {
 
   function choose(row) {
     chosen = id(row);
-    draw();
-    opens(row);
+    render();
+    onOpen(row);
   }
 
-  function draw() {
+  function render() {
     const focused = body.contains(document.activeElement) ? document.activeElement.closest("tr").dataset.id : null;
     const found = sortedRows();
-    body.replaceChildren(...found.slice(0, ROWS_MAX).map(line));
-    heads.forEach((head, nth) => {
-      head.firstChild.textContent = word(columns[nth].name);
-      head.setAttribute("aria-sort", by.column === nth ? (by.down ? "descending" : "ascending") : "none");
+    body.replaceChildren(...found.slice(0, MAX_ROWS).map(renderRow));
+    headers.forEach((header, nth) => {
+      header.firstChild.textContent = word(columns[nth].name);
+      header.setAttribute("aria-sort", order.column === nth ? (order.down ? "descending" : "ascending") : "none");
     });
     sheet.caption.textContent = word(caption);
-    cut.textContent = found.length > ROWS_MAX ? word("cutShort", ROWS_MAX, found.length) : "";
+    truncated.textContent = found.length > MAX_ROWS ? word("truncated", MAX_ROWS, found.length) : "";
     sheet.hidden = rows.length === 0;
     element.lastChild.hidden = rows.length > 0;
     if (focused !== null) {
@@ -82,7 +83,7 @@ export function table({ columns, id, opens, caption, sorted, empty }) {
     }
   }
 
-  // Up and down go from row to row, as in every list.
+  // The arrow keys move from row to row.
   body.onkeydown = (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     const openers = [...body.querySelectorAll(".open")];
@@ -94,21 +95,21 @@ export function table({ columns, id, opens, caption, sorted, empty }) {
   };
   return {
     element,
-    shows(newer) {
-      rows = newer;
-      draw();
+    show(newRows) {
+      rows = newRows;
+      render();
     },
-    filters(text) {
-      wanted = text.trim().toLowerCase();
-      draw();
+    setFilter(text) {
+      filter = text.trim().toLowerCase();
+      render();
     },
-    forgets() {
+    clearSelection() {
       chosen = null;
-      draw();
+      render();
     },
-    words() {
+    renderWords() {
       element.lastChild.replaceWith(empty());
-      draw();
+      render();
     },
   };
 }

@@ -1,21 +1,20 @@
-// Today's curve against yesterday's: no grid but the baseline and one labelled line, names at the ends of the lines. Drawn by uPlot.
+// The chart of today's orders per minute against yesterday's, drawn by uPlot: a baseline, one labelled grid line, and the names of the curves at their ends.
 
-import { count } from "/assets/figures.js";
+import { count } from "/assets/format.js";
 import { word } from "/assets/words.js";
 
-/** Minutes that one point of the line may be the mean of, and how many orders there should be in them at the peak: with fewer, chance shows
- * more than the day's shape. */
-const SMOOTH_MINUTES = [5, 15, 30];
-const SMOOTH_ORDERS = 60;
+/** Windows of the moving average, in minutes, and the orders a window should hold at the peak: with fewer, noise hides the shape of the day. */
+const AVERAGE_MINUTES = [5, 15, 30];
+const AVERAGE_ORDERS = 60;
 const DAY_MINUTES = 1_440;
 
-/** As few minutes as show a shape. */
-function minutesOf(...curves) {
+/** The shortest window that holds enough orders. */
+function averageMinutes(...curves) {
   const busiest = Math.max(1 / 60, ...curves.map((orders) => peak(orders)));
-  return SMOOTH_MINUTES.find((minutes) => busiest * minutes >= SMOOTH_ORDERS) ?? SMOOTH_MINUTES.at(-1);
+  return AVERAGE_MINUTES.find((minutes) => busiest * minutes >= AVERAGE_ORDERS) ?? AVERAGE_MINUTES.at(-1);
 }
 
-/** The busiest hour's orders a minute. */
+/** Orders per minute of the busiest hour. */
 function peak(orders) {
   let [sum, most] = [0, 0];
   orders.forEach((one, minute) => {
@@ -25,9 +24,9 @@ function peak(orders) {
   return most;
 }
 
-/** The trailing mean; the last minute has only begun and is left out. */
-export function smooth(orders, minutes, whole) {
-  const until = whole ? orders.length : Math.max(orders.length - 1, 0);
+/** The trailing moving average. Unless the day is `complete`, the last minute is left out: it has only begun. */
+export function smooth(orders, minutes, complete) {
+  const until = complete ? orders.length : Math.max(orders.length - 1, 0);
   const means = [];
   let sum = 0;
   for (let minute = 0; minute < until; minute += 1) {
@@ -37,19 +36,19 @@ export function smooth(orders, minutes, whole) {
   return means;
 }
 
-/** A round number a little above. */
-function above(number) {
+/** The next round number, the top of the scale. */
+function roundUp(number) {
   const step = 10 ** Math.floor(Math.log10(Math.max(number, 1)));
   return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((times) => times * step).find((round) => round >= number) ?? number;
 }
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** A chart in `element`; call what comes back with the curves. */
+/** Creates a chart in `element`; call `show` of the result with the curves. */
 export function chart(element) {
   let plot = null;
   let shown = null;
-  let made = "";
+  let plotKey = "";
 
   const draw = () => {
     if (!shown) {
@@ -60,23 +59,23 @@ export function chart(element) {
       return;
     }
     const minutes = Math.max(DAY_MINUTES, shown.yesterday.orders.length, shown.today.orders.length);
-    const mean = minutesOf(shown.today.orders, shown.yesterday.orders);
-    const today = smooth(shown.today.orders, mean, false);
-    const yesterday = smooth(shown.yesterday.orders, mean, true);
+    const average = averageMinutes(shown.today.orders, shown.yesterday.orders);
+    const today = smooth(shown.today.orders, average, false);
+    const yesterday = smooth(shown.yesterday.orders, average, true);
     const x = Array.from({ length: minutes + 1 }, (_, minute) => minute);
     const fill = (line) => x.map((minute) => line[minute] ?? null);
-    const top = above(Math.max(1, ...today, ...yesterday) * 1.06);
+    const top = roundUp(Math.max(1, ...today, ...yesterday) * 1.06);
     const data = [x, fill(yesterday), fill(today)];
     const size = Math.max(11, Math.min(height / 11, width / 46));
     const key = [Math.round(width), Math.round(height), top, minutes, style("--ink"), word("today")].join();
-    if (plot && key === made) {
+    if (plot && key === plotKey) {
       plot.setData(data, false);
       plot.redraw(false);
       return;
     }
     plot?.destroy();
-    made = key;
-    plot = make(element, { width, height, size, top, minutes, data });
+    plotKey = key;
+    plot = createPlot(element, { width, height, size, top, minutes, data });
   };
 
   new ResizeObserver(draw).observe(element);
@@ -86,22 +85,22 @@ export function chart(element) {
       draw();
     },
     redraw() {
-      made = "";
+      plotKey = "";
       draw();
     },
   };
 }
 
-function make(element, { width, height, size, top, minutes, data }) {
+function createPlot(element, { width, height, size, top, minutes, data }) {
   const [ink, quiet, line, orders, ground] = ["--ink", "--quiet", "--line", "--orders", "--ground"].map(style);
   const family = getComputedStyle(document.body).fontFamily;
-  const names = (plot) => {
+  const drawNames = (plot) => {
     const { ctx } = plot;
     const dpr = devicePixelRatio;
     ctx.save();
     ctx.font = `${size * dpr}px ${family}`;
     ctx.textBaseline = "middle";
-    // One line, labelled: the rest is shape.
+    // The one grid line, with its label.
     const y = plot.valToPos(top, "y", true);
     ctx.strokeStyle = line;
     ctx.lineWidth = dpr;
@@ -121,7 +120,7 @@ function make(element, { width, height, size, top, minutes, data }) {
       return [plot.valToPos(at, "x", true), plot.valToPos(values[at] ?? 0, "y", true), at];
     };
     const right = plot.bbox.left + plot.bbox.width;
-    // A name keeps the line behind it away from its letters.
+    // An outline in the ground colour keeps the curve from touching the letters.
     const write = (text, px, py, colour) => {
       ctx.lineWidth = size * dpr * 0.45;
       ctx.lineJoin = "round";
@@ -134,7 +133,7 @@ function make(element, { width, height, size, top, minutes, data }) {
       const wide = ctx.measureText(text).width;
       const room = px + wide + size * dpr * 1.2 < right;
       ctx.textAlign = room ? "left" : "right";
-      // Behind the line's end there is nothing; where there is no room, above it.
+      // Right of the curve's end; above it where there is no room.
       const free = room ? py : py - size * dpr * 1.7;
       const bounded = Math.min(Math.max(free, plot.bbox.top + size * dpr), plot.bbox.top + plot.bbox.height - size * dpr * 0.7);
       write(text, room ? px + size * dpr * 0.7 : Math.min(px + wide / 2, right), bounded, colour);
@@ -151,7 +150,7 @@ function make(element, { width, height, size, top, minutes, data }) {
       const [todayX] = last(2);
       let [px, py] = last(1);
       if (right - todayX < size * dpr * 9) {
-        // Both lines end here: yesterday is named where it was highest, beside the slope.
+        // Both curves end at the right edge: yesterday's is named beside its peak.
         const at = plot.data[1].indexOf(Math.max(...plot.data[1]));
         [px, py] = [plot.valToPos(at, "x", true) + size * dpr * 2.2, plot.valToPos(plot.data[1][at], "y", true)];
         ctx.textAlign = px + size * dpr * 5 < right ? "left" : "right";
@@ -193,7 +192,7 @@ function make(element, { width, height, size, top, minutes, data }) {
         { stroke: quiet, width: Math.max(1, size / 16), points: { show: false }, alpha: 0.75 },
         { stroke: ink, width: Math.max(2, size / 7), points: { show: false } },
       ],
-      hooks: { draw: [names] },
+      hooks: { draw: [drawNames] },
     },
     data,
     element,

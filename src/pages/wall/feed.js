@@ -1,31 +1,31 @@
-// The wall's feed in the browser: server-sent events over fetch (a token goes into a header, never into an address), from one reconnect to
-// the next. Keeps the newest document only; one that is older than what is shown is dropped, so no figure runs backwards.
+// Follows the wall's feed: server-sent events over fetch, because the token belongs in a header and never in a URL. Reconnects with back-off. Keeps only the
+// newest document and drops an older one, so that no figure goes backwards.
 
-const SILENT_MS = 8_000;
+const IDLE_TIMEOUT_MS = 8_000;
 const BACKOFF_MS = [500, 1_000, 2_000, 5_000, 10_000];
-/** Curves of past minutes change when orders come late: they are fetched again this often. */
-const SNAPSHOT_MS = 300_000;
+/** Late orders change past minutes of the curves: a new snapshot is requested this often. */
+const SNAPSHOT_INTERVAL_MS = 300_000;
 
-/** Thrown when a token is needed, or not taken. */
+/** The server requires a token, or rejected this one. */
 export class Unauthorized extends Error {}
 
-/** Reads one stream to its end; `heard` gets each document. */
-async function stream(token, heard, signal) {
+/** Reads one event stream to its end; `onDocument` gets each document. */
+async function readStream(token, onDocument, signal) {
   const headers = { accept: "text/event-stream" };
   if (token) {
     headers.authorization = `Bearer ${token}`;
   }
-  const answer = await fetch("/v1/wall", { headers, signal, cache: "no-store" });
-  // Only the server itself says this so: a proxy that has lost it for a moment answers otherwise.
-  const own = (answer.headers.get("content-type") ?? "").startsWith("application/problem+json");
-  if (own && (answer.status === 401 || answer.status === 404)) {
+  const response = await fetch("/v1/wall", { headers, signal, cache: "no-store" });
+  // Only Orderbell itself answers with this media type; a proxy that cannot reach it for a moment does not.
+  const fromServer = (response.headers.get("content-type") ?? "").startsWith("application/problem+json");
+  if (fromServer && (response.status === 401 || response.status === 404)) {
     throw new Unauthorized();
   }
-  if (!answer.ok) {
-    const after = Number(answer.headers.get("retry-after"));
-    throw Object.assign(new Error(`status ${answer.status}`), { retryMs: after > 0 ? after * 1000 : undefined });
+  if (!response.ok) {
+    const after = Number(response.headers.get("retry-after"));
+    throw Object.assign(new Error(`status ${response.status}`), { retryMs: after > 0 ? after * 1000 : undefined });
   }
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
     const { value, done } = await reader.read();
@@ -42,82 +42,82 @@ async function stream(token, heard, signal) {
         .map((line) => line.slice(5).trimStart())
         .join("\n");
       if (data) {
-        heard(JSON.parse(data));
+        onDocument(JSON.parse(data));
       }
     }
   }
 }
 
 /**
- * Follows the wall for ever.
- * @param {{ token: () => string | null, shows: (wall: object) => void, asksForToken: () => Promise<void>, lost: () => void }} page
+ * Follows the wall until the page is closed.
+ * @param {{ token: () => string | null, onWall: (wall: object) => void, requestToken: () => Promise<void>, onDisconnect: () => void }} page
  */
 export async function follow(page) {
   let newest = null;
   let tries = 0;
-  const heard = (wall) => {
+  const receive = (wall) => {
     tries = 0;
     if (newest && newest.epoch === wall.epoch && newest.seq > wall.seq) {
       return;
     }
-    // A document without curves is laid over the newest ones; those of another day, or with a gap before them, are of no use.
-    const curves = wall.curves ?? (newest && laidOver(newest, wall));
+    // An update has no curves: its recent minutes are merged into the newest ones. If they do not fit (another day, or a gap), a snapshot is requested.
+    const curves = wall.curves ?? (newest && mergeRecent(newest, wall));
     if (!curves) {
       abort();
       return;
     }
     newest = { ...wall, curves };
-    page.shows(newest);
+    page.onWall(newest);
   };
   let abort = () => {};
   for (;;) {
     const controller = new AbortController();
     abort = () => controller.abort();
-    const began = performance.now();
-    let last = began;
-    // A connection that was cut without a word looks open for ever: silence ends it. Now and then a new snapshot is wanted anyway.
-    const watch = setInterval(() => {
+    const startedAt = performance.now();
+    let lastAt = startedAt;
+    // A connection that was cut without a close looks open for ever: the idle timeout ends it. It also ends when a new snapshot is due.
+    const watchdog = setInterval(() => {
       const now = performance.now();
-      if (now - last > SILENT_MS || now - began > SNAPSHOT_MS) {
+      if (now - lastAt > IDLE_TIMEOUT_MS || now - startedAt > SNAPSHOT_INTERVAL_MS) {
         controller.abort();
       }
     }, 1_000);
     let wait = 0;
     try {
-      await stream(
+      await readStream(
         page.token(),
         (wall) => {
-          last = performance.now();
-          heard(wall);
+          lastAt = performance.now();
+          receive(wall);
         },
         controller.signal,
       );
     } catch (error) {
       if (error instanceof Unauthorized) {
-        clearInterval(watch);
-        await page.asksForToken();
+        clearInterval(watchdog);
+        await page.requestToken();
         continue;
       }
       wait = error.retryMs ?? 0;
     }
-    clearInterval(watch);
-    if (performance.now() - began > SNAPSHOT_MS && last > began) {
+    clearInterval(watchdog);
+    if (performance.now() - startedAt > SNAPSHOT_INTERVAL_MS && lastAt > startedAt) {
       continue;
     }
-    page.lost();
+    page.onDisconnect();
     const base = BACKOFF_MS[Math.min(tries, BACKOFF_MS.length - 1)];
     tries += 1;
-    // Each at a moment of its own, also when all were turned away at once.
+    // Jitter spreads the viewers that were disconnected at the same moment.
     await new Promise((done) => setTimeout(done, Math.max(wait, base) * (1 + Math.random() / 2)));
   }
 }
 
-/** Today's curve with the newest minutes in it; nothing when they do not fit on. */
-export function laidOver(shown, wall) {
+/** The curves with the newest minutes of `wall` merged in; null when they do not fit. */
+export function mergeRecent(shown, wall) {
   const { today, yesterday } = shown.curves;
-  if (shown.day !== wall.day || shown.epoch !== wall.epoch || wall.tail.from > today.orders.length) {
+  if (shown.day !== wall.day || shown.epoch !== wall.epoch || wall.recent.from > today.orders.length) {
     return null;
   }
-  const orders = today.orders.slice(0, wall.tail.from).concat(wall.tail.orders);
+  const orders = today.orders.slice(0, wall.recent.from).concat(wall.recent.orders);
   return { today: { from: 0, orders }, yesterday };
 }

@@ -1,104 +1,117 @@
-// The wall: one document from the feed becomes the page. Nothing is computed here that the server knows better; what is computed is how old
-// the figures are, since only this screen knows when it last heard something.
+// Renders the wall from the documents of its feed. All figures are the server's; only the age of the data is computed here, since only this screen knows when
+// it last received something.
 
 import { chart } from "/assets/curve.js";
 import { follow } from "/assets/feed.js";
-import { clock, count, date, money, motionless, roller, share, span } from "/assets/figures.js";
-import { tools } from "/assets/tools.js";
+import { animatedFigure, clock, count, date, duration, money, percentChange, prefersReducedMotion } from "/assets/format.js";
+import { initToolbar } from "/assets/toolbar.js";
 import { word } from "/assets/words.js";
 
-/** Older than this is spelled out, and older than that is no wall any more. */
+/** Data older than AMBER_MS is marked late, data older than RED_MS as outdated. */
 const AMBER_MS = 5_000;
 const RED_MS = 30_000;
-const ALOUD_MS = 60_000;
-/** A screen without a keyboard goes on asking: a key that was renewed, or a clock that was wrong, is mended elsewhere. */
-const ASK_AGAIN_MS = 60_000;
+const ANNOUNCE_MS = 60_000;
+/** A rejected token is tried again after this: nobody stands at the screen, and a rotated key or a wrong clock is corrected on the server. */
+const TOKEN_RETRY_MS = 60_000;
 const TOKEN = "orderbell.wall.token";
 
-const by = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 const wallElement = document.querySelector(".wall");
-const curve = chart(by("chart"));
-const rollOrders = roller(by("orders"), (number) => {
+const curve = chart(byId("chart"));
+const rollOrders = animatedFigure(byId("orders"), (number) => {
   const text = count(number);
-  by("orders").style.setProperty("--digits", Math.max(text.length, 5));
+  byId("orders").style.setProperty("--digits", Math.max(text.length, 5));
   return text;
 });
-const rollMinute = roller(by("per-minute"), count);
+const rollMinute = animatedFigure(byId("per-minute"), count);
 
 let shown = null;
-let heardAt = 0;
-let ringed = { at: 0, orders: 0 };
-let spokeAt = 0;
+let receivedAt = 0;
+let pulse = { at: 0, orders: 0 };
+let announcedAt = 0;
 
-/** The server's clock, as this screen can tell it. */
-const serverNow = () => shown.at + (performance.now() - heardAt);
+/** The server's clock, estimated from the newest document. */
+const serverNow = () => shown.at + (performance.now() - receivedAt);
 
-function shows(wall) {
+function render(wall) {
   const first = shown === null;
-  by("sign-in").hidden = true;
+  byId("sign-in").hidden = true;
   wallElement.hidden = false;
   shown = wall;
-  heardAt = performance.now();
-  const none = wall.today.created === 0 && wall.yesterday_by_now.created === 0;
-  wallElement.dataset.empty = none;
-  by("chain").textContent = wall.chain;
-  by("chain").title = wall.chain;
-  document.title = word("title", wall.chain);
-  if (none) {
-    by("orders").textContent = "–";
-    by("hero-name").textContent = word("waiting");
-    by("amount").textContent = "";
-    by("against").textContent = "";
-    by("per-minute").textContent = "";
+  receivedAt = performance.now();
+  const empty = wall.today.created === 0 && wall.yesterday_by_now.created === 0;
+  wallElement.dataset.empty = empty;
+  byId("chain").textContent = wall.chain;
+  byId("chain").title = wall.chain;
+  document.title = word("wallTitle", wall.chain);
+  if (empty) {
+    byId("orders").textContent = "–";
+    byId("hero-name").textContent = word("waitingForFirst");
+    byId("amount").textContent = "";
+    byId("versus").textContent = "";
+    byId("per-minute").textContent = "";
   } else {
     rollOrders(wall.today.paid);
     rollMinute(wall.per_minute);
-    by("hero-name").textContent = word("ordersToday");
-    by("amount").textContent = money(wall.today.paid_amount, wall.currency, wall.currency_digits);
+    byId("hero-name").textContent = word("ordersToday");
+    byId("amount").textContent = money(wall.today.paid_amount, wall.currency, wall.currency_digits);
     const before = wall.yesterday_by_now.paid;
     const time = clock(serverNow(), wall.time_zone, false);
-    by("against").textContent =
-      before > 0 ? word("against", share(wall.today.paid, before), time) : word("firstYesterday");
+    byId("versus").textContent =
+      before > 0 ? word("versusYesterday", percentChange(wall.today.paid, before), time) : word("noYesterday");
   }
   curve.show(wall.curves);
-  bars(by("stores"), wall.stores, (store) => [store.name ?? store.id, store.last_hour]);
-  bars(by("cities"), wall.cities, (city) => [city.name, city.last_hour]);
+  renderBars(byId("stores"), storeRows(wall.stores));
+  renderBars(byId("cities"), wall.cities.map((city) => ({ name: city.name, value: city.last_hour })));
   wallElement.dataset.cities = wall.cities.length > 0;
-  funnel(wall.funnel);
-  reach(wall.reach);
-  if (!by("chart-table").hidden) {
-    table(wall.curves);
+  renderFunnel(wall.funnel);
+  renderReachability(wall.reachability);
+  if (!byId("chart-table").hidden) {
+    renderTable(wall.curves);
   }
   if (first) {
-    ringed.orders = wall.today.paid;
+    pulse.orders = wall.today.paid;
   }
-  ring(wall.today.paid);
-  aloud(wall);
-  age();
+  showPulse(wall.today.paid);
+  announce(wall);
+  renderAge();
 }
 
-/** Rows with a bar each; rows stay where they are and change what they say. */
-function bars(body, all, read) {
-  const rows = all.map(read);
-  const most = Math.max(1, ...rows.map(([, value]) => value));
+/** Rows of the stores. Stores that share a name are told apart by their city, or by their id where no city is known. */
+function storeRows(stores) {
+  const times = new Map();
+  for (const { name } of stores) {
+    times.set(name, (times.get(name) ?? 0) + 1);
+  }
+  return stores.map(({ id, name, city, last_hour: value }) => ({ name: name ?? id, note: name && times.get(name) > 1 ? (city ?? id) : "", value }));
+}
+
+/** Renders rows with a bar each. Existing rows are updated in place. */
+function renderBars(body, rows) {
+  const largest = Math.max(1, ...rows.map(({ value }) => value));
   while (body.rows.length > rows.length) {
     body.deleteRow(-1);
   }
-  rows.forEach(([name, value], nth) => {
-    const row = body.rows[nth] ?? barRow(body);
+  rows.forEach(({ name, note, value }, nth) => {
+    const row = body.rows[nth] ?? insertBarRow(body);
     const [head, cell] = row.cells;
-    head.firstChild.textContent = name;
-    head.title = name;
+    const [label, suffix] = head.firstChild.children;
+    label.textContent = name;
+    suffix.textContent = note ? ` \u00b7 ${note}` : "";
+    head.title = `${name}${suffix.textContent}`;
     cell.lastChild.textContent = count(value);
-    cell.firstChild.firstChild.style.transform = `scaleX(${value / most})`;
+    cell.firstChild.firstChild.style.transform = `scaleX(${value / largest})`;
   });
 }
 
-function barRow(body) {
+function insertBarRow(body) {
   const row = body.insertRow();
   const head = document.createElement("th");
   head.scope = "row";
-  head.append(document.createElement("span"));
+  const label = document.createElement("span");
+  label.className = "label";
+  label.append(document.createElement("span"), document.createElement("span"));
+  head.append(label);
   const cell = document.createElement("td");
   const bar = document.createElement("span");
   bar.className = "bar";
@@ -109,9 +122,9 @@ function barRow(body) {
   return row;
 }
 
-function funnel({ minutes, stages }) {
-  by("funnel-name").textContent = word("lastMinutes", minutes);
-  const list = by("funnel");
+function renderFunnel({ minutes, stages }) {
+  byId("funnel-name").textContent = word("lastMinutes", minutes);
+  const list = byId("funnel");
   if (list.children.length !== stages.length) {
     list.replaceChildren(
       ...stages.map(() => {
@@ -123,15 +136,15 @@ function funnel({ minutes, stages }) {
   }
   stages.forEach((stage, nth) => {
     const [time, name, value] = list.children[nth].children;
-    time.textContent = stage.median_ms === undefined ? "" : span(stage.median_ms);
-    time.title = stage.median_ms === undefined ? "" : word("median", span(stage.median_ms));
+    time.textContent = stage.median_ms === undefined ? "" : duration(stage.median_ms);
+    time.title = stage.median_ms === undefined ? "" : word("median", duration(stage.median_ms));
     name.textContent = word(stage.stage);
     value.textContent = count(stage.orders);
   });
 }
 
-function reach(stores) {
-  const parts = ["push", "poll", "away"].map((how) => {
+function renderReachability(stores) {
+  const parts = ["push", "poll", "offline"].map((how) => {
     const state = document.createElement("span");
     state.className = `state ${how}`;
     const value = document.createElement("b");
@@ -142,11 +155,11 @@ function reach(stores) {
     state.append(value, " ", name);
     return state;
   });
-  by("reach").replaceChildren(...parts);
+  byId("reachability").replaceChildren(...parts);
 }
 
-/** The curves as a table: an hour a row. */
-function table({ today, yesterday }) {
+/** Renders the curves as a table with one row per hour. */
+function renderTable({ today, yesterday }) {
   const sum = (orders, hour) => orders.slice(hour * 60, hour * 60 + 60).reduce((all, one) => all + one, 0);
   const rows = [];
   for (let hour = 0; hour * 60 < today.orders.length; hour += 1) {
@@ -165,18 +178,18 @@ function table({ today, yesterday }) {
       line.append(Object.assign(document.createElement(nth === 0 ? "th" : "td"), nth === 0 ? { scope: "row", textContent: text } : { textContent: text }));
     });
   }
-  by("chart-table").replaceChildren(element);
+  byId("chart-table").replaceChildren(element);
 }
 
-/** A ring spreads from the figure, at most once a second; the more orders in it, the brighter. */
-function ring(orders) {
+/** Shows a ring that spreads from the figure, at most once a second; its brightness tells how many orders it stands for. */
+function showPulse(orders) {
   const now = performance.now();
-  const more = orders - ringed.orders;
-  if (now - ringed.at < 1_000) {
+  const more = orders - pulse.orders;
+  if (now - pulse.at < 1_000) {
     return;
   }
-  ringed = { at: now, orders };
-  if (more <= 0 || motionless() || document.hidden) {
+  pulse = { at: now, orders };
+  if (more <= 0 || prefersReducedMotion() || document.hidden) {
     return;
   }
   const bright = Math.min(0.2 + Math.log10(1 + more) * 0.25, 0.9);
@@ -189,104 +202,104 @@ function ring(orders) {
   );
 }
 
-/** For those who hear the page: one sentence a minute. */
-function aloud(wall) {
+/** Announces the figures to screen readers, once a minute. */
+function announce(wall) {
   const now = performance.now();
-  if (spokeAt === 0 || now - spokeAt > ALOUD_MS) {
-    spokeAt = now;
-    by("aloud").textContent = word("summary", count(wall.today.paid), count(wall.per_minute));
+  if (announcedAt === 0 || now - announcedAt > ANNOUNCE_MS) {
+    announcedAt = now;
+    byId("announcement").textContent = word("summary", count(wall.today.paid), count(wall.per_minute));
   }
 }
 
-/** How old the figures are: quiet, then amber in words, then red, and the figures go to quiet ink. */
-function age() {
-  const text = by("age-text");
+/** Renders the age of the data: fresh, late (amber, spelled out) or outdated (red, with the figures in quiet ink). */
+function renderAge() {
+  const text = byId("age-text");
   if (!shown) {
     return;
   }
   const now = serverNow();
-  by("date").textContent = date(now, shown.time_zone);
-  by("clock").textContent = clock(now, shown.time_zone);
+  byId("date").textContent = date(now, shown.time_zone);
+  byId("clock").textContent = clock(now, shown.time_zone);
   const known = shown.as_of !== undefined;
   const old = known ? Math.max(0, now - shown.as_of) : Infinity;
   const seconds = Math.floor(old / 1_000);
   const state = old > RED_MS || shown.stale ? "red" : old > AMBER_MS ? "amber" : "fresh";
   wallElement.dataset.state = state;
-  const says = {
-    fresh: () => word("agoSeconds", seconds),
-    amber: () => word("lateSeconds", seconds),
-    red: () => (known ? word("lateSince", clock(shown.as_of, shown.time_zone)) : word("unknownAge")),
+  const texts = {
+    fresh: () => word("dataAge", seconds),
+    amber: () => word("dataLate", seconds),
+    red: () => (known ? word("noNewDataSince", clock(shown.as_of, shown.time_zone)) : word("dataAgeUnknown")),
   };
-  const said = says[state]();
-  if (text.textContent !== said) {
-    text.textContent = said;
+  const newText = texts[state]();
+  if (text.textContent !== newText) {
+    text.textContent = newText;
   }
-  // A screen reader hears of a change of state, not of every second.
-  by("age").setAttribute("aria-live", state === "fresh" ? "off" : "polite");
-  by("age").className = `age state ${{ fresh: "push", amber: "suspect", red: "away" }[state]}`;
+  // A screen reader announces a change of state, not every second.
+  byId("age").setAttribute("aria-live", state === "fresh" ? "off" : "polite");
+  byId("age").className = `age state ${{ fresh: "push", amber: "suspect", red: "offline" }[state]}`;
 }
 
-function asksForToken() {
-  const place = by("sign-in");
-  const refused = localStorage.getItem(TOKEN) !== null;
-  place.hidden = false;
+function requestToken() {
+  const panel = byId("sign-in");
+  const rejected = localStorage.getItem(TOKEN) !== null;
+  panel.hidden = false;
   wallElement.hidden = true;
-  by("sign-in-why").textContent = refused ? word("wrongToken") : word("signInWhy");
-  if (document.activeElement !== by("token")) {
-    by("token").focus();
+  byId("sign-in-hint").textContent = rejected ? word("tokenRejected") : word("signInHint");
+  if (document.activeElement !== byId("token")) {
+    byId("token").focus();
   }
   return new Promise((done) => {
-    const again = refused ? setTimeout(done, ASK_AGAIN_MS) : 0;
-    place.querySelector("form").onsubmit = (event) => {
+    const retry = rejected ? setTimeout(done, TOKEN_RETRY_MS) : 0;
+    panel.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
-      clearTimeout(again);
-      localStorage.setItem(TOKEN, by("token").value.trim());
-      by("token").value = "";
+      clearTimeout(retry);
+      localStorage.setItem(TOKEN, byId("token").value.trim());
+      byId("token").value = "";
       done();
     };
   });
 }
 
-/** What the page says itself, in the language that is shown. */
-function labels() {
-  by("tables").textContent = word("tables");
-  by("full").textContent = word("full");
+/** Renders what depends on the language. */
+function renderLabels() {
+  byId("tables").textContent = word("tables");
+  byId("full").textContent = word("fullScreen");
   if (shown) {
-    shows(shown);
+    render(shown);
   }
 }
 
-/** The screen of a wall does not go dark. Asked for again when the page comes back. */
+/** Keeps the screen on. The browser drops the lock when the page is hidden, so it is requested again when the page is shown. */
 async function keepAwake() {
   try {
     await navigator.wakeLock?.request("screen");
   } catch {
-    // Refused, for instance on a low battery: the wall works all the same.
+    // The browser may deny it, for instance on a low battery. The wall works without.
   }
 }
 
 function begin() {
-  tools(labels, () => curve.redraw());
-  by("tables").onclick = () => {
-    const on = by("chart-table").hidden;
-    by("chart-table").hidden = !on;
-    by("chart").hidden = on;
-    by("tables").setAttribute("aria-pressed", String(on));
+  initToolbar(renderLabels, () => curve.redraw());
+  byId("tables").onclick = () => {
+    const on = byId("chart-table").hidden;
+    byId("chart-table").hidden = !on;
+    byId("chart").hidden = on;
+    byId("tables").setAttribute("aria-pressed", String(on));
     if (on && shown) {
-      table(shown.curves);
+      renderTable(shown.curves);
     }
   };
-  by("full").hidden = !document.fullscreenEnabled;
-  by("full").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen());
+  byId("full").hidden = !document.fullscreenEnabled;
+  byId("full").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen());
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden) {
       keepAwake();
     }
   });
   keepAwake();
-  setInterval(age, 250);
+  setInterval(renderAge, 250);
   document.fonts.ready.then(() => curve.redraw());
-  follow({ token: () => localStorage.getItem(TOKEN), shows, asksForToken, lost: age });
+  follow({ token: () => localStorage.getItem(TOKEN), onWall: render, requestToken, onDisconnect: renderAge });
 }
 
 begin();

@@ -1,0 +1,220 @@
+//! The traits that a user of this crate implements or picks: where records come from, who handles them, where checkpoints are kept, where
+//! dead letters go, and where own records are appended.
+//!
+//! Everything else in the crate connects them. A [`Source`] is owned by one thread and may block for a bounded time. A [`Handler`] is
+//! asynchronous and may take as long as it likes: only its own key waits. A [`CheckpointStore`] answers when a checkpoint is durable, and
+//! not before.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::error::{CheckpointError, DeadLetterError, SinkError, SourceError};
+use crate::record::{Header, Offset, Record, TopicPartition};
+
+/// One result of [`Source::poll`].
+#[derive(Debug)]
+pub enum Polled {
+    /// A record.
+    Record(Record),
+    /// The group coordinator assigned these partitions. They deliver nothing until [`Source::assign`] says at which offsets to start.
+    Assigned(Vec<TopicPartition>),
+    /// The group coordinator wants these partitions back. They stay assigned until [`Source::unassign`] is called.
+    Revoking(Vec<TopicPartition>),
+    /// These partitions were taken away without notice and may have another owner already.
+    Lost(Vec<TopicPartition>),
+    /// Every record below this offset was delivered. The checkpoint may pass over control records, which are never delivered.
+    CaughtUp(TopicPartition, Offset),
+    /// The log has bytes at this offset that cannot be read.
+    Damaged(TopicPartition, Offset),
+    /// The offset to read next is outside of what the log holds, which is this.
+    OutOfRange(TopicPartition, PartitionOffsets),
+}
+
+/// The offsets that a log holds for one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionOffsets {
+    /// Offset of the earliest record.
+    pub start: Offset,
+    /// Offset of the next record that will be appended.
+    pub end: Offset,
+    /// Offset of the earliest record at or after the requested time; `end` when there is none.
+    pub by_time: Offset,
+    /// The offset that the log stores for this consumer group, if any.
+    pub committed: Option<Offset>,
+}
+
+/// The end of a partition's log at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndOffset {
+    /// Offset of the next record that will be appended.
+    pub next: Offset,
+    /// When the log reported it. Milliseconds since 1970.
+    pub at_ms: i64,
+    /// True when the source has delivered every record below `next` that can be delivered, as far as it knows. Offsets that are still
+    /// missing then hold no record.
+    pub delivered: bool,
+}
+
+/// Wakes a source that waits in `poll`.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// A partitioned log, as its one consumer thread uses it.
+pub trait Source: Send + 'static {
+    /// Puts up to `max` records, and any number of other results, into `out`. Waits at most `wait` for the first.
+    ///
+    /// # Errors
+    /// After [`SourceError::Transient`], which is counted, the source is polled again. [`SourceError::Fatal`] ends the group.
+    fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError>;
+    /// The offsets that the log holds for a partition. `since_ms` is the time for [`PartitionOffsets::by_time`].
+    ///
+    /// # Errors
+    /// When the log does not answer in time.
+    fn offsets(&mut self, partition: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError>;
+    /// Starts to deliver these partitions, each from this offset. A partition that is assigned already is moved there.
+    ///
+    /// # Errors
+    /// When the log refuses.
+    fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError>;
+    /// Gives these partitions back to the group coordinator.
+    ///
+    /// # Errors
+    /// When the log refuses.
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
+    /// Stops delivering these partitions, or resumes them.
+    ///
+    /// # Errors
+    /// When the log refuses.
+    fn pause(&mut self, partitions: &[TopicPartition], paused: bool) -> Result<(), SourceError>;
+    /// Checkpoints at these offsets are durable: the log may store them as the group's offsets, for its own tools.
+    fn checkpointed(&mut self, at: &[(TopicPartition, Offset)]);
+    /// The end of each partition, as far as it is known without a request. It serves to report lag, never to choose a start offset. A
+    /// partition whose broker cannot be reached is left out.
+    fn end_offsets(&mut self) -> Vec<(TopicPartition, EndOffset)> {
+        Vec::new()
+    }
+    /// Partitions of the subscribed topics that are not assigned to this source, as far as it is known without a request.
+    fn unowned_partitions(&mut self) -> Vec<TopicPartition> {
+        Vec::new()
+    }
+    /// Ends a `poll` that waits.
+    fn waker(&self) -> Option<Waker> {
+        None
+    }
+    /// The id of the log's cluster. Checkpoints are kept under it, so that those of another cluster are never used.
+    fn cluster(&self) -> String;
+}
+
+/// A seeded hash of a record's key. Records with equal hashes run one at a time, in order; keys that collide wait for each other and lose
+/// nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyHash(pub u64);
+
+/// Consecutive records of one key, in order, for one call of a handler.
+#[derive(Debug, Clone)]
+pub struct KeyBatch {
+    /// Shared with the shard, which hands them out again when they must be retried.
+    pub records: Arc<Vec<Record>>,
+    /// How often the first record was tried before.
+    pub attempts: u32,
+}
+
+/// Why a record cannot be handled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// A short stable word, for headers and metric labels.
+    pub code: &'static str,
+    /// A sentence that does not quote the record.
+    pub message: String,
+}
+
+/// What a handler decided about a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The record is handled for good.
+    Done,
+    /// The record should be tried again after this back-off. Its key waits, other keys do not.
+    Retry(Duration),
+    /// The record can never be handled. It is finished once it is written to the dead letters.
+    Reject(Reason),
+    /// The handler cannot work at present, which is not the record's fault. Intake stops for a while and the record is tried again.
+    Halt(Reason),
+}
+
+/// Handles records.
+pub trait Handler: Send + Sync + 'static {
+    /// The key of a record; `None` when its order does not matter. Runs on the poll thread, so it must be cheap and pure. When it panics,
+    /// the record goes to the dead letters with the reason `key-panicked`.
+    fn key(&self, record: &Record) -> Option<KeyHash>;
+    /// Handles a batch and returns one outcome per record, in order. The first outcome that is not `Done` ends the batch: the records after
+    /// it are handed out again.
+    fn handle(self: Arc<Self>, batch: KeyBatch) -> impl Future<Output = Vec<Outcome>> + Send + 'static;
+}
+
+/// A point in a partition below which every record is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Offset of the next record to read.
+    pub next: Offset,
+    /// Offset and fingerprint of the last record below, when there was one.
+    pub last: Option<(Offset, u64)>,
+}
+
+/// Answer to [`CheckpointStore::save`]: the checkpoints that are durable now.
+pub type DurableCheckpoints = Vec<(TopicPartition, Checkpoint)>;
+
+/// Where checkpoints are kept: beside the state that they describe.
+pub trait CheckpointStore: Send + Sync + 'static {
+    /// The saved checkpoints of these partitions, in the same order.
+    ///
+    /// # Errors
+    /// When they cannot be read. No partition is started then.
+    fn load(&self, cluster: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Checkpoint>>, CheckpointError>;
+    /// Asks for these checkpoints to be made durable, and returns at once. The answer comes over `durable`, for the whole call together.
+    fn save(&self, cluster: &str, at: Vec<(TopicPartition, Checkpoint)>, durable: flume::Sender<DurableCheckpoints>);
+    /// True when at least one partition of the topic has a checkpoint. A partition of such a topic that has none was added later, and is
+    /// read from its first record.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn has_topic(&self, cluster: &str, topic: &str) -> Result<bool, CheckpointError>;
+}
+
+/// A record that could not be handled, with all that is needed to judge it and to send it again.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The record as it was read.
+    pub record: Record,
+    /// Why it could not be handled.
+    pub reason: Reason,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// Where dead letters go.
+pub trait DeadLetterSink: Send + Sync + 'static {
+    /// Writes a dead letter durably. When it returns `Ok`, the record counts as finished; after an error it is called again.
+    fn write(&self, letter: DeadLetter) -> impl Future<Output = Result<(), DeadLetterError>> + Send;
+}
+
+/// A record to be appended to a log.
+#[derive(Clone, Debug)]
+pub struct OutRecord {
+    /// Records with equal keys keep their order.
+    pub key: Option<Bytes>,
+    /// The payload.
+    pub value: Bytes,
+    /// Headers, in order.
+    pub headers: Vec<Header>,
+    /// The record's time stamp. Milliseconds since 1970.
+    pub timestamp_ms: i64,
+}
+
+/// A log that records are appended to.
+pub trait Sink: Send + Sync + 'static {
+    /// Appends a record. `Ok` means that the log holds it durably; it may hold it twice when it was sent again after an error. Records of
+    /// one key keep their order when each is sent after the answer to the one before.
+    fn send(&self, record: &OutRecord) -> impl Future<Output = Result<(), SinkError>> + Send;
+}

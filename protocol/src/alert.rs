@@ -1,0 +1,193 @@
+//! Alerts: conditions that an operator must act on or know about.
+//!
+//! One table lists every code with its severity. `/ready`, `/top`, the metric `orderbell_alerts{code,severity}` and the console show the same
+//! alerts. An alert has no side effect: it is raised while its condition holds and cleared when the condition ends.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::UnixMs;
+
+/// How urgent an alert is.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Orders are still processed, or the condition ends by itself; look at it during working hours.
+    Warning,
+    /// Orders are lost, delayed or not processed until someone acts.
+    Critical,
+}
+
+impl Severity {
+    /// The word in JSON and in metric labels.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// The condition of an alert. Stable: monitoring rules match on its word.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertCode {
+    /// A partition holds a batch that cannot be read; it is paused until an operator skips the batch. Subject: `topic/partition`.
+    PartitionDamaged,
+    /// Kafka deleted records, by retention, before they were consumed. Subject: `topic/partition`.
+    RetentionGap,
+    /// The partition ends before the saved checkpoint: records were lost. Subject: `topic/partition`.
+    LogTruncated,
+    /// The topic was deleted and created again: its offsets mean other records. Subject: `topic/partition`.
+    TopicRecreated,
+    /// The ledger is older than the consumer group's committed offset, for example restored from a backup. Subject: `topic/partition`.
+    StateRolledBack,
+    /// A partition of a subscribed topic is assigned to no member of the consumer group. Subject: `topic/partition`.
+    PartitionUnassigned,
+    /// Another member of the consumer group owns partitions that this server needs. Subject: `topic/partition`.
+    GroupShared,
+    /// The handler cannot process records: intake is stopped.
+    HandlerFailing,
+    /// The ledger is rebuilt from the log; open orders are not served until it is complete.
+    LedgerRebuilding,
+    /// The server does not know that it has read the stream up to the present.
+    StreamStale,
+    /// Entries of the outbox cannot be published.
+    OutboxBlocked,
+    /// Free disk space is below the limit: intake is stopped.
+    DiskLow,
+    /// There are paid orders among the dead letters.
+    DeadLetters,
+    /// Notices that devices rejected, or that no connection of a device could get acknowledged.
+    NoticesUndeliverable,
+    /// A mailbox holds the maximum number of live notices. Subject: the recipient, `store:N`.
+    MailboxOverflow,
+    /// The live numbers are not updated.
+    WallStalled,
+}
+
+impl AlertCode {
+    /// Every code.
+    pub const ALL: [Self; 16] = [
+        Self::PartitionDamaged,
+        Self::RetentionGap,
+        Self::LogTruncated,
+        Self::TopicRecreated,
+        Self::StateRolledBack,
+        Self::PartitionUnassigned,
+        Self::GroupShared,
+        Self::HandlerFailing,
+        Self::LedgerRebuilding,
+        Self::StreamStale,
+        Self::OutboxBlocked,
+        Self::DiskLow,
+        Self::DeadLetters,
+        Self::NoticesUndeliverable,
+        Self::MailboxOverflow,
+        Self::WallStalled,
+    ];
+
+    /// The table: the word in JSON and metric labels, and the severity.
+    const fn row(self) -> (&'static str, Severity) {
+        use Severity::{Critical, Warning};
+        match self {
+            Self::PartitionDamaged => ("partition_damaged", Critical),
+            Self::RetentionGap => ("retention_gap", Critical),
+            Self::LogTruncated => ("log_truncated", Critical),
+            Self::TopicRecreated => ("topic_recreated", Critical),
+            Self::StateRolledBack => ("state_rolled_back", Warning),
+            Self::PartitionUnassigned => ("partition_unassigned", Warning),
+            Self::GroupShared => ("group_shared", Critical),
+            Self::HandlerFailing => ("handler_failing", Critical),
+            Self::LedgerRebuilding => ("ledger_rebuilding", Warning),
+            Self::StreamStale => ("stream_stale", Critical),
+            Self::OutboxBlocked => ("outbox_blocked", Critical),
+            Self::DiskLow => ("disk_low", Critical),
+            Self::DeadLetters => ("dead_letters", Critical),
+            Self::NoticesUndeliverable => ("notices_undeliverable", Warning),
+            Self::MailboxOverflow => ("mailbox_overflow", Warning),
+            Self::WallStalled => ("wall_stalled", Warning),
+        }
+    }
+
+    /// The word in JSON and in metric labels.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The severity of every alert with this code.
+    #[must_use]
+    pub const fn severity(self) -> Severity {
+        self.row().1
+    }
+}
+
+impl fmt::Display for AlertCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// One alert that is raised. Code and subject identify it.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// The condition.
+    pub code: AlertCode,
+    /// What the condition is about, when there can be several: a partition (`orders/0`) or a recipient (`store:17`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The severity of the code, repeated for readers without the table.
+    pub severity: Severity,
+    /// When the condition began. Milliseconds.
+    pub since: UnixMs,
+    /// The details in plain English, for people.
+    pub detail: String,
+}
+
+impl Alert {
+    /// An alert with the severity of its code.
+    #[must_use]
+    pub fn new(code: AlertCode, subject: Option<String>, since: UnixMs, detail: String) -> Self {
+        Self { code, subject, severity: code.severity(), since, detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn words_are_the_json_form_and_unique() {
+        let mut words = BTreeSet::new();
+        for code in AlertCode::ALL {
+            assert_eq!(serde_json::json!(code), code.word());
+            assert_eq!(serde_json::json!(code.severity()), code.severity().word());
+            assert!(words.insert(code.word()), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_alert_decodes_to_what_was_encoded() {
+        let alert =
+            Alert::new(AlertCode::MailboxOverflow, Some("store:17".into()), UnixMs(5), "20000 live notices".into());
+        let text = crate::json::encode(&alert);
+        assert_eq!(
+            text,
+            r#"{"code":"mailbox_overflow","subject":"store:17","severity":"warning","since":5,"detail":"20000 live notices"}"#
+        );
+        assert_eq!(serde_json::from_str::<Alert>(&text).unwrap(), alert);
+    }
+}

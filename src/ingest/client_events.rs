@@ -1,0 +1,78 @@
+//! Events that clients send: validated, and checked against who the client is and what state its order is in.
+//!
+//! A till speaks about its own store's orders, a customer about their own; an unknown order and another recipient's order get the same
+//! answer. The same rules apply once more when the event is read back and applied: here they give the client an early answer, there they
+//! decide.
+
+use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, Recipient, Role, UnixMs};
+use serde_json::{Map, Value};
+
+use super::order::{Order, Stage};
+use super::own_events::{self, OwnEvent};
+use crate::ledger::{Ledger, NewEvent, OrderKey};
+
+/// Longest event id, pickup code and reason that a client may send, in characters.
+const MAX_ID_CHARS: usize = 64;
+const MAX_CODE_CHARS: usize = 32;
+const MAX_REASON_CHARS: usize = 200;
+
+/// The event types that each role may send.
+const ALLOWED_TYPES: [(Role, &[EventType]); 2] = [
+    (Role::Store, &[EventType::Accepted, EventType::Refused, EventType::Ready, EventType::PickedUp]),
+    (Role::Customer, &[EventType::PickedUp]),
+];
+
+/// Validates an event of a client and makes the event that is appended to the stream.
+///
+/// # Errors
+/// A stable word: what is wrong with the event, or that the client has no such order.
+pub fn accept(
+    ledger: &Ledger,
+    who: &Recipient,
+    device: &DeviceId,
+    said: &ClientEvent,
+    now: UnixMs,
+) -> Result<NewEvent, &'static str> {
+    if ledger.is_disk_low() {
+        return Err("unavailable");
+    }
+    let too_long = |text: Option<&str>, max: usize| text.is_some_and(|text| text.chars().count() > max);
+    if said.id.is_empty() || too_long(Some(&said.id), MAX_ID_CHARS) {
+        return Err("bad-id");
+    }
+    let code = said.pickup_code.as_ref().map(|code| code.0.as_str());
+    if too_long(code, MAX_CODE_CHARS) || too_long(said.reason.as_deref(), MAX_REASON_CHARS) {
+        return Err("too-long");
+    }
+    // Other systems print these texts line by line.
+    let has_control = |text: Option<&str>| text.is_some_and(|text| text.chars().any(char::is_control));
+    if has_control(code) || has_control(said.reason.as_deref()) {
+        return Err("bad-text");
+    }
+    let kind = EventType::named(&said.kind).ok_or("unknown-kind")?;
+    if !ALLOWED_TYPES.iter().any(|(role, kinds)| *role == who.role && kinds.contains(&kind)) {
+        return Err("forbidden");
+    }
+    let order = Id::new(&said.order).map_err(|_| "bad-order")?;
+    let key = OrderKey { shadow: who.shadow, id: order.clone() };
+    // While the ledger is being rebuilt from the log, a missing order may only not have been read yet.
+    let missing = if ledger.is_rebuilding() { "unavailable" } else { "not-found" };
+    let state = ledger.order(&key).map_err(|_| "unavailable")?.ok_or(missing)?;
+    let state: Order = serde_json::from_slice(&state).map_err(|_| "not-found")?;
+    if !state.belongs_to(who) {
+        return Err("not-found");
+    }
+    // A customer cannot collect what no store has accepted: the event would end an order that the store has not seen yet.
+    if who.role == Role::Customer && state.stage() < Stage::Accepted {
+        return Err("too-early");
+    }
+    let members = [("pickup_code", code), ("reason", said.reason.as_deref())];
+    let data: Map<String, Value> =
+        members.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))).collect();
+    // A till's clock may be wrong by days: the event's time is neither in the future nor before the order's last event. Otherwise an old date
+    // would make the notices that follow expire at once.
+    let at = said.at.unwrap_or(now).clamp(state.last_event_at().min(now), now);
+    let id = said.id.clone();
+    let event = OwnEvent { kind, order: &order, id, source: String::new(), at, shadow: false, data };
+    Ok(own_events::from_client(who, device, event))
+}

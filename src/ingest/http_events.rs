@@ -1,0 +1,129 @@
+//! Events posted by HTTP: decoded before they are stored, so that the producer learns of an error at once; and replayed dead letters.
+
+use bytes::Bytes;
+use orderbell_consumers::{Record, TopicPartition};
+use orderbell_protocol::{Problem, UnixMs};
+use serde_json::Value;
+
+use super::mapping::{Mapping, TOPIC_PARAMETER};
+use super::{own_events, sha256};
+use crate::ledger::{NewEvent, StoredBytes, StoredDeadLetter};
+
+/// Largest number of events in one request.
+pub const MAX_EVENTS: usize = 1_000;
+
+const PLAIN: &str = "application/json";
+const STRUCTURED: &str = "application/cloudevents+json";
+const BATCH: &str = "application/cloudevents-batch+json";
+
+/// Parses the body of a request: one event, or an array of them. If one is invalid, none is accepted.
+///
+/// # Errors
+/// 400, 415 or 422, with a pointer to each invalid event.
+pub fn parse(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result<Vec<(String, NewEvent)>, Problem> {
+    let media = media.split(';').next().unwrap_or_default().trim();
+    let content_type = match media {
+        PLAIN | "" => PLAIN,
+        STRUCTURED | BATCH => STRUCTURED,
+        _ => {
+            return Err(Problem::new(415, "unsupported-media-type", "Events must be JSON")
+                .detail(format!("{PLAIN}, {STRUCTURED} or {BATCH}")));
+        }
+    };
+    let json: Value = serde_json::from_slice(body).map_err(|error| {
+        Problem::new(400, "malformed-json", "The body is not JSON").detail(format!(
+            "line {}, column {}",
+            error.line(),
+            error.column()
+        ))
+    })?;
+    let (events, is_batch) = match json {
+        Value::Array(events) => (events, true),
+        one => (vec![one], false),
+    };
+    if events.is_empty() || events.len() > MAX_EVENTS {
+        return Err(Problem::new(422, "invalid-field", "Wrong number of events").detail(format!("1 to {MAX_EVENTS}")));
+    }
+    let mut accepted = Vec::with_capacity(events.len());
+    let mut problem = Problem::new(422, "invalid-event", "Events are invalid");
+    for (at, event) in events.into_iter().enumerate() {
+        match incoming(mapping, event, content_type, now) {
+            Ok(incoming) => accepted.push(incoming),
+            Err(reason) => {
+                let pointer = if is_batch { format!("/{at}") } else { String::new() };
+                problem = problem.error(pointer, format!("{}: {}", reason.code, reason.message));
+            }
+        }
+    }
+    if problem.errors.is_empty() { Ok(accepted) } else { Err(problem) }
+}
+
+/// The hash by which an event's id is stored for deduplication. Load-test traffic is hashed apart: its copy of an event must not turn the
+/// real one into a duplicate.
+pub(crate) fn id_hash(shadow: bool, source: &str, id: &str) -> u128 {
+    sha256::hash_128(&[&[u8::from(shadow)], source.as_bytes(), id.as_bytes()])
+}
+
+fn incoming(
+    mapping: &Mapping,
+    event: Value,
+    content_type: &'static str,
+    now: UnixMs,
+) -> Result<(String, NewEvent), orderbell_consumers::Reason> {
+    // Serialised again with sorted members: requests that differ only in white space or member order are equal.
+    let value = Bytes::from(event.to_string());
+    let record = Record {
+        partition: TopicPartition::new(crate::ledger::embedded_log::TOPIC, 0),
+        offset: 0,
+        timestamp_ms: now.0,
+        read_ms: 0,
+        key: None,
+        value: Some(value.clone()),
+        headers: vec![("content-type".into(), Some(Bytes::from_static(content_type.as_bytes())))],
+    };
+    let event = mapping.decode(&record, now)?;
+    let incoming = NewEvent {
+        key: Bytes::copy_from_slice(event.order.as_str().as_bytes()),
+        id_hash: id_hash(event.shadow, &event.source, &event.id),
+        body_hash: sha256::hash_64(&[&value]),
+        value,
+        content_type: content_type.into(),
+    };
+    Ok((event.id, incoming))
+}
+
+/// A dead letter to append to the stream once more. Every replay is appended; the event's own id decides whether it is applied.
+pub(crate) fn replay(number: u64, letter: &StoredDeadLetter, now: UnixMs) -> NewEvent {
+    let bytes = |kept: &Option<StoredBytes>| kept.as_ref().map(StoredBytes::bytes).unwrap_or_default();
+    let header = |name: &str| letter.headers.iter().find(|(known, _)| known == name).map(|(_, value)| bytes(value));
+    let known = [PLAIN, STRUCTURED, own_events::MEDIA_TYPE];
+    let media = header("content-type").map(|media| String::from_utf8_lossy(&media).into_owned());
+    let media = media.as_deref().map(|media| media.split_once(TOPIC_PARAMETER).map_or(media, |(media, _)| media));
+    let mut content_type = known.into_iter().find(|known| media == Some(*known));
+    let mut value = bytes(&letter.value);
+    // The stream stores no header but the media type: an event in binary mode becomes structured.
+    if header("ce_specversion").is_some()
+        && let Ok(data) = serde_json::from_slice::<Value>(&value)
+    {
+        let attributes = letter.headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("ce_")?, value)));
+        let text = |value: &Option<StoredBytes>| Value::String(String::from_utf8_lossy(&bytes(value)).into_owned());
+        let mut envelope: serde_json::Map<String, Value> =
+            attributes.map(|(name, value)| (name.to_owned(), text(value))).collect();
+        if let Some(shadow) = envelope.get_mut("shadow") {
+            *shadow = Value::Bool(*shadow == "true");
+        }
+        envelope.insert("data".into(), data);
+        (value, content_type) = (Bytes::from(Value::Object(envelope).to_string()), Some(STRUCTURED));
+    }
+    NewEvent {
+        key: bytes(&letter.key),
+        id_hash: sha256::hash_128(&[b"replay", &number.to_be_bytes(), &now.0.to_be_bytes()]),
+        body_hash: number,
+        value,
+        // The media type carries the topic, which may have a mapping of its own.
+        content_type: match content_type.unwrap_or(PLAIN) {
+            own_events::MEDIA_TYPE => own_events::MEDIA_TYPE.into(),
+            media => format!("{media}{TOPIC_PARAMETER}{}", letter.topic).into(),
+        },
+    }
+}

@@ -1,0 +1,535 @@
+//! The state machine of an order: one table of transitions, one pure function.
+//!
+//! ```text
+//!   Unknown < Created < Paid < Accepted < Ready < PickedUp          Refused, Cancelled, Refunded and Expired end an order early
+//! ```
+//!
+//! An event moves an order forward through these stages, or is dropped as duplicate or stale; nothing moves it back. An order that reaches
+//! Paid by any event notifies the store by NewOrder exactly once. A notice whose recipient is unknown stays pending until an event names it.
+//! To change what an event does, change [`TRANSITIONS`]; to change what a kind of notice is, change its row in [`super::notice_kinds`].
+//!
+//! [`Order::apply`] reads no clock and writes nothing: the same events in the same order give the same state, and a replay repeats none of
+//! its effects.
+
+mod notify;
+
+use std::collections::BTreeMap;
+
+use orderbell_consumers::Reason;
+use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
+use orderbell_protocol::{Event, EventType, Id, NoticeKind, Recipient, Role, UnixMs};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::counting::{CountingRules, Facts};
+use super::notice_kinds::has_audience;
+use super::notices::{NoticeDraft, VisibleFields};
+use super::sha256;
+use notify::Pending;
+pub(super) use notify::{Notified, Occurrence};
+
+/// How far an order has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Events name the order, but none that reaches a stage.
+    #[default]
+    Unknown,
+    /// The order exists and is unpaid.
+    Created,
+    /// The order is paid; the store has to accept or refuse it.
+    Paid,
+    /// The store accepted the order and prepares it.
+    Accepted,
+    /// The customer can collect the order.
+    Ready,
+    /// The customer collected the order, which ends it.
+    PickedUp,
+}
+
+/// How an order ended before it was collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The store refused it.
+    Refused,
+    /// The customer or the order system cancelled it.
+    Cancelled,
+    /// The payment was refunded.
+    Refunded,
+    /// It was not paid in time.
+    Expired,
+}
+
+impl Outcome {
+    /// The word that clients read, in `outcome` and as reason of `event_rejected`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+            Self::Refunded => "refunded",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// What an event does to an order's stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Advances the order to this stage, unless it has reached it or has ended.
+    AdvanceTo(Stage),
+    /// Ends the order early, if it has come no further than this stage and has not ended.
+    Close(Outcome, Stage),
+    /// Changes neither stage nor outcome.
+    None,
+}
+
+/// One row of [`TRANSITIONS`].
+#[derive(Clone, Copy, Debug)]
+pub struct Transition {
+    /// The event type that the row is about.
+    pub on: EventType,
+    /// What such an event does to the order's stage.
+    pub effect: Effect,
+    /// The notices that follow, also where the effect is none.
+    pub notifies: &'static [(Role, NoticeKind)],
+}
+
+use EventType as E;
+use Role::{Customer, Store};
+
+const fn rule(on: E, effect: Effect, notifies: &'static [(Role, NoticeKind)]) -> Transition {
+    Transition { on, effect, notifies }
+}
+
+/// The transition of every event type. An order that has ended gets no NewOrder; a store that was not notified of an order is not notified of
+/// its end.
+pub const TRANSITIONS: [Transition; 13] = [
+    rule(E::Created, Effect::AdvanceTo(Stage::Created), &[]),
+    rule(E::Paid, Effect::AdvanceTo(Stage::Paid), &[(Store, NoticeKind::NewOrder)]),
+    rule(
+        E::Accepted,
+        Effect::AdvanceTo(Stage::Accepted),
+        &[(Store, NoticeKind::NewOrder), (Store, NoticeKind::OrderAccepted), (Customer, NoticeKind::PickupCode)],
+    ),
+    rule(E::Ready, Effect::AdvanceTo(Stage::Ready), &[(Store, NoticeKind::NewOrder), (Customer, NoticeKind::Ready)]),
+    rule(E::PickedUp, Effect::AdvanceTo(Stage::PickedUp), &[]),
+    rule(
+        E::Refused,
+        Effect::Close(Outcome::Refused, Stage::Ready),
+        &[(Store, NoticeKind::OrderRefused), (Customer, NoticeKind::OrderRefused)],
+    ),
+    rule(
+        E::Cancelled,
+        Effect::Close(Outcome::Cancelled, Stage::Ready),
+        &[(Store, NoticeKind::Cancelled), (Customer, NoticeKind::Cancelled)],
+    ),
+    rule(
+        E::Refunded,
+        Effect::Close(Outcome::Refunded, Stage::Ready),
+        &[(Store, NoticeKind::Cancelled), (Customer, NoticeKind::Cancelled)],
+    ),
+    rule(E::Expired, Effect::Close(Outcome::Expired, Stage::Created), &[]),
+    rule(E::LatePayment, Effect::None, &[]),
+    rule(E::Unattended, Effect::None, &[]),
+    rule(E::StoreOnline, Effect::None, &[]),
+    rule(E::StoreOffline, Effect::None, &[]),
+];
+
+// A transition can only notify a role that the kind's row names: anything else would notify nobody.
+const _: () = {
+    let mut row = 0;
+    while row < TRANSITIONS.len() {
+        let notifies = TRANSITIONS[row].notifies;
+        let mut at = 0;
+        while at < notifies.len() {
+            assert!(
+                has_audience(notifies[at].0, notifies[at].1),
+                "a transition notifies a role that the kind's row does not name"
+            );
+            at += 1;
+        }
+        row += 1;
+    }
+};
+
+/// Event ids remembered per order. Repeated events change no state anyway; the ids tell duplicates from stale events.
+const MAX_SEEN_IDS: usize = 32;
+/// Sources per order whose newest version is remembered.
+const MAX_SOURCES: usize = 8;
+/// Events kept in an order's history: five stages, an end, and rejected events of several tills.
+const MAX_HISTORY: usize = 12;
+
+/// One event in an order's history, for its timeline. Stored as a short array, because every order has several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HistoryEntry(
+    /// Name of the event type.
+    pub(super) String,
+    /// When the event occurred.
+    pub(super) UnixMs,
+    /// When its record was consumed, if it came from a log.
+    pub(super) Option<UnixMs>,
+    /// When it was applied.
+    pub(super) UnixMs,
+    /// The store's device that sent it.
+    pub(super) Option<Id>,
+);
+
+/// The state of one order. Stored as JSON: fields may be added, but none may change its meaning.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Order {
+    pub(super) stage: Stage,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) store: Option<Id>,
+    pub(super) customer: Option<Id>,
+    pub(super) device: Option<Id>,
+    pub(super) amount: Option<MinorUnits>,
+    pub(super) currency: Option<String>,
+    pub(super) pickup_code: Option<PickupCode>,
+    pub(super) reason: Option<String>,
+    pub(super) details: Option<Box<RawValue>>,
+    pub(super) flags: Vec<Flag>,
+    /// Notices that were made, or had expired before they could be made. None is made twice.
+    pub(super) notified: Vec<Notified>,
+    pending: Vec<Pending>,
+    versions: BTreeMap<String, u64>,
+    seen: Vec<u64>,
+    late_payment: bool,
+    /// Event time of the early end.
+    ended_at: Option<UnixMs>,
+    /// Latest event time, from which the state retention is counted.
+    last_event_at: UnixMs,
+    /// The events that moved the order, or came from a device, in the order they were read.
+    pub(super) history: Vec<HistoryEntry>,
+    /// The facts from which the order is counted.
+    pub(super) facts: Facts,
+}
+
+/// What applying an event did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ApplyResult {
+    /// The order advanced or ended.
+    Moved,
+    /// Stage and outcome did not change. Missing fields may have been filled, and pending notices made.
+    Stale,
+    /// The event was applied before.
+    Duplicate,
+    /// The order is unknown, and the event is older than the state retention: it was dropped.
+    Forgotten,
+    /// A payment for an order that had ended: somebody must refund it.
+    LatePayment,
+    /// An event of a type that never changes an order's stage.
+    Noted,
+}
+
+impl ApplyResult {
+    /// The word for the metric label `result`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Moved => "moved",
+            Self::Stale => "stale",
+            Self::Duplicate => "duplicate",
+            Self::Forgotten => "forgotten",
+            Self::LatePayment => "late_payment",
+            Self::Noted => "noted",
+        }
+    }
+}
+
+/// What follows from an event, besides the new state.
+#[derive(Debug)]
+pub struct Effects {
+    /// What applying the event did.
+    pub result: ApplyResult,
+    /// Notices to append to mailboxes.
+    pub notices: Vec<NoticeDraft>,
+    /// Ids of notices that need no delivery any more, because the order ended.
+    pub superseded: Vec<String>,
+    /// Number of notices that had expired before they could be made.
+    pub expired: u32,
+    /// Events for Orderbell to publish, with their event time.
+    pub derived: Vec<(EventType, UnixMs)>,
+}
+
+/// The configured part of the order policy.
+#[derive(Clone, Debug, Default)]
+pub struct OrderPolicy {
+    /// How long an order's state is kept after its last event. Milliseconds.
+    pub retention_ms: i64,
+    /// The fields of an order that each kind of notice shows.
+    pub visible_fields: VisibleFields,
+    /// The chain's calendar and currency.
+    pub counting: CountingRules,
+}
+
+fn mismatch(code: &'static str) -> Reason {
+    Reason { code, message: "the store and the customer of an order cannot change".into() }
+}
+
+impl Order {
+    /// Applies one event to an order's state (`None`: unknown) and returns the next state and the effects.
+    ///
+    /// # Errors
+    /// The event names another store or customer than the order has, which is a security event, or a notice cannot be encoded. The state stays
+    /// as it was.
+    pub fn apply(
+        known: Option<&Self>,
+        event: &Event,
+        now: UnixMs,
+        policy: &OrderPolicy,
+    ) -> Result<(Option<Self>, Effects), Reason> {
+        let nothing =
+            |result| Effects { result, notices: Vec::new(), superseded: Vec::new(), expired: 0, derived: Vec::new() };
+        if event.kind.is_about_a_store() {
+            return Ok((None, nothing(ApplyResult::Noted)));
+        }
+        if known.is_none() && event.at.plus_ms(policy.retention_ms) < now {
+            return Ok((None, nothing(ApplyResult::Forgotten)));
+        }
+        let mut order = known.cloned().unwrap_or_default();
+        if order.store.is_some() && event.store.is_some() && order.store != event.store {
+            return Err(mismatch("store-mismatch"));
+        }
+        if order.customer.is_some() && event.customer.is_some() && order.customer != event.customer {
+            return Err(mismatch("customer-mismatch"));
+        }
+        let hash = event_hash(event);
+        if !order.remember(event, hash) {
+            return Ok((Some(order), nothing(ApplyResult::Duplicate)));
+        }
+        let is_outdated = order.is_outdated(event);
+        order.fill(event);
+        // An outdated version does not end an order. It still advances one: a paid order must be announced.
+        let closes = TRANSITIONS.iter().any(|rule| rule.on == event.kind && matches!(rule.effect, Effect::Close(..)));
+        // Counting is independent of versions and of the reading order.
+        order.facts.record(event, hash, &policy.counting.currency);
+        let mut effects = nothing(if is_outdated && closes { ApplyResult::Stale } else { order.advance(event) });
+        order.record_history(event, now, effects.result);
+        if effects.result == ApplyResult::LatePayment {
+            effects.derived.push((E::LatePayment, event.at));
+        }
+        if effects.result == ApplyResult::Stale && !is_outdated {
+            order.reject_late_event(event);
+        }
+        order.flush_pending(event, now, &policy.visible_fields, &mut effects)?;
+        if let Some(known) = known {
+            effects.superseded = order.superseded_since(known);
+        }
+        Ok((Some(order), effects))
+    }
+
+    /// When the order's state may be expunged.
+    #[must_use]
+    pub fn expires_at(&self, retention_ms: i64) -> UnixMs {
+        self.last_event_at.plus_ms(retention_ms)
+    }
+
+    /// True when the order was collected or ended early: the store has nothing more to do for it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.outcome.is_some() || self.stage == Stage::PickedUp
+    }
+
+    /// True while the order concerns this role: a store from its payment on, a customer from the beginning, both until it is over.
+    #[must_use]
+    pub fn is_active_for(&self, role: Role) -> bool {
+        let has_begun = match role {
+            Store => self.stage >= Stage::Paid,
+            Customer => true,
+        };
+        has_begun && !self.is_over()
+    }
+
+    /// The recipients that have it among their active orders.
+    #[must_use]
+    pub fn active_for(&self, shadow: bool) -> Vec<Recipient> {
+        let roles = [Store, Customer].into_iter().filter(|role| self.is_active_for(*role));
+        roles.filter_map(|role| self.recipient(shadow, role)).collect()
+    }
+
+    /// The latest event time.
+    #[must_use]
+    pub fn last_event_at(&self) -> UnixMs {
+        self.last_event_at
+    }
+
+    /// The furthest stage reached.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The data of an event that Orderbell publishes about the order: enough to find it and to refund it, nothing about people.
+    #[must_use]
+    pub fn published_fields(&self) -> serde_json::Map<String, serde_json::Value> {
+        let members = [
+            ("store", self.store.as_ref().map(|store| store.as_str().into())),
+            ("amount", self.amount.map(|amount| amount.0.into())),
+            ("currency", self.currency.as_deref().map(Into::into)),
+        ];
+        members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
+    /// The order's store, once an event named it.
+    #[must_use]
+    pub fn store(&self) -> Option<&Id> {
+        self.store.as_ref()
+    }
+
+    /// The order's customer, once an event named one.
+    #[must_use]
+    pub fn customer(&self) -> Option<&Id> {
+        self.customer.as_ref()
+    }
+
+    /// How the order ended early, if it did.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    /// True when this recipient is the order's store or customer.
+    #[must_use]
+    pub fn belongs_to(&self, who: &Recipient) -> bool {
+        let owner = match who.role {
+            Store => self.store(),
+            Customer => self.customer(),
+        };
+        owner == Some(&who.id)
+    }
+
+    /// Remembers an event's id; false when it was applied before.
+    fn remember(&mut self, event: &Event, hash: u64) -> bool {
+        if self.seen.contains(&hash) {
+            return false;
+        }
+        if self.seen.len() >= MAX_SEEN_IDS {
+            self.seen.remove(0);
+        }
+        self.seen.push(hash);
+        self.last_event_at = self.last_event_at.max(event.at);
+        true
+    }
+
+    /// True when an event of the same source with this version, or a newer one, was applied before.
+    fn is_outdated(&mut self, event: &Event) -> bool {
+        let Some(version) = event.version else { return false };
+        if let Some(newest) = self.versions.get_mut(&event.source) {
+            let is_outdated = version <= *newest;
+            *newest = version.max(*newest);
+            return is_outdated;
+        }
+        if self.versions.len() < MAX_SOURCES {
+            self.versions.insert(event.source.clone(), version);
+        }
+        false
+    }
+
+    /// Fills missing fields from an event, whatever its age: the first value wins.
+    fn fill(&mut self, event: &Event) {
+        fn keep<T: Clone>(known: &mut Option<T>, new: Option<&T>) {
+            if known.is_none() {
+                *known = new.cloned();
+            }
+        }
+        keep(&mut self.store, event.store.as_ref());
+        keep(&mut self.customer, event.customer.as_ref());
+        keep(&mut self.amount, event.amount.as_ref());
+        keep(&mut self.currency, event.currency.as_ref());
+        // An acceptance after the end gives no valid pickup code.
+        if !self.is_over() {
+            keep(&mut self.pickup_code, event.pickup_code.as_ref());
+            keep(&mut self.device, event.device.as_ref().filter(|_| event.kind == E::Accepted));
+        }
+        keep(&mut self.reason, event.reason.as_ref());
+        keep(&mut self.details, event.details.as_ref());
+        for flag in &event.flags {
+            if !self.flags.contains(flag) {
+                self.flags.push(*flag);
+            }
+        }
+    }
+
+    /// True for a payment after the order's early end, by event time: two topics have no order between them, and after a replay the end may be
+    /// read first. A refunded order needs no second refund.
+    fn is_late_payment(&self, event: &Event) -> bool {
+        let is_after_end = self.ended_at.is_some_and(|ended_at| event.at > ended_at);
+        let is_unpaid = self.outcome.is_some_and(|outcome| outcome != Outcome::Refunded) && self.stage < Stage::Paid;
+        is_after_end && is_unpaid && !self.late_payment
+    }
+
+    /// Adds the event to the history if it moved the order or came from a device.
+    fn record_history(&mut self, event: &Event, now: UnixMs, result: ApplyResult) {
+        // Only a store's device: the store must not learn of the customer's.
+        let device = event.device.clone().filter(|_| event.store.is_some());
+        let is_relevant = event.device.is_some() || matches!(result, ApplyResult::Moved | ApplyResult::LatePayment);
+        if is_relevant && self.history.len() < MAX_HISTORY {
+            let name = event.kind.name().to_owned();
+            self.history.push(HistoryEntry(name, event.at, event.read_at, now, device));
+        }
+    }
+
+    /// Advances or ends the order and enqueues the notices that follow.
+    fn advance(&mut self, event: &Event) -> ApplyResult {
+        let transition = TRANSITIONS.iter().find(|transition| transition.on == event.kind);
+        transition.map_or(ApplyResult::Noted, |transition| self.follow(transition, event))
+    }
+
+    fn follow(&mut self, transition: &Transition, event: &Event) -> ApplyResult {
+        let result = match transition.effect {
+            Effect::None => ApplyResult::Noted,
+            Effect::AdvanceTo(stage) if self.outcome.is_none() && self.stage < stage => {
+                self.stage = stage;
+                ApplyResult::Moved
+            }
+            Effect::AdvanceTo(Stage::Paid) if self.is_late_payment(event) => {
+                self.late_payment = true;
+                return ApplyResult::LatePayment;
+            }
+            Effect::Close(outcome, up_to) if self.outcome.is_none() && self.stage <= up_to => {
+                (self.outcome, self.ended_at) = (Some(outcome), Some(event.at));
+                ApplyResult::Moved
+            }
+            // The stage was skipped, but its notices are still due: the customer of an order that was ready before it was accepted needs the
+            // pickup code.
+            Effect::AdvanceTo(stage) if self.stage > stage && !self.is_over() => ApplyResult::Stale,
+            _ => return ApplyResult::Stale,
+        };
+        self.drop_useless();
+        self.enqueue(transition.notifies, event);
+        result
+    }
+
+    /// How the order ended, as clients read it: `None` while it is active.
+    pub(super) fn ended_as(&self) -> Option<&'static str> {
+        self.outcome.map(Outcome::word).or_else(|| self.is_over().then_some("picked_up"))
+    }
+
+    /// Notifies a device whose event came after the order had ended in another way. An event that repeats what is already so needs no answer:
+    /// the notice about it is in the device's mailbox.
+    fn reject_late_event(&mut self, event: &Event) {
+        let effect =
+            TRANSITIONS.iter().find(|transition| transition.on == event.kind).map(|transition| transition.effect);
+        let is_too_late = match effect {
+            Some(Effect::AdvanceTo(_)) => self.outcome.is_some(),
+            Some(Effect::Close(outcome, _)) => self.outcome != Some(outcome) && self.is_over(),
+            Some(Effect::None) | None => false,
+        };
+        if is_too_late && event.device.is_some() {
+            let to = if event.store.is_some() { Store } else { Customer };
+            self.enqueue(&[(to, NoticeKind::EventRejected)], event);
+        }
+    }
+}
+
+/// Identifies an event among those of its order.
+fn event_hash(event: &Event) -> u64 {
+    sha256::hash_64(&[event.source.as_bytes(), event.id.as_bytes()])
+}
+
+#[cfg(test)]
+#[path = "order_tests.rs"]
+mod tests;

@@ -1,0 +1,439 @@
+use super::super::notice_kinds::NoticeRow;
+use super::super::notices;
+use super::*;
+use proptest::prelude::*;
+
+const NOW: UnixMs = UnixMs(1_790_000_000_000);
+const RETENTION: i64 = 3 * 24 * 3_600_000;
+
+fn policy() -> OrderPolicy {
+    OrderPolicy { retention_ms: RETENTION, ..OrderPolicy::default() }
+}
+
+fn event(kind: E, id: &str) -> Event {
+    Event {
+        kind,
+        order: Id::new("o1").unwrap(),
+        id: id.into(),
+        source: "shop".into(),
+        at: NOW,
+        read_at: None,
+        version: None,
+        store: Some(Id::new("s1").unwrap()),
+        customer: Some(Id::new("c1").unwrap()),
+        device: None,
+        amount: Some(MinorUnits(1250)),
+        currency: None,
+        pickup_code: (kind == E::Accepted).then(|| PickupCode("A17".into())),
+        reason: None,
+        details: None,
+        flags: Vec::new(),
+        shadow: false,
+    }
+}
+
+fn body(order: &Order, to: Role, kind: NoticeKind, visible: &VisibleFields) -> Box<RawValue> {
+    notices::body(order, NoticeRow::of(kind).unwrap(), to, None, visible).unwrap()
+}
+
+/// An order, and all effects of the events applied to it.
+#[derive(Default)]
+struct Scenario {
+    order: Option<Order>,
+    notified: Vec<(Role, NoticeKind)>,
+    superseded: Vec<String>,
+    results: Vec<ApplyResult>,
+    derived: Vec<(E, UnixMs)>,
+    drafts: Vec<NoticeDraft>,
+}
+
+impl Scenario {
+    fn apply(mut self, event: &Event) -> Self {
+        let (next, effects) = Order::apply(self.order.as_ref(), event, NOW, &policy()).unwrap();
+        self.order = next;
+        self.notified.extend(effects.notices.iter().map(|draft| (draft.recipient.role, draft.kind)));
+        self.superseded.extend(effects.superseded);
+        self.derived.extend(effects.derived);
+        self.drafts.extend(effects.notices);
+        self.results.push(effects.result);
+        self
+    }
+
+    fn of(kinds: &[E]) -> Self {
+        kinds
+            .iter()
+            .enumerate()
+            .fold(Self::default(), |scenario, (at, kind)| scenario.apply(&event(*kind, &at.to_string())))
+    }
+}
+
+#[test]
+fn the_usual_sequence_notifies_everybody_once() {
+    let scenario = Scenario::of(&[E::Created, E::Paid, E::Accepted, E::Ready, E::PickedUp]);
+    assert_eq!(
+        scenario.notified,
+        [
+            (Store, NoticeKind::NewOrder),
+            (Store, NoticeKind::OrderAccepted),
+            (Customer, NoticeKind::PickupCode),
+            (Customer, NoticeKind::Ready)
+        ]
+    );
+    assert_eq!(scenario.superseded.len(), 4, "the notices of an ended order need no delivery");
+}
+
+#[test]
+fn an_acceptance_before_its_payment_notifies_the_store_once() {
+    let scenario = Scenario::of(&[E::Accepted, E::Created, E::Paid]);
+    assert_eq!(
+        scenario.notified,
+        [(Store, NoticeKind::NewOrder), (Store, NoticeKind::OrderAccepted), (Customer, NoticeKind::PickupCode)]
+    );
+    assert_eq!(scenario.results, [ApplyResult::Moved, ApplyResult::Stale, ApplyResult::Stale]);
+}
+
+#[test]
+fn a_cancellation_supersedes_the_new_order() {
+    let scenario = Scenario::of(&[E::Paid, E::Cancelled]);
+    assert_eq!(
+        scenario.notified,
+        [(Store, NoticeKind::NewOrder), (Store, NoticeKind::Cancelled), (Customer, NoticeKind::Cancelled)]
+    );
+    assert_eq!(scenario.superseded.len(), 1);
+}
+
+#[test]
+fn a_cancellation_before_the_creation_leaves_a_tombstone() {
+    let scenario = Scenario::of(&[E::Cancelled, E::Created]);
+    assert_eq!(
+        scenario.notified,
+        [(Customer, NoticeKind::Cancelled)],
+        "a store that was not notified of an order is not notified of its end"
+    );
+    assert_eq!(scenario.results, [ApplyResult::Moved, ApplyResult::Stale]);
+}
+
+#[test]
+fn a_payment_after_the_end_is_a_late_payment_once() {
+    for end in [E::Cancelled, E::Refused, E::Expired] {
+        let later = |id: &str| Event { at: NOW.plus_ms(1), ..event(E::Paid, id) };
+        let scenario = Scenario::of(&[E::Created, end]).apply(&later("2")).apply(&later("3"));
+        assert!(!scenario.notified.contains(&(Store, NoticeKind::NewOrder)), "{end:?}");
+        assert_eq!(scenario.results[2..], [ApplyResult::LatePayment, ApplyResult::Stale]);
+        assert_eq!(scenario.derived, [(E::LatePayment, NOW.plus_ms(1))], "published once");
+    }
+}
+
+/// Regression: when a replay read the till's refusal before the payment, which is in another topic, a refund was requested.
+#[test]
+fn a_payment_from_before_the_end_is_not_late_in_any_reading_order() {
+    for end in [E::Cancelled, E::Refused] {
+        let before = Event { at: NOW.plus_ms(-60_000), ..event(E::Paid, "paid") };
+        let scenario = Scenario::of(&[end]).apply(&before);
+        assert_eq!((scenario.results[1], scenario.derived.len()), (ApplyResult::Stale, 0), "{end:?}");
+    }
+    let after_the_refund = Event { at: NOW.plus_ms(1), ..event(E::Paid, "paid") };
+    assert_eq!(Scenario::of(&[E::Refunded]).apply(&after_the_refund).derived, [], "the payment was refunded already");
+}
+
+fn from_device(kind: E, id: &str, device: &str) -> Event {
+    Event { device: Some(Id::new(device).unwrap()), ..event(kind, id) }
+}
+
+#[test]
+fn a_device_whose_event_came_too_late_is_notified_of_the_outcome() {
+    let over = Scenario::of(&[E::Paid, E::Cancelled]);
+    let scenario =
+        over.apply(&from_device(E::Accepted, "late", "till-2")).apply(&from_device(E::Ready, "later", "till-3"));
+    let rejected: Vec<_> = scenario.drafts.iter().filter(|draft| draft.kind == NoticeKind::EventRejected).collect();
+    let bodies: Vec<&str> = rejected.iter().map(|draft| draft.body.get()).collect();
+    assert_eq!(
+        bodies,
+        [
+            r#"{"device":"till-2","reason":"cancelled","event":"late"}"#,
+            r#"{"device":"till-3","reason":"cancelled","event":"later"}"#
+        ]
+    );
+    assert_ne!(rejected[0].id, rejected[1].id, "two events make two notices");
+    assert!(rejected.iter().all(|draft| draft.recipient.role == Store));
+}
+
+#[test]
+fn two_devices_that_accept_at_once_get_one_order_accepted() {
+    let scenario = Scenario::of(&[E::Paid]).apply(&from_device(E::Accepted, "a", "till-1"));
+    let scenario = scenario.apply(&from_device(E::Accepted, "b", "till-2"));
+    assert_eq!(
+        scenario.notified,
+        [(Store, NoticeKind::NewOrder), (Store, NoticeKind::OrderAccepted), (Customer, NoticeKind::PickupCode)]
+    );
+    assert!(scenario.drafts[1].body.get().contains("till-1"), "the first acceptance counts");
+}
+
+#[test]
+fn an_event_that_repeats_the_outcome_is_not_rejected() {
+    let scenario = Scenario::of(&[E::Paid, E::Refused]).apply(&from_device(E::Refused, "again", "till-2"));
+    let scenario = scenario.apply(&event(E::Accepted, "of no device"));
+    assert!(!scenario.notified.contains(&(Store, NoticeKind::EventRejected)));
+    let scenario = Scenario::of(&[E::Paid, E::PickedUp]).apply(&from_device(E::Ready, "late", "till-2"));
+    assert!(
+        !scenario.notified.contains(&(Store, NoticeKind::EventRejected)),
+        "an event of an earlier stage than the collection is stale, not rejected"
+    );
+    let scenario = scenario.apply(&from_device(E::Refused, "later", "till-2"));
+    assert!(scenario.notified.contains(&(Store, NoticeKind::EventRejected)), "a collected order cannot be refused");
+}
+
+#[test]
+fn a_paid_order_does_not_expire() {
+    assert_eq!(Scenario::of(&[E::Paid, E::Expired]).results, [ApplyResult::Moved, ApplyResult::Stale]);
+}
+
+#[test]
+fn a_notice_stays_pending_until_an_event_names_its_recipient() {
+    let nobody = Event { store: None, customer: None, ..event(E::Paid, "1") };
+    let scenario = Scenario::default().apply(&nobody);
+    assert_eq!(scenario.notified, []);
+    let scenario = scenario.apply(&Event { customer: None, ..event(E::Created, "2") });
+    assert_eq!(scenario.notified, [(Store, NoticeKind::NewOrder)], "even a stale creation names it");
+}
+
+#[test]
+fn a_pickup_code_that_comes_later_is_sent_when_it_comes() {
+    let scenario =
+        Scenario::default().apply(&event(E::Paid, "1")).apply(&Event { pickup_code: None, ..event(E::Accepted, "2") });
+    assert!(!scenario.notified.contains(&(Customer, NoticeKind::PickupCode)));
+    let scenario = scenario.apply(&event(E::Accepted, "3"));
+    assert_eq!(scenario.notified.last(), Some(&(Customer, NoticeKind::PickupCode)));
+}
+
+#[test]
+fn old_events_change_the_state_and_notify_nobody() {
+    let old = Event { at: NOW.plus_ms(-24 * 3_600_000), ..event(E::Paid, "1") };
+    let scenario = Scenario::default().apply(&old);
+    assert_eq!(scenario.notified, []);
+    assert_eq!(scenario.order.unwrap().stage, Stage::Paid);
+}
+
+#[test]
+fn an_event_older_than_the_state_retention_is_dropped() {
+    let old = Event { at: NOW.plus_ms(-RETENTION - 1), ..event(E::Paid, "1") };
+    let scenario = Scenario::default().apply(&old);
+    assert!(scenario.order.is_none());
+    assert_eq!(scenario.results, [ApplyResult::Forgotten]);
+}
+
+#[test]
+fn versions_are_compared_within_one_source_only() {
+    let versioned = |kind, id: &str, source: &str, version| Event {
+        source: source.into(),
+        version: Some(version),
+        ..event(kind, id)
+    };
+    let scenario = Scenario::default()
+        .apply(&versioned(E::Paid, "1", "shop", 5))
+        .apply(&versioned(E::Cancelled, "2", "shop", 4))
+        .apply(&versioned(E::Accepted, "3", "till", 1));
+    assert_eq!(scenario.results, [ApplyResult::Moved, ApplyResult::Stale, ApplyResult::Moved]);
+}
+
+#[test]
+fn another_store_or_customer_is_rejected() {
+    let paid = Scenario::of(&[E::Paid]).order;
+    let apply = |event| Order::apply(paid.as_ref(), &event, NOW, &policy()).map(|_| ()).map_err(|reason| reason.code);
+    assert_eq!(apply(Event { store: Some(Id::new("s2").unwrap()), ..event(E::Accepted, "9") }), Err("store-mismatch"));
+    assert_eq!(
+        apply(Event { customer: Some(Id::new("c2").unwrap()), ..event(E::Accepted, "9") }),
+        Err("customer-mismatch")
+    );
+}
+
+/// Regression: after a repeated creation with a newer version, the payment did not notify the store.
+#[test]
+fn an_outdated_payment_still_notifies_the_store() {
+    let versioned = |kind, version| Event { version: Some(version), ..event(kind, &format!("{version}")) };
+    let scenario = Scenario::default().apply(&versioned(E::Created, 3)).apply(&versioned(E::Paid, 2));
+    assert_eq!(scenario.notified, [(Store, NoticeKind::NewOrder)]);
+    let scenario = Scenario::default().apply(&versioned(E::Ready, 4)).apply(&versioned(E::Accepted, 3));
+    assert!(scenario.notified.contains(&(Customer, NoticeKind::PickupCode)), "{:?}", scenario.notified);
+}
+
+#[test]
+fn a_store_learns_nothing_of_a_customers_device() {
+    let phone = Event { store: None, device: Some(Id::new("phone-9").unwrap()), ..event(E::PickedUp, "2") };
+    let order = Scenario::of(&[E::Paid, E::Accepted]).apply(&phone).order.unwrap();
+    assert!(!serde_json::to_string(&order).unwrap().contains("phone-9"));
+}
+
+#[test]
+fn a_store_does_not_see_the_customer_and_a_customer_no_amount() {
+    let order = Scenario::of(&[E::Paid, E::Accepted]).order.unwrap();
+    let store = body(&order, Store, NoticeKind::NewOrder, &VisibleFields::default());
+    assert!(!store.get().contains("c1") && store.get().contains("1250"));
+    let customer = body(&order, Customer, NoticeKind::PickupCode, &VisibleFields::default());
+    assert!(customer.get().contains("A17") && !customer.get().contains("1250"));
+}
+
+/// Regression: the customer of an order that was ready before it was accepted got no pickup code.
+#[test]
+fn an_acceptance_after_ready_still_sends_the_pickup_code() {
+    let scenario = Scenario::of(&[E::Paid, E::Ready, E::Accepted, E::Accepted]);
+    let wanted = [
+        (Store, NoticeKind::NewOrder),
+        (Customer, NoticeKind::Ready),
+        (Store, NoticeKind::OrderAccepted),
+        (Customer, NoticeKind::PickupCode),
+    ];
+    assert_eq!(scenario.notified, wanted);
+    assert_eq!(
+        Scenario::of(&[E::Paid, E::PickedUp, E::Accepted]).notified,
+        [(Store, NoticeKind::NewOrder)],
+        "a collected order needs no pickup code"
+    );
+}
+
+/// Regression: a till that accepted too late set the pickup code of a cancelled order.
+#[test]
+fn an_acceptance_after_the_end_gives_no_pickup_code() {
+    let order = Scenario::of(&[E::Paid, E::Cancelled, E::Accepted]).order.unwrap();
+    assert_eq!((order.pickup_code, order.device), (None, None));
+}
+
+#[test]
+fn the_fields_of_each_kind_of_notice_are_configurable() {
+    let visible: VisibleFields = serde_json::from_value(serde_json::json!({
+        "new_order": ["details.items", "flags"], "pickup_code": ["pickup_code", "amount"]
+    }))
+    .unwrap();
+    let mut order = Scenario::of(&[E::Paid, E::Accepted]).order.unwrap();
+    order.details = serde_json::from_str(r#"{"items":[1],"note":"ring twice"}"#).unwrap();
+    let body = |to, kind| body(&order, to, kind, &visible).get().to_owned();
+    assert_eq!(body(Store, NoticeKind::NewOrder), r#"{"details":{"items":[1]}}"#);
+    assert_eq!(body(Customer, NoticeKind::PickupCode), r#"{"amount":1250,"pickup_code":"A17"}"#);
+    let fields = notices::fields_for(&order, Store, &visible).unwrap().get().to_owned();
+    assert_eq!(fields, r#"{"pickup_code":"A17","details":{"items":[1]}}"#, "hidden fields are hidden here as well");
+    assert!(serde_json::from_value::<VisibleFields>(serde_json::json!({"ready": ["phone"]})).is_err());
+}
+
+#[test]
+fn every_event_type_has_one_transition() {
+    for (kind, name) in EventType::NAMES {
+        assert_eq!(TRANSITIONS.iter().filter(|rule| rule.on == kind).count(), 1, "{name}");
+    }
+}
+
+#[test]
+fn every_transition_that_notifies_makes_its_notices() {
+    for transition in TRANSITIONS.iter().filter(|transition| !transition.notifies.is_empty()) {
+        let before: &[E] = if transition.on == E::Paid { &[] } else { &[E::Paid] };
+        let scenario = Scenario::of(before).apply(&event(transition.on, "x"));
+        let missing: Vec<_> = transition.notifies.iter().filter(|notice| !scenario.notified.contains(notice)).collect();
+        assert!(missing.is_empty(), "{:?} does not notify {missing:?}", transition.on);
+    }
+}
+
+/// Regression: a transition without effect on the stage notified nobody, whatever its row named.
+#[test]
+fn a_transition_without_effect_notifies_too() {
+    let mut order = Order::default();
+    let fact = Transition { on: E::Unattended, effect: Effect::None, notifies: &[(Store, NoticeKind::NewOrder)] };
+    let event = event(E::Unattended, "1");
+    order.fill(&event);
+    assert_eq!(order.follow(&fact, &event), ApplyResult::Noted);
+    let mut effects = Effects {
+        result: ApplyResult::Noted,
+        notices: Vec::new(),
+        superseded: Vec::new(),
+        expired: 0,
+        derived: Vec::new(),
+    };
+    order.flush_pending(&event, NOW, &VisibleFields::default(), &mut effects).unwrap();
+    assert_eq!(effects.notices.len(), 1);
+}
+
+#[test]
+fn rejections_of_one_order_are_remembered_up_to_a_bound() {
+    let over = Scenario::of(&[E::Paid, E::Cancelled]);
+    let scenario =
+        (0..40).fold(over, |scenario, at| scenario.apply(&from_device(E::Accepted, &format!("late{at}"), "till")));
+    let rejected: Vec<_> = scenario.drafts.iter().filter(|draft| draft.kind == NoticeKind::EventRejected).collect();
+    let order = scenario.order.as_ref().unwrap();
+    assert_eq!((rejected.len(), order.notified.len()), (40, 3 + 16));
+    assert_eq!(order.kind_of_notice(&rejected[39].id), NoticeKind::EventRejected);
+    assert_eq!(order.kind_of_notice(&rejected[0].id), NoticeKind::Unknown);
+}
+
+#[test]
+fn the_keys_of_notice_fields_are_those_of_the_table() {
+    let parse = |text: &str| toml::from_str::<VisibleFields>(text);
+    assert_eq!(parse("").unwrap(), VisibleFields::default());
+    let error = parse("event_rejected = ['store']").unwrap_err().to_string();
+    assert!(error.contains("unknown field `event_rejected`, expected one of `new_order`"), "{error}");
+    assert!(parse("ready = ['phone']").is_err());
+    let schema = serde_json::to_value(schemars::schema_for!(VisibleFields)).unwrap();
+    assert_eq!(schema["properties"]["order_refused_to_store"]["default"], serde_json::json!(["reason"]));
+    assert_eq!((schema["properties"].as_object().unwrap().len(), &schema["additionalProperties"]), (8, &false.into()));
+}
+
+#[test]
+fn a_state_reads_back_from_its_json() {
+    let order = Scenario::of(&[E::Paid, E::Accepted]).order.unwrap();
+    let text = serde_json::to_string(&order).unwrap();
+    let back: Order = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_string(&back).unwrap(), text);
+}
+
+fn any_event_type() -> impl Strategy<Value = E> {
+    proptest::sample::select(vec![
+        E::Created,
+        E::Paid,
+        E::Accepted,
+        E::Refused,
+        E::Ready,
+        E::PickedUp,
+        E::Cancelled,
+        E::Refunded,
+        E::Expired,
+    ])
+}
+
+proptest! {
+    /// A naive model walks through the stages and remembers whether the store has to be notified. In no order of events is the store notified
+    /// twice, or of an order that was over before it was paid, and no stage is left backwards.
+    #[test]
+    fn in_any_order_of_events_the_store_is_notified_once_and_no_stage_is_left(kinds in proptest::collection::vec(any_event_type(), 1..12)) {
+        let mut scenario = Scenario::default();
+        let (mut stage, mut over, mut due) = (Stage::Unknown, false, false);
+        for (at, kind) in kinds.iter().enumerate() {
+            scenario = scenario.apply(&event(*kind, &at.to_string()));
+            let reached = match kind {
+                E::Created => Some(Stage::Created), E::Paid => Some(Stage::Paid), E::Accepted => Some(Stage::Accepted),
+                E::Ready => Some(Stage::Ready), E::PickedUp => Some(Stage::PickedUp), _ => None,
+            };
+            if !over {
+                match reached {
+                    Some(next) => stage = stage.max(next),
+                    None if *kind == E::Expired => over = stage <= Stage::Created,
+                    None => over = true,
+                }
+                over |= stage == Stage::PickedUp;
+                due |= stage >= Stage::Paid && !over;
+            }
+            let order = scenario.order.as_ref().unwrap();
+            prop_assert_eq!((order.stage, order.is_over()), (stage, over));
+            let new_orders = scenario.notified.iter().filter(|notice| **notice == (Store, NoticeKind::NewOrder)).count();
+            prop_assert_eq!(new_orders, usize::from(due));
+        }
+        for notice in &scenario.notified {
+            prop_assert_eq!(scenario.notified.iter().filter(|other| *other == notice).count(), 1, "{:?} twice", notice);
+        }
+    }
+
+    /// Replaying any part of the log changes nothing and notifies nobody again.
+    #[test]
+    fn a_replay_of_any_part_has_no_effects(kinds in proptest::collection::vec(any_event_type(), 1..12), from in 0usize..12) {
+        let scenario = Scenario::of(&kinds);
+        let before = (scenario.notified.clone(), serde_json::to_string(&scenario.order).unwrap());
+        let replay = kinds.iter().enumerate().skip(from).fold(scenario, |scenario, (at, kind)| scenario.apply(&event(*kind, &at.to_string())));
+        prop_assert_eq!((replay.notified, serde_json::to_string(&replay.order).unwrap()), before);
+    }
+}

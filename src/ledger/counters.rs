@@ -1,0 +1,392 @@
+//! Counters: sums by minute and by day, for the chain and for each store. A counter is a number here; what it counts is defined in `ingest`.
+//!
+//! ```text
+//!   delta (minute, day, store, counter, by)  -->  chain's minute   store's minute   chain's day   store's day      in the key batch's write
+//! ```
+//!
+//! A delta arrives with the state that it is derived from and is written with it, so a crash cannot make sums and states disagree. Late and
+//! impossible times cost a bounded number of rows: minutes are kept while the wall shows them (what is older counts in its day only), days
+//! for a little over a year (what is older counts as the day 0), stores up to a limit (the rest count as one).
+//!
+//! A row is a list of (counter, sum), both as variable-length numbers: most counters of most rows are never touched.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+
+use orderbell_protocol::{Id, UnixMs};
+
+use super::disk::{DiskError, Row, Table, View};
+use super::keys;
+use super::write_batch::BatchBuilder;
+
+/// Minutes of the whole chain are kept for eight days: today, yesterday, and the same day a week ago.
+pub const CHAIN_MINUTES: u64 = 8 * 24 * 60;
+/// Minutes of each store are kept for two hours: the last hour, and orders that come late for it.
+pub const STORE_MINUTES: u64 = 120;
+/// Days are kept for a little over a year.
+pub const DAYS: u32 = 400;
+/// Stores that are counted apart: above what any chain has; a producer that writes garbage must not fill the disk.
+pub const STORES_MAX: u64 = 100_000;
+/// Rows removed in one step of retention, of each kind.
+const REMOVALS_MAX: usize = 1_024;
+/// A minute is removed this long after it is no longer written, so that a delta on its way never meets a row that was partly removed.
+const GRACE_MINUTES: u64 = 10;
+/// Name of the stores beyond the limit, as one.
+const OTHERS: &str = "(others)";
+const MINUTE_MS: i64 = 60_000;
+const DAY_MS: i64 = 86_400_000;
+const RECENT_DAYS: u64 = 3;
+
+/// One change of the counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CounterDelta {
+    /// Load-test traffic: summed apart.
+    pub shadow: bool,
+    /// Minutes since 1970.
+    pub minute: u64,
+    /// Days since 1970, by the chain's own calendar.
+    pub day: u32,
+    /// The store, once one is known.
+    pub store: Option<Id>,
+    /// Which counter.
+    pub counter: u16,
+    /// How much is added.
+    pub by: i64,
+}
+
+/// Sums by counter.
+pub type CounterSums = BTreeMap<u16, i64>;
+
+/// The minute or day that a sum is of, for the chain or for one store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bucket {
+    /// The chain in one minute since 1970.
+    ChainMinute(u64),
+    /// A store in one minute.
+    StoreMinute(u64, Id),
+    /// The chain on one day.
+    ChainDay(u32),
+    /// A store on one day.
+    StoreDay(u32, Id),
+}
+
+impl Bucket {
+    /// The buckets that a delta is added to at `now`. Orders whose store is not known count for the chain alone.
+    #[must_use]
+    pub fn of(delta: &CounterDelta, now: UnixMs) -> Vec<Self> {
+        let (this_minute, today) = (minute_of(now), day_of(now));
+        let day = if delta.day + DAYS < today { 0 } else { delta.day };
+        let mut buckets = vec![Self::ChainDay(day)];
+        buckets.extend(delta.store.iter().map(|store| Self::StoreDay(day, store.clone())));
+        if delta.minute + CHAIN_MINUTES > this_minute {
+            buckets.push(Self::ChainMinute(delta.minute));
+        }
+        if delta.minute + STORE_MINUTES > this_minute {
+            buckets.extend(delta.store.iter().map(|store| Self::StoreMinute(delta.minute, store.clone())));
+        }
+        buckets
+    }
+}
+
+/// Minutes since 1970; before that, 0.
+fn minute_of(at: UnixMs) -> u64 {
+    (at.0.max(0) / MINUTE_MS).unsigned_abs()
+}
+
+/// Days since 1970; before that, 0.
+fn day_of(at: UnixMs) -> u32 {
+    (at.0 / DAY_MS).clamp(0, i64::from(u32::MAX)) as u32
+}
+
+const CHAIN_MINUTE: u8 = b'm';
+const STORE_MINUTE: u8 = b'n';
+const CHAIN_DAY: u8 = b'c';
+const STORE_DAY: u8 = b'd';
+/// How many stores a day has rows of.
+const STORE_COUNT: u8 = b'k';
+
+fn key(shadow: bool, bucket: &Bucket) -> Vec<u8> {
+    let mut key = vec![u8::from(shadow)];
+    let (tag, at, store) = match bucket {
+        Bucket::ChainMinute(minute) => (CHAIN_MINUTE, *minute, None),
+        Bucket::StoreMinute(minute, store) => (STORE_MINUTE, *minute, Some(store)),
+        Bucket::ChainDay(day) => (CHAIN_DAY, u64::from(*day), None),
+        Bucket::StoreDay(day, store) => (STORE_DAY, u64::from(*day), Some(store)),
+    };
+    key.push(tag);
+    key.extend(at.to_be_bytes());
+    key.extend(store.into_iter().flat_map(|store| store.as_str().bytes()));
+    key
+}
+
+fn bucket_of(key: &[u8]) -> Option<(bool, Bucket)> {
+    let (shadow, rest) = key.split_first()?;
+    let (tag, rest) = rest.split_first()?;
+    let (at, store) = rest.split_first_chunk::<8>()?;
+    let at = u64::from_be_bytes(*at);
+    let store = || Id::new(std::str::from_utf8(store).ok()?).ok();
+    let bucket = match *tag {
+        CHAIN_MINUTE => Bucket::ChainMinute(at),
+        STORE_MINUTE => Bucket::StoreMinute(at, store()?),
+        CHAIN_DAY => Bucket::ChainDay(u32::try_from(at).ok()?),
+        STORE_DAY => Bucket::StoreDay(u32::try_from(at).ok()?, store()?),
+        _ => return None,
+    };
+    Some((*shadow == 1, bucket))
+}
+
+fn put_number(row: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        row.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    row.push(number as u8);
+}
+
+fn take_number(row: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = row.split_first()?;
+        *row = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn encode(sums: &CounterSums) -> Vec<u8> {
+    let mut row = Vec::with_capacity(sums.len() * 3);
+    for (counter, sum) in sums {
+        put_number(&mut row, u64::from(*counter));
+        // The sign goes to the lowest bit, so that small sums stay short.
+        put_number(&mut row, ((sum << 1) ^ (sum >> 63)) as u64);
+    }
+    row
+}
+
+fn decode(mut row: &[u8]) -> Option<CounterSums> {
+    let mut sums = CounterSums::new();
+    while !row.is_empty() {
+        let counter = u16::try_from(take_number(&mut row)?).ok()?;
+        let sum = take_number(&mut row)?;
+        sums.insert(counter, (sum >> 1) as i64 ^ -((sum & 1) as i64));
+    }
+    Some(sums)
+}
+
+/// A row's key and its new value; none when the row is removed.
+type ChangedRow = (Vec<u8>, Option<Vec<u8>>);
+
+/// What one batch adds to the buckets, not written yet.
+#[derive(Default)]
+pub(super) struct BucketDeltas {
+    sums: HashMap<(bool, Bucket), CounterSums>,
+    pub(super) added: Vec<CounterDelta>,
+}
+
+impl BucketDeltas {
+    pub(super) fn add(&mut self, delta: &CounterDelta, now: UnixMs) {
+        for bucket in Bucket::of(delta, now) {
+            let sum = self.sums.entry((delta.shadow, bucket)).or_default().entry(delta.counter).or_default();
+            *sum = sum.saturating_add(delta.by);
+        }
+        self.added.push(delta.clone());
+    }
+
+    /// The rows as they are after this batch; none for one whose sums are all zero.
+    pub(super) fn rows(&mut self, view: &View<'_>) -> Result<Vec<ChangedRow>, DiskError> {
+        let mut merged: BTreeMap<Vec<u8>, (CounterSums, bool)> = BTreeMap::new();
+        // Stores of each day, with those of this batch.
+        let mut store_counts: HashMap<(bool, u32), u64> = HashMap::new();
+        for ((shadow, bucket), change) in self.sums.drain() {
+            let mut name = key(shadow, &bucket);
+            let mut row = view.row(Table::Counters, &name)?;
+            if let (None, Bucket::StoreDay(day, _)) = (&row, &bucket) {
+                let stores = match store_counts.entry((shadow, *day)) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(slot) => slot.insert(store_count(view, shadow, *day)?),
+                };
+                if *stores < STORES_MAX {
+                    *stores += 1;
+                } else {
+                    name = key(shadow, &Bucket::StoreDay(*day, others()));
+                    row = view.row(Table::Counters, &name)?;
+                }
+            }
+            let known = row.is_some();
+            let stored = row.map_or(Ok(CounterSums::new()), |row| decode_row(&name, &row))?;
+            let slot = merged.entry(name).or_insert((stored, known));
+            for (counter, by) in change {
+                let sum = slot.0.entry(counter).or_default();
+                *sum = sum.saturating_add(by);
+            }
+        }
+        let mut rows: Vec<_> = store_counts
+            .into_iter()
+            .map(|((shadow, day), stores)| (store_count_key(shadow, day), Some(stores.to_be_bytes().to_vec())))
+            .collect();
+        for (name, (mut sums, known)) in merged {
+            sums.retain(|_, sum| *sum != 0);
+            // A store's day stays once it is there: it was counted among the day's stores.
+            let stays = !sums.is_empty() || name.get(1) == Some(&STORE_DAY);
+            if stays || known {
+                rows.push((name, stays.then(|| encode(&sums))));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn store_count_key(shadow: bool, day: u32) -> Vec<u8> {
+    let mut key = vec![u8::from(shadow), STORE_COUNT];
+    key.extend(u64::from(day).to_be_bytes());
+    key
+}
+
+fn store_count(view: &View<'_>, shadow: bool, day: u32) -> Result<u64, DiskError> {
+    let decode = |row: &[u8]| Some(u64::from_be_bytes(row.try_into().ok()?));
+    Ok(view.decoded(Table::Counters, &store_count_key(shadow, day), "a number of stores", decode)?.unwrap_or(0))
+}
+
+/// All stores beyond [`STORES_MAX`], as one.
+#[must_use]
+pub fn others() -> Id {
+    Id::new(OTHERS).unwrap_or_else(|_| unreachable!("a fixed name"))
+}
+
+fn decode_row(key: &[u8], row: &[u8]) -> Result<CounterSums, DiskError> {
+    decode(row).ok_or_else(|| DiskError::damaged(Table::Counters, key, "sums of counters"))
+}
+
+/// A row of a bucket; nothing for the other rows of this table: commit marks and numbers of stores.
+fn read(row: Result<Row, DiskError>) -> Option<Result<(bool, Bucket, CounterSums), DiskError>> {
+    let read = |(key, row): Row| {
+        if key.starts_with(keys::COMMIT_MARKS) || key.get(1) == Some(&STORE_COUNT) {
+            return Ok(None);
+        }
+        let bucket = bucket_of(&key).ok_or_else(|| DiskError::damaged(Table::Counters, &key, "a key of a bucket"));
+        let (shadow, bucket) = bucket?;
+        Ok(Some((shadow, bucket, decode_row(&key, &row)?)))
+    };
+    row.and_then(read).transpose()
+}
+
+/// Every bucket that is kept, and its sums.
+pub(super) fn all(view: &View<'_>) -> impl Iterator<Item = Result<(bool, Bucket, CounterSums), DiskError>> {
+    view.rows(Table::Counters, &[], &[0xff; 16]).filter_map(read)
+}
+
+/// The chain's days that ended before the log that is read again begins: no other place still has them. Stores' days are too many to be
+/// carried over, and are lost with the ledger.
+pub(super) fn days_before_log(view: &View<'_>, log_begins: UnixMs) -> Result<Vec<Row>, DiskError> {
+    let before = u64::from(day_of(log_begins).saturating_sub(1));
+    let mut rows = Vec::new();
+    for shadow in [0, 1] {
+        let head = [shadow, CHAIN_DAY];
+        let end = [&head[..], &before.to_be_bytes()].concat();
+        for row in view.rows(Table::Counters, &head, &end) {
+            rows.push(row?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Buckets that the wall shows: the chain's minutes, the stores' minutes of the last two hours, and the last days. Reading a year of days would
+/// delay every start.
+pub(super) fn recent(
+    view: &View<'_>,
+    now: UnixMs,
+) -> impl Iterator<Item = Result<(bool, Bucket, CounterSums), DiskError>> {
+    let (minute, today) = (minute_of(now), u64::from(day_of(now)));
+    let from = [
+        (CHAIN_MINUTE, minute.saturating_sub(CHAIN_MINUTES)),
+        (STORE_MINUTE, minute.saturating_sub(STORE_MINUTES)),
+        // In every time zone, yesterday began at most this many days ago.
+        (CHAIN_DAY, today.saturating_sub(RECENT_DAYS)),
+        (STORE_DAY, today.saturating_sub(RECENT_DAYS)),
+    ];
+    let ranges = [false, true].into_iter().flat_map(move |shadow| from.map(|(tag, at)| (shadow, tag, at)));
+    let all = ranges.map(|(shadow, tag, at)| {
+        let head = [u8::from(shadow), tag];
+        view.rows(Table::Counters, &[&head[..], &at.to_be_bytes()].concat(), &keys::after_prefix(&head))
+    });
+    all.flatten().filter_map(read).filter(|row| !matches!(row, Ok((_, Bucket::StoreDay(_, id), _)) if *id == others()))
+}
+
+/// Retention of counters: for each kind of row, where the last step ended. What was removed before it is not read again.
+#[derive(Default)]
+pub(super) struct CounterRetention(HashMap<(bool, u8), Vec<u8>>);
+
+impl CounterRetention {
+    /// Removes minutes and days that are not shown any more, a bounded number at a time.
+    pub(super) fn step(&mut self, view: &View<'_>, batch: &mut BatchBuilder<'_>, now: UnixMs) -> Result<(), DiskError> {
+        let (minute, today) = (minute_of(now), u64::from(day_of(now)));
+        let ends = [
+            (CHAIN_MINUTE, minute.saturating_sub(CHAIN_MINUTES + GRACE_MINUTES)),
+            (STORE_MINUTE, minute.saturating_sub(STORE_MINUTES + GRACE_MINUTES)),
+            (CHAIN_DAY, today.saturating_sub(u64::from(DAYS) + 2)),
+            (STORE_DAY, today.saturating_sub(u64::from(DAYS) + 2)),
+            (STORE_COUNT, today.saturating_sub(u64::from(DAYS) + 2)),
+        ];
+        for (shadow, (tag, end)) in [false, true].into_iter().flat_map(|shadow| ends.map(|end| (shadow, end))) {
+            let name = |at: u64| [&[u8::from(shadow), tag][..], &at.to_be_bytes()].concat();
+            // The day 0 holds what is too old for its own.
+            let from = self.0.entry((shadow, tag)).or_insert_with(|| name(1));
+            let end = name(end);
+            if *from >= end {
+                continue;
+            }
+            for row in view.rows(Table::Counters, from, &end).take(REMOVALS_MAX) {
+                let (key, _) = row?;
+                batch.remove_row(Table::Counters, &key);
+                *from = key;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_decodes_to_the_sums_that_were_encoded() {
+        let sums: CounterSums = [(0, 1), (8, 128_430_200), (9, -5), (300, i64::MAX), (301, i64::MIN)].into();
+        assert_eq!(decode(&encode(&sums)), Some(sums));
+        assert_eq!(decode(&[0x80]), None, "cut off");
+        assert_eq!(decode(&[]), Some(CounterSums::new()));
+    }
+
+    #[test]
+    fn a_bucket_is_found_in_its_key() {
+        let store = Id::new("s1").unwrap();
+        for bucket in [
+            Bucket::ChainMinute(29_000_000),
+            Bucket::StoreMinute(29_000_000, store.clone()),
+            Bucket::ChainDay(20_000),
+            Bucket::StoreDay(20_000, store),
+        ] {
+            assert_eq!(bucket_of(&key(true, &bucket)), Some((true, bucket)));
+        }
+    }
+
+    #[test]
+    fn late_deltas_add_no_minutes_and_very_late_ones_no_day() {
+        let buckets = |minute: u64, day: u32| {
+            let store = Id::new("s1").ok();
+            Bucket::of(
+                &CounterDelta { shadow: false, minute, day, store, counter: 0, by: 1 },
+                UnixMs(1_790_000_000_000),
+            )
+        };
+        let (minute, day) = (1_790_000_000_000_u64 / 60_000, 1_790_000_000_000_u64 / 86_400_000);
+        assert_eq!(buckets(minute, day as u32).len(), 4);
+        assert_eq!(buckets(minute - STORE_MINUTES, day as u32).len(), 3, "no minute of the store");
+        assert_eq!(buckets(minute - CHAIN_MINUTES, day as u32 - 8).len(), 2, "days only");
+        let old = buckets(minute / 2, day as u32 / 2);
+        assert_eq!(old, [Bucket::ChainDay(0), Bucket::StoreDay(0, Id::new("s1").unwrap())]);
+    }
+}

@@ -1,0 +1,250 @@
+//! The delivery log: which notice was sent to which device at which attempt, acknowledged, displayed, refused. It serves the timeline of an
+//! order; nothing is decided by it.
+//!
+//! Steps gather in memory and are written with the lazy cursors, one row per device and tick; a kill -9 costs the last half second of them.
+//! A step covers a range of seqs, so a page of thirty notices is one step. Keys begin with the hour: what is too old is the front of the
+//! table, and is removed in bounded steps.
+//!
+//! Refused: a row per notice and device on the path of every notice (three writes for one), and times in the mailbox row (it is written
+//! once, and a store has many devices).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use orderbell_protocol::{DeviceId, NoticeKind, Recipient, UnixMs};
+
+use super::disk::{DiskError, Table, View};
+use super::keys::{self, OrderKey};
+use super::mailbox::{self, IndexEntry};
+use super::write_batch::BatchBuilder;
+
+/// Steps in memory; more are dropped: timelines get gaps before the ledger gets slow.
+const STEPS_MAX: usize = 65_536;
+/// Steps of one device in one tick: more is a client that sends frames at random.
+const DEVICE_STEPS_MAX: usize = 256;
+/// Rows read for one timeline: bounds the time of a request about a very busy store.
+const ROWS_MAX: usize = 4_096;
+/// Rows removed in one step of retention.
+const REMOVALS_MAX: usize = 4_096;
+/// A row is named by its first step, and holds those that came until it was written: a tick, or longer on a slow disk.
+const ROW_SPAN_MS: i64 = 10_000;
+const HOUR_MS: i64 = 3_600_000;
+/// Bytes of one step in a row: its time, then [`DeliveryStep::encode`].
+const STEP_BYTES: usize = 8 + 18;
+
+/// What happened to a range of a mailbox on one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryStep {
+    /// Sent, both ends included.
+    Sent {
+        /// First seq.
+        from: u64,
+        /// Last seq.
+        to: u64,
+        /// 1 at first.
+        attempt: u8,
+    },
+    /// The device acknowledged everything up to this seq.
+    Acked(u64),
+    /// A person has seen the notice of this seq.
+    Displayed(u64),
+    /// The device cannot process the notice of this seq.
+    Nacked(u64),
+}
+
+impl DeliveryStep {
+    fn encode(self) -> [u8; 18] {
+        let (kind, attempt, from, to) = match self {
+            Self::Sent { from, to, attempt } => (0, attempt, from, to),
+            Self::Acked(seq) => (1, 0, 0, seq),
+            Self::Displayed(seq) => (2, 0, seq, seq),
+            Self::Nacked(seq) => (3, 0, seq, seq),
+        };
+        let mut row = [kind; 18];
+        row[1] = attempt;
+        row[2..10].copy_from_slice(&from.to_be_bytes());
+        row[10..].copy_from_slice(&to.to_be_bytes());
+        row
+    }
+
+    fn decode(row: &[u8]) -> Option<Self> {
+        let number = |at: usize| Some(u64::from_be_bytes(row.get(at..at + 8)?.try_into().ok()?));
+        let (from, to) = (number(2)?, number(10)?);
+        Some(match row[0] {
+            0 => Self::Sent { from, to, attempt: row[1] },
+            1 => Self::Acked(to),
+            2 => Self::Displayed(to),
+            3 => Self::Nacked(to),
+            _ => return None,
+        })
+    }
+}
+
+/// One notice of an order in one mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedNotice {
+    /// The notice's id.
+    pub id: String,
+    /// Its kind; known also after the notice was trimmed.
+    pub kind: NoticeKind,
+    /// Its seq in the mailbox.
+    pub seq: u64,
+    /// When its batch was written; unknown once the notice was trimmed.
+    pub stored_at: Option<UnixMs>,
+}
+
+/// What happened to an order's notices in one mailbox, oldest step first.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryHistory {
+    /// The order's notices.
+    pub notices: Vec<LoggedNotice>,
+    /// What happened in the mailbox since the first of them was stored.
+    pub steps: Vec<(UnixMs, DeviceId, DeliveryStep)>,
+}
+
+type Steps = HashMap<Recipient, HashMap<DeviceId, Vec<(UnixMs, DeliveryStep)>>>;
+
+#[derive(Default)]
+struct Pending {
+    waiting: Steps,
+    /// Steps in `waiting`.
+    count: usize,
+    /// In the batch that is being written: readers see them here until the snapshot shows them.
+    writing: Arc<Steps>,
+}
+
+/// Steps that are not durable yet. Every connection takes the lock for each step that it records, so nobody holds it for longer than a few
+/// moves and look-ups: rows are encoded and freed without it.
+#[derive(Default)]
+pub(crate) struct DeliveryLog(Mutex<Pending>);
+
+impl DeliveryLog {
+    pub(crate) fn record(&self, who: &Recipient, device: &DeviceId, step: DeliveryStep, at: UnixMs) {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.count >= STEPS_MAX {
+            return;
+        }
+        let devices = pending.waiting.entry(who.clone()).or_default();
+        let steps = devices.entry(device.clone()).or_default();
+        if steps.len() < DEVICE_STEPS_MAX {
+            steps.push((at, step));
+            pending.count += 1;
+        }
+    }
+
+    fn take(&self) -> Arc<Steps> {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.count = 0;
+        pending.writing = Arc::new(std::mem::take(&mut pending.waiting));
+        pending.writing.clone()
+    }
+
+    /// Adds the pending steps to a batch.
+    pub(crate) fn begin_write(&self, batch: &mut BatchBuilder<'_>) {
+        let writing = self.take();
+        let by_device = writing.iter().flat_map(|(who, devices)| devices.iter().map(move |device| (who, device)));
+        for (who, (device, steps)) in by_device {
+            let Some((first, _)) = steps.first() else { continue };
+            let mut row = Vec::with_capacity(steps.len() * STEP_BYTES);
+            for (at, step) in steps {
+                row.extend(at.0.to_be_bytes());
+                row.extend(step.encode());
+            }
+            batch.put_row(Table::DeliveryLog, &key(who, *first, device), &row);
+        }
+    }
+
+    /// The batch of [`Self::begin_write`] is durable.
+    pub(crate) fn end_write(&self) {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = std::mem::take(&mut pending.writing);
+        drop(pending);
+        drop(written);
+    }
+
+    fn add_pending(&self, who: &Recipient, steps: &mut Vec<(UnixMs, DeviceId, DeliveryStep)>) {
+        let pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_recipient = pending.writing.get(who).into_iter().chain(pending.waiting.get(who)).flatten();
+        for (device, of_device) in of_recipient {
+            steps.extend(of_device.iter().map(|(at, step)| (*at, device.clone(), *step)));
+        }
+    }
+}
+
+fn hour(at: UnixMs) -> u32 {
+    (at.0 / HOUR_MS).clamp(0, i64::from(u32::MAX)) as u32
+}
+
+fn prefix(hour: u32, who: &Recipient) -> Vec<u8> {
+    [hour.to_be_bytes().as_slice(), &keys::mailbox(who)].concat()
+}
+
+fn key(who: &Recipient, at: UnixMs, device: &DeviceId) -> Vec<u8> {
+    [prefix(hour(at), who).as_slice(), &at.0.to_be_bytes(), device.as_str().as_bytes()].concat()
+}
+
+/// What happened to an order's notices in one mailbox, within the retention of the log: from `oldest` until `now`.
+pub(crate) fn read(
+    view: &View<'_>,
+    log: &DeliveryLog,
+    who: &Recipient,
+    order: &OrderKey,
+    (oldest, now): (UnixMs, UnixMs),
+) -> Result<DeliveryHistory, DiskError> {
+    let (index, mailbox) = (keys::notices_of(order), keys::mailbox(who));
+    let mut history = DeliveryHistory::default();
+    for row in view.rows(Table::Orders, &index, &keys::after_prefix(&index)) {
+        let (name, entry) = row?;
+        let IndexEntry { kind, key } = mailbox::decode_index(&name, &entry)?;
+        if key.len() != mailbox.len() + 8 || !key.starts_with(&mailbox) {
+            continue;
+        }
+        let stored_at = mailbox::read_row(view, &key)?.map(|row| row.stored_at);
+        let id = std::str::from_utf8(&name[index.len()..])
+            .map_err(|error| DiskError::damaged_by(Table::Orders, &name, "a key that ends with a notice id", error))?;
+        history.notices.push(LoggedNotice { id: id.to_owned(), kind, seq: mailbox::seq_of(&key)?, stored_at });
+    }
+    let Some(since) = history.notices.iter().filter_map(|notice| notice.stored_at).min() else { return Ok(history) };
+    // A clock that was wrong once must not make this a scan of decades: what is older than the retention is removed anyway.
+    let since = since.plus_ms(-ROW_SPAN_MS).max(oldest);
+    let mut left = ROWS_MAX;
+    for hour in hour(since)..=hour(now) {
+        let prefix = prefix(hour, who);
+        let from = [prefix.as_slice(), &since.0.to_be_bytes()].concat();
+        for row in view.rows(Table::DeliveryLog, &from, &keys::after_prefix(&prefix)).take(left) {
+            left -= 1;
+            let (key, row) = row?;
+            let device = keys::trailing_id(Table::DeliveryLog, &key, prefix.len() + 8)?;
+            for step in row.chunks(STEP_BYTES) {
+                let decoded = step.split_first_chunk::<8>().and_then(|(at, step)| {
+                    Some((UnixMs(i64::from_be_bytes(*at)), device.clone(), DeliveryStep::decode(step)?))
+                });
+                let damaged = || DiskError::damaged(Table::DeliveryLog, &key, "steps of a device");
+                history.steps.push(decoded.ok_or_else(damaged)?);
+            }
+        }
+    }
+    log.add_pending(who, &mut history.steps);
+    history.steps.sort_by_key(|(at, _, _)| *at);
+    Ok(history)
+}
+
+/// Removes rows older than `before`, a bounded number at a time. `from` is where the last step ended: what was removed before it is not read
+/// again.
+pub(crate) fn step(
+    view: &View<'_>,
+    batch: &mut BatchBuilder<'_>,
+    before: UnixMs,
+    from: &mut Vec<u8>,
+) -> Result<(), DiskError> {
+    let end = hour(before).to_be_bytes();
+    if from.as_slice() >= end.as_slice() {
+        return Ok(());
+    }
+    for row in view.rows(Table::DeliveryLog, from, &end).take(REMOVALS_MAX) {
+        let (key, _) = row?;
+        batch.remove_row(Table::DeliveryLog, &key);
+        *from = key;
+    }
+    Ok(())
+}

@@ -1,0 +1,248 @@
+//! The embedded log: a durable partitioned log in the ledger's own database, and a [`Source`] that reads it.
+//!
+//! `POST /v1/events` appends to it. An event is appended in one batch with its id, so a repeated request is answered without appending
+//! again; the consumer reads durable rows only, through the same dispatch as Kafka's records. Offsets are never used twice: the end of a
+//! partition is a row of its own and does not move back when old records are removed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use orderbell_consumers::{
+    EndOffset, Offset, PartitionOffsets, Polled, Record, Source, SourceError, TopicPartition, Waker,
+};
+use orderbell_protocol::UnixMs;
+
+use super::disk::{Disk, DiskError, Table, View};
+use super::effects::NewEvent;
+use super::keys;
+
+/// Name of the one topic.
+pub const TOPIC: &str = "orderbell.events";
+/// Its partitions: fixed, since a key's partition decides its order.
+pub const PARTITIONS: u32 = 4;
+/// Name of the cluster that checkpoints are kept under.
+pub const CLUSTER: &str = "embedded";
+
+/// The partition of a key.
+pub(crate) fn partition_of(key: &[u8]) -> u32 {
+    (xxhash_rust::xxh3::xxh3_64(key) % u64::from(PARTITIONS)) as u32
+}
+
+pub(crate) fn end(view: &View<'_>, part: u32) -> Result<Offset, DiskError> {
+    Ok(view.number(&keys::log_end(part))?.unwrap_or(0))
+}
+
+pub(crate) fn start(view: &View<'_>, part: u32) -> Result<Offset, DiskError> {
+    Ok(view.number(&keys::log_start(part))?.unwrap_or(0))
+}
+
+pub(crate) fn checkpoint(view: &View<'_>, part: u32) -> Result<Offset, DiskError> {
+    let key = keys::checkpoint(CLUSTER, &TopicPartition::new(TOPIC, part));
+    Ok(view
+        .decoded(Table::Meta, &key, "a checkpoint", super::parse_checkpoint)?
+        .map_or(0, |checkpoint| checkpoint.next))
+}
+
+/// A record as bytes: time, key length, key, media type's length, media type, value.
+pub(crate) fn encode(event: &NewEvent, now: UnixMs) -> Vec<u8> {
+    let mut row = Vec::with_capacity(16 + event.key.len() + event.content_type.len() + event.value.len());
+    row.extend(now.0.to_be_bytes());
+    row.extend((event.key.len() as u32).to_be_bytes());
+    row.extend_from_slice(&event.key);
+    row.extend((event.content_type.len() as u32).to_be_bytes());
+    row.extend_from_slice(event.content_type.as_bytes());
+    row.extend_from_slice(&event.value);
+    row
+}
+
+/// The time of [`encode`]d bytes that were read with their key. Milliseconds since 1970.
+pub(crate) fn timestamp(key: &[u8], row: &[u8]) -> Result<i64, DiskError> {
+    let at = row.first_chunk::<8>().ok_or_else(|| DiskError::damaged(Table::EventLog, key, "a record"))?;
+    Ok(i64::from_be_bytes(*at))
+}
+
+/// Time, key, media type and value of [`encode`]d bytes.
+pub(crate) fn fields(row: &Bytes) -> Option<(i64, Bytes, Bytes, Bytes)> {
+    let field = |at: usize| {
+        let len = u32::from_be_bytes(row.get(at..at + 4)?.try_into().ok()?) as usize;
+        let end = at + 4 + len;
+        (end <= row.len()).then(|| row.slice(at + 4..end))
+    };
+    let key = field(8)?;
+    let content_type = field(12 + key.len())?;
+    let value = row.slice(16 + key.len() + content_type.len()..);
+    Some((i64::from_be_bytes(*row.first_chunk::<8>()?), key, content_type, value))
+}
+
+pub(super) fn decode(part: &TopicPartition, offset: Offset, row: Vec<u8>) -> Option<Record> {
+    let (timestamp_ms, key, content_type, value) = fields(&Bytes::from(row))?;
+    Some(Record {
+        partition: part.clone(),
+        offset,
+        timestamp_ms,
+        read_ms: super::committer::now().0,
+        key: Some(key),
+        value: Some(value),
+        headers: vec![(String::from("content-type"), Some(content_type))],
+    })
+}
+
+/// Wakes a waiting source when the log has grown.
+#[derive(Default)]
+pub(crate) struct GrowthSignal {
+    grown: Mutex<bool>,
+    woken: Condvar,
+}
+
+impl GrowthSignal {
+    pub(crate) fn wake(&self) {
+        *self.grown.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.woken.notify_all();
+    }
+
+    fn wait(&self, at_most: Duration) {
+        let grown = self.grown.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut grown, _) =
+            self.woken.wait_timeout_while(grown, at_most, |grown| !*grown).unwrap_or_else(PoisonError::into_inner);
+        *grown = false;
+    }
+}
+
+/// Reads the embedded log, as a source of records.
+pub struct EmbeddedLogSource {
+    disk: Arc<Disk>,
+    growth: Arc<GrowthSignal>,
+    reading: BTreeMap<u32, ReadPosition>,
+    assigned: bool,
+    first: u32,
+}
+
+/// Where a partition is read next.
+struct ReadPosition {
+    part: TopicPartition,
+    next: Offset,
+    paused: bool,
+}
+
+fn transient(error: DiskError) -> SourceError {
+    SourceError::transient("read the embedded stream", error)
+}
+
+impl EmbeddedLogSource {
+    pub(crate) fn new(disk: Arc<Disk>, growth: Arc<GrowthSignal>) -> Self {
+        Self { disk, growth, reading: BTreeMap::new(), assigned: false, first: 0 }
+    }
+
+    fn deliver(&mut self, max: usize, out: &mut Vec<Polled>) -> Result<(), DiskError> {
+        let view = self.disk.view();
+        let mut left = max;
+        // Another partition comes first each time: with a backlog in all of them, none waits for the end of another.
+        self.first = (self.first + 1) % PARTITIONS;
+        let first = self.first;
+        let order = (0..PARTITIONS).map(|nth| (first + nth) % PARTITIONS);
+        for number in order {
+            let Some(position) = self.reading.get_mut(&number) else { continue };
+            if position.paused || left == 0 {
+                continue;
+            }
+            let end = end(&view, number)?;
+            let (from, to) = (keys::log_record(number, position.next), keys::log_record(number, end));
+            if from >= to {
+                continue;
+            }
+            for row in view.rows(Table::EventLog, &from, &to).take(left) {
+                let (key, row) = row?;
+                let offset = keys::trailing_number(Table::EventLog, &key)?;
+                left -= 1;
+                position.next = offset + 1;
+                match decode(&position.part, offset, row) {
+                    Some(record) => out.push(Polled::Record(record)),
+                    None => {
+                        out.push(Polled::Damaged(position.part.clone(), offset));
+                        position.paused = true;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Source for EmbeddedLogSource {
+    fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError> {
+        if !std::mem::replace(&mut self.assigned, true) {
+            out.push(Polled::Assigned((0..PARTITIONS).map(|number| TopicPartition::new(TOPIC, number)).collect()));
+            return Ok(());
+        }
+        self.deliver(max, out).map_err(transient)?;
+        if out.is_empty() {
+            self.growth.wait(wait);
+            self.deliver(max, out).map_err(transient)?;
+        }
+        Ok(())
+    }
+
+    fn offsets(&mut self, part: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError> {
+        let view = self.disk.view();
+        let (start, end) = (start(&view, part.number).map_err(transient)?, end(&view, part.number).map_err(transient)?);
+        let (from, to) = (keys::log_record(part.number, start), keys::log_record(part.number, end));
+        let mut by_time = end;
+        if from < to {
+            for row in view.rows(Table::EventLog, &from, &to) {
+                let (key, row) = row.map_err(transient)?;
+                if timestamp(&key, &row).map_err(transient)? >= since_ms {
+                    by_time = keys::trailing_number(Table::EventLog, &key).map_err(transient)?;
+                    break;
+                }
+            }
+        }
+        Ok(PartitionOffsets { start, end, by_time, committed: None })
+    }
+
+    fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError> {
+        for (part, next) in at {
+            self.reading.insert(part.number, ReadPosition { part: part.clone(), next: *next, paused: false });
+        }
+        Ok(())
+    }
+
+    fn unassign(&mut self, parts: &[TopicPartition]) -> Result<(), SourceError> {
+        self.reading.retain(|number, _| !parts.iter().any(|part| part.number == *number));
+        Ok(())
+    }
+
+    fn pause(&mut self, parts: &[TopicPartition], paused: bool) -> Result<(), SourceError> {
+        for part in parts {
+            if let Some(position) = self.reading.get_mut(&part.number) {
+                position.paused = paused;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody else keeps a position in this log: the checkpoint row is the position.
+    fn checkpointed(&mut self, _at: &[(TopicPartition, Offset)]) {}
+
+    fn end_offsets(&mut self) -> Vec<(TopicPartition, EndOffset)> {
+        let view = self.disk.view();
+        let at_ms = super::committer::now().0;
+        // An error here is no end, so no freshness; the next poll reports it.
+        let end_of = |position: &ReadPosition| {
+            let next = end(&view, position.part.number).ok()?;
+            Some((position.part.clone(), EndOffset { next, at_ms, delivered: false }))
+        };
+        self.reading.values().filter_map(end_of).collect()
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        let growth = self.growth.clone();
+        Some(Arc::new(move || growth.wake()))
+    }
+
+    fn cluster(&self) -> String {
+        CLUSTER.into()
+    }
+}

@@ -1,0 +1,89 @@
+//! A ledger that no process runs on, opened to be read: its counters, its checkpoints, its embedded log.
+
+use std::fs::File;
+use std::path::Path;
+
+use orderbell_consumers::{Checkpoint, Record, TopicPartition};
+use orderbell_protocol::UnixMs;
+
+use super::counters::{self, Bucket, CounterSums};
+use super::disk::{Disk, DiskError, Table};
+use super::{OpenError, embedded_log, keys, open, read_checkpoints};
+
+/// A ledger opened for reading. It holds the directory's lock.
+pub struct OfflineLedger {
+    disk: Disk,
+    _lock: File,
+}
+
+impl OfflineLedger {
+    /// Opens the ledger in `dir` for reading.
+    ///
+    /// # Errors
+    /// [`OpenError`]; also when a process runs on it, when there is none, or when it has another format.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        if !dir.join("db").exists() {
+            return Err(OpenError::Io { dir: dir.to_owned(), source: std::io::ErrorKind::NotFound.into() });
+        }
+        let lock = open::lock(dir)?;
+        Ok(Self { disk: open::open_disk(dir, &dir.join("db"))?, _lock: lock })
+    }
+
+    /// Every bucket of the counters, and whether it is of load-test traffic.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn counters(&self) -> Result<Vec<(bool, Bucket, CounterSums)>, DiskError> {
+        counters::all(&self.disk.view()).collect()
+    }
+
+    /// Events that the log received before this moment were not counted.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn counted_from(&self) -> Result<UnixMs, DiskError> {
+        let decode = |row: &[u8]| Some(UnixMs(i64::from_be_bytes(row.try_into().ok()?)));
+        let at = self.disk.view().decoded(Table::Meta, keys::COUNTED_FROM, "a time", decode)?;
+        at.ok_or_else(|| DiskError::damaged(Table::Meta, keys::COUNTED_FROM, "a time, but missing"))
+    }
+
+    /// All checkpoints that were saved for a cluster.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn checkpoints(&self, cluster: &str) -> Result<Vec<(TopicPartition, Checkpoint)>, DiskError> {
+        read_checkpoints(&self.disk.view(), cluster)
+    }
+
+    /// Hands every record of the embedded log to `each`, partition by partition. Returns from when on the log is complete, if older records
+    /// were removed: `now` when all were.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn read_log(&self, now: UnixMs, mut each: impl FnMut(&Record)) -> Result<Option<UnixMs>, DiskError> {
+        let view = self.disk.view();
+        let mut complete_from = None;
+        for number in 0..embedded_log::PARTITIONS {
+            let part = TopicPartition::new(embedded_log::TOPIC, number);
+            let start = embedded_log::start(&view, number)?;
+            let (from, to) =
+                (keys::log_record(number, start), keys::log_record(number, embedded_log::end(&view, number)?));
+            let mut first = true;
+            if from >= to {
+                complete_from = complete_from.max((start > 0).then_some(now));
+                continue;
+            }
+            for row in view.rows(Table::EventLog, &from, &to) {
+                let (key, row) = row?;
+                let offset = keys::trailing_number(Table::EventLog, &key)?;
+                let record = embedded_log::decode(&part, offset, row);
+                let record = record.ok_or_else(|| DiskError::damaged(Table::EventLog, &key, "a record"))?;
+                if std::mem::take(&mut first) && start > 0 {
+                    complete_from = complete_from.max(Some(UnixMs(record.timestamp_ms)));
+                }
+                each(&record);
+            }
+        }
+        Ok(complete_from)
+    }
+}

@@ -1,0 +1,156 @@
+//! Opening a ledger: one process, the format that this program writes, and a history that can be trusted, or else a new epoch.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use super::disk::{Disk, DiskError, Table, UncheckedDisk, View};
+use super::integrity::{self, Integrity};
+use super::outbox::PublishTo;
+use super::{FORMAT, LedgerOptions, OpenError, committer, counters, keys};
+
+/// What the ledger knows of itself.
+pub(super) struct Meta {
+    pub(super) epoch: u32,
+    pub(super) id: String,
+    /// The newest seq that was given out.
+    pub(super) seq: u64,
+    /// Number of the newest dead letter.
+    pub(super) dead_letters: u64,
+    /// Why the history is not trusted.
+    pub(super) rebuild_reason: Option<String>,
+}
+
+/// Takes the directory's lock: one process per directory.
+pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
+    let io = |source| OpenError::Io { dir: dir.to_owned(), source };
+    let lock = File::create(dir.join("lock")).map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
+/// Opens the database in `path`, or creates an empty one. One of another format is refused and left as it is.
+pub(super) fn open_disk(dir: &Path, path: &Path) -> Result<Disk, OpenError> {
+    let disk_error = |source| OpenError::Disk { dir: dir.to_owned(), source };
+    let unchecked = UncheckedDisk::open(path).map_err(disk_error)?;
+    check_format(dir, unchecked.meta_row(keys::FORMAT).map_err(disk_error)?)?;
+    unchecked.into_disk().map_err(disk_error)
+}
+
+/// Refuses another format than the one that this program writes. A database without a format row was just created.
+pub(super) fn check_format(dir: &Path, row: Option<Vec<u8>>) -> Result<(), OpenError> {
+    let Some(row) = row else { return Ok(()) };
+    let found = row.try_into().map_err(|_| DiskError::damaged(Table::Meta, keys::FORMAT, "a format"));
+    let found = u32::from_be_bytes(found.map_err(|source| OpenError::Disk { dir: dir.to_owned(), source })?);
+    match found {
+        FORMAT => Ok(()),
+        newer if newer > FORMAT => Err(OpenError::Newer { dir: dir.to_owned(), found }),
+        _ => Err(OpenError::Older { dir: dir.to_owned(), found }),
+    }
+}
+
+/// Opens the database and says why its history is not trusted, if so. With Kafka, a damaged database is quarantined and an empty one takes
+/// its place; what can be read nowhere else (the outbox, dead letters, old days of the counters) is carried over.
+pub(super) fn open_verified(dir: &Path, options: LedgerOptions) -> Result<(Disk, Option<String>), OpenError> {
+    let disk_error = |source| OpenError::Disk { dir: dir.to_owned(), source };
+    let io = |source| OpenError::Io { dir: dir.to_owned(), source };
+    let (path, next_path) = (dir.join("db"), dir.join("db.next"));
+    if !path.exists() && next_path.exists() {
+        // A crash came between the two renames below.
+        std::fs::rename(&next_path, &path).map_err(io)?;
+    }
+    let disk = open_disk(dir, &path)?;
+    let (damage, newest) = match integrity::check(&disk.view()).map_err(disk_error)? {
+        Integrity::Intact(newest) => {
+            disk.set_newest_commit(newest);
+            let rolled_back = || String::from("the offsets of the consumer group are ahead of this ledger");
+            return Ok((disk, options.rolled_back.then(rolled_back)));
+        }
+        Integrity::Damaged(damage, newest) => (damage, newest),
+    };
+    tracing::error!(damage, "the ledger is damaged");
+    if options.publish_to == PublishTo::EmbeddedLog {
+        // The log is in the same database: there is nothing to rebuild it from.
+        disk.set_newest_commit(newest + integrity::MARKS_KEPT);
+        return Ok((disk, Some(damage)));
+    }
+    // The new database is complete, with the reason for the rebuild, before the old one is moved: a crash in between finds either.
+    let carried_over = integrity::irreplaceable_rows(&disk.view()).map_err(disk_error)?;
+    let log_begins = committer::now().plus_ms(-options.state_retention_ms);
+    let old_days = counters::days_before_log(&disk.view(), log_begins).map_err(disk_error)?;
+    if next_path.exists() {
+        std::fs::remove_dir_all(&next_path).map_err(io)?;
+    }
+    let next = open_disk(dir, &next_path)?;
+    let mut batch = next.batch();
+    carried_over.iter().for_each(|(key, value)| batch.put(Table::Meta, key, value));
+    old_days.iter().for_each(|(key, value)| batch.put(Table::Counters, key, value));
+    batch.commit().map_err(disk_error)?;
+    load_or_init_meta(&next, dir, Some(damage), options.state_retention_ms)?;
+    drop((next, disk));
+    let quarantined = integrity::quarantine(&path, committer::now().0).map_err(io)?;
+    std::fs::rename(&next_path, &path).map_err(io)?;
+    let (at, rows) = (quarantined.display(), carried_over.len());
+    tracing::error!(%at, rows, "the damaged database was quarantined; the topics are read again");
+    let disk = open_disk(dir, &path)?;
+    let (Integrity::Intact(newest) | Integrity::Damaged(_, newest)) =
+        integrity::check(&disk.view()).map_err(disk_error)?;
+    disk.set_newest_commit(newest);
+    Ok((disk, None))
+}
+
+/// The stored epoch; 0 when the ledger is new.
+pub(super) fn stored_epoch(view: &View<'_>) -> Result<u32, DiskError> {
+    let decode = |row: &[u8]| Some(u32::from_be_bytes(row.try_into().ok()?));
+    Ok(view.decoded(Table::Meta, keys::EPOCH, "an epoch", decode)?.unwrap_or(0))
+}
+
+/// Reads what the ledger knows of itself, or writes it into a new one. When the history is not trusted, a new epoch begins.
+pub(super) fn load_or_init_meta(
+    disk: &Disk,
+    dir: &Path,
+    damage: Option<String>,
+    state_retention_ms: i64,
+) -> Result<Meta, OpenError> {
+    let disk_error = |source| OpenError::Disk { dir: dir.to_owned(), source };
+    let view = disk.view();
+    let text = |key, what| {
+        let decode = |row: &[u8]| String::from_utf8(row.to_vec()).ok();
+        view.decoded(Table::Meta, key, what, decode).map_err(disk_error)
+    };
+    let stored_id = || text(keys::LEDGER_ID, "the id of the ledger");
+    let old_epoch = stored_epoch(&view).map_err(disk_error)?;
+    if view.row(Table::Meta, keys::FORMAT).map_err(disk_error)?.is_none() {
+        let now = committer::now();
+        let seed = (now.0, std::process::id(), dir.to_owned());
+        let drawn = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(format!("{seed:?}").as_bytes()));
+        // A rebuilt ledger keeps its id: to the consumer group it is the same member.
+        let id = stored_id()?.unwrap_or(drawn);
+        let mut batch = disk.batch();
+        batch.put(Table::Meta, keys::FORMAT, &FORMAT.to_be_bytes());
+        batch.put(Table::Meta, keys::LEDGER_ID, id.as_bytes());
+        // Older records of the topics are not read.
+        batch.put(Table::Meta, keys::COUNTED_FROM, &now.plus_ms(-state_retention_ms).0.to_be_bytes());
+        let epoch = integrity::begin_epoch(&mut batch, old_epoch, damage.as_deref(), disk.newest_commit());
+        batch.commit().map_err(disk_error)?;
+        return Ok(Meta { epoch, id, seq: 0, dead_letters: 0, rebuild_reason: damage });
+    }
+    let (epoch, rebuild_reason) = if damage.is_some() {
+        let mut batch = disk.batch();
+        let epoch = integrity::begin_epoch(&mut batch, old_epoch, damage.as_deref(), disk.newest_commit());
+        batch.commit().map_err(disk_error)?;
+        (epoch, damage)
+    } else {
+        // A crash during a rebuild is not another loss: the epoch stays.
+        (old_epoch, text(keys::REBUILDING, "the reason for a rebuild")?)
+    };
+    let seq = view.number(keys::SEQ).map_err(disk_error)?.unwrap_or(0);
+    let missing = || disk_error(DiskError::damaged(Table::Meta, keys::LEDGER_ID, "the id of the ledger, but missing"));
+    let id = stored_id()?.ok_or_else(missing)?;
+    let mut letters = view.rows(Table::Meta, keys::DEAD_LETTERS, &keys::after_prefix(keys::DEAD_LETTERS));
+    let newest = letters.next_back().transpose().map_err(disk_error)?;
+    let newest = newest.map_or(Ok(0), |(key, _)| keys::trailing_number(Table::Meta, &key)).map_err(disk_error)?;
+    Ok(Meta { epoch, id, seq, rebuild_reason, dead_letters: newest })
+}

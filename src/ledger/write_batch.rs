@@ -1,0 +1,329 @@
+//! Many key batches become one write batch.
+//!
+//! Runs on the committer's thread alone. It reads the durable view and what this batch itself has added; seqs are drawn here.
+
+use std::collections::{HashMap, HashSet};
+
+use orderbell_consumers::{Checkpoint, TopicPartition};
+use orderbell_protocol::session::Cursor;
+use orderbell_protocol::{DeviceId, Recipient, UnixMs};
+
+use super::counters::{BucketDeltas, CounterDelta};
+use super::disk::{Batch, Disk, DiskError, Table, View};
+use super::effects::{Appended, KeyBatchEffects, NewEvent, NewNotice};
+use super::embedded_log;
+use super::keys::{self, OrderKey};
+use super::mailbox::{self, IndexEntry, MailRow};
+use super::outbox::PublishTo;
+
+/// Rows above a mailbox's floor that one trimmed row may take along into a higher floor.
+const FLOOR_STEPS_MAX: usize = 64;
+
+/// One batch while it is built.
+pub(crate) struct BatchBuilder<'a> {
+    view: View<'a>,
+    batch: Batch<'a>,
+    /// Newest seq given out, durable once this batch is.
+    seq: u64,
+    /// Next offsets of the embedded log.
+    log_ends: HashMap<u32, u64>,
+    /// Mailbox rows of this batch, by notice index key.
+    rows: HashMap<Vec<u8>, (Vec<u8>, MailRow)>,
+    /// Floors of this batch: the durable view does not show them, and a floor never goes down.
+    floors: HashMap<Vec<u8>, u64>,
+    /// Mailbox rows of the durable view that lost their notice in this batch.
+    trimmed: HashSet<Vec<u8>>,
+    /// Rows that mailboxes gain or lose in this batch.
+    row_counts: HashMap<Vec<u8>, i64>,
+    /// Event ids of this batch, and the hashes of their bodies.
+    event_ids: HashMap<u128, u64>,
+    /// Recipients of this batch's notices.
+    changed_mailboxes: HashSet<Recipient>,
+    /// This batch appends to the embedded log.
+    log_grown: bool,
+    publish_to: PublishTo,
+    /// Number of the next entry of the outbox, and whether this batch adds some.
+    outbox: u64,
+    outbox_grown: bool,
+    /// Sums of this batch.
+    deltas: BucketDeltas,
+    writes: usize,
+}
+
+impl<'a> BatchBuilder<'a> {
+    pub(crate) fn new(disk: &'a Disk, publish_to: PublishTo, seq: u64, outbox: u64) -> Self {
+        Self {
+            view: disk.view(),
+            batch: disk.batch(),
+            seq,
+            log_ends: HashMap::new(),
+            rows: HashMap::new(),
+            floors: HashMap::new(),
+            trimmed: HashSet::new(),
+            row_counts: HashMap::new(),
+            event_ids: HashMap::new(),
+            changed_mailboxes: HashSet::new(),
+            log_grown: false,
+            publish_to,
+            outbox,
+            outbox_grown: false,
+            deltas: BucketDeltas::default(),
+            writes: 0,
+        }
+    }
+
+    pub(crate) fn put_row(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        self.writes += 1;
+        self.batch.put(table, key, value);
+    }
+
+    pub(crate) fn remove_row(&mut self, table: Table, key: &[u8]) {
+        self.writes += 1;
+        self.batch.remove(table, key);
+    }
+
+    pub(crate) fn add_effects(&mut self, effects: &KeyBatchEffects, now: UnixMs) -> Result<(), DiskError> {
+        for (order, state) in &effects.states {
+            self.put_row(Table::Orders, &keys::order(order), state);
+        }
+        for notice in &effects.notices {
+            self.append_notice(notice, now)?;
+        }
+        for (order, id) in &effects.superseded {
+            self.supersede(order, id)?;
+        }
+        for (at, order) in &effects.expiry_done {
+            self.remove_row(Table::Meta, &keys::expiry(at.0, order));
+        }
+        for (at, order) in &effects.expiry_added {
+            self.put_row(Table::Meta, &keys::expiry(at.0, order), &[]);
+        }
+        for order in &effects.expunged {
+            self.expunge(order)?;
+        }
+        for (who, order, is_open) in &effects.open_index {
+            let key = keys::open_order(who, &order.id);
+            if *is_open { self.put_row(Table::Meta, &key, &[]) } else { self.remove_row(Table::Meta, &key) }
+        }
+        for event in &effects.own_events {
+            // Consuming a record again publishes nothing twice: the event's id is derived from its cause.
+            self.append(event, now)?;
+        }
+        effects.counter_deltas.iter().for_each(|delta| self.deltas.add(delta, now));
+        Ok(())
+    }
+
+    fn append_notice(&mut self, new: &NewNotice, now: UnixMs) -> Result<(), DiskError> {
+        let index = keys::notice(&new.order, &new.id);
+        if self.rows.contains_key(&index) || self.view.row(Table::Orders, &index)?.is_some() {
+            return Ok(());
+        }
+        self.seq += 1;
+        let mailbox = keys::mailbox(&new.recipient);
+        let key = keys::mail(&mailbox, self.seq);
+        *self.row_counts.entry(mailbox).or_default() += 1;
+        let row = MailRow::live(&new.id, new.expires_at, now, &new.notice);
+        self.put_row(Table::Mailboxes, &key, &row.encode());
+        self.put_row(Table::Orders, &index, &IndexEntry::encode(new.kind, &key));
+        self.rows.insert(index, (key, row));
+        self.changed_mailboxes.insert(new.recipient.clone());
+        Ok(())
+    }
+
+    fn supersede(&mut self, order: &OrderKey, id: &str) -> Result<(), DiskError> {
+        let index = keys::notice(order, id);
+        let found = match self.rows.get(&index) {
+            Some(added) => Some(added.clone()),
+            None => self.stored_notice(&index)?,
+        };
+        let Some((key, row)) = found.filter(|(_, row)| !row.is_stub()) else { return Ok(()) };
+        let row = row.superseded();
+        self.put_row(Table::Mailboxes, &key, &row.encode());
+        self.rows.insert(index, (key, row));
+        Ok(())
+    }
+
+    fn stored_notice(&self, index: &[u8]) -> Result<Option<(Vec<u8>, MailRow)>, DiskError> {
+        let Some(entry) = self.view.row(Table::Orders, index)? else { return Ok(None) };
+        let key = mailbox::decode_index(index, &entry)?.key;
+        Ok(mailbox::read_row(&self.view, &key)?.map(|row| (key, row)))
+    }
+
+    /// Removes an order's state, notices and index. A row above its mailbox's floor leaves a stub, unless nothing live stands below it.
+    fn expunge(&mut self, order: &OrderKey) -> Result<(), DiskError> {
+        self.remove_row(Table::Orders, &keys::order(order));
+        let prefix = keys::notices_of(order);
+        let index: Vec<_> =
+            self.view.rows(Table::Orders, &prefix, &keys::after_prefix(&prefix)).collect::<Result<_, _>>()?;
+        for (index, entry) in index {
+            self.remove_row(Table::Orders, &index);
+            self.trim(&mailbox::decode_index(&index, &entry)?.key)?;
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self, key: &[u8]) -> Result<(), DiskError> {
+        let seq = mailbox::seq_of(key)?;
+        let mailbox = &key[..key.len() - size_of::<u64>()];
+        if self.floors.get(mailbox).is_some_and(|floor| seq <= *floor) {
+            return Ok(());
+        }
+        let end = keys::mail(mailbox, u64::MAX);
+        // Below the floor of this batch the durable view still shows rows that this batch removes.
+        let from = self.floors.get(mailbox).map_or_else(|| mailbox.to_vec(), |floor| keys::mail(mailbox, floor + 1));
+        let rows = self.view.rows(Table::Mailboxes, &from, &end).take(FLOOR_STEPS_MAX);
+        let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
+        let mut floor = None;
+        for (at, row) in &rows {
+            let row = mailbox::decode_row(at, row)?;
+            if at != key && !row.is_stub() && !self.trimmed.contains(at) {
+                break;
+            }
+            floor = Some((mailbox::seq_of(at)?, row.check));
+            self.uncount(mailbox, at, &row);
+            self.remove_row(Table::Mailboxes, at);
+        }
+        let reached = floor.is_some_and(|(floor, _)| floor >= seq);
+        if !reached && let Some(row) = mailbox::read_row(&self.view, key)? {
+            self.put_stub(mailbox, key, row);
+        }
+        if let Some((seq, check)) = floor {
+            self.raise_floor(mailbox, seq, check);
+        }
+        Ok(())
+    }
+
+    fn raise_floor(&mut self, mailbox: &[u8], seq: u64, check: u16) {
+        self.floors.insert(mailbox.to_vec(), seq);
+        self.put_row(Table::Meta, &keys::floor(mailbox), &mailbox::encode_floor(seq, check));
+    }
+
+    fn uncount(&mut self, mailbox: &[u8], key: &[u8], row: &MailRow) {
+        if self.trimmed.insert(key.to_vec()) && !row.is_stub() {
+            *self.row_counts.entry(mailbox.to_vec()).or_default() -= 1;
+        }
+    }
+
+    /// Replaces a row above something live by its check bits.
+    pub(crate) fn put_stub(&mut self, mailbox: &[u8], key: &[u8], row: MailRow) {
+        self.uncount(mailbox, key, &row);
+        self.put_row(Table::Mailboxes, key, &row.stub().encode());
+    }
+
+    /// Removes the lowest row of a mailbox; its position becomes the floor.
+    pub(crate) fn remove_lowest(&mut self, mailbox: &[u8], key: &[u8], row: &MailRow) -> Result<(), DiskError> {
+        self.uncount(mailbox, key, row);
+        self.remove_row(Table::Mailboxes, key);
+        self.raise_floor(mailbox, mailbox::seq_of(key)?, row.check);
+        Ok(())
+    }
+
+    pub(crate) fn append(&mut self, event: &NewEvent, now: UnixMs) -> Result<Appended, DiskError> {
+        let id = keys::event_id(event.id_hash);
+        let known = match self.event_ids.get(&event.id_hash) {
+            Some(body) => Some(*body),
+            None => self.view.decoded(Table::Meta, &id, "an event id", |row| {
+                Some(u64::from_be_bytes(*row.first_chunk::<8>().filter(|_| row.len() == 16)?))
+            })?,
+        };
+        if let Some(body) = known {
+            return Ok(if body == event.body_hash { Appended::Duplicate } else { Appended::Conflict });
+        }
+        self.put_row(Table::Meta, &id, &[event.body_hash.to_be_bytes(), now.0.to_be_bytes()].concat());
+        self.event_ids.insert(event.id_hash, event.body_hash);
+        let record = embedded_log::encode(event, now);
+        match self.publish_to {
+            PublishTo::EmbeddedLog => {
+                let part = embedded_log::partition_of(&event.key);
+                let end = match self.log_ends.get(&part) {
+                    Some(end) => *end,
+                    None => embedded_log::end(&self.view, part)?,
+                };
+                self.put_row(Table::EventLog, &keys::log_record(part, end), &record);
+                self.log_ends.insert(part, end + 1);
+                self.log_grown = true;
+            }
+            PublishTo::Outbox => {
+                self.put_row(Table::Meta, &keys::outbox(self.outbox), &record);
+                self.outbox += 1;
+                self.outbox_grown = true;
+            }
+        }
+        Ok(Appended::Stored)
+    }
+
+    pub(crate) fn remove_from_outbox(&mut self, numbers: &[u64]) {
+        numbers.iter().for_each(|number| self.remove_row(Table::Meta, &keys::outbox(*number)));
+    }
+
+    pub(crate) fn put_checkpoint(&mut self, cluster: &str, part: &TopicPartition, checkpoint: Checkpoint) {
+        let mut row = checkpoint.next.to_be_bytes().to_vec();
+        if let Some((offset, fingerprint)) = checkpoint.last {
+            row.extend(offset.to_be_bytes());
+            row.extend(fingerprint.to_be_bytes());
+        }
+        self.put_row(Table::Meta, &keys::checkpoint(cluster, part), &row);
+    }
+
+    pub(crate) fn put_cursor(&mut self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
+        let text = format!("{} {:x}", cursor.acked, cursor.sent_seq);
+        self.put_row(Table::Meta, &keys::cursor(who, device), text.as_bytes());
+    }
+
+    pub(crate) fn raise_log_start(&mut self, part: u32, start: u64) {
+        self.put_row(Table::Meta, &keys::log_start(part), &start.to_be_bytes());
+    }
+
+    /// Writes everything; an error must end the process. Returns nothing when there was nothing to write.
+    pub(crate) fn commit(mut self, seq_before: u64) -> Result<Option<CommittedBatch>, DiskError> {
+        if self.seq != seq_before {
+            let seq = self.seq.to_be_bytes();
+            self.put_row(Table::Meta, keys::SEQ, &seq);
+        }
+        let ends: Vec<_> = self.log_ends.drain().collect();
+        for (part, end) in ends {
+            self.put_row(Table::Meta, &keys::log_end(part), &end.to_be_bytes());
+        }
+        let mut row_counts = Vec::new();
+        for (mailbox, change) in std::mem::take(&mut self.row_counts) {
+            let rows = mailbox::count(&self.view, &mailbox)?.saturating_add_signed(change);
+            match rows {
+                0 => self.remove_row(Table::Meta, &keys::count(&mailbox)),
+                _ => self.put_row(Table::Meta, &keys::count(&mailbox), &rows.to_be_bytes()),
+            }
+            row_counts.push((mailbox, rows));
+        }
+        for (key, row) in self.deltas.rows(&self.view)? {
+            match row {
+                Some(row) => self.put_row(Table::Counters, &key, &row),
+                None => self.remove_row(Table::Counters, &key),
+            }
+        }
+        if self.writes == 0 {
+            return Ok(None);
+        }
+        self.batch.commit()?;
+        Ok(Some(CommittedBatch {
+            row_counts,
+            seq: self.seq,
+            outbox: self.outbox,
+            outbox_grown: self.outbox_grown,
+            changed_mailboxes: self.changed_mailboxes.into_iter().collect(),
+            log_grown: self.log_grown,
+            counter_deltas: self.deltas.added,
+        }))
+    }
+}
+
+/// What a durable batch leads to.
+pub(crate) struct CommittedBatch {
+    /// Mailboxes whose number of rows changed, and how many they hold.
+    pub(crate) row_counts: Vec<(Vec<u8>, u64)>,
+    pub(crate) seq: u64,
+    pub(crate) outbox: u64,
+    pub(crate) outbox_grown: bool,
+    pub(crate) changed_mailboxes: Vec<Recipient>,
+    pub(crate) log_grown: bool,
+    /// What was added to the counters.
+    pub(crate) counter_deltas: Vec<CounterDelta>,
+}

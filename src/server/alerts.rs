@@ -1,0 +1,207 @@
+//! The one list of alerts: behind `/ready`, `/top` and `orderbell_alerts`.
+//!
+//! Each part knows only whether something is wrong now. [`RaisedAlerts`] remembers since when, by code and subject.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use orderbell_consumers::Stats;
+use orderbell_consumers::alert::AlertKind;
+use orderbell_protocol::alert::{Alert, AlertCode};
+use orderbell_protocol::{Role, UnixMs};
+
+use crate::clock::wall_clock;
+use crate::ingest::IngestStats;
+use crate::ledger::Ledger;
+use crate::net::AppState;
+use crate::stream::outbox_publisher::PublisherStats;
+use crate::wall::Feed;
+
+/// Overfull mailboxes that are named: those with most notices.
+const MAILBOXES_MAX: usize = 20;
+
+/// Something that is wrong now.
+#[derive(Clone, Debug)]
+struct Condition {
+    code: AlertCode,
+    subject: Option<String>,
+    /// When it began, if its part knows that.
+    since: Option<UnixMs>,
+    detail: String,
+}
+
+impl Condition {
+    fn new(code: AlertCode, detail: impl Into<String>) -> Self {
+        Self { code, subject: None, since: None, detail: detail.into() }
+    }
+}
+
+/// When each alert that is raised was first seen. Pure: the caller brings the conditions and the time.
+#[derive(Debug, Default)]
+struct RaisedAlerts(HashMap<(&'static str, Option<String>), UnixMs>);
+
+impl RaisedAlerts {
+    /// The alerts of these conditions, in their order. A condition that is missing is cleared; when it comes back, its `since` is new. Of
+    /// several conditions with the same code and subject, the first is taken.
+    fn update(&mut self, conditions: Vec<Condition>, now: UnixMs) -> Vec<Alert> {
+        let mut raised = HashMap::new();
+        let mut alerts = Vec::with_capacity(conditions.len());
+        for Condition { code, subject, since, detail } in conditions {
+            let key = (code.word(), subject.clone());
+            if raised.contains_key(&key) {
+                continue;
+            }
+            let since = since.or_else(|| self.0.get(&key).copied()).unwrap_or(now);
+            raised.insert(key, since);
+            alerts.push(Alert::new(code, subject, since, detail));
+        }
+        self.0 = raised;
+        alerts
+    }
+}
+
+/// Asks every part that can raise an alert.
+pub(super) struct Alerts {
+    group: Arc<Stats>,
+    publisher: Arc<PublisherStats>,
+    ingest: Arc<IngestStats>,
+    state: Arc<AppState>,
+    ledger: Arc<Ledger>,
+    wall: Arc<Feed>,
+    raised: Mutex<RaisedAlerts>,
+}
+
+impl Alerts {
+    /// The alerts of these parts.
+    pub(super) fn new(
+        group: Arc<Stats>,
+        publisher: Arc<PublisherStats>,
+        ingest: Arc<IngestStats>,
+        state: Arc<AppState>,
+        ledger: Arc<Ledger>,
+        wall: Arc<Feed>,
+    ) -> Arc<Self> {
+        Arc::new(Self { group, publisher, ingest, state, ledger, wall, raised: Mutex::default() })
+    }
+
+    /// Everything that needs a person now. Called every second, so that `since` does not depend on who asks.
+    pub(super) fn current(&self) -> Vec<Alert> {
+        // Locked first: an older evaluation must not overwrite a newer one.
+        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut conditions = self.group_conditions();
+        conditions.extend(self.notice_conditions());
+        conditions.extend(self.ledger_conditions());
+        conditions.extend(self.stream_conditions());
+        raised.update(conditions, wall_clock())
+    }
+
+    fn group_conditions(&self) -> Vec<Condition> {
+        let condition = |alert: orderbell_consumers::alert::Alert| Condition {
+            code: code_of(alert.kind),
+            subject: Some(alert.subject).filter(|subject| !subject.is_empty()),
+            since: Some(UnixMs(alert.since_ms)),
+            detail: alert.detail,
+        };
+        self.group.alerts().into_iter().map(condition).collect()
+    }
+
+    fn notice_conditions(&self) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        let stats = self.state.stats();
+        let (nacked, poisoned) = (stats.notices_nacked.get(), stats.notices_poisoned.get());
+        if nacked + poisoned > 0 {
+            let detail = format!(
+                "since the start: {nacked} notices that clients cannot use, {poisoned} skipped after repeated ack timeouts"
+            );
+            conditions.push(Condition::new(AlertCode::NoticesUndeliverable, detail));
+        }
+        let paid = self.ingest.paid_rejected.value();
+        if paid > 0 {
+            let detail = format!("since the start: {paid} dead letters look like paid orders; see orderbell dlq list");
+            conditions.push(Condition::new(AlertCode::DeadLetters, detail));
+        }
+        conditions
+    }
+
+    fn ledger_conditions(&self) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        if self.ledger.is_disk_low() {
+            let detail = "too little free space on the ledger's disk: no new events are accepted";
+            conditions.push(Condition::new(AlertCode::DiskLow, detail));
+        }
+        if let Some(reason) = self.ledger.rebuild_reason() {
+            let detail = format!("the ledger's history is not intact ({reason}): new epoch, the log is read again");
+            conditions.push(Condition::new(AlertCode::LedgerRebuilding, detail));
+        }
+        for (who, notices) in self.ledger.overflowing_mailboxes().into_iter().take(MAILBOXES_MAX) {
+            // Customers are not named: their ids are personal data.
+            let subject = if who.role == Role::Store { who.to_string() } else { String::from("customer") };
+            let detail = format!("{notices} notices of live orders above the mailbox limit: no device fetches them");
+            let condition = Condition::new(AlertCode::MailboxOverflow, detail);
+            conditions.push(Condition { subject: Some(subject), ..condition });
+        }
+        conditions
+    }
+
+    fn stream_conditions(&self) -> Vec<Condition> {
+        let stale = self.state.stale_for().map(|age| {
+            let detail = format!("the stream was not read to its end for {} s: clients are told", age.as_secs());
+            Condition::new(AlertCode::StreamStale, detail)
+        });
+        let stalled = self.wall.stalled_for(Instant::now()).map(|idle| {
+            let detail = format!("no wall document was made for {} s: screens show old numbers", idle.as_secs());
+            Condition::new(AlertCode::WallStalled, detail)
+        });
+        let outbox = self.publisher.blocked().map(|detail| Condition::new(AlertCode::OutboxBlocked, detail));
+        [stale, stalled, outbox].into_iter().flatten().collect()
+    }
+}
+
+fn code_of(kind: AlertKind) -> AlertCode {
+    match kind {
+        AlertKind::PartitionDamaged => AlertCode::PartitionDamaged,
+        AlertKind::RetentionGap => AlertCode::RetentionGap,
+        AlertKind::Truncated => AlertCode::LogTruncated,
+        AlertKind::Recreated => AlertCode::TopicRecreated,
+        AlertKind::StateRolledBack => AlertCode::StateRolledBack,
+        AlertKind::Unassigned => AlertCode::PartitionUnassigned,
+        AlertKind::GroupShared => AlertCode::GroupShared,
+        AlertKind::HandlerFailing => AlertCode::HandlerFailing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overflow(store: &str) -> Condition {
+        let subject = Some(format!("store:{store}"));
+        Condition { subject, ..Condition::new(AlertCode::MailboxOverflow, "too many") }
+    }
+
+    fn since(alerts: &[Alert]) -> Vec<(Option<&str>, i64)> {
+        alerts.iter().map(|alert| (alert.subject.as_deref(), alert.since.0)).collect()
+    }
+
+    #[test]
+    fn since_is_kept_by_code_and_subject_until_the_alert_is_cleared() {
+        let mut raised = RaisedAlerts::default();
+        let disk = || Condition::new(AlertCode::DiskLow, "full");
+        let both = raised.update(vec![disk(), overflow("1")], UnixMs(10));
+        assert_eq!(since(&both), [(None, 10), (Some("store:1"), 10)]);
+        let three = raised.update(vec![disk(), overflow("1"), overflow("2")], UnixMs(20));
+        assert_eq!(since(&three), [(None, 10), (Some("store:1"), 10), (Some("store:2"), 20)]);
+        assert_eq!(since(&raised.update(vec![overflow("2")], UnixMs(30))), [(Some("store:2"), 20)]);
+        assert_eq!(since(&raised.update(vec![disk(), overflow("2")], UnixMs(40))), [(None, 40), (Some("store:2"), 20)]);
+    }
+
+    #[test]
+    fn the_part_that_knows_when_it_began_is_believed_and_duplicates_are_one() {
+        let mut raised = RaisedAlerts::default();
+        let gap = Condition { since: Some(UnixMs(3)), ..Condition::new(AlertCode::RetentionGap, "gap") };
+        let again = Condition::new(AlertCode::RetentionGap, "another");
+        let alerts = raised.update(vec![gap, again], UnixMs(50));
+        assert_eq!((since(&alerts), alerts[0].detail.as_str()), (vec![(None, 3)], "gap"));
+    }
+}

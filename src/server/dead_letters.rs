@@ -1,0 +1,70 @@
+//! [`DeadLetterAccess`]: dead letters of the ledger's own log, and of the dead letter topics.
+
+use std::sync::Arc;
+
+#[cfg(feature = "kafka")]
+use tokio::sync::Semaphore;
+
+use crate::clock::wall_clock;
+use crate::ledger::{DiskError, Ledger, StoredDeadLetter};
+use crate::net::{DeadLetterAccess, ReplayFuture, TopicListFuture, TopicReplayFuture};
+#[cfg(feature = "kafka")]
+use crate::stream::dlq_topics::DlqTopics;
+
+/// Dead letters shown of each partition of a dead letter topic: the newest. `orderbell dlq` lists all.
+#[cfg(feature = "kafka")]
+const SHOWN_PER_PARTITION: u64 = 200;
+
+/// Where the dead letters are.
+pub(super) struct DeadLetterAdmin {
+    pub(super) ledger: Arc<Ledger>,
+    /// The topics, and a permit: one request at a time reads them, since it takes a consumer of its own and may take a while.
+    #[cfg(feature = "kafka")]
+    pub(super) topics: Option<(DlqTopics, Arc<Semaphore>)>,
+}
+
+impl DeadLetterAccess for DeadLetterAdmin {
+    fn list(&self, after: u64, max: usize) -> Result<Vec<(u64, StoredDeadLetter)>, DiskError> {
+        self.ledger.dead_letters(after, max)
+    }
+
+    fn replay(&self, letters: Vec<(u64, StoredDeadLetter)>) -> ReplayFuture {
+        let numbers = letters.iter().map(|(number, _)| *number).collect();
+        let events = letters
+            .iter()
+            .map(|(number, letter)| crate::ingest::http_events::replay(*number, letter, wall_clock()))
+            .collect();
+        let ledger = self.ledger.clone();
+        Box::pin(async move { ledger.replay(events, numbers).await.map_err(|_| ()) })
+    }
+
+    #[cfg(feature = "kafka")]
+    fn list_topics(&self, which: Option<String>) -> Option<TopicListFuture> {
+        let (topics, permits) = self.topics.clone()?;
+        Some(Box::pin(async move {
+            let _permit = permits.acquire().await.map_err(|error| error.to_string())?;
+            let per_partition = if which.is_some() { u64::MAX } else { SHOWN_PER_PARTITION };
+            let read = tokio::task::spawn_blocking(move || topics.newest(per_partition, which.as_deref()));
+            read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        }))
+    }
+
+    #[cfg(feature = "kafka")]
+    fn replay_topics(&self, which: Vec<String>) -> Option<TopicReplayFuture> {
+        let (topics, permits) = self.topics.clone()?;
+        Some(Box::pin(async move {
+            let _permit = permits.acquire().await.map_err(|error| error.to_string())?;
+            topics.replay(which).await
+        }))
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    fn list_topics(&self, _: Option<String>) -> Option<TopicListFuture> {
+        None
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    fn replay_topics(&self, _: Vec<String>) -> Option<TopicReplayFuture> {
+        None
+    }
+}

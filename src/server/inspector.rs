@@ -1,0 +1,123 @@
+//! [`Inspection`]: activity, stores with their devices, a mailbox's tail and one order, from the parts that know them.
+
+use std::sync::Arc;
+
+use orderbell_consumers::Stats;
+use orderbell_protocol::{Id, MailboxPage, Position, ReadError, Recipient, UnixMs};
+
+use crate::clock::wall_clock;
+use crate::hub::{DeviceConnection, POISON_AFTER};
+use crate::ledger::{DeviceBacklog, DiskError, Ledger, OrderKey};
+use crate::net::{Activity, AppState, DeviceStatus, HotKeyActivity, Inspection, PartitionActivity, StoreStatus};
+use crate::wall::{Feed, StoreOverview};
+
+/// A connected device with a notice unacknowledged for longer than this is slow: the time after which a session sends again by default.
+const SLOW_AFTER_MS: i64 = 10_000;
+/// Notices in one answer to `orderbell tail`.
+const TAIL_MAX: u16 = 200;
+
+/// What is inspected.
+pub(super) struct Inspector {
+    pub(super) group: Arc<Stats>,
+    pub(super) state: Arc<AppState>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) wall: Arc<Feed>,
+}
+
+impl Inspection for Inspector {
+    fn activity(&self) -> Activity {
+        let group = &self.group;
+        let partition = |status: &orderbell_consumers::PartitionStatus| PartitionActivity {
+            partition: status.partition.to_string(),
+            lag: status.lag(),
+            checkpoint: status.checkpoint,
+            end: status.end,
+            in_flight: status.in_flight,
+            paused: status.paused,
+            damaged: status.damaged,
+            as_of: status.as_of_ms.map(UnixMs),
+        };
+        let hot_key = |hot: &orderbell_consumers::stats::HotKey| HotKeyActivity {
+            key: format!("{:016x}", hot.key.0),
+            records: hot.records,
+            bytes: hot.bytes,
+        };
+        let hub = self.state.hub();
+        Activity {
+            as_of: group.as_of_ms().map(UnixMs),
+            partitions: group.status().iter().map(partition).collect(),
+            in_flight: group.in_flight_records.value(),
+            max_in_flight: group.max_in_flight_records.value(),
+            keys_backing_off: group.keys_backing_off.value(),
+            hot_keys: group.hot_keys().iter().map(hot_key).collect(),
+            subscribers: hub.sessions() + hub.waiting_polls(),
+            wall_viewers: self.state.stats().wall_viewers.get(),
+        }
+    }
+
+    fn stores(&self, from: &str, max: usize) -> Result<Vec<StoreStatus>, DiskError> {
+        let now = wall_clock();
+        self.wall.stores(from, max, now).into_iter().map(|store| self.store(store, now)).collect()
+    }
+
+    fn tail(&self, store: &Id, after: Option<Position>) -> Result<MailboxPage, ReadError> {
+        let who = Recipient::store(store.clone());
+        let now = wall_clock();
+        match after {
+            Some(after) => self.ledger.read(&who, after, after, TAIL_MAX, now),
+            None => {
+                // The store's id as a device name: such a device has no cursor, and only the head is used.
+                let (_, head) = self.ledger.cursor_and_head(&who, store)?;
+                self.ledger.read(&who, head, head, 0, now)
+            }
+        }
+    }
+
+    fn order(&self, order: &Id, shadow: bool) -> Result<Option<serde_json::Value>, DiskError> {
+        let key = OrderKey { shadow, id: order.clone() };
+        let Some(state) = self.ledger.order(&key)? else { return Ok(None) };
+        crate::ingest::order_view::for_operator(&key, &state, |who| self.ledger.delivery_history(who, &key))
+    }
+}
+
+impl Inspector {
+    fn store(&self, store: StoreOverview, now: UnixMs) -> Result<StoreStatus, DiskError> {
+        let who = Recipient::store(store.id.clone());
+        let (devices, unread) = self.ledger.device_backlogs(&who)?;
+        // The store's backlog is that of its most advanced device: what one device has received, the store knows.
+        let least = devices.iter().map(|device| device.backlog).min_by_key(|backlog| backlog.notices).unwrap_or(unread);
+        let (name, city) = store.entry.map_or((None, None), |entry| (entry.name, entry.city));
+        Ok(StoreStatus {
+            id: store.id.to_string(),
+            name,
+            city,
+            reachability: store.reachability.word().to_owned(),
+            backlog: least.notices,
+            backlog_since: least.since,
+            last_hour: store.last_hour,
+            today: store.today,
+            devices: devices.into_iter().map(|device| self.device(&who, &device, now)).collect(),
+        })
+    }
+
+    fn device(&self, who: &Recipient, device: &DeviceBacklog, now: UnixMs) -> DeviceStatus {
+        let connection = self.state.hub().device(who, &device.device);
+        let is_late = device.backlog.since.is_some_and(|since| since.plus_ms(SLOW_AFTER_MS) < now);
+        DeviceStatus {
+            device: device.device.to_string(),
+            connected: connection.is_connected,
+            problem: problem(connection, is_late, device.backlog.notices).map(str::to_owned),
+            backlog: device.backlog.notices,
+            backlog_since: device.backlog.since,
+        }
+    }
+}
+
+/// The word for a device that acknowledges too little.
+fn problem(connection: DeviceConnection, is_late: bool, backlog: u64) -> Option<&'static str> {
+    match connection.ack_timeouts {
+        POISON_AFTER.. => Some("poisoned"),
+        1.. if backlog > 0 => Some("unresponsive"),
+        _ => (connection.is_connected && is_late).then_some("slow"),
+    }
+}

@@ -1,0 +1,49 @@
+//! [`Orders`] for the network side: the mapping and the order rules applied to what clients send and ask for.
+
+use std::sync::Arc;
+
+use orderbell_consumers::Stats;
+use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient, UnixMs};
+
+use crate::clock::wall_clock;
+use crate::ingest::{Mapping, OrderHandler, client_events, http_events, order_view};
+use crate::ledger::{DeliveryHistory, Ledger, NewEvent, OrderKey};
+use crate::net::Orders;
+
+/// The order rules and what they need.
+pub(super) struct OrderRules {
+    pub(super) mapping: Mapping,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) handler: Arc<OrderHandler>,
+    pub(super) group: Arc<Stats>,
+}
+
+impl Orders for OrderRules {
+    fn decode_events(&self, media_type: &str, body: &[u8]) -> Result<Vec<(String, NewEvent)>, Problem> {
+        http_events::parse(&self.mapping, media_type, body, wall_clock())
+    }
+
+    fn check_client_event(
+        &self,
+        who: &Recipient,
+        device: &DeviceId,
+        event: &ClientEvent,
+        now: UnixMs,
+    ) -> Result<NewEvent, &'static str> {
+        client_events::accept(&self.ledger, who, device, event, now)
+    }
+
+    fn view(
+        &self,
+        who: &Recipient,
+        key: &OrderKey,
+        state: &[u8],
+        history: Option<&DeliveryHistory>,
+    ) -> Option<serde_json::Value> {
+        order_view::for_recipient(who, key, state, history, &self.handler.policy().visible_fields)
+    }
+
+    fn as_of(&self) -> Option<UnixMs> {
+        self.group.as_of_ms().map(UnixMs)
+    }
+}
