@@ -78,7 +78,8 @@ async fn serve(
 
 /// One line for a process that started this one: where the server listens.
 fn ready_line(server: &Server) -> String {
-    serde_json::json!({"event": "ready", "public": server.public(), "admin": server.admin()}).to_string()
+    // Addresses need no escaping.
+    format!(r#"{{"event":"ready","public":"{}","admin":"{}"}}"#, server.public(), server.admin())
 }
 
 /// Commands to copy, so that a newcomer sees the first order within a minute.

@@ -106,6 +106,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn stores_with_one_name_differ_by_their_city() {
+        let store = |id: &str, city: &str| {
+            let json = serde_json::json!({"id": id, "name": "Old Town", "city": city, "reachability": "push", "backlog": 0,
+                                          "last_hour": 1, "today": 2, "devices": []});
+            row(&serde_json::from_value(json).unwrap())
+        };
+        let (one, other) = (store("1", "Suzhou"), store("2", "Nanjing"));
+        assert_eq!((&one[1], &one[2]), (&"Old Town".into(), &"Suzhou".into()));
+        assert_eq!((&other[1], &other[2]), (&"Old Town".into(), &"Nanjing".into()));
+    }
+
+    #[test]
     fn an_age_has_one_unit() {
         assert_eq!([-5, 0, 99, 100, 5_999, 6_000].map(age), ["0 s", "0 s", "99 s", "1 min", "99 min", "1 h"]);
     }
