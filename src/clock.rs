@@ -1,15 +1,9 @@
 //! The wall clock, in the unit that the protocol and the ledger use.
-//!
-//! For timestamps that leave the process or must survive a restart. Time-outs and intervals use the monotonic `Instant` instead, since an
-//! administrator or NTP may set this clock back.
-
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use orderbell_protocol::UnixMs;
 
-/// The current time. A clock before 1970 reads as 0, one beyond the range of the type as its maximum.
+/// The current time; see [`orderbell_consumers::clock`].
 #[must_use]
 pub fn wall_clock() -> UnixMs {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    UnixMs(orderbell_consumers::clock::unix_ms())
 }

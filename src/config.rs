@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 use orderbell_consumers::{Offset, TopicPartition};
 use orderbell_protocol::session;
 
-use crate::ingest::counting::CountingRules;
-use crate::ingest::order::OrderPolicy;
-use crate::ledger::{LedgerOptions, PublishTo};
 use crate::net::NetLimits;
 use crate::net::tokens::{Secret, Tokens};
 use crate::wall::WallConfig;
 use keys::ConfigFile;
+use orderbell_ledger::{LedgerOptions, PublishTo};
+use orderbell_orders::counting::CountingRules;
+use orderbell_orders::order::OrderPolicy;
 
 pub use keys::{
     BootConfig, BootSessions, BootWall, KafkaConfig, KeyConfig, Listen, LiveConfig, LiveSessions, LiveWall, TokenConfig,

@@ -24,7 +24,6 @@ use crate::clock::wall_clock;
 use crate::config::{Config, ConfigError, Reloaded};
 use crate::hub::Hub;
 use crate::ingest::OrderHandler;
-use crate::ledger::{Ledger, LedgerOptions, OpenError, OrderKey};
 use crate::metrics::{MetricSources, Metrics};
 use crate::net::{self, AdminApi, AppState, NetLimits};
 #[cfg(feature = "kafka")]
@@ -35,6 +34,7 @@ use admin_api::Status;
 use alerts::Alerts;
 use dead_letters::DeadLetterAdmin;
 use inspector::Inspector;
+use orderbell_ledger::{Ledger, LedgerOptions, OpenError, OrderKey};
 use orders::OrderRules;
 
 /// Orders whose expiry is enqueued in one sweep.

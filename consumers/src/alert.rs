@@ -6,8 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::poller::now_ms;
-
 /// What kind of condition an alert reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AlertKind {
@@ -49,7 +47,7 @@ pub(crate) struct ActiveAlerts(Mutex<BTreeMap<(String, AlertKind), (i64, String)
 impl ActiveAlerts {
     pub(crate) fn raise(&self, kind: AlertKind, subject: &str, detail: String) {
         let mut active = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        active.entry((subject.to_owned(), kind)).or_insert_with(|| (now_ms(), String::new())).1 = detail;
+        active.entry((subject.to_owned(), kind)).or_insert_with(|| (crate::clock::unix_ms(), String::new())).1 = detail;
     }
 
     pub(crate) fn clear(&self, kind: AlertKind, subject: &str) {

@@ -2,6 +2,7 @@
 
 // The hidden modules are public for this crate's own property tests only: their names may change.
 pub mod alert;
+pub mod clock;
 pub mod error;
 pub mod group;
 #[cfg(feature = "kafka")]

@@ -5,7 +5,7 @@ mod assignment;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::alert::AlertKind;
 use crate::error::SourceError;
@@ -397,8 +397,4 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
             }
         }
     }
-}
-
-pub(crate) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

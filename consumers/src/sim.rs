@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::{CheckpointError, DeadLetterError, SourceError};
-use crate::poller::now_ms;
 use crate::record::{Offset, Record, TopicPartition};
 use crate::traits::{
     Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, PartitionOffsets, Polled,
@@ -86,8 +85,8 @@ impl Log {
         records.push(Record {
             partition: self.partition(partition),
             offset,
-            timestamp_ms: now_ms(),
-            read_ms: now_ms(),
+            timestamp_ms: crate::clock::unix_ms(),
+            read_ms: crate::clock::unix_ms(),
             key: Some(Bytes::copy_from_slice(key.as_bytes())),
             value: Some(Bytes::copy_from_slice(value.as_bytes())),
             headers: Vec::new(),
@@ -243,7 +242,10 @@ impl Source for LogSource {
         let state = lock(&self.log.shared.state);
         let reachable = self.next.keys().filter(|number| !state.unreachable.contains(number));
         let end = |number: &u32| {
-            (self.log.partition(*number), EndOffset { next: state.end(*number), at_ms: now_ms(), delivered: false })
+            (
+                self.log.partition(*number),
+                EndOffset { next: state.end(*number), at_ms: crate::clock::unix_ms(), delivered: false },
+            )
         };
         reachable.map(end).collect()
     }

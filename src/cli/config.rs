@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::{ConfigArgs, failed, out_line};
 use crate::clock::wall_clock;
 use crate::config;
-use crate::ingest::Mapping;
-use crate::ingest::order::{Order, OrderPolicy};
+use orderbell_orders::Mapping;
+use orderbell_orders::order::{Order, OrderPolicy};
 
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -121,7 +121,7 @@ fn try_record(mapping: &Mapping, record: &Record, rules: &OrderPolicy, now: Unix
     let outcome = match Order::apply(None, &event, now, rules) {
         Err(reason) => format!("rejected: {}: {}", reason.code, reason.message),
         Ok((_, effects)) => {
-            let notice = |draft: &crate::ingest::notices::NoticeDraft| {
+            let notice = |draft: &orderbell_orders::notices::NoticeDraft| {
                 format!("\n  {} is notified: {} {}", draft.recipient, draft.kind.word(), draft.body)
             };
             let notices: String = effects.notices.iter().map(notice).collect();

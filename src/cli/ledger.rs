@@ -9,7 +9,7 @@ use clap::Subcommand;
 
 use super::{ConfigArgs, err_line, failed, out_line, progress};
 use crate::client::HttpClient;
-use crate::ledger::{Ledger, OpenError};
+use orderbell_ledger::{Ledger, OpenError};
 
 /// Exit code of `check` for a ledger that is damaged.
 const DAMAGED: u8 = 4;

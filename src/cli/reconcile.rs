@@ -13,8 +13,8 @@ use orderbell_protocol::UnixMs;
 use super::{ConfigArgs, failed, out_line, progress};
 use crate::clock::wall_clock;
 use crate::config::Config;
-use crate::ingest::reconcile::{Recount, Sums, comparable_from, compare};
-use crate::ledger::OfflineLedger;
+use orderbell_ledger::OfflineLedger;
+use orderbell_orders::reconcile::{Recount, Sums, comparable_from, compare};
 
 /// Exit code when counters differ.
 const DIFFERENT: u8 = 5;
@@ -131,7 +131,7 @@ fn each(
 /// The name of the cluster that checkpoints of this log are stored under.
 fn cluster(config: &Config) -> Result<String, ExitCode> {
     match &config.boot.kafka {
-        None => Ok(String::from(crate::ledger::embedded_log::CLUSTER)),
+        None => Ok(String::from(orderbell_ledger::embedded_log::CLUSTER)),
         #[cfg(feature = "kafka")]
         Some(kafka) => {
             let reader =

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::secret::SecretMap;
 use super::units::{ByteSize, HumanDuration};
-use crate::ingest::Mapping;
-use crate::ingest::event_time::Zone;
-use crate::ingest::notices::VisibleFields;
+use orderbell_orders::Mapping;
+use orderbell_orders::event_time::Zone;
+use orderbell_orders::notices::VisibleFields;
 
 /// Mark of a key in the JSON Schema: true when a SIGHUP changes it.
 pub(super) const RELOAD_MARK: &str = "x-reload";

@@ -7,9 +7,9 @@
 use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, Recipient, Role, UnixMs};
 use serde_json::{Map, Value};
 
-use super::order::{Order, Stage};
 use super::own_events::{self, OwnEvent};
-use crate::ledger::{Ledger, NewEvent, OrderKey};
+use orderbell_ledger::{Ledger, NewEvent, OrderKey};
+use orderbell_orders::order::{Order, Stage};
 
 /// Longest event id, pickup code and reason that a client may send, in characters.
 const MAX_ID_CHARS: usize = 64;

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -15,13 +14,15 @@ use orderbell_consumers::{Handler, KeyBatch, KeyHash, Outcome, Reason, Record, T
 use orderbell_protocol::notice::{EncodedNotice, Notice};
 use orderbell_protocol::{Event, NoticeKind, UnixMs};
 
-use super::mapping::Mapping;
-use super::notices::{NoticeDraft, not_encodable};
-use super::order::{Effects, Order, OrderPolicy};
-use super::{counting, own_events};
-use crate::crash;
+use super::own_events;
+use crate::clock::wall_clock;
 use crate::latency::LatencyHistogram;
-use crate::ledger::{DiskError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
+use orderbell_ledger::crash;
+use orderbell_ledger::{DiskError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
+use orderbell_orders::counting;
+use orderbell_orders::mapping::Mapping;
+use orderbell_orders::notices::{NoticeDraft, not_encodable};
+use orderbell_orders::order::{Effects, Order, OrderPolicy};
 
 /// Topic of the records by which Orderbell asks, in an order's own queue, whether the order's state can be expunged.
 pub const EXPIRY_TOPIC: &str = "orderbell.expiry";
@@ -265,7 +266,7 @@ impl OrderHandler {
             return vec![Outcome::Halt(Reason { code: "disk-full", message: "there is too little free space".into() })];
         }
         crash::point("read");
-        let now = now();
+        let now = wall_clock();
         let mut known = KnownOrders::new();
         let mut effects = KeyBatchEffects::default();
         let mut outcomes = Vec::with_capacity(turn.records.len());
@@ -295,7 +296,7 @@ impl OrderHandler {
         {
             return vec![Outcome::Halt(Reason { code: "ledger", message: error.to_string() })];
         }
-        let durable = self::now().0;
+        let durable = wall_clock().0;
         let read = turn.records.iter().take(outcomes.len()).filter(|record| record.read_ms > 0);
         read.for_each(|record| self.stats.commit_latency.observe_ms(durable - record.read_ms));
         outcomes
@@ -337,11 +338,6 @@ impl Handler for OrderHandler {
     async fn handle(self: Arc<Self>, turn: KeyBatch) -> Vec<Outcome> {
         self.process(turn).await
     }
-}
-
-fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use super::*;
-use crate::ledger::{LedgerOptions, MailboxObserver, NoCounterObserver, PublishTo};
+use crate::clock::wall_clock as now;
+use orderbell_ledger::{LedgerOptions, MailboxObserver, NoCounterObserver, PublishTo};
 use orderbell_protocol::{Id, Recipient};
 
 struct NoObserver;

@@ -5,9 +5,10 @@ use orderbell_consumers::{Record, TopicPartition};
 use orderbell_protocol::{Problem, UnixMs};
 use serde_json::Value;
 
-use super::mapping::{Mapping, TOPIC_PARAMETER};
-use super::{own_events, sha256};
-use crate::ledger::{NewEvent, StoredBytes, StoredDeadLetter};
+use orderbell_ledger::{NewEvent, StoredBytes, StoredDeadLetter};
+use orderbell_orders::mapping::OWN_EVENT_MEDIA_TYPE;
+use orderbell_orders::mapping::{Mapping, TOPIC_PARAMETER};
+use orderbell_orders::sha256;
 
 /// Largest number of events in one request.
 pub const MAX_EVENTS: usize = 1_000;
@@ -73,7 +74,7 @@ fn incoming(
     // Serialised again with sorted members: requests that differ only in white space or member order are equal.
     let value = Bytes::from(event.to_string());
     let record = Record {
-        partition: TopicPartition::new(crate::ledger::embedded_log::TOPIC, 0),
+        partition: TopicPartition::new(orderbell_ledger::embedded_log::TOPIC, 0),
         offset: 0,
         timestamp_ms: now.0,
         read_ms: 0,
@@ -96,7 +97,7 @@ fn incoming(
 pub(crate) fn replay(number: u64, letter: &StoredDeadLetter, now: UnixMs) -> NewEvent {
     let bytes = |kept: &Option<StoredBytes>| kept.as_ref().map(StoredBytes::bytes).unwrap_or_default();
     let header = |name: &str| letter.headers.iter().find(|(known, _)| known == name).map(|(_, value)| bytes(value));
-    let known = [PLAIN, STRUCTURED, own_events::MEDIA_TYPE];
+    let known = [PLAIN, STRUCTURED, OWN_EVENT_MEDIA_TYPE];
     let media = header("content-type").map(|media| String::from_utf8_lossy(&media).into_owned());
     let media = media.as_deref().map(|media| media.split_once(TOPIC_PARAMETER).map_or(media, |(media, _)| media));
     let mut content_type = known.into_iter().find(|known| media == Some(*known));
@@ -122,7 +123,7 @@ pub(crate) fn replay(number: u64, letter: &StoredDeadLetter, now: UnixMs) -> New
         value,
         // The media type carries the topic, which may have a mapping of its own.
         content_type: match content_type.unwrap_or(PLAIN) {
-            own_events::MEDIA_TYPE => own_events::MEDIA_TYPE.into(),
+            OWN_EVENT_MEDIA_TYPE => OWN_EVENT_MEDIA_TYPE.into(),
             media => format!("{media}{TOPIC_PARAMETER}{}", letter.topic).into(),
         },
     }

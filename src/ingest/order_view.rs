@@ -6,10 +6,11 @@
 use orderbell_protocol::{Id, Recipient, Role};
 use serde_json::{Value, json};
 
-use super::notices::VisibleFields;
-use super::order::Order;
-use super::{notice_kinds, notices, timeline};
-use crate::ledger::{DeliveryHistory, OrderKey};
+use super::timeline;
+use orderbell_ledger::{DeliveryHistory, OrderKey};
+use orderbell_orders::notices::VisibleFields;
+use orderbell_orders::order::Order;
+use orderbell_orders::{notice_kinds, notices};
 
 /// An order as its recipient sees it, with its timeline if a delivery log is given; `None` when the order is not the recipient's.
 #[must_use]
@@ -36,7 +37,7 @@ pub fn for_recipient(
         view["outcome"] = outcome.word().into();
     }
     if let Some(trail) = trail {
-        view["timeline"] = timeline::timeline(&order, who, trail).into();
+        view["timeline"] = timeline::timeline(order.history(), who, trail).into();
     }
     Some(view)
 }
@@ -56,7 +57,7 @@ pub fn for_operator<E>(
     let (mut entries, mut has_events) = (Vec::new(), false);
     for (role, id) in recipients.into_iter().filter_map(|(role, id)| Some((role, id?))) {
         let who = of(role, id);
-        let part = timeline::timeline(&order, &who, &trail(&who)?);
+        let part = timeline::timeline(order.history(), &who, &trail(&who)?);
         // Both timelines contain the order's events, each its own notices. Events are taken once.
         entries.extend(part.into_iter().filter(|entry| !has_events || entry.get("kind").is_some()).map(|mut entry| {
             if entry.get("kind").is_some() {

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use orderbell_protocol::{DeviceId, EventType, Id, Recipient, Role, UnixMs};
 use serde_json::{Map, Value, json};
 
-use super::{http_events, sha256};
-use crate::ledger::NewEvent;
+use super::http_events;
+use orderbell_ledger::NewEvent;
+use orderbell_orders::mapping::OWN_EVENT_MEDIA_TYPE;
+use orderbell_orders::sha256;
 
-/// Media type of Orderbell's own events.
-pub(super) const MEDIA_TYPE: &str = "application/cloudevents+json; profile=orderbell";
 /// CloudEvents source of the events that Orderbell derives, and prefix of the clients' sources.
 const SOURCE: &str = "orderbell";
 
@@ -66,7 +66,7 @@ fn incoming(event: OwnEvent<'_>) -> NewEvent {
         id_hash,
         body_hash: sha256::hash_64(&[kind.name().as_bytes(), order.as_str().as_bytes(), content.as_bytes()]),
         value,
-        content_type: MEDIA_TYPE.into(),
+        content_type: OWN_EVENT_MEDIA_TYPE.into(),
     }
 }
 

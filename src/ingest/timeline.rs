@@ -7,20 +7,20 @@
 use orderbell_protocol::{DeviceId, Recipient, Role, UnixMs};
 use serde_json::{Value, json};
 
-use super::order::{HistoryEntry, Order};
-use crate::ledger::{DeliveryHistory, DeliveryStep, LoggedNotice};
+use orderbell_ledger::{DeliveryHistory, DeliveryStep, LoggedNotice};
+use orderbell_orders::order::HistoryEntry;
 
 /// Longest timeline: many devices with many redeliveries make a long one.
 const MAX_ENTRIES: usize = 200;
 
-/// The timeline of `order` for `who`, oldest entry first.
-pub(super) fn timeline(order: &Order, who: &Recipient, trail: &DeliveryHistory) -> Vec<Value> {
+/// The timeline of an order with this `history` for `who`, oldest entry first.
+pub(super) fn timeline(history: &[HistoryEntry], who: &Recipient, trail: &DeliveryHistory) -> Vec<Value> {
     let mut entries: Vec<(UnixMs, Value)> = Vec::new();
-    for entry in &order.history {
+    for entry in history {
         add_event(entry, who.role, &mut entries);
     }
     for told in &trail.notices {
-        let kind = order.kind_of_notice(&told.id).word();
+        let kind = told.kind.word();
         if let Some(at) = told.stored_at {
             entries.push((at, json!({"at": at, "step": "persisted", "kind": kind})));
         }
@@ -67,7 +67,6 @@ fn add_deliveries(told: &LoggedNotice, kind: &str, trail: &DeliveryHistory, entr
 
 #[cfg(test)]
 mod tests {
-    use super::super::order::Notified;
     use super::*;
     use orderbell_protocol::{Id, NoticeKind};
 
@@ -81,11 +80,8 @@ mod tests {
         let event = |name: &str, at, device: Option<&str>| {
             HistoryEntry(name.into(), UnixMs(at), Some(UnixMs(at + 1)), UnixMs(at + 2), device.map(id))
         };
-        let mut order = Order::default();
-        order.history = vec![event("order.paid", 100, None), event("order.accepted", 900, Some("a"))];
+        let events = vec![event("order.paid", 100, None), event("order.accepted", 900, Some("a"))];
         let new_order = String::from("n1");
-        order.notified =
-            vec![Notified { to: Role::Store, kind: NoticeKind::NewOrder, id: new_order.clone(), occurrence: None }];
         let sent = |attempt| DeliveryStep::Sent { from: 5, to: 9, attempt };
         let trail = DeliveryHistory {
             notices: vec![LoggedNotice {
@@ -103,7 +99,7 @@ mod tests {
                 (UnixMs(300), id("a"), DeliveryStep::Displayed(7)),
             ],
         };
-        let shown: Vec<String> = timeline(&order, &store, &trail)
+        let shown: Vec<String> = timeline(&events, &store, &trail)
             .iter()
             .map(|entry| {
                 let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
@@ -126,7 +122,7 @@ mod tests {
         ];
         assert_eq!(shown, wanted);
         let customer = Recipient { role: Role::Customer, ..store };
-        let seen = timeline(&order, &customer, &DeliveryHistory::default());
+        let seen = timeline(&events, &customer, &DeliveryHistory::default());
         assert!(seen.iter().all(|entry| entry.get("device").is_none()), "{seen:?}");
     }
 }

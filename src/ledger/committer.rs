@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use orderbell_consumers::{Checkpoint, DurableCheckpoints, TopicPartition};
 use orderbell_protocol::session::Cursor;
@@ -273,6 +273,5 @@ impl Committer {
 }
 
 pub(crate) fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    UnixMs(orderbell_consumers::clock::unix_ms())
 }

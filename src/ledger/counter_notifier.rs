@@ -108,7 +108,7 @@ fn deliver(shared: &Shared, observer: &dyn CounterObserver) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Bucket, CounterSums};
+    use crate::{Bucket, CounterSums};
 
     /// An observer whose lock a test can hold.
     #[derive(Default)]

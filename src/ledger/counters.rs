@@ -13,90 +13,20 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
+pub use orderbell_protocol::counters::{
+    Bucket, CHAIN_MINUTES, CounterDelta, CounterSums, DAYS, STORE_MINUTES, STORES_MAX, day_of, minute_of, others,
+};
 use orderbell_protocol::{Id, UnixMs};
 
 use super::disk::{DiskError, Row, Table, View};
 use super::keys;
 use super::write_batch::BatchBuilder;
 
-/// Minutes of the whole chain are kept for eight days: today, yesterday, and the same day a week ago.
-pub const CHAIN_MINUTES: u64 = 8 * 24 * 60;
-/// Minutes of each store are kept for two hours: the last hour, and orders that come late for it.
-pub const STORE_MINUTES: u64 = 120;
-/// Days are kept for a little over a year.
-pub const DAYS: u32 = 400;
-/// Stores that are counted apart: above what any chain has; a producer that writes garbage must not fill the disk.
-pub const STORES_MAX: u64 = 100_000;
 /// Rows removed in one step of retention, of each kind.
 const REMOVALS_MAX: usize = 1_024;
 /// A minute is removed this long after it is no longer written, so that a delta on its way never meets a row that was partly removed.
 const GRACE_MINUTES: u64 = 10;
-/// Name of the stores beyond the limit, as one.
-const OTHERS: &str = "(others)";
-const MINUTE_MS: i64 = 60_000;
-const DAY_MS: i64 = 86_400_000;
 const RECENT_DAYS: u64 = 3;
-
-/// One change of the counters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CounterDelta {
-    /// Load-test traffic: summed apart.
-    pub shadow: bool,
-    /// Minutes since 1970.
-    pub minute: u64,
-    /// Days since 1970, by the chain's own calendar.
-    pub day: u32,
-    /// The store, once one is known.
-    pub store: Option<Id>,
-    /// Which counter.
-    pub counter: u16,
-    /// How much is added.
-    pub by: i64,
-}
-
-/// Sums by counter.
-pub type CounterSums = BTreeMap<u16, i64>;
-
-/// The minute or day that a sum is of, for the chain or for one store.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Bucket {
-    /// The chain in one minute since 1970.
-    ChainMinute(u64),
-    /// A store in one minute.
-    StoreMinute(u64, Id),
-    /// The chain on one day.
-    ChainDay(u32),
-    /// A store on one day.
-    StoreDay(u32, Id),
-}
-
-impl Bucket {
-    /// The buckets that a delta is added to at `now`. Orders whose store is not known count for the chain alone.
-    #[must_use]
-    pub fn of(delta: &CounterDelta, now: UnixMs) -> Vec<Self> {
-        let (this_minute, today) = (minute_of(now), day_of(now));
-        let day = if delta.day + DAYS < today { 0 } else { delta.day };
-        let mut buckets = vec![Self::ChainDay(day)];
-        buckets.extend(delta.store.iter().map(|store| Self::StoreDay(day, store.clone())));
-        if delta.minute + CHAIN_MINUTES > this_minute {
-            buckets.push(Self::ChainMinute(delta.minute));
-        }
-        if delta.minute + STORE_MINUTES > this_minute {
-            buckets.extend(delta.store.iter().map(|store| Self::StoreMinute(delta.minute, store.clone())));
-        }
-        buckets
-    }
-}
-
-/// Minutes since 1970; before that, 0.
-fn minute_of(at: UnixMs) -> u64 {
-    (at.0.max(0) / MINUTE_MS).unsigned_abs()
-}
-
-/// Days since 1970; before that, 0.
-fn day_of(at: UnixMs) -> u32 {
-    (at.0 / DAY_MS).clamp(0, i64::from(u32::MAX)) as u32
-}
 
 const CHAIN_MINUTE: u8 = b'm';
 const STORE_MINUTE: u8 = b'n';
@@ -248,12 +178,6 @@ fn store_count_key(shadow: bool, day: u32) -> Vec<u8> {
 fn store_count(view: &View<'_>, shadow: bool, day: u32) -> Result<u64, DiskError> {
     let decode = |row: &[u8]| Some(u64::from_be_bytes(row.try_into().ok()?));
     Ok(view.decoded(Table::Counters, &store_count_key(shadow, day), "a number of stores", decode)?.unwrap_or(0))
-}
-
-/// All stores beyond [`STORES_MAX`], as one.
-#[must_use]
-pub fn others() -> Id {
-    Id::new(OTHERS).unwrap_or_else(|_| unreachable!("a fixed name"))
 }
 
 fn decode_row(key: &[u8], row: &[u8]) -> Result<CounterSums, DiskError> {

@@ -6,16 +6,9 @@
 use orderbell_consumers::TopicPartition;
 use orderbell_protocol::{Id, Recipient, Role};
 
-use super::disk::{DiskError, Table};
+pub use orderbell_protocol::OrderKey;
 
-/// An order as the ledger names it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OrderKey {
-    /// Load-test traffic.
-    pub shadow: bool,
-    /// The order's id, unique in the chain.
-    pub id: Id,
-}
+use super::disk::{DiskError, Table};
 
 fn key(shadow: bool, tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(2 + parts.iter().map(|part| part.len() + 1).sum::<usize>());

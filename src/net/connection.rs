@@ -32,9 +32,9 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use super::AppState;
 use super::tokens::Principal;
 use crate::clock::wall_clock;
-use crate::crash;
 use crate::hub::SubscriberGuard;
-use crate::ledger::DeliveryStep;
+use orderbell_ledger::DeliveryStep;
+use orderbell_ledger::crash;
 
 /// Clients send little, and every connection has this buffer: tungstenite's default of 128 KiB is 56 times what is needed.
 const READ_BUFFER_BYTES: usize = 512;

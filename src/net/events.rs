@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::response::{self, Refusal};
 use super::tokens::Principal;
 use super::{AppState, poll};
-use crate::ledger::Appended;
+use orderbell_ledger::Appended;
 
 /// Largest body: twice the size of a batch of a thousand usual events.
 const BODY_BYTES_MAX: usize = 1 << 20;

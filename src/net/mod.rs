@@ -39,8 +39,8 @@ pub use stats::{ClientEventLabels, CloseLabels, NetStats};
 
 use crate::clock::wall_clock;
 use crate::hub::Hub;
-use crate::ledger::{Appended, DeliveryHistory, Ledger, NewEvent, OrderKey};
 use crate::wall::Feed;
+use orderbell_ledger::{Appended, DeliveryHistory, Ledger, NewEvent, OrderKey};
 use tokens::Tokens;
 
 /// What orders mean. Declared here because the network side calls it; implemented by the server, which knows the mapping and the order rules.

@@ -16,7 +16,7 @@ use super::AppState;
 use super::poll::invalid_parameter;
 use super::response::{self, Refusal};
 use super::tokens::Principal;
-use crate::ledger::{DiskError, OrderKey};
+use orderbell_ledger::{DiskError, OrderKey};
 
 /// Largest number of orders in one page.
 const PAGE_MAX: usize = 200;

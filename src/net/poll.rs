@@ -19,7 +19,7 @@ use super::AppState;
 use super::response::{self, Refusal};
 use super::tokens::Principal;
 use crate::clock::wall_clock;
-use crate::ledger::DeliveryStep;
+use orderbell_ledger::DeliveryStep;
 
 /// The device of a request that names none.
 const DEVICE_DEFAULT: &str = "default";

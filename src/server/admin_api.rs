@@ -8,9 +8,9 @@ use orderbell_protocol::alert::Alert;
 use super::alerts::Alerts;
 use super::dead_letters::DeadLetterAdmin;
 use super::inspector::Inspector;
-use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::net::{AdminApi, BackupSource, ServerStatus};
+use orderbell_ledger::Ledger;
 
 /// Health of the server, and its metrics.
 pub(super) struct Status {

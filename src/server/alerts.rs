@@ -13,10 +13,10 @@ use orderbell_protocol::{Role, UnixMs};
 
 use crate::clock::wall_clock;
 use crate::ingest::IngestStats;
-use crate::ledger::Ledger;
 use crate::net::AppState;
 use crate::stream::outbox_publisher::PublisherStats;
 use crate::wall::Feed;
+use orderbell_ledger::Ledger;
 
 /// Overfull mailboxes that are named: those with most notices.
 const MAILBOXES_MAX: usize = 20;

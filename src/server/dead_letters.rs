@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::clock::wall_clock;
-use crate::ledger::{DiskError, Ledger, StoredDeadLetter};
 use crate::net::{DeadLetterAccess, ReplayFuture, TopicListFuture, TopicReplayFuture};
 #[cfg(feature = "kafka")]
 use crate::stream::dlq_topics::DlqTopics;
+use orderbell_ledger::{DiskError, Ledger, StoredDeadLetter};
 
 /// Dead letters shown of each partition of a dead letter topic: the newest. `orderbell dlq` lists all.
 #[cfg(feature = "kafka")]

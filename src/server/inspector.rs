@@ -7,9 +7,9 @@ use orderbell_protocol::{Id, MailboxPage, Position, ReadError, Recipient, UnixMs
 
 use crate::clock::wall_clock;
 use crate::hub::{DeviceConnection, POISON_AFTER};
-use crate::ledger::{DeviceBacklog, DiskError, Ledger, OrderKey};
 use crate::net::{Activity, AppState, DeviceStatus, HotKeyActivity, Inspection, PartitionActivity, StoreStatus};
 use crate::wall::{Feed, StoreOverview};
+use orderbell_ledger::{DeviceBacklog, DiskError, Ledger, OrderKey};
 
 /// A connected device with a notice unacknowledged for longer than this is slow: the time after which a session sends again by default.
 const SLOW_AFTER_MS: i64 = 10_000;

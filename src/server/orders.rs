@@ -6,9 +6,10 @@ use orderbell_consumers::Stats;
 use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient, UnixMs};
 
 use crate::clock::wall_clock;
-use crate::ingest::{Mapping, OrderHandler, client_events, http_events, order_view};
-use crate::ledger::{DeliveryHistory, Ledger, NewEvent, OrderKey};
+use crate::ingest::{OrderHandler, client_events, http_events, order_view};
 use crate::net::Orders;
+use orderbell_ledger::{DeliveryHistory, Ledger, NewEvent, OrderKey};
+use orderbell_orders::Mapping;
 
 /// The order rules and what they need.
 pub(super) struct OrderRules {

@@ -12,8 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, KafkaConfig};
 use crate::ingest::OrderHandler;
-use crate::ledger::Ledger;
 use crate::server::StartError;
+use orderbell_ledger::Ledger;
 use outbox_publisher::PublisherStats;
 
 /// What [`start`] needs of the server.

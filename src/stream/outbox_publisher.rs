@@ -18,8 +18,8 @@ use orderbell_protocol::UnixMs;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::wall_clock;
-use crate::crash;
-use crate::ledger::{DiskError, Ledger, OutboxEntry};
+use orderbell_ledger::crash;
+use orderbell_ledger::{DiskError, Ledger, OutboxEntry};
 
 /// Outbox rows read at a time. When this many events wait for a partition that accepts nothing, newer ones of other partitions wait as well.
 const MAX_ROWS: usize = 4_096;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ledger::{LedgerOptions, MailboxObserver, NewEvent, NoCounterObserver, PublishTo};
+use orderbell_ledger::{LedgerOptions, MailboxObserver, NewEvent, NoCounterObserver, PublishTo};
 use orderbell_protocol::Recipient;
 
 struct NoObserver;

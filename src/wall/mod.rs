@@ -21,10 +21,10 @@ use orderbell_protocol::{Freshness, Id, UnixMs};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::ingest::counting::CountingRules;
-use crate::ingest::event_time::Zone;
 use crate::reachability::Reachability;
 use directory::{StoreDirectory, StoreEntry};
+use orderbell_orders::counting::CountingRules;
+use orderbell_orders::event_time::Zone;
 pub use totals::WallTotals;
 
 /// Shortest time between two documents. The figures on the screen roll for about this long, so a faster feed would not be visible.
@@ -299,8 +299,8 @@ impl Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::counting::{Counter, minute};
-    use crate::ledger::{CounterDelta, CounterObserver};
+    use orderbell_ledger::{CounterDelta, CounterObserver};
+    use orderbell_orders::counting::{Counter, minute};
 
     fn fresh() -> Freshness {
         Freshness { at: UnixMs(1_790_000_000_000), as_of: None, stale: false }

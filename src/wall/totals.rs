@@ -20,11 +20,11 @@ use orderbell_protocol::{Freshness, Id, UnixMs};
 
 use super::directory::StoreDirectory;
 use super::{WallConfig, WallNames};
-use crate::ingest::counting::{
+use orderbell_ledger::counters::{CHAIN_MINUTES, STORES_MAX};
+use orderbell_ledger::{Bucket, CounterDelta, CounterObserver, CounterSums};
+use orderbell_orders::counting::{
     Counter, CountingRules, DURATION_BUCKETS, FIRST_DURATION_COUNTER, STAGE_COUNTERS, duration_bucket_ms, minute,
 };
-use crate::ledger::counters::{CHAIN_MINUTES, STORES_MAX};
-use crate::ledger::{Bucket, CounterDelta, CounterObserver, CounterSums};
 
 /// Minutes that the funnel covers: long enough for a meal to be cooked, short enough to show a step that is blocked now.
 const FUNNEL_MINUTES: u64 = 15;

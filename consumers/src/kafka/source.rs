@@ -282,7 +282,7 @@ pub(super) fn record(message: &BorrowedMessage<'_>, partition: TopicPartition) -
         partition,
         offset: offset(message.offset()),
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        read_ms: crate::poller::now_ms(),
+        read_ms: crate::clock::unix_ms(),
         key: message.key().map(Bytes::copy_from_slice),
         value: message.payload().map(Bytes::copy_from_slice),
         headers,

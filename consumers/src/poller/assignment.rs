@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{POLL_WAIT, Poller, now_ms};
+use super::{POLL_WAIT, Poller};
 use crate::alert::AlertKind;
 use crate::error::{CheckpointError, SourceError};
 use crate::record::TopicPartition;
@@ -129,7 +129,7 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         let cluster = self.source.cluster();
         let saved = self.checkpoints.load(&cluster, std::slice::from_ref(partition))?;
         let has_topic = self.checkpoints.has_topic(&cluster, &partition.topic)?;
-        let offsets = self.source.offsets(partition, now_ms() - self.options.retention_ms)?;
+        let offsets = self.source.offsets(partition, crate::clock::unix_ms() - self.options.retention_ms)?;
         let saved = saved.into_iter().next().flatten();
         let start = start_offset::resolve(saved, offsets, has_topic, self.options.resume_from);
         let skip = self.options.skip_to.iter().find(|(named, _)| named == partition);
@@ -229,7 +229,7 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         let partitions = [partition.clone()];
         let ended = self.tracker.fence(&partitions);
         self.fence_shards(&ended);
-        match self.source.offsets(partition, now_ms()) {
+        match self.source.offsets(partition, crate::clock::unix_ms()) {
             Ok(offsets) => self.assign(partitions.to_vec(), &[start_offset::restart(offsets)]),
             Err(error) => {
                 tracing::warn!(%error, %partition, "the offsets of a recreated topic are not known yet");

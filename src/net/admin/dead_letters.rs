@@ -12,8 +12,8 @@ use orderbell_protocol::UnixMs;
 use serde::{Deserialize, Serialize};
 
 use super::AdminApi;
-use crate::ledger::{DiskError, StoredDeadLetter};
 use crate::net::response::{self, Refusal};
+use orderbell_ledger::{DiskError, StoredDeadLetter};
 
 /// Resolves when the replayed records are durable; `Err` when the ledger cannot write.
 pub type ReplayFuture = Pin<Box<dyn Future<Output = Result<(), ()>> + Send>>;

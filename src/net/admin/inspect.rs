@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::AdminApi;
 use crate::clock::wall_clock;
-use crate::ledger::DiskError;
 use crate::net::response::{self, Refusal};
+use orderbell_ledger::DiskError;
 
 /// Largest number of stores in one page.
 const PAGE_MAX: usize = 500;

@@ -287,7 +287,8 @@ pub(super) fn body(
 }
 
 /// A notice could not be encoded: its event is rejected, and the order stays as it was.
-pub(super) fn not_encodable(error: &serde_json::Error) -> Reason {
+#[must_use]
+pub fn not_encodable(error: &serde_json::Error) -> Reason {
     Reason {
         code: "not-encodable",
         message: format!("a notice of the order cannot be encoded ({:?})", error.classify()),
@@ -298,10 +299,6 @@ pub(super) fn not_encodable(error: &serde_json::Error) -> Reason {
 ///
 /// # Errors
 /// The JSON library cannot encode it.
-pub(crate) fn fields_for(
-    order: &Order,
-    role: Role,
-    visible: &VisibleFields,
-) -> Result<Box<RawValue>, serde_json::Error> {
+pub fn fields_for(order: &Order, role: Role, visible: &VisibleFields) -> Result<Box<RawValue>, serde_json::Error> {
     serde_json::value::to_raw_value(&visible_body(order, &visible.all_of(role)))
 }

@@ -17,13 +17,15 @@ fn digest(parts: &[&[u8]]) -> [u8; 32] {
 }
 
 /// The first 128 bits of the hash of these parts.
-pub(super) fn hash_128(parts: &[&[u8]]) -> u128 {
+#[must_use]
+pub fn hash_128(parts: &[&[u8]]) -> u128 {
     let [a, b] = halves(parts);
     u128::from(a) << 64 | u128::from(b)
 }
 
 /// The first 64 bits of the hash of these parts: for comparisons within one order or one event id.
-pub(super) fn hash_64(parts: &[&[u8]]) -> u64 {
+#[must_use]
+pub fn hash_64(parts: &[&[u8]]) -> u64 {
     halves(parts)[0]
 }
 

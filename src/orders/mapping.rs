@@ -16,8 +16,10 @@ use serde_json::value::RawValue;
 
 use super::event_time::{self, Zone};
 use super::order_key::{self, Found};
-use super::{own_events, sha256};
+use super::sha256;
 
+/// Media type of Orderbell's own events: they are decoded by Orderbell's own member names, whatever mapping the chain's events need.
+pub const OWN_EVENT_MEDIA_TYPE: &str = "application/cloudevents+json; profile=orderbell";
 /// Longest value that is decoded. An order event has 300 bytes to a few KiB.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// Longer extra fields are left out of notices, with a flag: a mailbox row must fit into a page of a poll.
@@ -28,7 +30,7 @@ const MAX_TEXT_CHARS: usize = 200;
 /// Header of a dead letter: the topic that it was read from.
 const ORIGINAL_TOPIC: &str = "kafka_dlt-original-topic";
 /// Parameter of the media type with the same meaning, for a dead letter that the ledger stored: the embedded stream stores no other header.
-pub(super) const TOPIC_PARAMETER: &str = "; topic=";
+pub const TOPIC_PARAMETER: &str = "; topic=";
 
 /// The unit of the amounts in the chain's events.
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -190,7 +192,7 @@ impl Mapping {
     /// The mapping of a record: the default one for Orderbell's own events, the topic's own if it has one, otherwise this one.
     fn of(&self, record: &Record) -> &Self {
         static DEFAULT: LazyLock<Mapping> = LazyLock::new(Mapping::default);
-        if record.header("content-type").is_some_and(|media| media == own_events::MEDIA_TYPE) {
+        if record.header("content-type").is_some_and(|media| media == OWN_EVENT_MEDIA_TYPE) {
             return &DEFAULT;
         }
         self.topics.get(topic_of(record)).unwrap_or(self)

@@ -160,11 +160,6 @@ impl Order {
         self.notified.iter().find(|one| (one.to, one.kind) == (to, kind)).map(|one| one.id.as_str())
     }
 
-    /// Kind of the notice with this id. [`NoticeKind::Unknown`] for one that the order does not remember any more.
-    pub(in super::super) fn kind_of_notice(&self, id: &str) -> NoticeKind {
-        self.notified.iter().find(|one| one.id == id).map_or(NoticeKind::Unknown, |one| one.kind)
-    }
-
     pub(super) fn recipient(&self, shadow: bool, to: Role) -> Option<Recipient> {
         let id = match to {
             Role::Store => self.store.clone()?,

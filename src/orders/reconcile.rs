@@ -15,8 +15,9 @@ use orderbell_protocol::{Event, UnixMs};
 use super::counting::{self, Counter};
 use super::mapping::Mapping;
 use super::order::{Order, OrderPolicy};
-use crate::ledger::counters::{CHAIN_MINUTES, STORE_MINUTES, others};
-use crate::ledger::{Bucket, CounterSums, OrderKey};
+use orderbell_protocol::OrderKey;
+use orderbell_protocol::counters::{Bucket, CounterSums};
+use orderbell_protocol::counters::{CHAIN_MINUTES, STORE_MINUTES, others};
 
 /// Longest time between an order's first event and its last. Where the log's beginning is gone, comparison starts this much later: by then,
 /// orders whose first events are missing have ended.

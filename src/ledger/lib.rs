@@ -12,6 +12,7 @@ mod committer;
 mod consumer_impls;
 mod counter_notifier;
 pub mod counters;
+pub mod crash;
 mod dead_letters;
 mod delivery_log;
 mod device_backlog;

@@ -6,11 +6,11 @@
 /// Marks a step of an event's path.
 #[cfg(not(feature = "crash-points"))]
 #[inline]
-pub(crate) fn point(_step: &'static str) {}
+pub fn point(_step: &'static str) {}
 
 /// Marks a step of an event's path; kills the process when `ORDERBELL_DIE_AT` names this step and its turn has come.
 #[cfg(feature = "crash-points")]
-pub(crate) fn point(step: &'static str) {
+pub fn point(step: &'static str) {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 

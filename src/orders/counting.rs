@@ -18,7 +18,7 @@ use orderbell_protocol::{Event, EventType, Id, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use super::order::Order;
-use crate::ledger::CounterDelta;
+use orderbell_protocol::counters::CounterDelta;
 
 /// The earliest refunds of one order, which are counted. An order has a handful of items; more refunds come from a producer in a loop.
 const MAX_REFUNDS: usize = 16;
@@ -317,12 +317,8 @@ impl Facts {
 }
 
 /// The counter changes when an order goes from one state to the next.
-pub(super) fn changes_of(
-    before: Option<&Order>,
-    after: &Order,
-    shadow: bool,
-    counting: &CountingRules,
-) -> Vec<CounterDelta> {
+#[must_use]
+pub fn changes_of(before: Option<&Order>, after: &Order, shadow: bool, counting: &CountingRules) -> Vec<CounterDelta> {
     let of = |order| -> (&Facts, Option<&Id>) {
         let order: &Order = order;
         (&order.facts, order.store())

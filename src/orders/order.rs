@@ -163,17 +163,17 @@ const MAX_HISTORY: usize = 12;
 
 /// One event in an order's history, for its timeline. Stored as a short array, because every order has several.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct HistoryEntry(
+pub struct HistoryEntry(
     /// Name of the event type.
-    pub(super) String,
+    pub String,
     /// When the event occurred.
-    pub(super) UnixMs,
+    pub UnixMs,
     /// When its record was consumed, if it came from a log.
-    pub(super) Option<UnixMs>,
+    pub Option<UnixMs>,
     /// When it was applied.
-    pub(super) UnixMs,
+    pub UnixMs,
     /// The store's device that sent it.
-    pub(super) Option<Id>,
+    pub Option<Id>,
 );
 
 /// The state of one order. Stored as JSON: fields may be added, but none may change its meaning.
@@ -202,7 +202,7 @@ pub struct Order {
     /// Latest event time, from which the state retention is counted.
     last_event_at: UnixMs,
     /// The events that moved the order, or came from a device, in the order they were read.
-    pub(super) history: Vec<HistoryEntry>,
+    history: Vec<HistoryEntry>,
     /// The facts from which the order is counted.
     pub(super) facts: Facts,
 }
@@ -459,6 +459,12 @@ impl Order {
         let is_after_end = self.ended_at.is_some_and(|ended_at| event.at > ended_at);
         let is_unpaid = self.outcome.is_some_and(|outcome| outcome != Outcome::Refunded) && self.stage < Stage::Paid;
         is_after_end && is_unpaid && !self.late_payment
+    }
+
+    /// The events that moved the order or came from a device, in the order in which they were applied.
+    #[must_use]
+    pub fn history(&self) -> &[HistoryEntry] {
+        &self.history
     }
 
     /// Adds the event to the history if it moved the order or came from a device.

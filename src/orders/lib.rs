@@ -1,0 +1,16 @@
+//! Orders: from the bytes of an event to what it means for its order. Pure: no I/O, no clock, no task, no ledger.
+//!
+//! [`mapping`] decodes a record, [`order`] decides what it means for its order, [`notices`] builds what recipients are told, [`counting`] says what an
+//! order adds to the counters, and [`reconcile`] counts a whole log again. Time is an argument everywhere.
+
+pub mod counting;
+pub mod event_time;
+pub mod mapping;
+pub mod notice_kinds;
+pub mod notices;
+pub mod order;
+mod order_key;
+pub mod reconcile;
+pub mod sha256;
+
+pub use mapping::Mapping;
