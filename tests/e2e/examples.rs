@@ -32,7 +32,7 @@ async fn a_chain_of_three(node: &Node, produce: &[&str]) {
     let server = node.public.to_string();
     let till = run("till", &node.token("store", "1"), &[&server, "--accept", "A17", "--once"]);
     let phone = run("customer", &node.token("customer", "c7"), &[&server, "--once"]);
-    says(&till, "link: Pushed");
+    says(&till, "connectivity: Push");
     let produce: Vec<&str> = produce.iter().chain(&["--stores", "1", "--once"]).copied().collect();
     ends_well(run("produce", &node.token("producer", "me"), &produce));
     says(&till, "ring! new order");
@@ -66,7 +66,7 @@ async fn the_example_till_goes_on_where_it_was() {
     let state = node.dir.with_file_name("till.json");
     let args = [server.as_str(), "--state", state.to_str().unwrap()];
     let mut till = run("till", &token, &args);
-    says(&till, "link: Pushed");
+    says(&till, "connectivity: Push");
     node.pays("o1", "17").await;
     says(&till, "ring! new order o1");
     until("it is kept", async || std::fs::read_to_string(&state).is_ok_and(|text| !text.contains("\"known\":[]")))

@@ -136,7 +136,7 @@ async fn an_incomplete_backup_is_refused_and_the_ledger_stays() {
     for (fault, bytes) in faults {
         std::fs::write(&file, bytes).unwrap();
         let (code, said) = ledger(&node, &["restore", &name]);
-        assert!(code == 1 && said.contains("not a whole backup"), "{fault}: {said}");
+        assert!(code == 1 && said.contains("not a complete backup"), "{fault}: {said}");
     }
     node.restart();
     node.pays("next", "1").await;

@@ -122,7 +122,7 @@ async fn lives_a_day(outsider: Outsider) {
         std::fs::remove_file(&state).unwrap();
         let mut till = outsider.starts(temp.path(), &node, &["--once", "--accept", "B2"]);
         assert!(block_in_place(|| till.ends()).success(), "{}", till.err.text());
-        assert!(!said(&till, "event_result o1 stored").is_empty(), "{}", till.out.text());
+        assert!(!said(&till, "event o1 stored").is_empty(), "{}", till.out.text());
         assert!(said(&till, "accepted").iter().any(|line| line.ends_with(" B2")), "{}", till.out.text());
     }
     let mut refused = outsider.starts_as("no.token.this", temp.path(), &node, &[]);
@@ -187,7 +187,7 @@ fn curl_alone_pays_polls_accepts_and_resyncs() {
     let next = format!("/v1/notices?device=c&wait=20&after={}", page["position"].as_str().unwrap());
     let (_, page) = curl(&node, &store, &next, &[]);
     assert_eq!(
-        (&page["notices"][0]["kind"], &page["notices"][0]["body"]["code"]),
+        (&page["notices"][0]["kind"], &page["notices"][0]["body"]["pickup_code"]),
         (&json!("order_accepted"), &json!("A17"))
     );
     let (_, open) = curl(&node, &store, "/v1/orders?open=1", &[]);
