@@ -407,3 +407,7 @@ async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: C
         }
     }
 }
+
+#[cfg(test)]
+#[path = "server/damage_tests.rs"]
+mod tests;
