@@ -107,7 +107,8 @@ mod tests {
                 let TimelineEntry { at, step, event, kind, device, attempt } = entry.clone();
                 let attempt = attempt.map_or(String::new(), |attempt| attempt.to_string());
                 let (event, device) = (event.unwrap_or_default(), device.unwrap_or_default());
-                [at.0.to_string().as_str(), step.word(), &event, kind.map_or("", NoticeKind::word), &device, &attempt].join(" ")
+                [at.0.to_string().as_str(), step.word(), &event, kind.map_or("", NoticeKind::word), &device, &attempt]
+                    .join(" ")
             })
             .collect();
         let wanted = [

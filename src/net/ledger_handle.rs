@@ -5,8 +5,11 @@
 //! - A read that scans (open orders, stores, a timeline, a mailbox's tail, dead letters, due expiries) runs on a blocking thread.
 //!
 //! [`LedgerHandle`] offers the first kind as methods, and nothing else of the ledger but what is queued without reading. Everything else is
-//! reached through [`Blocking`] alone, which lends what it holds to closures on blocking threads. Refused: `block_in_place`, which stops the
-//! other tasks of its worker and does not exist on the runtime of a test.
+//! reached through [`Blocking`] alone, which lends what it holds to closures on blocking threads; the admin routes hold their parts in it as
+//! well. Two calls need no hop: [`Orders::check_client_event`](super::Orders) reads one order, and a backup has a blocking thread of its own,
+//! because it writes while it reads.
+//!
+//! Refused: `block_in_place`, which stops the other tasks of its worker and does not exist on the runtime of a test.
 
 use std::sync::Arc;
 

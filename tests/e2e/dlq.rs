@@ -34,7 +34,7 @@ async fn dead_letters_of_the_embedded_stream_are_listed_shown_and_replayed() {
     let value: Value = serde_json::from_str(shown["value"].as_str().unwrap()).unwrap();
     assert_eq!(value, forged, "as it came");
     // It is still refused: it comes back as a new dead letter, and the old one is gone.
-    assert_eq!(dlq(&node, &["replay"]), "1 records were sent again\n");
+    assert_eq!(dlq(&node, &["replay"]), "1 records were replayed\n");
     dead_lettered(&node, 2).await;
     let listed = dlq(&node, &["list"]);
     assert!(listed.starts_with("2\t") && listed.lines().count() == 1, "{listed}");
@@ -64,7 +64,7 @@ async fn after_the_mapping_is_corrected_the_replayed_dead_letters_of_a_topic_not
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n[mapping]\ntypes = {{ PAY_SUCCESS = \"order.paid\" }}\n")).unwrap();
     node.restart();
-    assert_eq!(dlq(&node, &["replay", "--reason", "unknown-type"]), "3 records were sent again\n");
+    assert_eq!(dlq(&node, &["replay", "--reason", "unknown-type"]), "3 records were replayed\n");
     let mut till = node.till("1", "a").await;
     let mut heard = [till.notice().await, till.notice().await];
     heard.sort_by_key(|notice| notice.notice.order.clone());
