@@ -25,7 +25,7 @@ use crate::config::{Config, ConfigError, Reloaded};
 use crate::hub::Hub;
 use crate::ingest::OrderHandler;
 use crate::metrics::{MetricSources, Metrics};
-use crate::net::{self, AdminApi, AppState, NetLimits};
+use crate::net::{self, AdminApi, AppState, Blocking, NetLimits};
 #[cfg(feature = "kafka")]
 use crate::stream::dlq_topics::DlqTopics;
 use crate::stream::{self, outbox_publisher::PublisherStats};
@@ -197,10 +197,12 @@ impl Server {
             group: self.group_stats.clone(),
             state: self.state.clone(),
             ledger: self.ledger.clone(),
+            ingest: self.handler.stats().clone(),
             wall: self.wall.clone(),
         };
         let dead_letters = DeadLetterAdmin {
             ledger: self.ledger.clone(),
+            ingest: self.handler.stats().clone(),
             #[cfg(feature = "kafka")]
             topics: DlqTopics::of(config).map(|topics| (topics, Arc::new(tokio::sync::Semaphore::new(1)))),
         };
@@ -369,16 +371,23 @@ async fn await_rebuild(server: Arc<Server>, drain: CancellationToken) {
 /// Puts the orders whose retention is due into their own key queues, where the handler decides whether they expire.
 async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: CancellationToken) {
     let mut enqueued: HashSet<(UnixMs, OrderKey)> = HashSet::new();
+    let (scans, damage) = (Blocking::new(server.ledger.clone()), &handler.stats().damage);
     loop {
         tokio::select! {
             biased;
             () = drain.cancelled() => return,
             () = tokio::time::sleep(EXPIRY_INTERVAL) => {}
         }
-        let due = match server.ledger.due_expiries(wall_clock(), EXPIRY_BATCH_MAX) {
-            Ok(due) => due,
+        let due = scans.run(|ledger| ledger.due_expiries(wall_clock(), EXPIRY_BATCH_MAX)).await;
+        let due = match due.map(|due| damage.check(due)) {
+            Ok(Ok(due)) => due,
+            // Logged by `check`; the next sweep tries again.
+            Ok(Err(_)) => continue,
             Err(error) => {
-                tracing::error!(%error, "cannot read the orders that are due to expire");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot read the orders that are due to expire"
+                );
                 continue;
             }
         };
@@ -398,3 +407,7 @@ async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: C
         }
     }
 }
+
+#[cfg(test)]
+#[path = "server/damage_tests.rs"]
+mod tests;

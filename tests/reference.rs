@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use orderbell_protocol::admin;
+use orderbell_protocol::cloud_event::CloudEvent;
 use orderbell_protocol::frame::{EventsAnswer, NoticeFrame, OpenOrder, OrdersAnswer, PollAnswer};
 use orderbell_protocol::wall::Wall;
 use orderbell_protocol::{ClientFrame, CloseKind, NoticeKind, Problem, ServerFrame};
@@ -50,6 +52,26 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("events-answer", of::<EventsAnswer>()),
         ("problem", of::<Problem>()),
         ("wall", of::<Wall>()),
+    ]
+}
+
+/// The documents of the admin listener. Their fields are described by the schemas themselves, not by the reference.
+fn admin_schemas() -> Vec<(&'static str, Value)> {
+    fn of<T: JsonSchema>() -> Value {
+        serde_json::to_value(schema_for!(T)).unwrap()
+    }
+    vec![
+        ("admin-ready", of::<admin::ReadyAnswer>()),
+        ("admin-top", of::<admin::TopAnswer>()),
+        ("admin-stores", of::<admin::StoresAnswer>()),
+        ("admin-tail", of::<admin::TailAnswer>()),
+        ("admin-order", of::<admin::TraceAnswer>()),
+        ("admin-dead-letters", of::<admin::DeadLettersAnswer>()),
+        ("admin-dead-letter", of::<admin::DeadLetterAnswer>()),
+        ("admin-replay", of::<admin::ReplayAnswer>()),
+        ("admin-topic-dead-letters", of::<admin::TopicDeadLettersAnswer>()),
+        ("admin-topic-replay", of::<admin::TopicReplayAnswer>()),
+        ("published-event", of::<CloudEvent>()),
     ]
 }
 
@@ -202,7 +224,7 @@ fn every_problem_code_and_every_rejection_reason_is_in_the_reference() {
 #[test]
 fn the_schemas_beside_the_reference_match_the_types() {
     let dir = root().join("protocol/schema");
-    for (name, schema) in schemas() {
+    for (name, schema) in schemas().into_iter().chain(admin_schemas()) {
         let path = dir.join(format!("{name}.json"));
         let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
         if std::env::var_os("UPDATE").is_some() {

@@ -58,6 +58,8 @@ pub enum AlertCode {
     GroupShared,
     /// The handler cannot process records: intake is stopped.
     HandlerFailing,
+    /// Stored rows that do not decode: what they hold is not served until someone acts.
+    LedgerDamaged,
     /// The ledger is rebuilt from the log; open orders are not served until it is complete.
     LedgerRebuilding,
     /// The server does not know that it has read the stream up to the present.
@@ -78,7 +80,7 @@ pub enum AlertCode {
 
 impl AlertCode {
     /// Every code.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::PartitionDamaged,
         Self::RetentionGap,
         Self::LogTruncated,
@@ -87,6 +89,7 @@ impl AlertCode {
         Self::PartitionUnassigned,
         Self::GroupShared,
         Self::HandlerFailing,
+        Self::LedgerDamaged,
         Self::LedgerRebuilding,
         Self::StreamStale,
         Self::OutboxBlocked,
@@ -109,6 +112,7 @@ impl AlertCode {
             Self::PartitionUnassigned => ("partition_unassigned", Warning),
             Self::GroupShared => ("group_shared", Critical),
             Self::HandlerFailing => ("handler_failing", Critical),
+            Self::LedgerDamaged => ("ledger_damaged", Critical),
             Self::LedgerRebuilding => ("ledger_rebuilding", Warning),
             Self::StreamStale => ("stream_stale", Critical),
             Self::OutboxBlocked => ("outbox_blocked", Critical),

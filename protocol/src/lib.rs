@@ -7,16 +7,19 @@
 //! | [`recipient`] | recipients, devices and checked ids |
 //! | [`frame`] | WebSocket frames and HTTP answers |
 //! | [`close`], [`problem`] | close codes and HTTP errors |
-//! | [`alert`] | alerts for operators |
+//! | [`alert`], [`admin`] | alerts for operators, and the documents of the admin listener |
+//! | [`cloud_event`] | the envelope of the events that Orderbell publishes |
 //! | [`wall`] | the document of the live numbers |
 //! | [`session`], [`client`] | the protocol state machines of the server and of the client |
 //!
 //! This crate has no clock, task, lock or socket: time is an argument, and bytes come in and go out as values. No other crate writes or
 //! reads the JSON of a frame or an answer; [`json`] turns these types into text.
 
+pub mod admin;
 pub mod alert;
 pub mod client;
 pub mod close;
+pub mod cloud_event;
 pub mod counters;
 pub mod event;
 pub mod frame;

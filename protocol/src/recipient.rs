@@ -87,6 +87,7 @@ impl From<Id> for String {
 pub type DeviceId = Id;
 
 /// The kind of a recipient.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {

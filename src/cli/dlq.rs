@@ -7,9 +7,10 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde_json::Value;
+use orderbell_protocol::admin::{DeadLetterAnswer, DeadLettersAnswer, ReplayAnswer};
+use serde::de::DeserializeOwned;
 
-use super::{ConfigArgs, err_line, failed, out_line};
+use super::{ConfigArgs, decoded, err_line, failed, out_line};
 use crate::client::HttpClient;
 use crate::config::Config;
 
@@ -62,20 +63,15 @@ pub(crate) fn run(command: &DlqCommand) -> Result<(), ExitCode> {
 }
 
 /// A request to the running server.
-async fn ask(config: &Config, method: &str, path: &str) -> Result<Value, ExitCode> {
+async fn ask<T: DeserializeOwned>(config: &Config, method: &str, path: &str) -> Result<T, ExitCode> {
     let admin = config.boot.listen.admin;
     let answer = HttpClient::new(admin).send(method, path, "", "application/json", "").await;
     let answer = answer.map_err(|error| failed(format!("no server answers on the admin listener {admin}: {error}")))?;
     match answer.status {
-        200 => Ok(answer.json()),
+        200 => decoded(&answer).map_err(failed),
         404 => Err(failed("there is no such record")),
         status => Err(failed(format!("{status} {}", String::from_utf8_lossy(&answer.body)))),
     }
-}
-
-/// The records of a page of the ledger's dead letter log.
-fn records(page: &Value) -> impl Iterator<Item = &Value> {
-    page["letters"].as_array().into_iter().flatten()
 }
 
 fn query(filter: &Filter, after: u64, limit: usize) -> String {
@@ -86,19 +82,16 @@ fn query(filter: &Filter, after: u64, limit: usize) -> String {
 async fn list(config: &Config, filter: &Filter) -> Result<(), ExitCode> {
     let (mut after, mut count) = (0, 0_u64);
     loop {
-        let page = ask(config, "GET", &format!("/dead-letters?{}", query(filter, after, 500))).await?;
-        for record in records(&page) {
-            let text = |name: &str| record[name].as_str().unwrap_or_default();
-            let (number, partition, offset) = (&record["number"], &record["partition"], &record["offset"]);
+        let page: DeadLettersAnswer =
+            ask(config, "GET", &format!("/dead-letters?{}", query(filter, after, 500))).await?;
+        for record in &page.records {
             count += 1;
             out_line(&format!(
-                "{number}\t{}/{partition}@{offset}\t{}\t{}",
-                text("topic"),
-                text("reason"),
-                text("message")
+                "{}\t{}/{}@{}\t{}\t{}",
+                record.number, record.topic, record.partition, record.offset, record.reason, record.message
             ));
         }
-        match page["next"].as_u64() {
+        match page.next {
             Some(next) => after = next,
             None => break,
         }
@@ -110,7 +103,7 @@ async fn list(config: &Config, filter: &Filter) -> Result<(), ExitCode> {
 
 async fn show(config: &Config, which: &str) -> Result<(), ExitCode> {
     if which.parse::<u64>().is_ok() {
-        let record = ask(config, "GET", &format!("/dead-letters/{which}")).await?;
+        let record: DeadLetterAnswer = ask(config, "GET", &format!("/dead-letters/{which}")).await?;
         out_line(&serde_json::to_string_pretty(&record).map_err(failed)?);
         return Ok(());
     }
@@ -124,11 +117,11 @@ async fn replay(config: &Config, filter: &Filter, rate: u32) -> Result<(), ExitC
     while after < newest {
         let mut second = tokio::time::interval(std::time::Duration::from_secs(1));
         second.tick().await;
-        let page =
+        let page: ReplayAnswer =
             ask(config, "POST", &format!("/dead-letters/replay?{}", query(filter, after, rate as usize))).await?;
-        count += page["replayed"].as_u64().unwrap_or(0);
+        count += page.replayed;
         err_line(&format!("{count} records replayed"));
-        match page["next"].as_u64() {
+        match page.next {
             Some(next) => after = next,
             None => break,
         }
@@ -143,10 +136,9 @@ async fn replay(config: &Config, filter: &Filter, rate: u32) -> Result<(), ExitC
 async fn newest(config: &Config) -> Result<u64, ExitCode> {
     let (mut after, mut newest) = (0, 0);
     loop {
-        let page = ask(config, "GET", &format!("/dead-letters?after={after}")).await?;
-        let numbers = records(&page).filter_map(|record| record["number"].as_u64());
-        newest = numbers.max().unwrap_or(newest);
-        match page["next"].as_u64() {
+        let page: DeadLettersAnswer = ask(config, "GET", &format!("/dead-letters?after={after}")).await?;
+        newest = page.records.last().map_or(newest, |record| record.number);
+        match page.next {
             Some(next) => after = next,
             None => return Ok(newest),
         }

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use orderbell_consumers::{Offset, TopicPartition};
+use serde::de::DeserializeOwned;
 use tracing_subscriber::EnvFilter;
 
 use crate::client::{HttpClient, HttpResponse};
@@ -255,6 +256,13 @@ fn failed(error: impl std::fmt::Display) -> ExitCode {
 /// A GET request to the admin listener of the running server.
 async fn ask(http: &HttpClient, admin: std::net::SocketAddr, path: &str) -> Result<HttpResponse, String> {
     http.get(path, "").await.map_err(|error| format!("no server answers on {admin}: {error}"))
+}
+
+/// Decodes a document of the admin listener.
+fn decoded<T: DeserializeOwned>(response: &HttpResponse) -> Result<T, String> {
+    let invalid =
+        |error| format!("the admin listener's answer cannot be decoded; is the server of this version? {error}");
+    serde_json::from_slice(&response.body).map_err(invalid)
 }
 
 fn forbidden_message(admin: std::net::SocketAddr, status: u16) -> String {

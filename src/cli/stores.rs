@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use super::{ConfigArgs, ask, failed, forbidden_message, out_line};
+use super::{ConfigArgs, ask, decoded, failed, forbidden_message, out_line};
 use crate::client::{HttpClient, percent_encoded};
 use crate::clock::wall_clock;
-use crate::net::StoreStatus;
+use orderbell_protocol::admin::{Reachability, StoreStatus, StoresAnswer};
 
 #[derive(clap::Args)]
 pub(crate) struct StoresOptions {
@@ -24,12 +24,12 @@ pub(crate) fn run(options: &StoresOptions) -> Result<(), ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let mut stores = runtime.block_on(all(config.boot.listen.admin)).map_err(failed)?;
     if options.unhealthy {
-        stores.retain(|store| store.backlog > 0 || store.reachability == "offline");
+        stores.retain(|store| store.backlog > 0 || store.reachability == Reachability::Offline);
     }
     // The largest backlog first.
     stores.sort_by(|a, b| (b.backlog, &a.id).cmp(&(a.backlog, &b.id)));
     if options.json {
-        let text = serde_json::to_string_pretty(&serde_json::json!({ "stores": stores })).map_err(failed)?;
+        let text = serde_json::to_string_pretty(&StoresAnswer { stores, next: None }).map_err(failed)?;
         out_line(&text);
         return Ok(());
     }
@@ -50,12 +50,10 @@ async fn all(admin: std::net::SocketAddr) -> Result<Vec<StoreStatus>, String> {
         if answer.status != 200 {
             return Err(forbidden_message(admin, answer.status));
         }
-        let mut page = answer.json();
-        let read: Vec<StoreStatus> =
-            serde_json::from_value(page["stores"].take()).map_err(|error| error.to_string())?;
-        stores.extend(read);
-        match page["next"].as_str() {
-            Some(next) => from = next.to_owned(),
+        let page: StoresAnswer = decoded(&answer)?;
+        stores.extend(page.stores);
+        match page.next {
+            Some(next) => from = next,
             None => return Ok(stores),
         }
     }
@@ -67,7 +65,7 @@ fn row(store: &StoreStatus) -> [String; 9] {
         store.id.clone(),
         store.name.clone().unwrap_or_default(),
         store.city.clone().unwrap_or_default(),
-        store.reachability.clone(),
+        store.reachability.word().to_owned(),
         store.devices.len().to_string(),
         store.backlog.to_string(),
         since,

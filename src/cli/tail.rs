@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::{ConfigArgs, ask, err_line, failed, forbidden_message, out_line};
+use super::{ConfigArgs, ask, decoded, err_line, failed, forbidden_message, out_line};
 use crate::client::{HttpClient, percent_encoded};
+use orderbell_protocol::admin::{TailAnswer, TailNotice};
 
 /// Interval of reads when nothing new was there.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -37,7 +38,6 @@ async fn follow(options: &TailOptions, admin: std::net::SocketAddr, zone: &jiff:
     loop {
         let url = after.as_ref().map_or_else(|| path.clone(), |after| format!("{path}?after={after}"));
         let answer = ask(&http, admin, &url).await?;
-        let page = answer.json();
         match answer.status {
             200 => {}
             // The ledger began a new epoch, or removed the position: continue with the newest notice.
@@ -48,27 +48,27 @@ async fn follow(options: &TailOptions, admin: std::net::SocketAddr, zone: &jiff:
             }
             status => return Err(forbidden_message(admin, status)),
         }
+        let page: TailAnswer = decoded(&answer)?;
         if after.is_none() && !options.json {
             err_line(&format!("orderbell: following store {}", options.store));
         }
-        for notice in page["notices"].as_array().into_iter().flatten() {
-            let line = if options.json { notice.to_string() } else { line(notice, zone) };
+        for notice in &page.notices {
+            let line = if options.json { orderbell_protocol::json::encode(notice) } else { line(notice, zone) };
             if !out_line(&line) {
                 return Ok(());
             }
         }
-        after = page["position"].as_str().map(str::to_owned);
+        after = Some(page.position.to_string());
         if options.seconds > 0 && began.elapsed().as_secs() >= options.seconds {
             return Ok(());
         }
-        if page["more"] != true {
+        if !page.more {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
 
-fn line(notice: &serde_json::Value, zone: &jiff::tz::TimeZone) -> String {
-    let at = jiff::Timestamp::from_millisecond(notice["at"].as_i64().unwrap_or(0)).unwrap_or_default();
-    let word = |name: &str| notice[name].as_str().unwrap_or("?");
-    format!("{}  {:<11} {}", zone.to_datetime(at).strftime("%H:%M:%S"), word("kind"), word("order"))
+fn line(notice: &TailNotice, zone: &jiff::tz::TimeZone) -> String {
+    let at = jiff::Timestamp::from_millisecond(notice.at.0).unwrap_or_default();
+    format!("{}  {:<11} {}", zone.to_datetime(at).strftime("%H:%M:%S"), notice.kind.word(), notice.order)
 }

@@ -4,9 +4,11 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::Value;
+use orderbell_protocol::UnixMs;
+use orderbell_protocol::admin::TopAnswer;
+use orderbell_protocol::alert::{Alert, Severity};
 
-use super::{ConfigArgs, ask, failed, forbidden_message, out_line};
+use super::{ConfigArgs, ask, decoded, failed, forbidden_message, out_line};
 use crate::client::HttpClient;
 
 /// Interval of refreshes.
@@ -37,7 +39,7 @@ pub(crate) fn run(options: &TopOptions) -> Result<(), ExitCode> {
             if answer.status != 200 {
                 return Err(failed(forbidden_message(admin, answer.status)));
             }
-            let top = answer.json();
+            let top: TopAnswer = decoded(&answer).map_err(failed)?;
             if options.json {
                 out_line(&serde_json::to_string_pretty(&top).map_err(failed)?);
                 return Ok(());
@@ -52,66 +54,53 @@ pub(crate) fn run(options: &TopOptions) -> Result<(), ExitCode> {
 }
 
 /// One word for the whole: the most severe alert decides.
-fn health(alerts: &[&Value]) -> &'static str {
-    match alerts {
-        [] => "ok",
-        alerts if alerts.iter().any(|alert| alert["severity"] == "critical") => "failing",
-        _ => "degraded",
+fn health(alerts: &[Alert]) -> &'static str {
+    match alerts.iter().map(|alert| alert.severity).max() {
+        None => "ok",
+        Some(Severity::Warning) => "degraded",
+        Some(Severity::Critical) => "failing",
     }
 }
 
 /// Severity, code, subject and detail of an alert.
-fn alert_line(alert: &Value) -> String {
-    let text = |name: &str| alert[name].as_str().unwrap_or_default();
-    let subject = alert["subject"].as_str().map_or_else(String::new, |subject| format!(" {subject}"));
-    format!("  {:<8}  {}{subject}: {}", text("severity"), text("code"), text("detail"))
+fn alert_line(alert: &Alert) -> String {
+    let subject = alert.subject.as_ref().map_or_else(String::new, |subject| format!(" {subject}"));
+    format!("  {:<8}  {}{subject}: {}", alert.severity.word(), alert.code.word(), alert.detail)
 }
 
-fn lines(top: &Value) -> Vec<String> {
-    let number = |value: &Value| value.as_i64().unwrap_or(0);
-    let at = number(&top["at"]);
-    let age = |as_of: &Value| {
-        as_of.as_i64().map_or_else(|| String::from("unknown"), |as_of| format!("{:.1} s", (at - as_of) as f64 / 1000.0))
+fn lines(top: &TopAnswer) -> Vec<String> {
+    let age = |as_of: Option<UnixMs>| {
+        as_of.map_or_else(|| String::from("unknown"), |as_of| format!("{:.1} s", (top.at.0 - as_of.0) as f64 / 1000.0))
     };
-    let alerts: Vec<&Value> = top["alerts"].as_array().into_iter().flatten().collect();
+    let activity = &top.activity;
     let mut lines = vec![format!(
         "{}; stream read up to {} ago; {} subscribers, {} wall viewers; {} of {} records in flight, {} keys backing off",
-        health(&alerts),
-        age(&top["as_of"]),
-        number(&top["subscribers"]),
-        number(&top["wall_viewers"]),
-        number(&top["in_flight"]),
-        number(&top["max_in_flight"]),
-        number(&top["keys_backing_off"])
+        health(&top.alerts),
+        age(activity.as_of),
+        activity.subscribers,
+        activity.wall_viewers,
+        activity.in_flight,
+        activity.max_in_flight,
+        activity.keys_backing_off
     )];
-    lines.extend(alerts.iter().map(|alert| alert_line(alert)));
-    let mut parts: Vec<&Value> = top["partitions"].as_array().into_iter().flatten().collect();
-    parts.sort_by_key(|part| std::cmp::Reverse(number(&part["lag"])));
+    lines.extend(top.alerts.iter().map(alert_line));
+    let mut parts: Vec<_> = activity.partitions.iter().collect();
+    parts.sort_by_key(|part| std::cmp::Reverse(part.lag));
     lines.push(format!("{:<40} {:>10} {:>10} {:>10}", "PARTITION", "LAG", "IN FLIGHT", "AGE"));
-    for part in parts.iter().take(ROWS_MAX) {
-        let mark = if part["damaged"] == true {
-            "  damaged"
-        } else if part["paused"] == true {
-            "  paused"
-        } else {
-            ""
+    for part in parts.into_iter().take(ROWS_MAX) {
+        let mark = match (part.damaged, part.paused) {
+            (true, _) => "  damaged",
+            (false, true) => "  paused",
+            (false, false) => "",
         };
-        let name = part["partition"].as_str().unwrap_or("?");
-        let row = format!(
-            "{name:<40} {:>10} {:>10} {:>10}",
-            number(&part["lag"]),
-            number(&part["in_flight"]),
-            age(&part["as_of"])
-        );
-        lines.push(format!("{row}{mark}"));
+        let age = age(part.as_of);
+        lines.push(format!("{:<40} {:>10} {:>10} {age:>10}{mark}", part.partition, part.lag, part.in_flight));
     }
-    let hot_keys: Vec<&Value> = top["hot_keys"].as_array().into_iter().flatten().take(ROWS_MAX).collect();
-    if !hot_keys.is_empty() {
+    if !activity.hot_keys.is_empty() {
         lines.push(format!("{:<40} {:>10} {:>10}", "HOT KEY (HASH)", "RECORDS", "BYTES"));
     }
-    for key in hot_keys {
-        let name = key["key"].as_str().unwrap_or("?");
-        lines.push(format!("{name:<40} {:>10} {:>10}", number(&key["records"]), number(&key["bytes"])));
+    for key in activity.hot_keys.iter().take(ROWS_MAX) {
+        lines.push(format!("{:<40} {:>10} {:>10}", key.key, key.records, key.bytes));
     }
     lines
 }
@@ -119,14 +108,37 @@ fn lines(top: &Value) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use orderbell_protocol::admin::{Activity, HotKeyActivity, PartitionActivity};
+    use orderbell_protocol::alert::AlertCode;
 
     #[test]
     fn alerts_and_the_largest_lag_stand_on_top() {
-        let part = |name: &str, lag: u64| json!({"partition": name, "lag": lag, "in_flight": 0, "paused": lag > 0, "as_of": 9_000});
-        let top = json!({"at": 10_000, "as_of": null, "alerts": [{"code": "disk_low", "severity": "critical", "since": 1, "detail": "full"},
-                         {"code": "state_rolled_back", "subject": "a/0", "severity": "warning", "since": 1, "detail": "restored"}], "partitions": [part("a/0", 0), part("a/1", 7)],
-                         "hot_keys": [{"key": "00ff", "records": 3, "bytes": 90}]});
+        let part = |name: &str, lag: u64| PartitionActivity {
+            partition: name.into(),
+            lag,
+            checkpoint: 0,
+            end: None,
+            in_flight: 0,
+            paused: lag > 0,
+            damaged: false,
+            as_of: Some(UnixMs(9_000)),
+        };
+        let alert = |code, subject: Option<&str>, detail: &str| {
+            Alert::new(code, subject.map(String::from), UnixMs(1), detail.into())
+        };
+        let top = TopAnswer {
+            at: UnixMs(10_000),
+            ready: true,
+            alerts: vec![
+                alert(AlertCode::DiskLow, None, "full"),
+                alert(AlertCode::StateRolledBack, Some("a/0"), "restored"),
+            ],
+            activity: Activity {
+                partitions: vec![part("a/0", 0), part("a/1", 7)],
+                hot_keys: vec![HotKeyActivity { key: "00ff".into(), records: 3, bytes: 90 }],
+                ..Activity::default()
+            },
+        };
         let lines = lines(&top);
         assert!(lines[0].starts_with("failing; stream read up to unknown ago"), "{}", lines[0]);
         assert_eq!(lines[1], "  critical  disk_low: full");

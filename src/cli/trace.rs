@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use serde_json::Value;
+use orderbell_protocol::NoticeKind;
+use orderbell_protocol::admin::{TraceAnswer, TraceEntry};
 
-use super::{ConfigArgs, ask, failed, forbidden_message, out_line};
+use super::{ConfigArgs, ask, decoded, failed, forbidden_message, out_line};
 use crate::client::{HttpClient, percent_encoded};
 
 #[derive(clap::Args)]
@@ -38,17 +39,16 @@ pub(crate) fn run(options: &TraceOptions) -> Result<(), ExitCode> {
         }
         status => return Err(failed(forbidden_message(admin, status))),
     }
-    let order = answer.json();
+    let order: TraceAnswer = decoded(&answer).map_err(failed)?;
     if options.json {
         out_line(&serde_json::to_string_pretty(&order).map_err(failed)?);
         return Ok(());
     }
-    let text = |name: &str| order[name].as_str().unwrap_or_default().to_owned();
-    let outcome = order["outcome"].as_str().map_or_else(String::new, |outcome| format!(", {outcome}"));
-    let store = order["store"].as_str().map_or_else(|| String::from("store unknown"), |store| format!("store {store}"));
-    out_line(&format!("order {}: {}{outcome}; {store}", text("order"), text("stage")));
+    let outcome = order.outcome.map_or_else(String::new, |outcome| format!(", {}", outcome.word()));
+    let store = order.store.as_ref().map_or_else(|| String::from("store unknown"), |store| format!("store {store}"));
+    out_line(&format!("order {}: {}{outcome}; {store}", order.order, order.stage.word()));
     let zone = &config.counting().zone;
-    for entry in order["timeline"].as_array().into_iter().flatten() {
+    for entry in &order.timeline {
         if !out_line(&line(entry, zone)) {
             break;
         }
@@ -56,32 +56,48 @@ pub(crate) fn run(options: &TraceOptions) -> Result<(), ExitCode> {
     Ok(())
 }
 
-fn line(entry: &Value, zone: &jiff::tz::TimeZone) -> String {
-    let at = jiff::Timestamp::from_millisecond(entry["at"].as_i64().unwrap_or(0)).unwrap_or_default();
+fn line(TraceEntry { entry, to }: &TraceEntry, zone: &jiff::tz::TimeZone) -> String {
+    let at = jiff::Timestamp::from_millisecond(entry.at.0).unwrap_or_default();
     let at = zone.to_datetime(at).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
-    let word = |name: &str| entry[name].as_str();
-    let what = word("event").or_else(|| word("kind")).unwrap_or("?");
-    let to = word("to").map_or_else(String::new, |to| format!(" to the {to}"));
-    let device = word("device").map_or_else(String::new, |device| format!(", device {device}"));
-    let attempt = entry["attempt"].as_u64().filter(|attempt| *attempt > 1);
+    let what = entry.event.as_deref().or_else(|| entry.kind.map(NoticeKind::word)).unwrap_or("?");
+    let to = to.map_or_else(String::new, |to| format!(" to the {}", to.word()));
+    let device = entry.device.as_ref().map_or_else(String::new, |device| format!(", device {device}"));
+    let attempt = entry.attempt.filter(|attempt| *attempt > 1);
     let attempt = attempt.map_or_else(String::new, |attempt| format!(", attempt {attempt}"));
-    format!("{at}  {:<9} {what}{to}{device}{attempt}", word("step").unwrap_or("?"))
+    format!("{at}  {:<9} {what}{to}{device}{attempt}", entry.step.word())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use orderbell_protocol::frame::{TimelineEntry, TimelineStep};
+    use orderbell_protocol::{Role, UnixMs};
 
     #[test]
     fn a_step_is_one_line() {
-        let entry = json!({"at": 1_790_000_000_123_i64, "step": "sent", "kind": "new_order", "to": "store", "device": "till-1", "attempt": 2});
+        let sent = TimelineEntry {
+            at: UnixMs(1_790_000_000_123),
+            step: TimelineStep::Sent,
+            event: None,
+            kind: Some(NoticeKind::NewOrder),
+            device: Some("till-1".into()),
+            attempt: Some(2),
+        };
+        let occurred = TimelineEntry {
+            at: UnixMs(1_790_000_000_000),
+            step: TimelineStep::Occurred,
+            event: Some("order.paid".into()),
+            kind: None,
+            device: None,
+            attempt: None,
+        };
+        let entry = TraceEntry { entry: sent, to: Some(Role::Store) };
         let utc = jiff::tz::TimeZone::UTC;
         assert_eq!(
             line(&entry, &utc),
             "2026-09-21 14:13:20.123  sent      new_order to the store, device till-1, attempt 2"
         );
-        let entry = json!({"at": 1_790_000_000_000_i64, "step": "occurred", "event": "order.paid"});
+        let entry = TraceEntry { entry: occurred, to: None };
         assert_eq!(line(&entry, &utc), "2026-09-21 14:13:20.000  occurred  order.paid");
     }
 }

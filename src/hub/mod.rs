@@ -13,8 +13,8 @@ use std::time::Instant;
 use orderbell_protocol::{DeviceId, Position, Recipient, UnixMs};
 use tokio::sync::Notify;
 
-use crate::reachability::Reachability;
 use orderbell_ledger::MailboxObserver;
+use orderbell_protocol::admin::Reachability;
 use registry::Registry;
 
 /// Sessions and waiting polls of one recipient at once. A store has a handful of tills; more than 64 is a client that reconnects in a loop.

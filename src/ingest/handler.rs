@@ -14,9 +14,10 @@ use orderbell_consumers::{Handler, KeyBatch, KeyHash, Outcome, Reason, Record, T
 use orderbell_protocol::notice::{EncodedNotice, Notice};
 use orderbell_protocol::{Event, NoticeKind, UnixMs};
 
-use super::own_events;
+use super::{own_events, stored_order};
 use crate::clock::wall_clock;
 use crate::latency::LatencyHistogram;
+use crate::ledger_damage::LedgerDamage;
 use orderbell_ledger::crash;
 use orderbell_ledger::{DiskError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
 use orderbell_orders::counting;
@@ -42,6 +43,8 @@ pub struct IngestStats {
     pub notices_expired: Count,
     /// Orders expunged after the state retention.
     pub orders_expunged: Count,
+    /// Stored orders that did not decode.
+    pub damage: LedgerDamage,
     /// From an event's own time until its record was consumed.
     pub consume_lag: LatencyHistogram,
     /// From consuming a record until its effects were durable.
@@ -123,9 +126,7 @@ impl OrderHandler {
         }
         let halt = |error: DiskError| Outcome::Halt(Reason { code: "ledger", message: error.to_string() });
         let row = self.ledger.order(order).map_err(halt)?;
-        let state = row.map(|row| serde_json::from_slice(&row)).transpose().map_err(|error: serde_json::Error| {
-            // The JSON library's message may quote the stored state.
-            tracing::error!(line = error.line(), column = error.column(), "an order's stored state cannot be decoded");
+        let state = row.map(|row| stored_order(&self.stats.damage, order, &row)).transpose().map_err(|_| {
             Outcome::Reject(Reason { code: "bad-state", message: "the order's stored state cannot be decoded".into() })
         })?;
         known.push((order.clone(), state.clone()));

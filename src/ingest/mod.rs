@@ -10,4 +10,14 @@ pub mod order_view;
 mod own_events;
 mod timeline;
 
+use orderbell_ledger::OrderKey;
+use orderbell_orders::order::Order;
+
+use crate::ledger_damage::{DamagedRow, LedgerDamage};
+
 pub use handler::{EXPIRY_TOPIC, IngestStats, OrderHandler};
+
+/// Decodes an order's stored state; nothing else does. One that does not decode is logged and raises an alert.
+fn stored_order(damage: &LedgerDamage, key: &OrderKey, state: &[u8]) -> Result<Order, DamagedRow> {
+    damage.decode("orders", &[&[u8::from(key.shadow)], key.id.as_str().as_bytes()], state)
+}

@@ -3,83 +3,98 @@
 //! A recipient sees its own orders only, and of them the fields that its notices may show. An operator sees both parts of the timeline, but
 //! no pickup code, no customer and nothing of what was ordered.
 
-use orderbell_protocol::{Id, Recipient, Role};
-use serde_json::{Value, json};
+use orderbell_protocol::admin::{TraceAnswer, TraceEntry};
+use orderbell_protocol::frame::{OpenOrder, OrderOutcome, OrderStage};
+use orderbell_protocol::{Recipient, Role};
 
-use super::timeline;
+use super::{stored_order, timeline};
+use crate::ledger_damage::{DamagedRow, LedgerDamage};
 use orderbell_ledger::{DeliveryHistory, OrderKey};
 use orderbell_orders::notices::VisibleFields;
-use orderbell_orders::order::Order;
+use orderbell_orders::order::{Order, Outcome, Stage};
 use orderbell_orders::{notice_kinds, notices};
 
+/// The stage as clients read it.
+fn stage_of(order: &Order) -> OrderStage {
+    match order.stage() {
+        Stage::Unknown => OrderStage::Unknown,
+        Stage::Created => OrderStage::Created,
+        Stage::Paid => OrderStage::Paid,
+        Stage::Accepted => OrderStage::Accepted,
+        Stage::Ready => OrderStage::Ready,
+        Stage::PickedUp => OrderStage::PickedUp,
+    }
+}
+
+/// The outcome as clients read it.
+fn outcome_of(order: &Order) -> Option<OrderOutcome> {
+    Some(match order.outcome()? {
+        Outcome::Refused => OrderOutcome::Refused,
+        Outcome::Cancelled => OrderOutcome::Cancelled,
+        Outcome::Refunded => OrderOutcome::Refunded,
+        Outcome::Expired => OrderOutcome::Expired,
+    })
+}
+
 /// An order as its recipient sees it, with its timeline if a delivery log is given; `None` when the order is not the recipient's.
-#[must_use]
+///
+/// # Errors
+/// The stored state does not decode, or its fields cannot be written.
 pub fn for_recipient(
     who: &Recipient,
     key: &OrderKey,
     state: &[u8],
     trail: Option<&DeliveryHistory>,
     visible: &VisibleFields,
-) -> Option<Value> {
-    let order: Order = serde_json::from_slice(state).ok()?;
+    damage: &LedgerDamage,
+) -> Result<Option<OpenOrder>, DamagedRow> {
+    let order = stored_order(damage, key, state)?;
     if key.shadow != who.shadow || !order.belongs_to(who) {
-        return None;
+        return Ok(None);
     }
-    let mut view = json!({
-        "order": key.id.as_str(), "stage": order.stage(), "active": order.is_active_for(who.role), "at": order.last_event_at(),
-        "body": notices::fields_for(&order, who.role, visible).ok()?,
-    });
-    if let Some(kind) = notice_kinds::retractable(who.role) {
+    let body = notices::fields_for(&order, who.role, visible).and_then(|fields| serde_json::from_str(fields.get()));
+    Ok(Some(OpenOrder {
+        order: key.id.as_str().to_owned(),
+        stage: stage_of(&order),
+        active: order.is_active_for(who.role),
+        outcome: outcome_of(&order),
+        at: order.last_event_at(),
         // A client that learnt of the order here recognises by this id which notice a later cancellation takes back.
-        view["notice"] = notices::id(key.shadow, &key.id, kind, who).into();
-    }
-    if let Some(outcome) = order.outcome() {
-        view["outcome"] = outcome.word().into();
-    }
-    if let Some(trail) = trail {
-        view["timeline"] = timeline::timeline(order.history(), who, trail).into();
-    }
-    Some(view)
+        notice: notice_kinds::retractable(who.role).map(|kind| notices::id(key.shadow, &key.id, kind, who)),
+        body: body.map_err(|_| damage.record("orders", &[key.id.as_str().as_bytes()], "an order's fields"))?,
+        timeline: trail.map(|trail| timeline::timeline(order.history(), who, trail)),
+    }))
 }
 
 /// An order as operators see it, with the store's and the customer's timelines merged. `trail` reads the delivery log of one mailbox.
 ///
 /// # Errors
-/// Those of `trail`.
-pub fn for_operator<E>(
+/// Those of `trail`; or the stored state does not decode.
+pub fn for_operator<E: From<DamagedRow>>(
     key: &OrderKey,
     state: &[u8],
     trail: impl Fn(&Recipient) -> Result<DeliveryHistory, E>,
-) -> Result<Option<Value>, E> {
-    let Ok(order) = serde_json::from_slice::<Order>(state) else { return Ok(None) };
-    let of = |role: Role, id: &Id| Recipient { shadow: key.shadow, role, id: id.clone() };
+    damage: &LedgerDamage,
+) -> Result<TraceAnswer, E> {
+    let order = stored_order(damage, key, state)?;
     let recipients = [(Role::Store, order.store()), (Role::Customer, order.customer())];
-    let (mut entries, mut has_events) = (Vec::new(), false);
+    let (mut timeline, mut has_events) = (Vec::new(), false);
     for (role, id) in recipients.into_iter().filter_map(|(role, id)| Some((role, id?))) {
-        let who = of(role, id);
+        let who = Recipient { shadow: key.shadow, role, id: id.clone() };
         let part = timeline::timeline(order.history(), &who, &trail(&who)?);
         // Both timelines contain the order's events, each its own notices. Events are taken once.
-        entries.extend(part.into_iter().filter(|entry| !has_events || entry.get("kind").is_some()).map(|mut entry| {
-            if entry.get("kind").is_some() {
-                entry["to"] = role.word().into();
-            }
-            entry
-        }));
+        let entries = part.into_iter().filter(|entry| !has_events || entry.kind.is_some());
+        timeline.extend(entries.map(|entry| TraceEntry { to: entry.kind.map(|_| role), entry }));
         has_events = true;
     }
-    entries.sort_by_key(|entry| entry["at"].as_i64());
-    let mut view = json!({
-        "order": key.id.as_str(), "stage": order.stage(), "active": order.is_active_for(Role::Store), "at": order.last_event_at(),
-        "timeline": entries,
-    });
-    let more = [
-        ("store", order.store().map(|id| id.as_str().to_owned())),
-        ("outcome", order.outcome().map(|outcome| outcome.word().to_owned())),
-    ];
-    for (name, value) in more {
-        if let Some(value) = value {
-            view[name] = value.into();
-        }
-    }
-    Ok(Some(view))
+    timeline.sort_by_key(|entry| entry.entry.at);
+    Ok(TraceAnswer {
+        order: key.id.as_str().to_owned(),
+        stage: stage_of(&order),
+        active: order.is_active_for(Role::Store),
+        outcome: outcome_of(&order),
+        store: order.store().map(|id| id.as_str().to_owned()),
+        at: order.last_event_at(),
+        timeline,
+    })
 }

@@ -4,8 +4,10 @@
 //! media type marks them as Orderbell's own. Events posted by HTTP cannot use that media type.
 
 use bytes::Bytes;
+use jiff::Timestamp;
+use orderbell_protocol::cloud_event::CloudEvent;
 use orderbell_protocol::{DeviceId, EventType, Id, Recipient, Role, UnixMs};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::http_events;
 use orderbell_ledger::NewEvent;
@@ -52,15 +54,8 @@ fn incoming(event: OwnEvent<'_>) -> NewEvent {
     let id_hash = http_events::id_hash(shadow, &source, &id);
     // The content without the time: a client that repeats an event because no answer came sends another time.
     let content = Value::Object(data.clone()).to_string();
-    let mut envelope = json!({
-        "specversion": "1.0", "type": kind.name(), "source": source, "id": id, "subject": order.as_str(),
-        "time": jiff::Timestamp::from_millisecond(at.0).unwrap_or_default().to_string(),
-        "datacontenttype": "application/json", "data": data,
-    });
-    if shadow {
-        envelope["shadow"] = Value::Bool(true);
-    }
-    let value = Bytes::from(envelope.to_string());
+    let envelope = CloudEvent::new(kind.name(), source, id, order.as_str(), rfc3339(at), data);
+    let value = Bytes::from(CloudEvent { shadow, ..envelope }.encode());
     NewEvent {
         key: Bytes::copy_from_slice(order.as_str().as_bytes()),
         id_hash,
@@ -68,6 +63,12 @@ fn incoming(event: OwnEvent<'_>) -> NewEvent {
         value,
         content_type: OWN_EVENT_MEDIA_TYPE.into(),
     }
+}
+
+/// The time as CloudEvents write it. A time that no calendar date has becomes the nearest one that has.
+fn rfc3339(at: UnixMs) -> String {
+    let (first, last) = (Timestamp::MIN.as_millisecond(), Timestamp::MAX.as_millisecond());
+    Timestamp::from_millisecond(at.0.clamp(first, last)).expect("the time is within the range of dates").to_string()
 }
 
 #[cfg(test)]

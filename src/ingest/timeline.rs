@@ -4,8 +4,8 @@
 //! Pure: the order's history and the mailbox's delivery log go in, one list in time order comes out. A recipient sees its own part: a customer
 //! sees no device of the store, and nobody sees the delivery of another's notices.
 
-use orderbell_protocol::{DeviceId, Recipient, Role, UnixMs};
-use serde_json::{Value, json};
+use orderbell_protocol::frame::{TimelineEntry, TimelineStep};
+use orderbell_protocol::{DeviceId, NoticeKind, Recipient, Role, UnixMs};
 
 use orderbell_ledger::{DeliveryHistory, DeliveryStep, LoggedNotice};
 use orderbell_orders::order::HistoryEntry;
@@ -14,61 +14,63 @@ use orderbell_orders::order::HistoryEntry;
 const MAX_ENTRIES: usize = 200;
 
 /// The timeline of an order with this `history` for `who`, oldest entry first.
-pub(super) fn timeline(history: &[HistoryEntry], who: &Recipient, trail: &DeliveryHistory) -> Vec<Value> {
-    let mut entries: Vec<(UnixMs, Value)> = Vec::new();
+pub(super) fn timeline(history: &[HistoryEntry], who: &Recipient, trail: &DeliveryHistory) -> Vec<TimelineEntry> {
+    let mut entries = Vec::new();
     for entry in history {
         add_event(entry, who.role, &mut entries);
     }
     for told in &trail.notices {
-        let kind = told.kind.word();
-        if let Some(at) = told.stored_at {
-            entries.push((at, json!({"at": at, "step": "persisted", "kind": kind})));
-        }
-        add_deliveries(told, kind, trail, &mut entries);
+        entries.extend(told.stored_at.map(|at| of_notice(at, TimelineStep::Persisted, told.kind)));
+        add_deliveries(told, trail, &mut entries);
     }
     // A stable sort: entries of one millisecond stay in the order of the steps.
-    entries.sort_by_key(|(at, _)| *at);
-    entries.into_iter().take(MAX_ENTRIES).map(|(_, entry)| entry).collect()
+    entries.sort_by_key(|entry| entry.at);
+    entries.truncate(MAX_ENTRIES);
+    entries
 }
 
-fn add_event(entry: &HistoryEntry, to: Role, entries: &mut Vec<(UnixMs, Value)>) {
+fn of_event(at: UnixMs, step: TimelineStep, event: &str) -> TimelineEntry {
+    TimelineEntry { at, step, event: Some(event.to_owned()), kind: None, device: None, attempt: None }
+}
+
+fn of_notice(at: UnixMs, step: TimelineStep, kind: NoticeKind) -> TimelineEntry {
+    TimelineEntry { at, step, event: None, kind: Some(kind), device: None, attempt: None }
+}
+
+fn add_event(entry: &HistoryEntry, to: Role, entries: &mut Vec<TimelineEntry>) {
     let HistoryEntry(event, at, consumed_at, applied_at, device) = entry;
-    let mut first = json!({"at": at, "step": "occurred", "event": event});
-    if let Some(device) = device.as_ref().filter(|_| to == Role::Store) {
-        first["device"] = device.as_str().into();
-    }
-    entries.push((*at, first));
-    entries.extend(consumed_at.map(|at| (at, json!({"at": at, "step": "consumed", "event": event}))));
-    entries.push((*applied_at, json!({"at": applied_at, "step": "applied", "event": event})));
+    let device = device.as_ref().filter(|_| to == Role::Store).map(|device| device.as_str().to_owned());
+    entries.push(TimelineEntry { device, ..of_event(*at, TimelineStep::Occurred, event) });
+    entries.extend(consumed_at.map(|at| of_event(at, TimelineStep::Consumed, event)));
+    entries.push(of_event(*applied_at, TimelineStep::Applied, event));
 }
 
 /// Adds what is known of one notice's delivery to each device.
-fn add_deliveries(told: &LoggedNotice, kind: &str, trail: &DeliveryHistory, entries: &mut Vec<(UnixMs, Value)>) {
+fn add_deliveries(told: &LoggedNotice, trail: &DeliveryHistory, entries: &mut Vec<TimelineEntry>) {
     let mut acked: Vec<&DeviceId> = Vec::new();
     for (at, device, step) in &trail.steps {
-        let (word, attempt) = match step {
-            DeliveryStep::Sent { from, to, attempt } if (*from..=*to).contains(&told.seq) => ("sent", Some(*attempt)),
+        let (step, attempt) = match step {
+            DeliveryStep::Sent { from, to, attempt } if (*from..=*to).contains(&told.seq) => {
+                (TimelineStep::Sent, Some(u32::from(*attempt)))
+            }
             // Acknowledgements are cumulative: a device's first one at or above this seq counts.
             DeliveryStep::Acked(to) if *to >= told.seq && !acked.contains(&device) => {
                 acked.push(device);
-                ("acked", None)
+                (TimelineStep::Acked, None)
             }
-            DeliveryStep::Displayed(seq) if *seq == told.seq => ("displayed", None),
-            DeliveryStep::Nacked(seq) if *seq == told.seq => ("nacked", None),
+            DeliveryStep::Displayed(seq) if *seq == told.seq => (TimelineStep::Displayed, None),
+            DeliveryStep::Nacked(seq) if *seq == told.seq => (TimelineStep::Nacked, None),
             _ => continue,
         };
-        let mut entry = json!({"at": at, "step": word, "kind": kind, "device": device.as_str()});
-        if let Some(attempt) = attempt {
-            entry["attempt"] = attempt.into();
-        }
-        entries.push((*at, entry));
+        let device = Some(device.as_str().to_owned());
+        entries.push(TimelineEntry { device, attempt, ..of_notice(*at, step, told.kind) });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orderbell_protocol::{Id, NoticeKind};
+    use orderbell_protocol::Id;
 
     fn id(text: &str) -> Id {
         Id::new(text).unwrap()
@@ -102,9 +104,11 @@ mod tests {
         let shown: Vec<String> = timeline(&events, &store, &trail)
             .iter()
             .map(|entry| {
-                let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-                let attempt = entry["attempt"].as_u64().map_or(String::new(), |n| n.to_string());
-                [entry["at"].to_string(), text("step"), text("event"), text("kind"), text("device"), attempt].join(" ")
+                let TimelineEntry { at, step, event, kind, device, attempt } = entry.clone();
+                let attempt = attempt.map_or(String::new(), |attempt| attempt.to_string());
+                let (event, device) = (event.unwrap_or_default(), device.unwrap_or_default());
+                [at.0.to_string().as_str(), step.word(), &event, kind.map_or("", NoticeKind::word), &device, &attempt]
+                    .join(" ")
             })
             .collect();
         let wanted = [
@@ -123,6 +127,6 @@ mod tests {
         assert_eq!(shown, wanted);
         let customer = Recipient { role: Role::Customer, ..store };
         let seen = timeline(&events, &customer, &DeliveryHistory::default());
-        assert!(seen.iter().all(|entry| entry.get("device").is_none()), "{seen:?}");
+        assert!(seen.iter().all(|entry| entry.device.is_none()), "{seen:?}");
     }
 }

@@ -7,10 +7,9 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Response, header};
 use futures_util::future::join_all;
-use orderbell_protocol::frame::CLIENT_FRAME_BYTES_MAX;
-use orderbell_protocol::session::EventVerdict;
-use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient};
-use serde::{Deserialize, Serialize};
+use orderbell_protocol::frame::{CLIENT_FRAME_BYTES_MAX, EventsAnswer};
+use orderbell_protocol::{ClientEvent, DeviceId, EventResult, EventStatus, Problem, Recipient};
+use serde::Deserialize;
 
 use super::response::{self, Refusal};
 use super::tokens::Principal;
@@ -19,15 +18,6 @@ use orderbell_ledger::Appended;
 
 /// Largest body: twice the size of a batch of a thousand usual events.
 const BODY_BYTES_MAX: usize = 1 << 20;
-
-/// The answer for one event.
-#[derive(Serialize)]
-struct EventAnswer {
-    id: String,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-}
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -76,12 +66,8 @@ async fn append_client_events(
     }
     // Appended in their order; all are in flight together, so that the ledger can write them in one batch.
     let verdicts = join_all(events.iter().map(|event| state.publish_client_event(who, &device, event))).await;
-    let answer = |(event, verdict): (ClientEvent, EventVerdict)| {
-        let (status, reason) = verdict.words();
-        EventAnswer { id: event.id, status, reason }
-    };
-    let answers: Vec<EventAnswer> = events.into_iter().zip(verdicts).map(answer).collect();
-    Ok(response::json(serde_json::json!({ "events": answers }).to_string()))
+    let results = events.into_iter().zip(verdicts).map(|(event, verdict)| verdict.into_result(event.id));
+    Ok(response::answer(&EventsAnswer { events: results.collect() }))
 }
 
 /// Events of a producer: all are taken or none.
@@ -109,11 +95,10 @@ async fn append_produced(state: &Arc<AppState>, request: Request) -> Result<Resp
         }
         return Err(problem.into());
     }
-    let answer = |(id, appended): (String, Appended)| EventAnswer {
+    let result = |(id, appended): (String, Appended)| EventResult {
         id,
-        status: if appended == Appended::Stored { "stored" } else { "duplicate" },
+        status: if appended == Appended::Stored { EventStatus::Stored } else { EventStatus::Duplicate },
         reason: None,
     };
-    let answers: Vec<EventAnswer> = ids.into_iter().zip(appended).map(answer).collect();
-    Ok(response::json(serde_json::json!({ "events": answers }).to_string()))
+    Ok(response::answer(&EventsAnswer { events: ids.into_iter().zip(appended).map(result).collect() }))
 }

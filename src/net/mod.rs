@@ -5,6 +5,7 @@ mod admin;
 mod connection;
 mod cors;
 mod events;
+mod ledger_handle;
 mod listener;
 mod local_only;
 mod orders;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::routing::{get, post};
+use orderbell_protocol::frame::OpenOrder;
 use orderbell_protocol::session;
 use orderbell_protocol::session::EventVerdict;
 use orderbell_protocol::{ClientEvent, DeviceId, Freshness, Problem, Recipient, UnixMs};
@@ -31,15 +33,18 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use admin::dead_letters::{DeadLetterAccess, ReplayFuture, TopicDeadLetter, TopicListFuture, TopicReplayFuture};
-pub use admin::inspect::{Activity, DeviceStatus, HotKeyActivity, Inspection, PartitionActivity, StoreStatus};
+pub use admin::dead_letters::{DeadLetterAccess, ReplayFuture, TopicListFuture, TopicReplayFuture};
+pub use admin::inspect::{Inspection, TailError};
 pub use admin::{AdminApi, BackupSource, ServerStatus, routes as admin_routes};
+pub use ledger_handle::{Blocking, BlockingFailed};
 pub use listener::serve;
 pub use stats::{ClientEventLabels, CloseLabels, NetStats};
 
 use crate::clock::wall_clock;
 use crate::hub::Hub;
+use crate::ledger_damage::{DamagedRow, LedgerDamage};
 use crate::wall::Feed;
+use ledger_handle::LedgerHandle;
 use orderbell_ledger::{Appended, DeliveryHistory, Ledger, NewEvent, OrderKey};
 use tokens::Tokens;
 
@@ -64,13 +69,16 @@ pub trait Orders: Send + Sync + 'static {
     ) -> Result<NewEvent, &'static str>;
 
     /// What a recipient may see of an order, from its stored state; with its delivery history, also the timeline. None when the order is not theirs.
+    ///
+    /// # Errors
+    /// The state does not decode. An order that cannot be shown must not look like one that is not there.
     fn view(
         &self,
         who: &Recipient,
         key: &OrderKey,
         state: &[u8],
         history: Option<&DeliveryHistory>,
-    ) -> Option<serde_json::Value>;
+    ) -> Result<Option<OpenOrder>, DamagedRow>;
 
     /// Everything that the log held at this time is read and durable. None while that is unknown.
     fn as_of(&self) -> Option<UnixMs>;
@@ -134,7 +142,7 @@ impl Default for NetLimits {
 
 /// What all requests and connections share.
 pub struct AppState {
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) ledger: LedgerHandle,
     pub(crate) hub: Arc<Hub>,
     tokens: ArcSwap<Tokens>,
     limits: ArcSwap<NetLimits>,
@@ -162,7 +170,7 @@ impl AppState {
         wall: Arc<Feed>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            ledger,
+            ledger: LedgerHandle::new(ledger),
             hub,
             tokens: ArcSwap::from_pointee(tokens),
             limits: ArcSwap::from_pointee(limits),
@@ -204,11 +212,12 @@ impl AppState {
         event: &ClientEvent,
     ) -> impl Future<Output = EventVerdict> + Send + 'static {
         let incoming = self.orders.check_client_event(who, device, event, wall_clock());
-        let (ledger, stats) = (self.ledger.clone(), self.stats.clone());
+        let appended = incoming.map(|event| self.ledger.append(vec![event]));
+        let stats = self.stats.clone();
         async move {
-            let verdict = match incoming {
+            let verdict = match appended {
                 Err(reason) => EventVerdict::Rejected(reason),
-                Ok(incoming) => match ledger.append(vec![incoming]).await.as_deref() {
+                Ok(appended) => match appended.await.as_deref() {
                     Ok([Appended::Stored]) => EventVerdict::Stored,
                     Ok([Appended::Duplicate]) => EventVerdict::Duplicate,
                     Ok([Appended::Conflict]) => EventVerdict::Rejected("conflict"),
@@ -241,6 +250,12 @@ impl AppState {
     /// Time since the start: the clock of the sessions.
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The stored rows that requests found damaged.
+    #[must_use]
+    pub fn ledger_damage(&self) -> &LedgerDamage {
+        self.ledger.damage()
     }
 
     /// Counters of the network side.

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Response};
-use orderbell_protocol::{Id, Problem};
+use orderbell_protocol::frame::{OpenOrder, OrdersAnswer};
+use orderbell_protocol::{Id, Problem, Recipient};
 use serde::Deserialize;
 
 use super::AppState;
 use super::poll::invalid_parameter;
 use super::response::{self, Refusal};
 use super::tokens::Principal;
-use orderbell_ledger::{DiskError, OrderKey};
+use crate::ledger_damage::LedgerReadError;
+use orderbell_ledger::{Ledger, OrderKey};
 
 /// Largest number of orders in one page.
 const PAGE_MAX: usize = 200;
@@ -25,11 +27,6 @@ const PAGE_MAX: usize = 200;
 pub(crate) struct OrdersQuery {
     open: Option<String>,
     from: Option<String>,
-}
-
-fn unreadable(error: DiskError) -> Refusal {
-    tracing::error!(%error, "cannot read orders");
-    Problem::unavailable("the ledger cannot be read", 5_000).into()
 }
 
 pub(crate) async fn list_open(
@@ -53,19 +50,25 @@ pub(crate) async fn list_open(
     }
     let from =
         query.from.as_deref().map(Id::new).transpose().map_err(|error| invalid_parameter("from", error.to_string()))?;
-    let page = state.ledger.open_orders(&who, from.as_ref(), PAGE_MAX).map_err(unreadable)?;
-    let view = |(key, order): &(OrderKey, Vec<u8>)| state.orders.view(&who, key, order, None);
-    let orders: Vec<_> = page.orders.iter().filter_map(view).collect();
-    let mut answer = serde_json::json!({ "orders": orders, "position": page.head });
-    if let (Some(members), Ok(serde_json::Value::Object(freshness))) =
-        (answer.as_object_mut(), serde_json::to_value(state.freshness()))
-    {
-        members.extend(freshness);
+    let app = state.clone();
+    let answer = state.ledger.scan(move |ledger| open_orders(&app, ledger, &who, from.as_ref())).await??;
+    Ok(response::json(answer.encode()))
+}
+
+/// A page of open orders. One that does not decode fails the whole page: a client takes off what a page does not have.
+fn open_orders(
+    state: &AppState,
+    ledger: &Ledger,
+    who: &Recipient,
+    from: Option<&Id>,
+) -> Result<OrdersAnswer, LedgerReadError> {
+    let page = state.ledger_damage().check(ledger.open_orders(who, from, PAGE_MAX))?;
+    let mut orders = Vec::with_capacity(page.orders.len());
+    for (key, order) in &page.orders {
+        orders.extend(state.orders.view(who, key, order, None)?);
     }
-    if let Some(next) = page.next {
-        answer["next"] = next.as_str().into();
-    }
-    Ok(response::json(answer.to_string()))
+    let next = page.next.map(|id| id.as_str().to_owned());
+    Ok(OrdersAnswer { orders, position: page.head, next, fresh: state.freshness() })
 }
 
 pub(crate) async fn show(
@@ -78,9 +81,19 @@ pub(crate) async fn show(
     };
     // A foreign order and a missing one give the same 404.
     let id = Id::new(&order).map_err(|_| Problem::not_found())?;
-    let key = OrderKey { shadow: who.shadow, id };
-    let stored = state.ledger.order(&key).map_err(unreadable)?.ok_or_else(Problem::not_found)?;
-    let history = state.ledger.delivery_history(&who, &key).map_err(unreadable)?;
-    let order = state.orders.view(&who, &key, &stored, Some(&history)).ok_or_else(Problem::not_found)?;
-    Ok(response::json(order.to_string()))
+    let app = state.clone();
+    let order = state.ledger.scan(move |ledger| order_with_timeline(&app, ledger, &who, id)).await??;
+    Ok(response::json(order.ok_or_else(Problem::not_found)?.encode()))
+}
+
+fn order_with_timeline(
+    state: &AppState,
+    ledger: &Ledger,
+    who: &Recipient,
+    id: Id,
+) -> Result<Option<OpenOrder>, LedgerReadError> {
+    let (key, damage) = (OrderKey { shadow: who.shadow, id }, state.ledger_damage());
+    let Some(stored) = damage.check(ledger.order(&key))? else { return Ok(None) };
+    let history = damage.check(ledger.delivery_history(who, &key))?;
+    Ok(state.orders.view(who, &key, &stored, Some(&history))?)
 }

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use orderbell_protocol::Problem;
 use orderbell_protocol::problem::PROBLEM_JSON;
+use serde::Serialize;
 
 use super::tokens::{Principal, Tokens};
 
@@ -68,6 +69,11 @@ async fn read(mut body: Body, max: usize) -> Result<Bytes, Refusal> {
         return Ok(bytes.freeze());
     }
     Err(Problem::new(413, "too-large", "The body is too large").detail(format!("at most {max} bytes")).into())
+}
+
+/// A type of the wire model as JSON.
+pub(crate) fn answer<T: Serialize>(answer: &T) -> Response<Body> {
+    json(orderbell_protocol::json::encode(answer))
 }
 
 /// JSON that no cache may store.

@@ -9,7 +9,7 @@ use super::alerts::Alerts;
 use super::dead_letters::DeadLetterAdmin;
 use super::inspector::Inspector;
 use crate::metrics::Metrics;
-use crate::net::{AdminApi, BackupSource, ServerStatus};
+use crate::net::{AdminApi, BackupSource, Blocking, ServerStatus};
 use orderbell_ledger::Ledger;
 
 /// Health of the server, and its metrics.
@@ -58,5 +58,10 @@ pub(super) fn compose(
     dead_letters: DeadLetterAdmin,
     ledger: Arc<Ledger>,
 ) -> AdminApi {
-    AdminApi { status, inspection: Arc::new(inspector), dead_letters: Arc::new(dead_letters), backup: ledger }
+    AdminApi {
+        status,
+        inspection: Blocking::new(Arc::new(inspector)),
+        dead_letters: Blocking::new(Arc::new(dead_letters)),
+        backup: ledger,
+    }
 }

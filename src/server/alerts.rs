@@ -13,6 +13,7 @@ use orderbell_protocol::{Role, UnixMs};
 
 use crate::clock::wall_clock;
 use crate::ingest::IngestStats;
+use crate::ledger_damage::LedgerDamage;
 use crate::net::AppState;
 use crate::stream::outbox_publisher::PublisherStats;
 use crate::wall::Feed;
@@ -129,6 +130,10 @@ impl Alerts {
         if self.ledger.is_disk_low() {
             let detail = "too little free space on the ledger's disk: no new events are accepted";
             conditions.push(Condition::new(AlertCode::DiskLow, detail));
+        }
+        let damage = [&self.ingest.damage, self.state.ledger_damage()];
+        if let Some(detail) = LedgerDamage::alert_detail(&damage) {
+            conditions.push(Condition::new(AlertCode::LedgerDamaged, detail));
         }
         if let Some(reason) = self.ledger.rebuild_reason() {
             let detail = format!("the ledger's history is not intact ({reason}): new epoch, the log is read again");

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::clock::wall_clock;
+use crate::ingest::IngestStats;
+use crate::ledger_damage::LedgerReadError;
 use crate::net::{DeadLetterAccess, ReplayFuture, TopicListFuture, TopicReplayFuture};
 #[cfg(feature = "kafka")]
 use crate::stream::dlq_topics::DlqTopics;
-use orderbell_ledger::{DiskError, Ledger, StoredDeadLetter};
+use orderbell_ledger::{Ledger, StoredDeadLetter};
 
 /// Dead letters shown of each partition of a dead letter topic: the newest. `orderbell dlq` lists all.
 #[cfg(feature = "kafka")]
@@ -18,14 +20,15 @@ const SHOWN_PER_PARTITION: u64 = 200;
 /// Where the dead letters are.
 pub(super) struct DeadLetterAdmin {
     pub(super) ledger: Arc<Ledger>,
+    pub(super) ingest: Arc<IngestStats>,
     /// The topics, and a permit: one request at a time reads them, since it takes a consumer of its own and may take a while.
     #[cfg(feature = "kafka")]
     pub(super) topics: Option<(DlqTopics, Arc<Semaphore>)>,
 }
 
 impl DeadLetterAccess for DeadLetterAdmin {
-    fn list(&self, after: u64, max: usize) -> Result<Vec<(u64, StoredDeadLetter)>, DiskError> {
-        self.ledger.dead_letters(after, max)
+    fn list(&self, after: u64, max: usize) -> Result<Vec<(u64, StoredDeadLetter)>, LedgerReadError> {
+        self.ingest.damage.check(self.ledger.dead_letters(after, max))
     }
 
     fn replay(&self, letters: Vec<(u64, StoredDeadLetter)>) -> ReplayFuture {
@@ -35,7 +38,7 @@ impl DeadLetterAccess for DeadLetterAdmin {
             .map(|(number, letter)| crate::ingest::http_events::replay(*number, letter, wall_clock()))
             .collect();
         let ledger = self.ledger.clone();
-        Box::pin(async move { ledger.replay(events, numbers).await.map_err(|_| ()) })
+        Box::pin(async move { ledger.replay(events, numbers).await })
     }
 
     #[cfg(feature = "kafka")]

@@ -3,13 +3,20 @@
 use std::sync::Arc;
 
 use orderbell_consumers::Stats;
-use orderbell_protocol::{Id, MailboxPage, Position, ReadError, Recipient, UnixMs};
+use orderbell_protocol::admin::{
+    Activity, DeviceProblem, DeviceStatus, HotKeyActivity, PartitionActivity, StoreStatus, TailAnswer, TailNotice,
+    TraceAnswer,
+};
+use orderbell_protocol::frame::NoticeFields;
+use orderbell_protocol::{Delivery, Id, Position, Recipient, UnixMs};
 
 use crate::clock::wall_clock;
 use crate::hub::{DeviceConnection, POISON_AFTER};
-use crate::net::{Activity, AppState, DeviceStatus, HotKeyActivity, Inspection, PartitionActivity, StoreStatus};
+use crate::ingest::{IngestStats, order_view};
+use crate::ledger_damage::{DamagedRow, LedgerReadError};
+use crate::net::{AppState, Inspection, TailError};
 use crate::wall::{Feed, StoreOverview};
-use orderbell_ledger::{DeviceBacklog, DiskError, Ledger, OrderKey};
+use orderbell_ledger::{DeviceBacklog, Ledger, OrderKey};
 
 /// A connected device with a notice unacknowledged for longer than this is slow: the time after which a session sends again by default.
 const SLOW_AFTER_MS: i64 = 10_000;
@@ -21,6 +28,7 @@ pub(super) struct Inspector {
     pub(super) group: Arc<Stats>,
     pub(super) state: Arc<AppState>,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) ingest: Arc<IngestStats>,
     pub(super) wall: Arc<Feed>,
 }
 
@@ -51,39 +59,51 @@ impl Inspection for Inspector {
             keys_backing_off: group.keys_backing_off.value(),
             hot_keys: group.hot_keys().iter().map(hot_key).collect(),
             subscribers: hub.sessions() + hub.waiting_polls(),
-            wall_viewers: self.state.stats().wall_viewers.get(),
+            wall_viewers: u64::try_from(self.state.stats().wall_viewers.get()).unwrap_or(0),
         }
     }
 
-    fn stores(&self, from: &str, max: usize) -> Result<Vec<StoreStatus>, DiskError> {
+    fn stores(&self, from: &str, max: usize) -> Result<Vec<StoreStatus>, LedgerReadError> {
         let now = wall_clock();
         self.wall.stores(from, max, now).into_iter().map(|store| self.store(store, now)).collect()
     }
 
-    fn tail(&self, store: &Id, after: Option<Position>) -> Result<MailboxPage, ReadError> {
+    fn tail(&self, store: &Id, after: Option<Position>) -> Result<TailAnswer, TailError> {
         let who = Recipient::store(store.clone());
         let now = wall_clock();
-        match after {
-            Some(after) => self.ledger.read(&who, after, after, TAIL_MAX, now),
+        let page = match after {
+            Some(after) => self.ledger.read(&who, after, after, TAIL_MAX, now)?,
             None => {
                 // The store's id as a device name: such a device has no cursor, and only the head is used.
                 let (_, head) = self.ledger.cursor_and_head(&who, store)?;
-                self.ledger.read(&who, head, head, 0, now)
+                self.ledger.read(&who, head, head, 0, now)?
             }
-        }
+        };
+        let notice = |delivery: &Delivery| {
+            let key = [store.as_str().as_bytes(), &delivery.position.seq.to_be_bytes()];
+            let NoticeFields { at, kind, order, .. } =
+                self.ingest.damage.decode("mailboxes", &key, delivery.notice.as_str().as_bytes())?;
+            Ok::<_, DamagedRow>(TailNotice { position: delivery.position, at, kind, order })
+        };
+        Ok(TailAnswer {
+            notices: page.notices.iter().map(notice).collect::<Result<_, _>>()?,
+            position: page.notices.last().map_or(page.next, |delivery| delivery.position),
+            more: page.has_more(),
+        })
     }
 
-    fn order(&self, order: &Id, shadow: bool) -> Result<Option<serde_json::Value>, DiskError> {
-        let key = OrderKey { shadow, id: order.clone() };
-        let Some(state) = self.ledger.order(&key)? else { return Ok(None) };
-        crate::ingest::order_view::for_operator(&key, &state, |who| self.ledger.delivery_history(who, &key))
+    fn order(&self, order: &Id, shadow: bool) -> Result<Option<TraceAnswer>, LedgerReadError> {
+        let (key, damage) = (OrderKey { shadow, id: order.clone() }, &self.ingest.damage);
+        let Some(state) = damage.check(self.ledger.order(&key))? else { return Ok(None) };
+        let history = |who: &Recipient| damage.check(self.ledger.delivery_history(who, &key));
+        order_view::for_operator(&key, &state, history, damage).map(Some)
     }
 }
 
 impl Inspector {
-    fn store(&self, store: StoreOverview, now: UnixMs) -> Result<StoreStatus, DiskError> {
+    fn store(&self, store: StoreOverview, now: UnixMs) -> Result<StoreStatus, LedgerReadError> {
         let who = Recipient::store(store.id.clone());
-        let (devices, unread) = self.ledger.device_backlogs(&who)?;
+        let (devices, unread) = self.ingest.damage.check(self.ledger.device_backlogs(&who))?;
         // The store's backlog is that of its most advanced device: what one device has received, the store knows.
         let least = devices.iter().map(|device| device.backlog).min_by_key(|backlog| backlog.notices).unwrap_or(unread);
         let (name, city) = store.entry.map_or((None, None), |entry| (entry.name, entry.city));
@@ -91,7 +111,7 @@ impl Inspector {
             id: store.id.to_string(),
             name,
             city,
-            reachability: store.reachability.word().to_owned(),
+            reachability: store.reachability,
             backlog: least.notices,
             backlog_since: least.since,
             last_hour: store.last_hour,
@@ -106,18 +126,18 @@ impl Inspector {
         DeviceStatus {
             device: device.device.to_string(),
             connected: connection.is_connected,
-            problem: problem(connection, is_late, device.backlog.notices).map(str::to_owned),
+            problem: problem(connection, is_late, device.backlog.notices),
             backlog: device.backlog.notices,
             backlog_since: device.backlog.since,
         }
     }
 }
 
-/// The word for a device that acknowledges too little.
-fn problem(connection: DeviceConnection, is_late: bool, backlog: u64) -> Option<&'static str> {
+/// Why a device acknowledges too little.
+fn problem(connection: DeviceConnection, is_late: bool, backlog: u64) -> Option<DeviceProblem> {
     match connection.ack_timeouts {
-        POISON_AFTER.. => Some("poisoned"),
-        1.. if backlog > 0 => Some("unresponsive"),
-        _ => (connection.is_connected && is_late).then_some("slow"),
+        POISON_AFTER.. => Some(DeviceProblem::Poisoned),
+        1.. if backlog > 0 => Some(DeviceProblem::Unresponsive),
+        _ => (connection.is_connected && is_late).then_some(DeviceProblem::Slow),
     }
 }

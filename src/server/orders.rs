@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use orderbell_consumers::Stats;
+use orderbell_protocol::frame::OpenOrder;
 use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient, UnixMs};
 
 use crate::clock::wall_clock;
 use crate::ingest::{OrderHandler, client_events, http_events, order_view};
+use crate::ledger_damage::DamagedRow;
 use crate::net::Orders;
 use orderbell_ledger::{DeliveryHistory, Ledger, NewEvent, OrderKey};
 use orderbell_orders::Mapping;
@@ -31,7 +33,7 @@ impl Orders for OrderRules {
         event: &ClientEvent,
         now: UnixMs,
     ) -> Result<NewEvent, &'static str> {
-        client_events::accept(&self.ledger, who, device, event, now)
+        client_events::accept(&self.ledger, &self.handler.stats().damage, who, device, event, now)
     }
 
     fn view(
@@ -40,8 +42,9 @@ impl Orders for OrderRules {
         key: &OrderKey,
         state: &[u8],
         history: Option<&DeliveryHistory>,
-    ) -> Option<serde_json::Value> {
-        order_view::for_recipient(who, key, state, history, &self.handler.policy().visible_fields)
+    ) -> Result<Option<OpenOrder>, DamagedRow> {
+        let visible = &self.handler.policy().visible_fields;
+        order_view::for_recipient(who, key, state, history, visible, &self.handler.stats().damage)
     }
 
     fn as_of(&self) -> Option<UnixMs> {

@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use orderbell_consumers::kafka::{KafkaOptions, KafkaSink, scan_topic};
 use orderbell_consumers::{OutRecord, Record, Sink, SourceError};
 use orderbell_protocol::UnixMs;
+use orderbell_protocol::admin::TopicDeadLetter;
 
 use crate::config::Config;
-use crate::net::TopicDeadLetter;
 
 /// The dead letter topics, and the output topic to which their records are replayed: Orderbell reads it and may write to it.
 #[derive(Clone)]

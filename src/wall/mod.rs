@@ -21,10 +21,10 @@ use orderbell_protocol::{Freshness, Id, UnixMs};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::reachability::Reachability;
 use directory::{StoreDirectory, StoreEntry};
 use orderbell_orders::counting::CountingRules;
 use orderbell_orders::event_time::Zone;
+use orderbell_protocol::admin::Reachability;
 pub use totals::WallTotals;
 
 /// Shortest time between two documents. The figures on the screen roll for about this long, so a faster feed would not be visible.

@@ -25,9 +25,11 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::Redirect;
 use axum::routing::{get, post};
 use bytes::Bytes;
+use orderbell_protocol::admin::ReadyAnswer;
 use orderbell_protocol::alert::Alert;
 use tokio::sync::mpsc;
 
+use super::ledger_handle::Blocking;
 use super::{local_only, response, static_files};
 use dead_letters::DeadLetterAccess;
 use inspect::Inspection;
@@ -57,9 +59,9 @@ pub struct AdminApi {
     /// For `/ready` and `/metrics`.
     pub status: Arc<dyn ServerStatus>,
     /// For `/top`, `/stores` and `/orders`.
-    pub inspection: Arc<dyn Inspection>,
+    pub inspection: Blocking<dyn Inspection>,
     /// For `/dead-letters`.
-    pub dead_letters: Arc<dyn DeadLetterAccess>,
+    pub dead_letters: Blocking<dyn DeadLetterAccess>,
     /// For `/ledger/backup`.
     pub backup: Arc<dyn BackupSource>,
 }
@@ -100,7 +102,7 @@ pub fn routes(api: AdminApi, is_loopback: bool) -> Router {
 /// `GET /ready`: 200 while clients may connect, with all alerts. An alert does not make a server unready: what it has, it still serves.
 async fn ready(State(api): State<AdminApi>) -> Response<Body> {
     let is_ready = api.status.is_ready();
-    let mut response = response::json(serde_json::json!({ "ready": is_ready, "alerts": api.alerts() }).to_string());
+    let mut response = response::answer(&ReadyAnswer { ready: is_ready, alerts: api.alerts() });
     *response.status_mut() = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     response
 }

@@ -300,7 +300,7 @@ async function readLedgerLetters() {
   const found = [];
   for (let after = 0; after !== null && after !== undefined && found.length < MAX_DEAD_LETTERS; ) {
     const page = await fetchJson(`/dead-letters?after=${after}`);
-    found.push(...page.letters);
+    found.push(...page.records);
     after = page.next;
   }
   data.ledgerLetters = found;
@@ -313,7 +313,7 @@ async function readTopicLetters() {
     return;
   }
   try {
-    data.topicLetters = (await fetchJson("/dead-letters/topics")).letters;
+    data.topicLetters = (await fetchJson("/dead-letters/topics")).records;
     if (data.brokersUnreachable) {
       replayStatus.textContent = "";
     }
