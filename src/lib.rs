@@ -9,6 +9,8 @@ pub mod config;
 pub mod hub;
 pub mod ingest;
 pub mod latency;
+#[cfg(test)]
+mod log_capture;
 pub mod metrics;
 pub mod net;
 pub mod pages;
