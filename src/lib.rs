@@ -10,6 +10,8 @@ pub mod hub;
 pub mod ingest;
 pub mod latency;
 pub mod ledger_damage;
+#[cfg(test)]
+mod log_capture;
 pub mod metrics;
 pub mod net;
 pub mod pages;

@@ -178,8 +178,8 @@ impl Server {
     fn serve_public(&self, listener: TcpListener, limits: NetLimits, playground: bool) {
         let (tasks, drain) = (self.state.tasks().clone(), self.state.draining_token());
         let routes = self.state.routes(playground && self.public.ip().is_loopback());
-        let serve =
-            net::serve(listener, routes, tasks.clone(), drain, limits.max_http_connections, limits.head_timeout);
+        let (max, rejected) = (limits.max_http_connections, self.state.stats().connections_rejected.clone());
+        let serve = net::serve(listener, routes, tasks.clone(), drain, max, rejected, limits.head_timeout);
         tasks.spawn(serve);
     }
 
@@ -187,7 +187,8 @@ impl Server {
     fn serve_admin(&self, listener: TcpListener, limits: NetLimits, api: AdminApi) {
         let (tasks, stopped) = (self.admin_tasks.clone(), self.stopped.clone());
         let routes = net::admin_routes(api, self.admin.ip().is_loopback());
-        let serve = net::serve(listener, routes, tasks.clone(), stopped, ADMIN_CONNECTIONS_MAX, limits.head_timeout);
+        let (max, rejected) = (ADMIN_CONNECTIONS_MAX, self.state.stats().connections_rejected.clone());
+        let serve = net::serve(listener, routes, tasks.clone(), stopped, max, rejected, limits.head_timeout);
         tasks.spawn(serve);
     }
 

@@ -285,7 +285,8 @@ fn init_log(default: &str, format: LogFormat) {
         .log_internal_errors(false);
     match format {
         LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        // One span at a time has fields that matter; the list would repeat it.
+        LogFormat::Json => log.json().with_span_list(false).init(),
     }
 }
 

@@ -13,6 +13,7 @@ use orderbell_consumers::stats::Count;
 use orderbell_consumers::{Handler, KeyBatch, KeyHash, Outcome, Reason, Record, TopicPartition};
 use orderbell_protocol::notice::{EncodedNotice, Notice};
 use orderbell_protocol::{Event, NoticeKind, UnixMs};
+use tracing::{Instrument, Span};
 
 use super::{own_events, stored_order};
 use crate::clock::wall_clock;
@@ -262,6 +263,26 @@ impl OrderHandler {
         Ok(())
     }
 
+    /// The span of a batch. Nothing is computed for it when the log is above debug. The key is a hash whose seed is drawn at each start, so it
+    /// tells no order; offsets are those of the first record's partition.
+    fn span(&self, batch: &KeyBatch) -> Span {
+        let Some(first) = batch.records.first().filter(|_| tracing::enabled!(tracing::Level::DEBUG)) else {
+            return Span::none();
+        };
+        let partition = &first.partition;
+        let last = batch.records.iter().rfind(|record| record.partition == *partition);
+        tracing::debug_span!(
+            "key_batch",
+            key = self.key(first).map(|key| format!("{:016x}", key.0)),
+            topic = &*partition.topic,
+            partition = partition.number,
+            first_offset = first.offset,
+            last_offset = last.map(|record| record.offset),
+            records = batch.records.len(),
+            attempts = batch.attempts,
+        )
+    }
+
     async fn process(&self, turn: KeyBatch) -> Vec<Outcome> {
         if self.ledger.is_disk_low() {
             return vec![Outcome::Halt(Reason { code: "disk-full", message: "there is too little free space".into() })];
@@ -300,6 +321,7 @@ impl OrderHandler {
         let durable = wall_clock().0;
         let read = turn.records.iter().take(outcomes.len()).filter(|record| record.read_ms > 0);
         read.for_each(|record| self.stats.commit_latency.observe_ms(durable - record.read_ms));
+        tracing::debug!(outcomes = outcomes.len(), "handled");
         outcomes
     }
 }
@@ -337,7 +359,8 @@ impl Handler for OrderHandler {
     }
 
     async fn handle(self: Arc<Self>, turn: KeyBatch) -> Vec<Outcome> {
-        self.process(turn).await
+        let span = self.span(&turn);
+        self.process(turn).instrument(span).await
     }
 }
 

@@ -141,3 +141,29 @@ async fn an_order_created_again_in_the_batch_that_expunged_it_is_in_the_expiry_i
     assert_eq!(due(), [(event_at.plus_ms(RETENTION_MS), key.clone())]);
     assert!(ledger.order(&key).unwrap().is_some());
 }
+
+#[tokio::test]
+async fn a_batch_is_a_span_that_says_where_its_records_are_and_not_whose_order_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_ledger, handler) = handler(dir.path(), 3_600_000);
+    let handler = Arc::new(handler);
+    let paid = |id: &str, offset: u64| {
+        let mut record = record(&serde_json::json!({
+            "type": "order.paid", "id": id, "order": "order-of-ann", "store": "1", "time": now().0,
+        }));
+        record.offset = offset;
+        record
+    };
+    let log = crate::log_capture::LogCapture::at(tracing::Level::DEBUG);
+    let key = handler.key(&paid("e", 0)).unwrap();
+    handler.clone().handle(turn(vec![paid("e1", 41), paid("e2", 42)])).await;
+    let span = log.line("handled")["span"].clone();
+    assert_eq!((&span["name"], &span["topic"], &span["partition"]), (&"key_batch".into(), &"orders".into(), &0.into()));
+    assert_eq!((&span["first_offset"], &span["last_offset"], &span["records"]), (&41.into(), &42.into(), &2.into()));
+    assert_eq!(span["key"], format!("{:016x}", key.0));
+    assert!(!log.text().contains("order-of-ann"), "{}", log.text());
+    drop(log);
+    let log = crate::log_capture::LogCapture::at(tracing::Level::INFO);
+    handler.handle(turn(vec![paid("e3", 43)])).await;
+    assert_eq!(log.text(), "");
+}

@@ -19,6 +19,7 @@ use orderbell_consumers::{Checkpoint, DurableCheckpoints, TopicPartition};
 use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{DeviceId, Recipient, UnixMs};
 use tokio::sync::{Notify, oneshot};
+use tracing::field::Empty;
 
 use super::MailboxObserver;
 use super::counter_notifier::CounterNotifier;
@@ -174,7 +175,7 @@ impl Committer {
         if !replies.is_empty() {
             crash::point("batch");
         }
-        let committed = batch.commit(self.seq)?;
+        let committed = commit(batch, &disk, self.seq)?;
         if !replies.is_empty() {
             crash::point("durable");
         }
@@ -195,7 +196,7 @@ impl Committer {
         let disk = self.disk.clone();
         let mut batch = BatchBuilder::new(&disk, self.publish_to, self.seq, self.outbox);
         self.mailbox_limit.step(&disk.view(), &mut batch, now())?;
-        batch.commit(self.seq).map(drop)
+        commit(batch, &disk, self.seq).map(drop)
     }
 
     fn add(&mut self, batch: &mut BatchBuilder<'_>, work: Work) -> Result<Reply, DiskError> {
@@ -272,6 +273,61 @@ impl Committer {
     }
 }
 
+/// Commits a batch in a span of its own: what it wrote is known when it is durable.
+pub(crate) fn commit(batch: BatchBuilder<'_>, disk: &Disk, seq: u64) -> Result<Option<CommittedBatch>, DiskError> {
+    let span = tracing::debug_span!("commit", number = Empty, rows = Empty, bytes = Empty).entered();
+    let committed = batch.commit(seq)?;
+    if let Some(committed) = &committed
+        && !span.is_disabled()
+    {
+        span.record("number", disk.newest_commit()).record("rows", committed.rows).record("bytes", committed.bytes);
+        tracing::debug!("durable");
+    }
+    Ok(committed)
+}
+
 pub(crate) fn now() -> UnixMs {
     UnixMs(orderbell_consumers::clock::unix_ms())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::UncheckedDisk;
+    use super::*;
+    use std::io;
+
+    struct Writer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Writer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_commit_says_its_number_rows_and_bytes_at_debug_and_nothing_above() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = UncheckedDisk::open(dir.path()).unwrap().into_disk().unwrap();
+        let logged = |level: tracing::Level, rows: &[&[u8]]| {
+            let bytes = Arc::<Mutex<Vec<u8>>>::default();
+            let writer = bytes.clone();
+            let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
+            let log = log.with_writer(move || Writer(writer.clone())).finish();
+            tracing::subscriber::with_default(log, || {
+                let mut batch = BatchBuilder::new(&disk, PublishTo::EmbeddedLog, 0, 0);
+                rows.iter().for_each(|key| batch.put_row(Table::Orders, key, b"value"));
+                commit(batch, &disk, 0).unwrap();
+            });
+            let text = String::from_utf8(bytes.lock().unwrap().clone()).unwrap();
+            text.split_once("commit{").map(|(_, fields)| fields.split_once('}').unwrap().0.to_owned())
+        };
+        assert_eq!(logged(tracing::Level::DEBUG, &[b"one", b"two"]).as_deref(), Some("number=1 rows=2 bytes=16"));
+        assert_eq!(logged(tracing::Level::INFO, &[b"three"]), None);
+        assert_eq!(logged(tracing::Level::DEBUG, &[b"four"]).as_deref(), Some("number=3 rows=1 bytes=9"));
+        assert_eq!(logged(tracing::Level::DEBUG, &[]), None, "a batch without writes commits nothing");
+    }
 }

@@ -48,6 +48,8 @@ pub(crate) struct BatchBuilder<'a> {
     /// Sums of this batch.
     deltas: BucketDeltas,
     writes: usize,
+    /// Keys and values of these writes.
+    bytes: usize,
 }
 
 impl<'a> BatchBuilder<'a> {
@@ -69,16 +71,19 @@ impl<'a> BatchBuilder<'a> {
             outbox_grown: false,
             deltas: BucketDeltas::default(),
             writes: 0,
+            bytes: 0,
         }
     }
 
     pub(crate) fn put_row(&mut self, table: Table, key: &[u8], value: &[u8]) {
         self.writes += 1;
+        self.bytes += key.len() + value.len();
         self.batch.put(table, key, value);
     }
 
     pub(crate) fn remove_row(&mut self, table: Table, key: &[u8]) {
         self.writes += 1;
+        self.bytes += key.len();
         self.batch.remove(table, key);
     }
 
@@ -304,6 +309,8 @@ impl<'a> BatchBuilder<'a> {
         }
         self.batch.commit()?;
         Ok(Some(CommittedBatch {
+            rows: self.writes,
+            bytes: self.bytes,
             row_counts,
             seq: self.seq,
             outbox: self.outbox,
@@ -317,6 +324,9 @@ impl<'a> BatchBuilder<'a> {
 
 /// What a durable batch leads to.
 pub(crate) struct CommittedBatch {
+    /// Rows that were written or removed, and the bytes of their keys and values.
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
     /// Mailboxes whose number of rows changed, and how many they hold.
     pub(crate) row_counts: Vec<(Vec<u8>, u64)>,
     pub(crate) seq: u64,

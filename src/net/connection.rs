@@ -5,18 +5,25 @@
 //!   hub ----wake-up---> Session::input
 //! ```
 //!
-//! Each turn of the loop takes one of these, in this order: the drain, the socket (a frame, or a finished flush), a stored event, a wake-up, the
-//! deadline. While a flush is blocked the mailbox is not read: a slow reader costs the lag of its cursor and nothing else. Refused: a queue per
-//! connection, a timer task per connection, a send without a bound.
+//! Each turn of the loop takes one of these, in this order: a deadline that has passed, the drain, a stored event, a wake-up, the socket (a frame,
+//! or a finished flush). The socket is last because a client can always make it ready: whoever floods frames would otherwise postpone its own
+//! heartbeats, time-outs and replacement. While a flush is blocked the mailbox is not read: a slow reader costs the lag of its cursor and nothing
+//! else. Refused: a queue per connection, a timer task per connection, a send without a bound.
+
+mod backend;
+mod hello;
+mod socket;
+mod span;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{Sink, Stream, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use orderbell_protocol::frame::CLIENT_FRAME_BYTES_MAX;
@@ -25,16 +32,15 @@ use orderbell_protocol::{ClientEvent, Close, DeviceId, Position, ReadError, Reci
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tracing::Instrument;
 
 use super::AppState;
-use super::tokens::Principal;
-use crate::clock::wall_clock;
 use crate::hub::SubscriberGuard;
+use backend::{Mailboxes, Server};
 use orderbell_ledger::DeliveryStep;
 use orderbell_ledger::crash;
+use socket::{Socket, SocketEvent};
 
 /// Clients send little, and every connection has this buffer: tungstenite's default of 128 KiB is 56 times what is needed.
 const READ_BUFFER_BYTES: usize = 512;
@@ -42,16 +48,6 @@ const READ_BUFFER_BYTES: usize = 512;
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 /// More than one page of notices: a fuller buffer is a bug, and ends the connection.
 const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
-/// Time for the close frame and the peer's reply.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
-
-/// What one poll of the socket yields.
-enum SocketEvent {
-    Frame(Option<Result<Message, WsError>>),
-    Flushed(Result<(), WsError>),
-}
 
 /// Client events that are not durable yet: the client's own id of each, and its verdict.
 type PendingEvents = FuturesUnordered<Pin<Box<dyn Future<Output = (String, EventVerdict)> + Send>>>;
@@ -63,10 +59,12 @@ struct Authenticated {
     subscriber: SubscriberGuard,
 }
 
-struct Connection {
-    state: Arc<AppState>,
-    socket: Socket,
+struct Connection<V, S> {
+    server: Arc<V>,
+    socket: S,
     session: Session,
+    /// Its number since the start.
+    number: u64,
     outputs: VecDeque<SessionOutput>,
     authenticated: Option<Authenticated>,
     /// Time of the wake-up that is being answered.
@@ -75,6 +73,8 @@ struct Connection {
     unacked: Option<(u64, Instant)>,
     /// When the token expires, by the server's uptime.
     expires_at: Option<Duration>,
+    /// When this connection leaves the draining server.
+    leave_at: Option<Duration>,
     is_flushing: bool,
     /// Allocated at the client's first event: most connections never publish one.
     pending_events: Option<Box<PendingEvents>>,
@@ -92,71 +92,91 @@ pub(crate) async fn run(state: Arc<AppState>, upgraded: Upgraded) {
         .max_message_size(Some(CLIENT_FRAME_BYTES_MAX))
         .max_frame_size(Some(CLIENT_FRAME_BYTES_MAX));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-    state.stats.sockets_opened.inc();
-    let seed = state.stats.sockets_opened.get().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let session = Session::new(state.limits().session, seed, state.uptime());
-    let mut connection = Connection {
-        state,
-        socket,
-        session,
-        outputs: VecDeque::new(),
-        authenticated: None,
-        woken_at: None,
-        unacked: None,
-        expires_at: None,
-        is_flushing: false,
-        pending_events: None,
-        deferred_read: None,
-        closing: None,
-    };
-    let close = connection.serve(seed).await;
-    connection.state.stats.record_close(close);
+    // Borrowed by the next future and not moved into it, where it would take its size twice.
+    let mut connection = Connection::open(state, socket);
+    connection.run().await;
 }
 
-impl Connection {
+/// Spreads over time what all connections do: heartbeats, leaving a draining server, returning.
+fn seed_of(number: u64) -> u64 {
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl<V: Server, S: Socket> Connection<V, S> {
+    fn open(server: Arc<V>, socket: S) -> Self {
+        let number = server.stats().sockets_opened.inc() + 1;
+        Self {
+            session: Session::new(server.limits().session, seed_of(number), server.uptime()),
+            server,
+            socket,
+            number,
+            outputs: VecDeque::new(),
+            authenticated: None,
+            woken_at: None,
+            unacked: None,
+            expires_at: None,
+            leave_at: None,
+            is_flushing: false,
+            pending_events: None,
+            deferred_read: None,
+            closing: None,
+        }
+    }
+
+    async fn run(&mut self) {
+        let span = span::of_connection(self.number);
+        let close = self.serve().instrument(span).await;
+        self.server.stats().record_close(close);
+    }
+
     /// Runs the loop until the end. The reason for the close, if it was the server's.
-    async fn serve(&mut self, seed: u64) -> Option<Close> {
-        let mut leave_at = None;
+    async fn serve(&mut self) -> Option<Close> {
         loop {
             if let Err(ended) = self.carry_out() {
                 return ended;
             }
             if let Some(close) = self.closing {
-                self.close(close).await;
+                tracing::debug!(reason = close.word(), "closing");
+                socket::close(&mut self.socket, close).await;
                 return Some(close);
             }
-            let now = self.state.uptime();
-            let deadline = [self.session.deadline(), self.expires_at, leave_at].into_iter().flatten().min();
+            let now = self.server.uptime();
+            let deadline = [self.session.deadline(), self.expires_at, self.leave_at].into_iter().flatten().min();
+            if deadline.is_some_and(|at| now >= at) {
+                self.on_deadline();
+                continue;
+            }
             let pause = deadline.map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
-            let drain = self.state.drain.clone();
+            let drain = self.server.drain();
             let is_blocked = self.is_flushing;
             let (socket, is_flushing) = (&mut self.socket, &mut self.is_flushing);
             let pending_events = &mut self.pending_events;
             tokio::select! {
                 biased;
-                () = drain.cancelled(), if leave_at.is_none() => {
-                    let spread = millis(self.state.limits().drain_spread);
-                    leave_at = Some(now + Duration::from_millis(seed % spread.max(1)));
+                () = drain.cancelled(), if self.leave_at.is_none() => {
+                    let spread = millis(self.server.limits().drain_spread);
+                    self.leave_at = Some(now + Duration::from_millis(seed_of(self.number) % spread.max(1)));
                 }
-                event = std::future::poll_fn(|cx| poll_socket(socket, is_flushing, cx)) => match event {
+                (id, verdict) = next_verdict(pending_events) => self.input(SessionInput::EventAnswered { id, verdict }),
+                () = wakeup(self.authenticated.as_ref()), if !is_blocked => self.on_wakeup(),
+                event = std::future::poll_fn(|cx| socket::poll(socket, is_flushing, cx)) => match event {
                     SocketEvent::Flushed(Ok(())) => crash::point("sent"),
                     SocketEvent::Flushed(Err(_)) | SocketEvent::Frame(None) => return None,
                     SocketEvent::Frame(Some(Ok(message))) => self.on_message(message),
-                    SocketEvent::Frame(Some(Err(error))) => match close_for(&error) {
+                    SocketEvent::Frame(Some(Err(error))) => match socket::close_for(&error) {
                         Some(close) => self.closing = Some(close),
                         None => return None,
                     },
                 },
-                (id, verdict) = next_verdict(pending_events) => self.input(SessionInput::EventAnswered { id, verdict }),
-                () = wakeup(self.authenticated.as_ref()), if !is_blocked => self.on_wakeup(),
-                () = tokio::time::sleep_until(Instant::now() + pause) => self.on_deadline(leave_at, seed),
+                // The next turn finds the deadline passed.
+                () = tokio::time::sleep_until(Instant::now() + pause) => {}
             }
         }
     }
 
     fn input(&mut self, input: SessionInput<'_>) {
         let mut out = Vec::new();
-        self.session.input(input, self.state.uptime(), self.state.freshness(), &mut out);
+        self.session.input(input, self.server.uptime(), self.server.freshness(), &mut out);
         self.outputs.extend(out);
     }
 
@@ -182,10 +202,10 @@ impl Connection {
         self.input(SessionInput::MailboxChanged);
     }
 
-    fn on_deadline(&mut self, leave_at: Option<Duration>, seed: u64) {
-        let now = self.state.uptime();
-        if leave_at.is_some_and(|at| now >= at) {
-            let retry_ms = u32::try_from(self.state.retry_ms(seed)).unwrap_or(u32::MAX);
+    fn on_deadline(&mut self) {
+        let now = self.server.uptime();
+        if self.leave_at.is_some_and(|at| now >= at) {
+            let retry_ms = u32::try_from(self.server.retry_ms(seed_of(self.number))).unwrap_or(u32::MAX);
             return self.input(SessionInput::Drain { retry_ms });
         }
         if self.expires_at.is_some_and(|at| now >= at) {
@@ -228,12 +248,12 @@ impl Connection {
                     self.log_delivery(DeliveryStep::Acked(position.seq));
                 }
                 SessionOutput::Displayed(position) => {
-                    self.state.stats.notices_displayed.inc();
+                    self.server.stats().notices_displayed.inc();
                     self.log_delivery(DeliveryStep::Displayed(position.seq));
                 }
                 SessionOutput::Nacked { position, reason } => {
                     self.log_delivery(DeliveryStep::Nacked(position.seq));
-                    self.state.stats.notices_nacked.inc();
+                    self.server.stats().notices_nacked.inc();
                     tracing::error!(%position, reason, "a client cannot use a notice");
                 }
                 SessionOutput::AckTimedOut(first) => self.record_ack_timeout(first),
@@ -257,20 +277,20 @@ impl Connection {
 
     fn save_cursor(&self, cursor: Cursor) {
         if let Some(Authenticated { who, device, .. }) = &self.authenticated {
-            self.state.ledger.save_cursor(who, device, cursor);
+            self.server.mailboxes().save_cursor(who, device, cursor);
         }
     }
 
     fn log_delivery(&self, step: DeliveryStep) {
         if let Some(Authenticated { who, device, .. }) = &self.authenticated {
-            self.state.ledger.log_delivery(who, device, step);
+            self.server.mailboxes().log_delivery(who, device, step);
         }
     }
 
     /// Notices up to seq `to` were sent. Only a first attempt counts for the push latency.
     fn on_sent(&mut self, to: u64, attempt: u32) {
         if let Some(at) = self.woken_at.take().filter(|_| attempt == 1) {
-            self.state.stats.push_latency.observe(at.elapsed());
+            self.server.stats().push_latency.observe(at.elapsed());
         }
         self.unacked.get_or_insert_with(|| (to, Instant::now()));
     }
@@ -278,113 +298,34 @@ impl Connection {
     /// Notices up to this seq were acknowledged.
     fn on_acked(&mut self, seq: u64) {
         if let Some((_, at)) = self.unacked.take_if(|(to, _)| *to <= seq) {
-            self.state.stats.ack_latency.observe(at.elapsed());
+            self.server.stats().ack_latency.observe(at.elapsed());
         }
     }
 
     fn record_ack_timeout(&self, first: Position) {
         let Some(Authenticated { who, device, .. }) = &self.authenticated else { return };
-        if self.state.hub.record_ack_timeout(who, device, first) {
-            self.state.stats.notices_poisoned.inc();
+        if self.server.hub().record_ack_timeout(who, device, first) {
+            self.server.stats().notices_poisoned.inc();
             tracing::error!(position = %first, "several connections of a device got no acknowledgement for a notice: it is skipped");
         }
     }
 
     fn publish_event(&mut self, event: ClientEvent) {
         let Some(Authenticated { who, device, .. }) = &self.authenticated else { return };
-        let verdict = self.state.publish_client_event(who, device, &event);
+        let verdict = self.server.publish(who, device, &event);
         let pending = self.pending_events.get_or_insert_default();
         pending.push(Box::pin(async move { (event.id, verdict.await) }));
     }
 
     fn read(&mut self, after: Position, scan: Position, limit: u16) {
         let Some(Authenticated { who, .. }) = &self.authenticated else { return };
-        let page = self.state.ledger.read(who, after, scan, limit, wall_clock());
-        if let Ok(page) = &page {
-            self.state.stats.notices_pushed.inc_by(page.notices.len() as u64);
+        let page = self.server.mailboxes().page(who, after, scan, limit);
+        match &page {
+            Ok(page) => drop(self.server.stats().notices_pushed.inc_by(page.notices.len() as u64)),
+            Err(error) => log_unreadable(error),
         }
         self.input(SessionInput::Page(page));
     }
-
-    fn authenticate(&mut self, token: &str, device: Option<DeviceId>, position: Option<Position>) {
-        match self.try_authenticate(token, device, position) {
-            Ok((cursor, head)) => {
-                let Some(Authenticated { who, device, .. }) = &self.authenticated else { return };
-                let (recipient, device) = (who.to_string(), device.clone());
-                self.input(SessionInput::Authenticated { recipient, device, cursor, head });
-            }
-            Err(close) => self.input(SessionInput::Rejected(close)),
-        }
-    }
-
-    /// Checks the token, registers at the hub and finds the cursor to read from: the client's position, else the server's cursor of the device.
-    fn try_authenticate(
-        &mut self,
-        token: &str,
-        device: Option<DeviceId>,
-        position: Option<Position>,
-    ) -> Result<(Cursor, Position), Close> {
-        let Ok(Principal::Reader { who, device: bound, expires }) = self.state.tokens().check(token) else {
-            return Err(Close::Unauthorized);
-        };
-        let device = bound.or(device).ok_or(Close::BadMessage("hello names no device"))?;
-        let subscriber = self.state.hub.connect(&who, &device).map_err(|_| Close::TooManyConnections)?;
-        let (mut cursor, head) = self.state.ledger.cursor_and_head(&who, &device).map_err(|_| Close::Internal)?;
-        if let Some(position) = position {
-            // The read function decides whether the client's position belongs to this mailbox's history.
-            cursor.acked = position;
-            match self.state.ledger.read(&who, position, position, 0, wall_clock()) {
-                Err(ReadError::EpochChanged) => {
-                    return Err(Close::Resync(orderbell_protocol::ResyncReason::EpochChanged));
-                }
-                Err(ReadError::PositionExpired) => {
-                    return Err(Close::Resync(orderbell_protocol::ResyncReason::PositionExpired));
-                }
-                Err(ReadError::Ledger(_)) => return Err(Close::Internal),
-                Ok(_) => {}
-            }
-        }
-        if let Some(poison) = self.state.hub.skip_poison(&who, &device, cursor.acked) {
-            cursor.acked = poison;
-        }
-        let left = u64::try_from(expires.0 - wall_clock().0).unwrap_or(0);
-        self.expires_at = Some(self.state.uptime() + Duration::from_millis(left));
-        self.authenticated = Some(Authenticated { who, device, subscriber });
-        Ok((cursor, head))
-    }
-
-    /// Sends the close frame and waits for the peer's, at most [`CLOSE_TIMEOUT`].
-    async fn close(&mut self, close: Close) {
-        let frame = CloseFrame { code: CloseCode::from(close.code()), reason: close.reason().into() };
-        let mut is_unsent = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame))).is_ok();
-        let socket = &mut self.socket;
-        let ended = std::future::poll_fn(|cx| {
-            if is_unsent {
-                match Pin::new(&mut *socket).poll_flush(cx) {
-                    Poll::Ready(Ok(())) => is_unsent = false,
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => {}
-                }
-            }
-            loop {
-                match Pin::new(&mut *socket).poll_next(cx) {
-                    Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        });
-        let _in_time = tokio::time::timeout(CLOSE_TIMEOUT, ended).await;
-    }
-}
-
-/// Continues a flush first; frames are read even while it is blocked.
-fn poll_socket(socket: &mut Socket, is_flushing: &mut bool, cx: &mut Context<'_>) -> Poll<SocketEvent> {
-    if *is_flushing && let Poll::Ready(flushed) = Pin::new(&mut *socket).poll_flush(cx) {
-        *is_flushing = false;
-        return Poll::Ready(SocketEvent::Flushed(flushed));
-    }
-    Pin::new(socket).poll_next(cx).map(SocketEvent::Frame)
 }
 
 async fn next_verdict(pending: &mut Option<Box<PendingEvents>>) -> (String, EventVerdict) {
@@ -404,17 +345,13 @@ async fn wakeup(authenticated: Option<&Authenticated>) {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// A ledger that cannot be read concerns an operator; a position that cannot be continued from concerns its client.
+fn log_unreadable(error: &ReadError) {
+    if let ReadError::Ledger(what) = error {
+        tracing::error!(what, "cannot read a mailbox");
+    }
 }
 
-/// The close code for an error of tungstenite; none when the peer has gone.
-fn close_for(error: &WsError) -> Option<Close> {
-    match error {
-        WsError::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::TooBig),
-        WsError::Utf8(_) => Some(Close::Encoding),
-        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        WsError::Protocol(_) => Some(Close::Protocol),
-        _ => None,
-    }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

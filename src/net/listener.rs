@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use orderbell_protocol::Problem;
 use orderbell_protocol::problem::PROBLEM_JSON;
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -42,13 +43,15 @@ impl ConnectionPermit {
     }
 }
 
-/// Accepts connections and serves `routes` until `drain` is cancelled. Each connection is a task of `tasks`.
+/// Accepts connections and serves `routes` until `drain` is cancelled. Each connection is a task of `tasks`; those above `max_connections` are
+/// answered 503 and counted in `rejected`.
 pub async fn serve(
     listener: TcpListener,
     routes: Router,
     tasks: TaskTracker,
     drain: CancellationToken,
     max_connections: usize,
+    rejected: Counter,
     head_timeout: Duration,
 ) {
     let permits = Arc::new(Semaphore::new(max_connections));
@@ -67,6 +70,7 @@ pub async fn serve(
             }
         };
         let Ok(permit) = permits.clone().try_acquire_owned() else {
+            rejected.inc();
             tasks.spawn(reject_overloaded(stream));
             continue;
         };
@@ -124,5 +128,30 @@ async fn serve_connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended with an error");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    #[tokio::test]
+    async fn a_connection_above_the_limit_gets_503_and_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tasks, drain, rejected) = (TaskTracker::new(), CancellationToken::new(), Counter::default());
+        let timeout = Duration::from_secs(5);
+        tasks.spawn(serve(listener, Router::new(), tasks.clone(), drain.clone(), 1, rejected.clone(), timeout));
+        let held = TcpStream::connect(address).await.unwrap();
+        let mut answer = String::new();
+        let mut above = TcpStream::connect(address).await.unwrap();
+        above.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 5"), "{answer}");
+        assert_eq!(rejected.get(), 1, "the one within the limit is not counted");
+        drop(held);
+        drain.cancel();
+        tasks.close();
+        tasks.wait().await;
     }
 }

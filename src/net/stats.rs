@@ -32,7 +32,7 @@ pub struct NetStats {
     pub sockets_opened: Counter,
     /// WebSockets that ended.
     pub sockets_closed: Family<CloseLabels, Counter>,
-    /// WebSockets and wall viewers rejected because a limit was reached.
+    /// Connections, WebSockets and wall viewers rejected because a limit was reached.
     pub connections_rejected: Counter,
     /// Notices read for sessions.
     pub notices_pushed: Counter,

@@ -9,12 +9,13 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use orderbell_protocol::{Problem, SUBPROTOCOL};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-use super::AppState;
 use super::connection;
 use super::cors;
 use super::response::Refusal;
+use super::{AppState, NetStats};
 
 /// True when a comma-separated header has this token.
 pub(super) fn has_token(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
@@ -47,18 +48,27 @@ pub(super) fn check_handshake(request: &Request, subprotocol: &str) -> Result<()
     Ok(())
 }
 
+/// A permit among the bounded `connections`, for as long as the WebSocket lives. A newcomer above the bound is counted and told when to return.
+pub(super) fn admit(
+    connections: &Arc<Semaphore>,
+    stats: &NetStats,
+    is_draining: bool,
+) -> Result<OwnedSemaphorePermit, Problem> {
+    if is_draining {
+        return Err(Problem::unavailable("the server is stopping", 2_000));
+    }
+    connections.clone().try_acquire_owned().map_err(|_| {
+        stats.connections_rejected.inc();
+        Problem::unavailable("too many connections", 10_000)
+    })
+}
+
 pub(crate) async fn upgrade(
     State(state): State<Arc<AppState>>,
     mut request: Request,
 ) -> Result<Response<Body>, Refusal> {
     check_handshake(&request, SUBPROTOCOL)?;
-    if state.is_draining() {
-        return Err(Problem::unavailable("the server is stopping", 2_000).into());
-    }
-    let Ok(permit) = state.connections.clone().try_acquire_owned() else {
-        state.stats.connections_rejected.inc();
-        return Err(Problem::unavailable("too many connections", 10_000).into());
-    };
+    let permit = admit(&state.connections, &state.stats, state.is_draining())?;
     let on_upgrade = hyper::upgrade::on(&mut request);
     let bad = |_| Refusal(Problem::new(400, "bad-handshake", "The WebSocket handshake is not complete"));
     let mut response = create_response_with_body(&request.map(|_| ()), Body::empty).map_err(bad)?;
@@ -73,4 +83,21 @@ pub(crate) async fn upgrade(
         drop(permit);
     });
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_above_the_bound_is_refused_with_503_and_counted() {
+        let (connections, stats) = (Arc::new(Semaphore::new(1)), NetStats::default());
+        let first = admit(&connections, &stats, false).unwrap();
+        let refused = admit(&connections, &stats, false).unwrap_err();
+        assert_eq!((refused.status, stats.connections_rejected.get()), (503, 1));
+        drop(first);
+        assert!(admit(&connections, &stats, false).is_ok(), "whoever leaves makes room");
+        let refused = admit(&connections, &stats, true).unwrap_err();
+        assert_eq!((refused.status, stats.connections_rejected.get()), (503, 1), "a drain is no limit");
+    }
 }

@@ -181,14 +181,8 @@ type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 fn open_socket(state: Arc<AppState>, mut request: Request, interval: Duration) -> Result<Response<Body>, Refusal> {
     upgrade::check_handshake(&request, WALL_SUBPROTOCOL)?;
-    if state.is_draining() {
-        return Err(Problem::unavailable("the server is stopping", 2_000).into());
-    }
     // Until its hello it counts as a connection, not as a viewer.
-    let Ok(connection) = state.connections.clone().try_acquire_owned() else {
-        state.stats.connections_rejected.inc();
-        return Err(Problem::unavailable("too many connections", 10_000).into());
-    };
+    let connection = upgrade::admit(&state.connections, &state.stats, state.is_draining())?;
     let on_upgrade = hyper::upgrade::on(&mut request);
     let bad = |_| Refusal(Problem::new(400, "bad-handshake", "The WebSocket handshake is not complete"));
     let mut response = create_response_with_body(&request.map(|_| ()), Body::empty).map_err(bad)?;

@@ -71,6 +71,7 @@ async fn above_the_bound_of_sockets_and_viewers_a_newcomer_is_told_when_to_retur
     assert!(read_some(&mut viewer).await.starts_with("HTTP/1.1 200"));
     let refused = answer(&node, events).await.to_lowercase();
     assert!(refused.starts_with("http/1.1 503") && refused.contains("retry-after:"), "{refused}");
+    assert_eq!(node.metric("orderbell_connections_rejected_total").await, 2);
     // Those who were there are served, and a poll needs no such place.
     node.pays("o1", "1").await;
     first.hears(NewOrder, "o1").await;

@@ -1,0 +1,53 @@
+//! What a test logged, one JSON object a line, as `--log-format json` writes it.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+use tracing::subscriber::DefaultGuard;
+
+/// The log of this thread, until it is dropped.
+pub(crate) struct LogCapture {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    _guard: DefaultGuard,
+}
+
+struct Writer(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl LogCapture {
+    /// Captures what this thread logs at `level` and above.
+    pub(crate) fn at(level: tracing::Level) -> Self {
+        let bytes = Arc::<Mutex<Vec<u8>>>::default();
+        let writer = bytes.clone();
+        let log = tracing_subscriber::fmt()
+            .json()
+            .with_span_list(false)
+            .with_max_level(level)
+            .with_writer(move || Writer(writer.clone()))
+            .finish();
+        Self { bytes, _guard: tracing::subscriber::set_default(log) }
+    }
+
+    /// Everything as one text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap()
+    }
+
+    /// The first line with this message.
+    pub(crate) fn line(&self, message: &str) -> Value {
+        let lines = self.text();
+        let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut found = lines.filter(|line| line["fields"]["message"] == message);
+        found.next().unwrap_or_else(|| panic!("{message} was not logged: {}", self.text()))
+    }
+}

@@ -1,0 +1,120 @@
+//! What a connection needs of the server, as traits: its loop runs in tests without a ledger, a listener or a token.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orderbell_ledger::DeliveryStep;
+use orderbell_protocol::session::{Cursor, EventVerdict};
+use orderbell_protocol::{ClientEvent, DeviceId, Freshness, MailboxPage, Position, ReadError, Recipient};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::wall_clock;
+use crate::hub::Hub;
+use crate::net::ledger_handle::LedgerHandle;
+use crate::net::tokens::{InvalidToken, Principal};
+use crate::net::{AppState, NetLimits, NetStats};
+
+/// The verdict on an event of a client, when the event is durable.
+pub(super) type VerdictFuture = Pin<Box<dyn Future<Output = EventVerdict> + Send>>;
+
+/// Mailboxes and the cursors of devices.
+pub(super) trait Mailboxes: Send + Sync + 'static {
+    /// See [`LedgerHandle::read`].
+    fn page(&self, who: &Recipient, after: Position, scan: Position, limit: u16) -> Result<MailboxPage, ReadError>;
+    /// See [`LedgerHandle::cursor_and_head`].
+    fn cursor_and_head(&self, who: &Recipient, device: &DeviceId) -> Result<(Cursor, Position), ReadError>;
+    /// See [`LedgerHandle::save_cursor`].
+    fn save_cursor(&self, who: &Recipient, device: &DeviceId, cursor: Cursor);
+    /// See [`LedgerHandle::log_delivery`].
+    fn log_delivery(&self, who: &Recipient, device: &DeviceId, step: DeliveryStep);
+}
+
+/// Events that clients publish.
+pub(super) trait ClientEvents: Send + Sync + 'static {
+    /// See [`AppState::publish_client_event`].
+    fn publish(&self, who: &Recipient, device: &DeviceId, event: &ClientEvent) -> VerdictFuture;
+}
+
+/// The server around a connection.
+pub(super) trait Server: ClientEvents {
+    /// Where its notices are.
+    type Mailboxes: Mailboxes;
+
+    fn mailboxes(&self) -> &Self::Mailboxes;
+    fn hub(&self) -> &Arc<Hub>;
+    fn stats(&self) -> &NetStats;
+    fn check_token(&self, token: &str) -> Result<Principal, InvalidToken>;
+    fn limits(&self) -> NetLimits;
+    fn freshness(&self) -> Freshness;
+    /// The clock of the sessions.
+    fn uptime(&self) -> Duration;
+    /// Cancelled when the drain begins.
+    fn drain(&self) -> &CancellationToken;
+    /// See [`AppState::retry_ms`].
+    fn retry_ms(&self, seed: u64) -> u64;
+}
+
+impl Mailboxes for LedgerHandle {
+    fn page(&self, who: &Recipient, after: Position, scan: Position, limit: u16) -> Result<MailboxPage, ReadError> {
+        self.read(who, after, scan, limit, wall_clock())
+    }
+
+    fn cursor_and_head(&self, who: &Recipient, device: &DeviceId) -> Result<(Cursor, Position), ReadError> {
+        Self::cursor_and_head(self, who, device)
+    }
+
+    fn save_cursor(&self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
+        Self::save_cursor(self, who, device, cursor);
+    }
+
+    fn log_delivery(&self, who: &Recipient, device: &DeviceId, step: DeliveryStep) {
+        Self::log_delivery(self, who, device, step);
+    }
+}
+
+impl ClientEvents for AppState {
+    fn publish(&self, who: &Recipient, device: &DeviceId, event: &ClientEvent) -> VerdictFuture {
+        Box::pin(self.publish_client_event(who, device, event))
+    }
+}
+
+impl Server for AppState {
+    type Mailboxes = LedgerHandle;
+
+    fn mailboxes(&self) -> &LedgerHandle {
+        &self.ledger
+    }
+
+    fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    fn stats(&self) -> &NetStats {
+        &self.stats
+    }
+
+    fn check_token(&self, token: &str) -> Result<Principal, InvalidToken> {
+        self.tokens().check(token)
+    }
+
+    fn limits(&self) -> NetLimits {
+        Self::limits(self)
+    }
+
+    fn freshness(&self) -> Freshness {
+        Self::freshness(self)
+    }
+
+    fn uptime(&self) -> Duration {
+        Self::uptime(self)
+    }
+
+    fn drain(&self) -> &CancellationToken {
+        &self.drain
+    }
+
+    fn retry_ms(&self, seed: u64) -> u64 {
+        Self::retry_ms(self, seed)
+    }
+}

@@ -1,0 +1,68 @@
+//! The answer to a `hello`: who this is, and where reading starts.
+
+use std::time::Duration;
+
+use orderbell_protocol::session::{Cursor, SessionInput};
+use orderbell_protocol::{Close, DeviceId, Position, ReadError, ResyncReason};
+
+use super::backend::{Mailboxes, Server};
+use super::socket::Socket;
+use super::{Authenticated, Connection, log_unreadable, span};
+use crate::clock::wall_clock;
+use crate::net::tokens::Principal;
+
+impl<V: Server, S: Socket> Connection<V, S> {
+    pub(super) fn authenticate(&mut self, token: &str, device: Option<DeviceId>, position: Option<Position>) {
+        match self.try_authenticate(token, device, position) {
+            Ok((cursor, head)) => {
+                let Some(Authenticated { who, device, .. }) = &self.authenticated else { return };
+                let (recipient, device) = (who.to_string(), device.clone());
+                self.input(SessionInput::Authenticated { recipient, device, cursor, head });
+            }
+            Err(close) => self.input(SessionInput::Rejected(close)),
+        }
+    }
+
+    /// Checks the token, registers at the hub and finds the cursor to read from: the client's position, else the server's cursor of the device.
+    fn try_authenticate(
+        &mut self,
+        token: &str,
+        device: Option<DeviceId>,
+        position: Option<Position>,
+    ) -> Result<(Cursor, Position), Close> {
+        let Ok(Principal::Reader { who, device: bound, expires }) = self.server.check_token(token) else {
+            return Err(Close::Unauthorized);
+        };
+        let device = bound.or(device).ok_or(Close::BadMessage("hello names no device"))?;
+        span::name_till(&who, &device);
+        let subscriber = self.server.hub().connect(&who, &device).map_err(|_| Close::TooManyConnections)?;
+        let (mut cursor, head) = self.server.mailboxes().cursor_and_head(&who, &device).map_err(|error| {
+            log_unreadable(&error);
+            Close::Internal
+        })?;
+        if let Some(position) = position {
+            // The read function decides whether the client's position belongs to this mailbox's history.
+            cursor.acked = position;
+            match self.server.mailboxes().page(&who, position, position, 0) {
+                Err(ReadError::EpochChanged) => {
+                    return Err(Close::Resync(ResyncReason::EpochChanged));
+                }
+                Err(ReadError::PositionExpired) => {
+                    return Err(Close::Resync(ResyncReason::PositionExpired));
+                }
+                Err(error @ ReadError::Ledger(_)) => {
+                    log_unreadable(&error);
+                    return Err(Close::Internal);
+                }
+                Ok(_) => {}
+            }
+        }
+        if let Some(poison) = self.server.hub().skip_poison(&who, &device, cursor.acked) {
+            cursor.acked = poison;
+        }
+        let left = u64::try_from(expires.0 - wall_clock().0).unwrap_or(0);
+        self.expires_at = Some(self.server.uptime() + Duration::from_millis(left));
+        self.authenticated = Some(Authenticated { who, device, subscriber });
+        Ok((cursor, head))
+    }
+}
