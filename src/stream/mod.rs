@@ -2,6 +2,7 @@
 
 #[cfg(feature = "kafka")]
 pub(crate) mod dlq_topics;
+mod outbox_backlog;
 pub mod outbox_publisher;
 
 use std::sync::Arc;
