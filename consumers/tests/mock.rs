@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use orderbell_consumers::kafka::{KafkaOptions, KafkaSource};
+use orderbell_consumers::kafka::{KafkaOptions, KafkaSource, RecordReader, scan_topic};
 use orderbell_consumers::{
     Checkpoint, Group, Handler, KeyBatch, KeyHash, Options, Outcome, Polled, Record, Source, TopicPartition, sim,
 };
@@ -225,4 +225,45 @@ fn poll_until(what: &str, source: &mut KafkaSource, polled: &mut Vec<Polled>, is
         assert!(began.elapsed() < TIMEOUT, "timed out: {what}");
         let _transient = source.poll(10, Duration::from_millis(20), polled);
     }
+}
+
+/// Regression: showing one dead letter read its topic from the first record.
+#[test]
+fn a_record_is_read_at_its_place_however_long_the_topic_is() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 2, 1).unwrap();
+    let mut config = ClientConfig::new();
+    // The mock answers a fetch with one batch: here, with one record.
+    config.set("bootstrap.servers", cluster.bootstrap_servers()).set("batch.num.messages", "1");
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create().unwrap();
+    for n in 0..200 {
+        let value = n.to_string();
+        let record = BaseRecord::to(TOPIC).partition(1).key("k").payload(&value);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(TIMEOUT).unwrap();
+    let options = options(&cluster);
+    let mut scanned = 0;
+    scan_topic(&options, TOPIC, None, |_| {
+        scanned += 1;
+        true
+    })
+    .unwrap();
+    assert_eq!(scanned, 200);
+    let reader = RecordReader::new(&options).unwrap();
+    let place = TopicPartition::new(TOPIC, 1);
+    for at in [150, 3, 199] {
+        cluster.clear_request_errors(RDKafkaApiKey::Fetch);
+        // A few fetches are answered, and then no more.
+        let mut answers = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 300];
+        answers[..3].fill(RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+        cluster.request_errors(RDKafkaApiKey::Fetch, &answers);
+        let record = reader.read(&place, at).unwrap().unwrap();
+        assert_eq!((record.offset, record.value.as_deref()), (at, Some(at.to_string().as_bytes())));
+        assert_eq!(record.partition, place);
+    }
+    cluster.clear_request_errors(RDKafkaApiKey::Fetch);
+    assert!(reader.read(&place, 200).unwrap().is_none(), "still to come");
+    assert!(reader.read(&TopicPartition::new(TOPIC, 0), 0).unwrap().is_none(), "an empty partition");
+    assert!(reader.read(&TopicPartition::new(TOPIC, 7), 0).unwrap().is_none(), "no such partition");
 }

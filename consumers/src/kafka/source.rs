@@ -97,15 +97,15 @@ pub(super) fn partition_of(topic: &str, number: i32) -> TopicPartition {
     TopicPartition::new(topic, u32::try_from(number).unwrap_or(0))
 }
 
-fn number(partition: &TopicPartition) -> i32 {
+pub(super) fn number(partition: &TopicPartition) -> i32 {
     i32::try_from(partition.number).unwrap_or(i32::MAX)
 }
 
-fn raw(offset: Offset) -> KafkaOffset {
+pub(super) fn raw(offset: Offset) -> KafkaOffset {
     KafkaOffset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }
 
-fn offset(raw: i64) -> Offset {
+pub(super) fn offset(raw: i64) -> Offset {
     Offset::try_from(raw).unwrap_or(0)
 }
 
