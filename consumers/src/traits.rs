@@ -68,11 +68,10 @@ pub trait Source: Send + 'static {
     /// # Errors
     /// After [`SourceError::Transient`], which is counted, the source is polled again. [`SourceError::Fatal`] ends the group.
     fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError>;
-    /// The offsets that the log holds for a partition. `since_ms` is the time for [`PartitionOffsets::by_time`].
-    ///
-    /// # Errors
-    /// When the log does not answer in time.
-    fn offsets(&mut self, partition: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError>;
+    /// The offsets that the log holds for these partitions: one answer each, in the same order. `since_ms` is the time for
+    /// [`PartitionOffsets::by_time`]. Called on the poll thread, so the number of requests must not grow with that of the partitions. A
+    /// partition that does not answer in time has an error and holds up no other.
+    fn offsets(&mut self, partitions: &[TopicPartition], since_ms: i64) -> Vec<Result<PartitionOffsets, SourceError>>;
     /// Starts to deliver these partitions, each from this offset. A partition that is assigned already is moved there.
     ///
     /// # Errors

@@ -220,6 +220,22 @@ async fn a_partition_whose_log_does_not_answer_delays_no_other_and_no_stop() {
     tokio::task::spawn_blocking(|| run.group.stop()).await.unwrap().unwrap();
 }
 
+/// Regression: the log was asked for one partition after another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_partitions_of_an_assignment_are_placed_with_one_call() {
+    const PARTITIONS: u32 = 64;
+    let (log, store) = (sim::Log::new("t", PARTITIONS), Arc::<sim::MemoryStore>::default());
+    let source = log.source();
+    let requests = source.offset_requests();
+    let group = Group::start(source, Arc::new(Scripted::default()), store.clone(), store.clone(), &quick());
+    for partition in 0..PARTITIONS {
+        log.append(partition, "k", "ok");
+    }
+    until("all are read", || (0..PARTITIONS).all(|partition| store.checkpoint("t", partition) == 1)).await;
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
+    tokio::task::spawn_blocking(|| group.stop()).await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_without_checkpoints_starts_as_a_whole_or_not_yet() {
     let log = sim::Log::new("t", 2);

@@ -267,3 +267,46 @@ fn a_record_is_read_at_its_place_however_long_the_topic_is() {
     assert!(reader.read(&TopicPartition::new(TOPIC, 0), 0).unwrap().is_none(), "an empty partition");
     assert!(reader.read(&TopicPartition::new(TOPIC, 7), 0).unwrap().is_none(), "no such partition");
 }
+
+/// Regression: the poll thread asked three questions a partition, one after another.
+#[test]
+fn the_offsets_of_any_number_of_partitions_take_the_same_number_of_requests() {
+    let cluster = MockCluster::new(1).unwrap();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", cluster.bootstrap_servers());
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create().unwrap();
+    for (topic, count) in [("few", 2), ("many", 60)] {
+        cluster.create_topic(topic, count, 1).unwrap();
+        producer.send(BaseRecord::to(topic).partition(1).key("k").payload("v")).map_err(|(error, _)| error).unwrap();
+        producer.flush(TIMEOUT).unwrap();
+        let options = KafkaOptions { topics: vec![topic.into()], ..options(&cluster) };
+        let mut source = KafkaSource::join(&options).unwrap();
+        let partitions: Vec<_> = (0..u32::try_from(count).unwrap()).map(|at| TopicPartition::new(topic, at)).collect();
+        assert!(source.offsets(&partitions, 0).iter().all(Result::is_ok), "connected");
+        // The mock answers three requests for offsets and one for committed ones, and no more.
+        for (key, answered) in [(RDKafkaApiKey::ListOffsets, 3), (RDKafkaApiKey::OffsetFetch, 1)] {
+            let mut answers = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 500];
+            answers[..answered].fill(RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+            cluster.request_errors(key, &answers);
+        }
+        let all: Vec<_> = source.offsets(&partitions, 0).into_iter().collect::<Result<_, _>>().unwrap();
+        let ends: Vec<_> = all.iter().map(|offsets| (offsets.start, offsets.end, offsets.committed)).collect();
+        let mut expected = vec![(0, 0, None); partitions.len()];
+        expected[1] = (0, 1, None);
+        assert_eq!(ends, expected, "in the order of the partitions");
+        assert!(source.offsets(&partitions[..1], 0)[0].is_err(), "the mock answers no more");
+        for key in [RDKafkaApiKey::ListOffsets, RDKafkaApiKey::OffsetFetch] {
+            cluster.clear_request_errors(key);
+        }
+    }
+}
+
+#[test]
+fn a_partition_that_does_not_answer_leaves_the_others_their_offsets() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 2, 1).unwrap();
+    let mut source = KafkaSource::join(&options(&cluster)).unwrap();
+    let partitions = [(TOPIC, 0), ("nowhere", 0), (TOPIC, 1)].map(|(topic, at)| TopicPartition::new(topic, at));
+    let answers = source.offsets(&partitions, 0);
+    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true], "{answers:?}");
+}

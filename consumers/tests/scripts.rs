@@ -183,8 +183,8 @@ impl Source for Watched {
         self.log.poll(max, wait, out)
     }
 
-    fn offsets(&mut self, partition: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError> {
-        self.log.offsets(partition, since_ms)
+    fn offsets(&mut self, partitions: &[TopicPartition], since_ms: i64) -> Vec<Result<PartitionOffsets, SourceError>> {
+        self.log.offsets(partitions, since_ms)
     }
 
     fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError> {

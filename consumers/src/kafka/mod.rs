@@ -7,6 +7,7 @@ mod dead_letters;
 mod fault_isolation;
 mod group_inspector;
 mod group_offsets;
+mod offset_requests;
 mod record_reader;
 mod sink;
 mod source;
