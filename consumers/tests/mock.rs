@@ -29,14 +29,16 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 struct Recorder(Mutex<BTreeSet<(u32, u64)>>);
 
 impl Handler for Recorder {
+    type Task = std::convert::Infallible;
+
     fn key(&self, record: &Record) -> Option<KeyHash> {
         record.key.as_deref().map(|key| KeyHash(xxhash_rust::xxh3::xxh3_64(key)))
     }
 
     async fn handle(self: Arc<Self>, batch: KeyBatch) -> Vec<Outcome> {
-        let offsets = batch.records.iter().map(|record| (record.partition.number, record.offset));
+        let offsets = batch.records().map(|record| (record.partition.number, record.offset));
         self.0.lock().unwrap().extend(offsets);
-        vec![Outcome::Done; batch.records.len()]
+        vec![Outcome::Done; batch.inputs.len()]
     }
 }
 

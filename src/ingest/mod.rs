@@ -10,4 +10,4 @@ pub mod order_view;
 mod own_events;
 mod timeline;
 
-pub use handler::{EXPIRY_TOPIC, IngestStats, OrderHandler};
+pub use handler::{ExpiryCheck, IngestStats, OrderHandler};
