@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::wall_clock;
 use crate::config::{Config, ConfigError, Reloaded};
 use crate::hub::Hub;
-use crate::ingest::OrderHandler;
+use crate::ingest::{ExpiryCheck, OrderHandler};
 use crate::metrics::{MetricSources, Metrics};
 use crate::net::{self, AdminApi, AppState, Blocking, NetLimits};
 #[cfg(feature = "kafka")]
@@ -34,7 +34,7 @@ use admin_api::Status;
 use alerts::Alerts;
 use dead_letters::DeadLetterAdmin;
 use inspector::Inspector;
-use orderbell_ledger::{Ledger, LedgerOptions, OpenError, OrderKey};
+use orderbell_ledger::{Ledger, LedgerOptions, OpenError};
 use orders::OrderRules;
 
 /// Orders whose expiry is enqueued in one sweep.
@@ -76,7 +76,7 @@ pub enum StartError {
 pub struct Server {
     state: Arc<AppState>,
     ledger: Arc<Ledger>,
-    group: Mutex<Option<Group>>,
+    group: Mutex<Option<Group<ExpiryCheck>>>,
     group_stats: Arc<Stats>,
     status: Arc<Status>,
     alerts: Arc<Alerts>,
@@ -371,7 +371,7 @@ async fn await_rebuild(server: Arc<Server>, drain: CancellationToken) {
 
 /// Puts the orders whose retention is due into their own key queues, where the handler decides whether they expire.
 async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: CancellationToken) {
-    let mut enqueued: HashSet<(UnixMs, OrderKey)> = HashSet::new();
+    let mut enqueued: HashSet<ExpiryCheck> = HashSet::new();
     let (scans, damage) = (Blocking::new(server.ledger.clone()), &handler.stats().damage);
     loop {
         tokio::select! {
@@ -395,15 +395,16 @@ async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: C
         let group = server.group.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(group) = group.as_ref() else { return };
         // An order that was enqueued before and is still due waits in its queue: it is not enqueued twice.
-        enqueued.retain(|entry| due.contains(entry));
-        for (at, order) in due {
-            if !enqueued.insert((at, order.clone())) {
+        let due: HashSet<ExpiryCheck> = due.into_iter().map(|(due, order)| ExpiryCheck { due, order }).collect();
+        enqueued.retain(|check| due.contains(check));
+        for check in due {
+            if enqueued.contains(&check) {
                 continue;
             }
-            let key = handler.key_of(order.id.as_str());
+            let key = handler.key_of(check.order.id.as_str());
             // When the queue is full the order is tried again at the next sweep: its row stays until the handler has seen it.
-            if group.inject(key, OrderHandler::expiry_record(at, &order)).is_err() {
-                enqueued.remove(&(at, order));
+            if group.inject(key, check.clone()).is_ok() {
+                enqueued.insert(check);
             }
         }
     }

@@ -27,12 +27,14 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 struct Nothing;
 
 impl Handler for Nothing {
+    type Task = std::convert::Infallible;
+
     fn key(&self, record: &Record) -> Option<KeyHash> {
         record.key.as_deref().map(|key| KeyHash(xxhash_rust::xxh3::xxh3_64(key)))
     }
 
     async fn handle(self: Arc<Self>, batch: KeyBatch) -> Vec<Outcome> {
-        vec![Outcome::Done; batch.records.len()]
+        vec![Outcome::Done; batch.inputs.len()]
     }
 }
 

@@ -68,15 +68,17 @@ impl Sums {
 }
 
 impl Handler for Sums {
+    type Task = std::convert::Infallible;
+
     fn key(&self, record: &Record) -> Option<KeyHash> {
         record.key.as_ref().map(hash)
     }
 
     async fn handle(self: Arc<Self>, batch: KeyBatch) -> Vec<Outcome> {
-        if let Some(key) = batch.records.first().and_then(|record| record.key.as_ref()).filter(|_| self.work_ms > 0) {
+        if let Some(key) = batch.records().next().and_then(|record| record.key.as_ref()).filter(|_| self.work_ms > 0) {
             tokio::time::sleep(Duration::from_millis(hash(key).0 % (self.work_ms + 1))).await;
         }
-        let readings: Vec<_> = batch.records.iter().map_while(|record| Some((record, reading(record)?))).collect();
+        let readings: Vec<_> = batch.records().map_while(|record| Some((record, reading(record)?))).collect();
         let mut lines = String::new();
         for (record, value) in &readings {
             let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
@@ -86,7 +88,7 @@ impl Handler for Sums {
             return vec![Outcome::Halt(Reason { code: "file", message: error.to_string() })];
         }
         let mut outcomes = vec![Outcome::Done; readings.len()];
-        if readings.len() < batch.records.len() {
+        if readings.len() < batch.inputs.len() {
             outcomes
                 .push(Outcome::Reject(Reason { code: "not-a-number", message: "a reading is a whole number".into() }));
         }

@@ -18,35 +18,35 @@
 //! Refused: a task per partition (a slow key would hold up its neighbours), and committing from the handlers (a checkpoint is a fact about
 //! a whole prefix).
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::error::SourceError;
-use crate::key_queues::QueuedRecord;
+use crate::key_queues::QueuedInput;
 use crate::options::Options;
 use crate::poller::{Poller, ShardTasks};
-use crate::record::Record;
 use crate::shard::{Shard, ShardLimits, ToShard, shard_of};
 use crate::stats::Stats;
 use crate::tracker::{Limits, Tracker};
-use crate::traits::{CheckpointStore, DeadLetterSink, Handler, KeyHash, Source, Waker};
+use crate::traits::{CheckpointStore, DeadLetterSink, Handler, Input, KeyHash, Source, Waker};
 
-/// A running group.
-pub struct Group {
+/// A running group, whose handler takes tasks of the type `T`.
+pub struct Group<T = Infallible> {
     stop: Arc<AtomicBool>,
     waker: Option<Waker>,
     thread: Option<JoinHandle<Result<(), SourceError>>>,
-    shards: Vec<flume::Sender<ToShard>>,
+    shards: Vec<flume::Sender<ToShard<T>>>,
     stats: Arc<Stats>,
 }
 
-/// An injected record was not queued, and is returned.
+/// A task was not queued, and is returned.
 #[derive(Debug, thiserror::Error)]
-#[error("the record was not queued: its shard is full, or the group has ended")]
-pub struct InjectError(pub Box<Record>);
+#[error("the task was not queued: its shard is full, or the group has ended")]
+pub struct InjectError<T>(pub T);
 
-impl Group {
+impl<T: Clone + Send + Sync + 'static> Group<T> {
     /// Starts the poll thread and the shards on the current tokio runtime.
     ///
     /// # Panics
@@ -60,7 +60,7 @@ impl Group {
     ) -> Self
     where
         S: Source,
-        H: Handler,
+        H: Handler<Task = T>,
         C: CheckpointStore,
         D: DeadLetterSink,
     {
@@ -116,20 +116,21 @@ impl Group {
         &self.stats
     }
 
-    /// Puts a record of the caller's own into the queue of a key. It is handled in its turn, and no checkpoint depends on it.
+    /// Puts a task into the queue of a key. It is handled in its turn, between the records of the key, and no checkpoint depends on it. It
+    /// takes no credit: when the shard has no room, it is refused.
     ///
     /// # Errors
     /// [`InjectError`] when there is no room, or when the group has ended.
-    pub fn inject(&self, key: KeyHash, record: Record) -> Result<(), InjectError> {
+    pub fn inject(&self, key: KeyHash, task: T) -> Result<(), InjectError<T>> {
         let shard = &self.shards[shard_of(key, self.shards.len())];
-        let records = vec![(key, QueuedRecord { record, ticket: None, attempts: 0, rejection: None })];
-        shard.try_send(ToShard::Records(records)).map_err(|error| {
-            let (flume::TrySendError::Full(ToShard::Records(mut records))
-            | flume::TrySendError::Disconnected(ToShard::Records(mut records))) = error
-            else {
-                unreachable!("a failed send returns its message")
-            };
-            InjectError(Box::new(records.remove(0).1.record))
+        let queued = QueuedInput { input: Input::Task(task), ticket: None, attempts: 0, rejection: None };
+        shard.try_send(ToShard::Inputs(vec![(key, queued)])).map_err(|error| {
+            if let ToShard::Inputs(mut inputs) = error.into_inner()
+                && let Some((_, QueuedInput { input: Input::Task(task), .. })) = inputs.pop()
+            {
+                return InjectError(task);
+            }
+            unreachable!("a failed send returns its message")
         })
     }
 
@@ -154,7 +155,9 @@ impl Group {
             None => Ok(()),
         }
     }
+}
 
+impl<T> Group<T> {
     fn request_stop(&self) {
         self.stop.store(true, Ordering::Release);
         if let Some(waker) = &self.waker {
@@ -163,7 +166,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl<T> Drop for Group<T> {
     /// Asks the poll thread to end, without waiting.
     fn drop(&mut self) {
         self.request_stop();

@@ -8,18 +8,18 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::convert::Infallible;
 use std::time::Duration;
 
-use crate::record::Record;
 use crate::tracker::Ticket;
-use crate::traits::{KeyHash, Reason};
+use crate::traits::{Input, KeyHash, Reason};
 
-/// A record in a key's queue.
+/// A record or a task in a key's queue.
 #[derive(Debug)]
-pub struct QueuedRecord {
-    /// The record.
-    pub record: Record,
-    /// Returns its credit and completes its offset; `None` for a record that was injected.
+pub struct QueuedInput<T = Infallible> {
+    /// The record or the task.
+    pub input: Input<T>,
+    /// Returns a record's credit and completes its offset; `None` for a task.
     pub ticket: Option<Ticket>,
     /// How often it was tried.
     pub attempts: u32,
@@ -35,16 +35,16 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Slot {
-    queue: VecDeque<QueuedRecord>,
+struct Slot<T> {
+    queue: VecDeque<QueuedInput<T>>,
     state: State,
     /// The newest record that was started: what starts later must not stand before it in the same partition and epoch.
     started: Option<Ticket>,
 }
 
-impl Slot {
+impl<T> Slot<T> {
     /// Puts records that were not handled back to the front, in their order. They count as not started.
-    fn put_back(&mut self, unhandled: Vec<QueuedRecord>) {
+    fn put_back(&mut self, unhandled: Vec<QueuedInput<T>>) {
         if let Some(first) = unhandled.first() {
             self.started = first.ticket;
         }
@@ -56,15 +56,15 @@ impl Slot {
 
 /// All queues of one shard.
 #[derive(Debug)]
-pub struct KeyQueues {
-    slots: HashMap<KeyHash, Slot, foldhash::fast::RandomState>,
+pub struct KeyQueues<T = Infallible> {
+    slots: HashMap<KeyHash, Slot<T>, foldhash::fast::RandomState>,
     ready: VecDeque<KeyHash>,
     backing_off: BinaryHeap<Reverse<(Duration, KeyHash)>>,
     max_batch_records: usize,
     violations: u64,
 }
 
-impl KeyQueues {
+impl<T> KeyQueues<T> {
     /// Empty queues that hand out batches of at most `max_batch_records`.
     #[must_use]
     pub fn new(max_batch_records: usize) -> Self {
@@ -77,8 +77,8 @@ impl KeyQueues {
         }
     }
 
-    /// Queues a record behind the others of its key.
-    pub fn push(&mut self, key: KeyHash, queued: QueuedRecord) {
+    /// Queues a record or a task behind the others of its key.
+    pub fn push(&mut self, key: KeyHash, queued: QueuedInput<T>) {
         let slot = self.slots.entry(key).or_insert_with(|| {
             self.ready.push_back(key);
             Slot { queue: VecDeque::with_capacity(1), state: State::Ready, started: None }
@@ -87,7 +87,7 @@ impl KeyQueues {
     }
 
     /// The next batch. Its key is busy until [`Self::finish`] or [`Self::back_off`].
-    pub fn next_batch(&mut self, now: Duration) -> Option<(KeyHash, Vec<QueuedRecord>)> {
+    pub fn next_batch(&mut self, now: Duration) -> Option<(KeyHash, Vec<QueuedInput<T>>)> {
         self.end_back_offs(now);
         loop {
             let key = self.ready.pop_front()?;
@@ -106,7 +106,7 @@ impl KeyQueues {
             let max = if alone { 1 } else { self.max_batch_records };
             let fit = slot.queue.iter().take(max);
             let count = fit.take_while(|queued| queued.rejection.is_none()).count().max(1);
-            let batch: Vec<QueuedRecord> = slot.queue.drain(..count).collect();
+            let batch: Vec<QueuedInput<T>> = slot.queue.drain(..count).collect();
             for ticket in batch.iter().filter_map(|queued| queued.ticket) {
                 let before = slot.started.replace(ticket);
                 let is_broken = before.is_some_and(|old| {
@@ -139,7 +139,7 @@ impl KeyQueues {
     }
 
     /// Ends a batch. Its `unhandled` records go back to the front, in their order.
-    pub fn finish(&mut self, key: KeyHash, unhandled: Vec<QueuedRecord>) {
+    pub fn finish(&mut self, key: KeyHash, unhandled: Vec<QueuedInput<T>>) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
         slot.put_back(unhandled);
         if slot.queue.is_empty() {
@@ -151,7 +151,7 @@ impl KeyQueues {
     }
 
     /// Ends a batch whose key backs off until `until`. Its `unhandled` records go back to the front, in their order.
-    pub fn back_off(&mut self, key: KeyHash, unhandled: Vec<QueuedRecord>, until: Duration) {
+    pub fn back_off(&mut self, key: KeyHash, unhandled: Vec<QueuedInput<T>>, until: Duration) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
         slot.put_back(unhandled);
         slot.state = State::BackingOff(until);
@@ -159,10 +159,10 @@ impl KeyQueues {
     }
 
     /// Takes out every queued record for which `is_fenced` holds: its partition was revoked or lost.
-    pub fn fence(&mut self, is_fenced: impl Fn(&Ticket) -> bool) -> Vec<QueuedRecord> {
+    pub fn fence(&mut self, is_fenced: impl Fn(&Ticket) -> bool) -> Vec<QueuedInput<T>> {
         let mut dropped = Vec::new();
         for slot in self.slots.values_mut() {
-            let (out, keep): (Vec<QueuedRecord>, Vec<QueuedRecord>) =
+            let (out, keep): (Vec<QueuedInput<T>>, Vec<QueuedInput<T>>) =
                 slot.queue.drain(..).partition(|queued| queued.ticket.as_ref().is_some_and(&is_fenced));
             slot.queue.extend(keep);
             dropped.extend(out);

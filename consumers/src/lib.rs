@@ -26,13 +26,13 @@ pub mod watermark;
 
 pub use alert::{Alert, AlertKind};
 pub use error::{BoxError, CheckpointError, DeadLetterError, SinkError, SourceError};
-pub use group::Group;
+pub use group::{Group, InjectError};
 pub use options::Options;
 pub use record::{Offset, Record, TopicPartition};
 pub use start_offset::ResumeFrom;
 pub use stats::{HotKey, Stats};
 pub use tracker::PartitionStatus;
 pub use traits::{
-    Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, Handler, KeyBatch, KeyHash,
-    OutRecord, Outcome, PartitionOffsets, Polled, Reason, Sink, Source, Waker,
+    Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, Handler, Input, KeyBatch,
+    KeyHash, OutRecord, Outcome, PartitionOffsets, Polled, Reason, Sink, Source, Waker,
 };

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::alert::AlertKind;
 use crate::error::SourceError;
-use crate::key_queues::QueuedRecord;
+use crate::key_queues::QueuedInput;
 use crate::options::Options;
 use crate::poll_pacer::{PollAction, PollPacer};
 use crate::record::{Offset, Record, TopicPartition};
 use crate::shard::{FromShard, ToShard, shard_of};
 use crate::stats::Stats;
 use crate::tracker::{Offer, Tracker};
-use crate::traits::{CheckpointStore, DurableCheckpoints, Handler, KeyHash, Polled, Reason, Source};
+use crate::traits::{CheckpointStore, DurableCheckpoints, Handler, Input, KeyHash, Polled, Reason, Source};
 
 /// Number of hot keys that are reported.
 const MAX_HOT_KEYS: usize = 10;
@@ -51,15 +51,15 @@ impl Drop for ShardTasks {
     }
 }
 
-pub(crate) struct Poller<S, H, C> {
+pub(crate) struct Poller<S, H: Handler, C> {
     source: S,
     tracker: Tracker,
     handler: Arc<H>,
     checkpoints: Arc<C>,
     options: Options,
-    shards: Vec<flume::Sender<ToShard>>,
+    shards: Vec<flume::Sender<ToShard<H::Task>>>,
     /// Records that were taken and not sent yet, by shard.
-    to_send: Vec<Vec<(KeyHash, QueuedRecord)>>,
+    to_send: Vec<Vec<(KeyHash, QueuedInput<H::Task>)>>,
     done: flume::Receiver<FromShard>,
     saved_tx: flume::Sender<DurableCheckpoints>,
     saved_rx: flume::Receiver<DurableCheckpoints>,
@@ -95,7 +95,7 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         handler: Arc<H>,
         checkpoints: Arc<C>,
         options: Options,
-        (shards, shard_tasks): (Vec<flume::Sender<ToShard>>, ShardTasks),
+        (shards, shard_tasks): (Vec<flume::Sender<ToShard<H::Task>>>, ShardTasks),
         done: flume::Receiver<FromShard>,
         stats: Arc<Stats>,
         stop: Arc<AtomicBool>,
@@ -385,7 +385,8 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
             Box::new(Reason { code: "key-panicked", message })
         });
         let shard = shard_of(key, self.shards.len());
-        self.to_send[shard].push((key, QueuedRecord { record, ticket: Some(ticket), attempts: 0, rejection }));
+        let input = Input::Record(record);
+        self.to_send[shard].push((key, QueuedInput { input, ticket: Some(ticket), attempts: 0, rejection }));
     }
 
     fn send(&mut self) {
@@ -393,7 +394,7 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
             if !records.is_empty() {
                 self.stats.taken.add(records.len() as u64);
                 // Never full: the channel has room for every credit. Disconnected only when the runtime is gone.
-                let _runtime_ended = self.shards[shard].send(ToShard::Records(std::mem::take(records)));
+                let _runtime_ended = self.shards[shard].send(ToShard::Inputs(std::mem::take(records)));
             }
         }
     }

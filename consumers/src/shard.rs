@@ -20,11 +20,10 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::error::DeadLetterError;
-use crate::key_queues::{KeyQueues, QueuedRecord};
-use crate::record::Record;
+use crate::key_queues::{KeyQueues, QueuedInput};
 use crate::stats::Stats;
 use crate::tracker::{Epoch, Ticket};
-use crate::traits::{DeadLetter, DeadLetterSink, Handler, KeyBatch, KeyHash, Outcome, Reason};
+use crate::traits::{DeadLetter, DeadLetterSink, Handler, Input, KeyBatch, KeyHash, Outcome, Reason};
 
 /// Batches started in one go before other tasks of the runtime get their share.
 const BATCHES_PER_GO: usize = 64;
@@ -36,8 +35,8 @@ const HALT_BACK_OFF: Duration = Duration::from_secs(1);
 const DEAD_LETTER_BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// To a shard.
-pub(crate) enum ToShard {
-    Records(Vec<(KeyHash, QueuedRecord)>),
+pub(crate) enum ToShard<T> {
+    Inputs(Vec<(KeyHash, QueuedInput<T>)>),
     /// These epochs are over: slot of the partition, last ended epoch.
     Fence(Vec<(u32, Epoch)>),
 }
@@ -57,30 +56,30 @@ pub(crate) struct ShardLimits {
     pub(crate) max_attempts: u32,
 }
 
-type Work = Pin<Box<dyn Future<Output = Finished> + Send>>;
+type Work<T> = Pin<Box<dyn Future<Output = Finished<T>> + Send>>;
 
-struct Finished {
+struct Finished<T> {
     key: KeyHash,
-    result: WorkResult,
+    result: WorkResult<T>,
 }
 
-enum WorkResult {
+enum WorkResult<T> {
     /// The handler returned; without outcomes, it panicked.
-    Handled { outcomes: Option<Vec<Outcome>>, batch: Vec<QueuedRecord> },
+    Handled { outcomes: Option<Vec<Outcome>>, batch: Vec<QueuedInput<T>> },
     /// A dead letter was written; `unhandled` is the rest of its batch.
-    DeadLettered { ticket: Option<Ticket>, unhandled: Vec<QueuedRecord> },
+    DeadLettered { ticket: Option<Ticket>, unhandled: Vec<QueuedInput<T>> },
 }
 
-pub(crate) struct Shard<H, D> {
+pub(crate) struct Shard<H: Handler, D> {
     handler: Arc<H>,
     dead_letters: Arc<D>,
     limits: ShardLimits,
     stats: Arc<Stats>,
-    queues: KeyQueues,
-    running: FuturesUnordered<Work>,
+    queues: KeyQueues<H::Task>,
+    running: FuturesUnordered<Work<H::Task>>,
     /// Last ended epoch of each partition slot.
     fenced: Vec<Epoch>,
-    rx: flume::Receiver<ToShard>,
+    rx: flume::Receiver<ToShard<H::Task>>,
     tx: flume::Sender<FromShard>,
     completed: Vec<Ticket>,
     /// This shard's share of [`Stats::keys_backing_off`].
@@ -94,7 +93,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         dead_letters: Arc<D>,
         limits: ShardLimits,
         stats: Arc<Stats>,
-        rx: flume::Receiver<ToShard>,
+        rx: flume::Receiver<ToShard<H::Task>>,
         tx: flume::Sender<FromShard>,
     ) -> Self {
         Self {
@@ -150,9 +149,9 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         }
     }
 
-    fn message(&mut self, message: ToShard) {
+    fn message(&mut self, message: ToShard<H::Task>) {
         match message {
-            ToShard::Records(records) => records.into_iter().for_each(|(key, queued)| self.queues.push(key, queued)),
+            ToShard::Inputs(inputs) => inputs.into_iter().for_each(|(key, queued)| self.queues.push(key, queued)),
             ToShard::Fence(ended) => {
                 for (slot, epoch) in &ended {
                     let slot = *slot as usize;
@@ -168,7 +167,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         }
     }
 
-    fn abandon(&self, dropped: Vec<QueuedRecord>) {
+    fn abandon(&self, dropped: Vec<QueuedInput<H::Task>>) {
         let tickets: Vec<Ticket> = dropped.into_iter().filter_map(|queued| queued.ticket).collect();
         if !tickets.is_empty() {
             let _poll_thread_ended = self.tx.send(FromShard::Abandoned(tickets));
@@ -191,7 +190,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         true
     }
 
-    fn handle(&self, key: KeyHash, mut batch: Vec<QueuedRecord>) -> Work {
+    fn handle(&self, key: KeyHash, mut batch: Vec<QueuedInput<H::Task>>) -> Work<H::Task> {
         if let Some(reason) = batch.first_mut().and_then(|first| first.rejection.take()) {
             // It is alone in its batch and never reaches the handler.
             let outcomes = Some(vec![Outcome::Reject(*reason)]);
@@ -201,17 +200,17 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         Box::pin(async move {
             let attempts = batch.first().map_or(0, |first| first.attempts);
             let meta: Vec<_> = batch.iter().map(|queued| (queued.ticket, queued.attempts)).collect();
-            let records: Arc<Vec<Record>> = Arc::new(batch.into_iter().map(|queued| queued.record).collect());
-            let call = KeyBatch { records: records.clone(), attempts };
+            let inputs: Arc<Vec<Input<H::Task>>> = Arc::new(batch.into_iter().map(|queued| queued.input).collect());
+            let call = KeyBatch { inputs: inputs.clone(), attempts };
             let outcomes = AssertUnwindSafe(async move { handler.handle(call).await }).catch_unwind().await.ok();
-            let records = Arc::try_unwrap(records).unwrap_or_else(|shared| (*shared).clone());
-            let queued = |(record, (ticket, attempts))| QueuedRecord { record, ticket, attempts, rejection: None };
-            let batch = records.into_iter().zip(meta).map(queued).collect();
+            let inputs = Arc::try_unwrap(inputs).unwrap_or_else(|shared| (*shared).clone());
+            let queued = |(input, (ticket, attempts))| QueuedInput { input, ticket, attempts, rejection: None };
+            let batch = inputs.into_iter().zip(meta).map(queued).collect();
             Finished { key, result: WorkResult::Handled { outcomes, batch } }
         })
     }
 
-    fn finished(&mut self, finished: Finished) {
+    fn finished(&mut self, finished: Finished<H::Task>) {
         match finished.result {
             WorkResult::DeadLettered { ticket, unhandled } => {
                 self.completed.extend(ticket);
@@ -221,7 +220,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         }
     }
 
-    fn handled(&mut self, key: KeyHash, outcomes: Option<Vec<Outcome>>, batch: Vec<QueuedRecord>) {
+    fn handled(&mut self, key: KeyHash, outcomes: Option<Vec<Outcome>>, batch: Vec<QueuedInput<H::Task>>) {
         let outcomes = outcomes.unwrap_or_else(|| {
             self.stats.panics.increment();
             tracing::error!("the handler panicked; its record will be tried again");
@@ -253,12 +252,12 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         self.finish(key, Vec::new());
     }
 
-    fn finish(&mut self, key: KeyHash, unhandled: Vec<QueuedRecord>) {
+    fn finish(&mut self, key: KeyHash, unhandled: Vec<QueuedInput<H::Task>>) {
         let unhandled = self.drop_fenced(unhandled);
         self.queues.finish(key, unhandled);
     }
 
-    fn back_off(&mut self, key: KeyHash, unhandled: Vec<QueuedRecord>, back_off: Duration) {
+    fn back_off(&mut self, key: KeyHash, unhandled: Vec<QueuedInput<H::Task>>, back_off: Duration) {
         let unhandled = self.drop_fenced(unhandled);
         if unhandled.is_empty() {
             self.queues.finish(key, unhandled);
@@ -268,20 +267,31 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
     }
 
     /// Records of a batch whose epoch ended while it ran are abandoned; the others are returned.
-    fn drop_fenced(&self, unhandled: Vec<QueuedRecord>) -> Vec<QueuedRecord> {
-        let is_fenced =
-            |queued: &QueuedRecord| queued.ticket.as_ref().is_some_and(|ticket| is_fenced(&self.fenced, ticket));
+    fn drop_fenced(&self, unhandled: Vec<QueuedInput<H::Task>>) -> Vec<QueuedInput<H::Task>> {
+        let is_fenced = |queued: &QueuedInput<H::Task>| {
+            queued.ticket.as_ref().is_some_and(|ticket| is_fenced(&self.fenced, ticket))
+        };
         let (dropped, kept) = unhandled.into_iter().partition(is_fenced);
         self.abandon(dropped);
         kept
     }
 
-    /// Writes a dead letter. Until it is written the key stays busy and the record keeps its credit.
-    fn dead_letter(&mut self, key: KeyHash, queued: QueuedRecord, reason: Reason, unhandled: Vec<QueuedRecord>) {
+    /// Writes a dead letter; a task is given up instead. Until it is written the key stays busy and the record keeps its credit.
+    fn dead_letter(
+        &mut self,
+        key: KeyHash,
+        queued: QueuedInput<H::Task>,
+        reason: Reason,
+        unhandled: Vec<QueuedInput<H::Task>>,
+    ) {
+        let Input::Record(record) = queued.input else {
+            tracing::error!(reason = reason.code, message = reason.message, "a task was given up");
+            return self.finish(key, unhandled);
+        };
         self.stats.dead_lettered.increment();
         let (dead_letters, stats) = (self.dead_letters.clone(), self.stats.clone());
         let ticket = queued.ticket;
-        let letter = DeadLetter { record: queued.record, reason, attempts: queued.attempts + 1 };
+        let letter = DeadLetter { record, reason, attempts: queued.attempts + 1 };
         self.running.push(Box::pin(async move {
             let mut back_off = DEAD_LETTER_BACK_OFF.0;
             while let Err(error) = write_caught(&*dead_letters, letter.clone()).await {

@@ -4,6 +4,7 @@
 //! is slow. Gaps, rebalances and unreachable partitions happen when a test asks for them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,17 @@ impl State {
     fn end(&self, number: u32) -> Offset {
         let records = &self.partitions[number as usize];
         records.last().map_or(0, |last| last.offset + 1) + self.tails.get(&number).copied().unwrap_or(0)
+    }
+
+    fn offsets(&self, number: u32, since_ms: i64) -> Result<PartitionOffsets, SourceError> {
+        if self.unreachable.contains(&number) {
+            return Err(SourceError::transient("request offsets", "the partition is unreachable"));
+        }
+        let records = &self.partitions[number as usize];
+        let end = self.end(number);
+        let start = records.first().map_or(0, |first| first.offset);
+        let by_time = records.iter().find(|record| record.timestamp_ms >= since_ms).map_or(end, |record| record.offset);
+        Ok(PartitionOffsets { start, end, by_time, committed: None })
     }
 }
 
@@ -138,7 +150,12 @@ impl Log {
     /// A consumer of this log.
     #[must_use]
     pub fn source(&self) -> LogSource {
-        LogSource { log: self.clone(), next: BTreeMap::new(), checkpointed: Arc::default() }
+        LogSource {
+            log: self.clone(),
+            next: BTreeMap::new(),
+            checkpointed: Arc::default(),
+            offset_requests: Arc::default(),
+        }
     }
 }
 
@@ -149,6 +166,7 @@ pub struct LogSource {
     /// The next offset of each assigned partition, and whether the partition is paused.
     next: BTreeMap<u32, (Offset, bool)>,
     checkpointed: Arc<Mutex<BTreeMap<u32, Offset>>>,
+    offset_requests: Arc<AtomicU64>,
 }
 
 impl LogSource {
@@ -156,6 +174,12 @@ impl LogSource {
     #[must_use]
     pub fn checkpointed_offsets(&self) -> Arc<Mutex<BTreeMap<u32, Offset>>> {
         self.checkpointed.clone()
+    }
+
+    /// The number of calls of [`Source::offsets`]. A test may keep it and read it later.
+    #[must_use]
+    pub fn offset_requests(&self) -> Arc<AtomicU64> {
+        self.offset_requests.clone()
     }
 
     fn partitions(&self, numbers: &[u32]) -> Vec<TopicPartition> {
@@ -203,16 +227,10 @@ impl Source for LogSource {
         Ok(())
     }
 
-    fn offsets(&mut self, partition: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError> {
+    fn offsets(&mut self, partitions: &[TopicPartition], since_ms: i64) -> Vec<Result<PartitionOffsets, SourceError>> {
+        self.offset_requests.fetch_add(1, Ordering::AcqRel);
         let state = lock(&self.log.shared.state);
-        if state.unreachable.contains(&partition.number) {
-            return Err(SourceError::transient("request offsets", "the partition is unreachable"));
-        }
-        let records = &state.partitions[partition.number as usize];
-        let end = state.end(partition.number);
-        let start = records.first().map_or(0, |first| first.offset);
-        let by_time = records.iter().find(|record| record.timestamp_ms >= since_ms).map_or(end, |record| record.offset);
-        Ok(PartitionOffsets { start, end, by_time, committed: None })
+        partitions.iter().map(|partition| state.offsets(partition.number, since_ms)).collect()
     }
 
     fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError> {

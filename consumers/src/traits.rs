@@ -5,6 +5,7 @@
 //! asynchronous and may take as long as it likes: only its own key waits. A [`CheckpointStore`] answers when a checkpoint is durable, and
 //! not before.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,11 +69,10 @@ pub trait Source: Send + 'static {
     /// # Errors
     /// After [`SourceError::Transient`], which is counted, the source is polled again. [`SourceError::Fatal`] ends the group.
     fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError>;
-    /// The offsets that the log holds for a partition. `since_ms` is the time for [`PartitionOffsets::by_time`].
-    ///
-    /// # Errors
-    /// When the log does not answer in time.
-    fn offsets(&mut self, partition: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError>;
+    /// The offsets that the log holds for these partitions: one answer each, in the same order. `since_ms` is the time for
+    /// [`PartitionOffsets::by_time`]. Called on the poll thread, so the number of requests must not grow with that of the partitions. A
+    /// partition that does not answer in time has an error and holds up no other.
+    fn offsets(&mut self, partitions: &[TopicPartition], since_ms: i64) -> Vec<Result<PartitionOffsets, SourceError>>;
     /// Starts to deliver these partitions, each from this offset. A partition that is assigned already is moved there.
     ///
     /// # Errors
@@ -112,13 +112,41 @@ pub trait Source: Send + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash(pub u64);
 
-/// Consecutive records of one key, in order, for one call of a handler.
+/// What a handler is given, in a key's turn.
 #[derive(Debug, Clone)]
-pub struct KeyBatch {
+pub enum Input<T> {
+    /// A record of the log.
+    Record(Record),
+    /// A task of the program's own, from [`Group::inject`](crate::Group::inject). It has no place in the log, and no checkpoint depends on
+    /// it.
+    Task(T),
+}
+
+impl<T> Input<T> {
+    /// The record; `None` for a task.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::Task(_) => None,
+        }
+    }
+}
+
+/// Consecutive records and tasks of one key, in order, for one call of a handler.
+#[derive(Debug, Clone)]
+pub struct KeyBatch<T = Infallible> {
     /// Shared with the shard, which hands them out again when they must be retried.
-    pub records: Arc<Vec<Record>>,
-    /// How often the first record was tried before.
+    pub inputs: Arc<Vec<Input<T>>>,
+    /// How often the first of them was tried before.
     pub attempts: u32,
+}
+
+impl<T> KeyBatch<T> {
+    /// The records, in order.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.inputs.iter().filter_map(Input::record)
+    }
 }
 
 /// Why a record cannot be handled.
@@ -143,14 +171,16 @@ pub enum Outcome {
     Halt(Reason),
 }
 
-/// Handles records.
+/// Handles records, and tasks of the program's own.
 pub trait Handler: Send + Sync + 'static {
+    /// What the program asks for in the queue of a key, beside the records of the log; [`Infallible`] when there is nothing.
+    type Task: Clone + Send + Sync + 'static;
     /// The key of a record; `None` when its order does not matter. Runs on the poll thread, so it must be cheap and pure. When it panics,
     /// the record goes to the dead letters with the reason `key-panicked`.
     fn key(&self, record: &Record) -> Option<KeyHash>;
-    /// Handles a batch and returns one outcome per record, in order. The first outcome that is not `Done` ends the batch: the records after
-    /// it are handed out again.
-    fn handle(self: Arc<Self>, batch: KeyBatch) -> impl Future<Output = Vec<Outcome>> + Send + 'static;
+    /// Handles a batch and returns one outcome per input, in order. The first outcome that is not `Done` ends the batch: the inputs after it
+    /// are handed out again. A task that is rejected or retried too often is given up with a line in the log: no record is lost with it.
+    fn handle(self: Arc<Self>, batch: KeyBatch<Self::Task>) -> impl Future<Output = Vec<Outcome>> + Send + 'static;
 }
 
 /// A point in a partition below which every record is finished.

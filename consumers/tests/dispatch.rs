@@ -17,10 +17,10 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use model::{How, Lane, MAX_POLL_RECORDS, Read, Step};
-use orderbell_consumers::key_queues::{KeyQueues, QueuedRecord};
+use orderbell_consumers::key_queues::{KeyQueues, QueuedInput};
 use orderbell_consumers::tracker::{Epoch, Limits, Offer, Ticket, Tracker};
 use orderbell_consumers::traits::Checkpoint;
-use orderbell_consumers::{KeyHash, Offset, Record, TopicPartition};
+use orderbell_consumers::{Input, KeyHash, Offset, Record, TopicPartition};
 use proptest::prelude::*;
 
 struct World {
@@ -31,8 +31,8 @@ struct World {
     tracker: Tracker,
     queues: KeyQueues,
     queued: BTreeMap<KeyHash, VecDeque<Ticket>>,
-    running: Vec<(KeyHash, Vec<QueuedRecord>)>,
-    dead_letters: Vec<(KeyHash, QueuedRecord, Vec<QueuedRecord>)>,
+    running: Vec<(KeyHash, Vec<QueuedInput>)>,
+    dead_letters: Vec<(KeyHash, QueuedInput, Vec<QueuedInput>)>,
     backing_off: HashMap<KeyHash, Duration>,
     /// By waiting key: the keys that had a batch since it stands in line.
     passed: HashMap<KeyHash, HashSet<KeyHash>>,
@@ -150,7 +150,10 @@ impl World {
         self.lanes[at].highest_ever = self.lanes[at].highest_ever.max(read.next_offset);
         self.in_flight = (self.in_flight.0 + 1, self.in_flight.1 + record.bytes());
         self.queued.entry(key).or_default().push_back(ticket);
-        self.queues.push(key, QueuedRecord { record, ticket: Some(ticket), attempts: 0, rejection: None });
+        self.queues.push(
+            key,
+            QueuedInput { input: Input::Record(record), ticket: Some(ticket), attempts: 0, rejection: None },
+        );
     }
 
     fn is_busy(&self, key: KeyHash) -> bool {
@@ -189,20 +192,21 @@ impl World {
     }
 
     /// I5: a record that starts has no open one before it in its own partition and epoch, except in the same batch.
-    fn check_order(&self, key: KeyHash, records: &[QueuedRecord]) {
+    fn check_order(&self, key: KeyHash, records: &[QueuedInput]) {
         for (at, queued) in records.iter().enumerate() {
             let ticket = queued.ticket.unwrap();
             let read = &self.reads[&ticket.epoch];
             assert!(!read.fenced, "I9: a record of a fenced epoch starts");
             let is_in_batch = |offset: &Offset| {
                 let mut before = records[..at].iter().filter(|other| other.ticket.unwrap().epoch == ticket.epoch);
-                before.any(|other| other.record.offset == *offset)
+                before.any(|other| other.input.record().unwrap().offset == *offset)
             };
-            let mut open = read.records.range(..queued.record.offset).filter(|(_, (k, done))| *k == key && !done);
+            let mut open =
+                read.records.range(..queued.input.record().unwrap().offset).filter(|(_, (k, done))| *k == key && !done);
             assert!(
                 open.all(|(offset, _)| is_in_batch(offset)),
                 "I5: {} overtook one of its key",
-                queued.record.offset
+                queued.input.record().unwrap().offset
             );
             let may_lead = queued.attempts == 0 || records.len() == 1;
             assert!(may_lead || at > 0, "a record that was tried before is not alone");
@@ -262,7 +266,7 @@ impl World {
     }
 
     /// As a shard does it: records that were fenced meanwhile are abandoned, the others go back to the front.
-    fn put_back(&mut self, key: KeyHash, rest: Vec<QueuedRecord>, back_off: Option<Duration>) {
+    fn put_back(&mut self, key: KeyHash, rest: Vec<QueuedInput>, back_off: Option<Duration>) {
         let (gone, rest): (Vec<_>, Vec<_>) =
             rest.into_iter().partition(|queued| self.reads[&queued.ticket.unwrap().epoch].fenced);
         gone.into_iter().for_each(|queued| self.abandon(queued.ticket.unwrap()));
@@ -278,18 +282,19 @@ impl World {
         }
     }
 
-    fn complete(&mut self, queued: QueuedRecord) {
+    fn complete(&mut self, queued: QueuedInput) {
         let ticket = queued.ticket.unwrap();
-        let lane = self.lanes.iter_mut().find(|lane| lane.partition == queued.record.partition).unwrap();
+        let lane =
+            self.lanes.iter_mut().find(|lane| lane.partition == queued.input.record().unwrap().partition).unwrap();
         let before = self.tracker.status();
         self.tracker.complete(&ticket);
         self.in_flight = (self.in_flight.0 - 1, self.in_flight.1 - ticket.bytes);
         if lane.epoch != Some(ticket.epoch) {
             assert_eq!(before, self.tracker.status(), "I8: a completion of an old epoch changed something");
         }
-        if !lane.finished.insert(queued.record.offset) {
+        if !lane.finished.insert(queued.input.record().unwrap().offset) {
             let repeatable = self.reads[&ticket.epoch].began..lane.highest_ever;
-            let offset = queued.record.offset;
+            let offset = queued.input.record().unwrap().offset;
             assert!(
                 repeatable.contains(&offset),
                 "I7: {offset} of {} is repeated, outside of {repeatable:?}",
@@ -297,8 +302,12 @@ impl World {
             );
         }
         let read = self.reads.get_mut(&ticket.epoch).unwrap();
-        let (_, done) = read.records.get_mut(&queued.record.offset).unwrap();
-        assert!(!std::mem::replace(done, true), "{} was finished twice in one epoch", queued.record.offset);
+        let (_, done) = read.records.get_mut(&queued.input.record().unwrap().offset).unwrap();
+        assert!(
+            !std::mem::replace(done, true),
+            "{} was finished twice in one epoch",
+            queued.input.record().unwrap().offset
+        );
     }
 
     fn abandon(&mut self, ticket: Ticket) {

@@ -11,14 +11,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use orderbell_consumers::{
-    Alert, AlertKind, Checkpoint, DeadLetter, DeadLetterError, DeadLetterSink, Group, Handler, KeyBatch, KeyHash,
-    Options, Outcome, Reason, Record, TopicPartition, sim,
+    Alert, AlertKind, Checkpoint, DeadLetter, DeadLetterError, DeadLetterSink, Group, Handler, Input, KeyBatch,
+    KeyHash, Options, Outcome, Reason, Record, TopicPartition, sim,
 };
 
 /// Generous: a machine may be busy with other things.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Does what the record's value says: `ok`, `reject`, `panic once`, `back off` and `hang` (both until released), `no key` (a panic while the key
+/// A task for a key, and what to do in it.
+#[derive(Clone, Debug)]
+struct Task(&'static str, &'static str);
+
+/// Where a task is noted among the records.
+const TASK: (u32, u64) = (u32::MAX, 0);
+
+/// Does what the record's value or the task says: `ok`, `reject`, `panic once`, `back off` and `hang` (both until released), `no key` (a panic while the key
 /// is chosen).
 #[derive(Default)]
 struct Scripted {
@@ -32,16 +39,28 @@ fn text(bytes: Option<&Bytes>) -> String {
     bytes.map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
+fn key_of(key: &[u8]) -> KeyHash {
+    KeyHash(xxhash_rust::xxh3::xxh3_64(key))
+}
+
 impl Handler for Scripted {
+    type Task = Task;
+
     fn key(&self, record: &Record) -> Option<KeyHash> {
         assert_ne!(record.value.as_deref(), Some(&b"no key"[..]), "the test asked for it");
-        record.key.as_deref().map(|key| KeyHash(xxhash_rust::xxh3::xxh3_64(key)))
+        record.key.as_deref().map(key_of)
     }
 
-    async fn handle(self: Arc<Self>, batch: KeyBatch) -> Vec<Outcome> {
+    async fn handle(self: Arc<Self>, batch: KeyBatch<Task>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
-        for record in batch.records.iter() {
-            match text(record.value.as_ref()).as_str() {
+        for input in batch.inputs.iter() {
+            let (key, act, place) = match input {
+                Input::Record(record) => {
+                    (text(record.key.as_ref()), text(record.value.as_ref()), (record.partition.number, record.offset))
+                }
+                Input::Task(Task(key, act)) => ((*key).to_owned(), (*act).to_owned(), TASK),
+            };
+            match act.as_str() {
                 "reject" => {
                     outcomes
                         .push(Outcome::Reject(Reason { code: "requested", message: "the test asked for it".into() }));
@@ -59,8 +78,7 @@ impl Handler for Scripted {
                 }
                 _ => {}
             }
-            let place = (record.partition.number, record.offset);
-            self.handled.lock().unwrap().entry(text(record.key.as_ref())).or_default().push(place);
+            self.handled.lock().unwrap().entry(key).or_default().push(place);
             outcomes.push(Outcome::Done);
         }
         outcomes
@@ -71,7 +89,7 @@ struct Run {
     log: sim::Log,
     handler: Arc<Scripted>,
     store: Arc<sim::MemoryStore>,
-    group: Group,
+    group: Group<Task>,
 }
 
 fn quick() -> Options {
@@ -218,6 +236,22 @@ async fn a_partition_whose_log_does_not_answer_delays_no_other_and_no_stop() {
     until("the other follows when it answers", || run.checkpoint(1) == 10).await;
     assert_eq!(unassigned(), None);
     tokio::task::spawn_blocking(|| run.group.stop()).await.unwrap().unwrap();
+}
+
+/// Regression: the log was asked for one partition after another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_partitions_of_an_assignment_are_placed_with_one_call() {
+    const PARTITIONS: u32 = 64;
+    let (log, store) = (sim::Log::new("t", PARTITIONS), Arc::<sim::MemoryStore>::default());
+    let source = log.source();
+    let requests = source.offset_requests();
+    let group = Group::start(source, Arc::new(Scripted::default()), store.clone(), store.clone(), &quick());
+    for partition in 0..PARTITIONS {
+        log.append(partition, "k", "ok");
+    }
+    until("all are read", || (0..PARTITIONS).all(|partition| store.checkpoint("t", partition) == 1)).await;
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
+    tokio::task::spawn_blocking(|| group.stop()).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -437,18 +471,38 @@ async fn a_log_that_ends_before_the_checkpoint_raises_an_alert_with_the_distance
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_injected_record_is_handled_in_its_keys_queue_and_moves_no_checkpoint() {
+async fn a_task_is_handled_in_its_keys_turn_and_moves_no_checkpoint() {
     let run = start_new(1);
-    let record = Record {
-        partition: TopicPartition::new("mine", 0),
-        offset: 0,
-        timestamp_ms: 0,
-        read_ms: 0,
-        key: Some(Bytes::from_static(b"k")),
-        value: Some(Bytes::from_static(b"ok")),
-        headers: Vec::new(),
-    };
-    run.group.inject(run.handler.key(&record).unwrap(), record).unwrap();
-    until("it was handled", || run.handled("k").len() == 1).await;
+    run.group.inject(key_of(b"alone"), Task("alone", "ok")).unwrap();
+    until("it was handled", || run.handled("alone") == [TASK]).await;
     assert_eq!((run.checkpoint(0), run.group.stats().taken.value()), (0, 0));
+    // Between two records of its key.
+    let taken = || run.group.stats().taken.value();
+    run.log.append(0, "k", "hang");
+    until("the first is taken", || taken() == 1).await;
+    run.group.inject(key_of(b"k"), Task("k", "ok")).unwrap();
+    run.log.append(0, "k", "ok");
+    until("the second is taken", || taken() == 2).await;
+    run.group.inject(key_of(b"other"), Task("other", "ok")).unwrap();
+    until("another key's is handled", || run.handled("other") == [TASK]).await;
+    assert!(run.handled("k").is_empty());
+    run.release();
+    until("all are handled", || run.handled("k").len() == 3).await;
+    assert_eq!(run.handled("k"), [(0, 0), TASK, (0, 1)]);
+    until("the records are finished", || run.checkpoint(0) == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_given_up_is_no_dead_letter_and_its_key_goes_on() {
+    let run = start_new(1);
+    run.group.inject(key_of(b"k"), Task("k", "reject")).unwrap();
+    run.group.inject(key_of(b"k"), Task("k", "panic once")).unwrap();
+    run.log.append(0, "k", "ok");
+    until("the others are handled", || run.handled("k").len() == 2).await;
+    until("the record is finished", || run.checkpoint(0) == 1).await;
+    assert_eq!((run.group.stats().dead_lettered.value(), run.group.stats().panics.value()), (0, 1));
+    assert!(run.store.dead_letters().is_empty());
+    // It took no credit and gave none back.
+    until("nothing is in flight", || run.group.stats().in_flight_records.value() == 0).await;
+    assert_eq!(run.group.stats().invariant_violations.value(), 0);
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use orderbell_consumers::kafka::{KafkaOptions, KafkaSource};
+use orderbell_consumers::kafka::{KafkaOptions, KafkaSource, RecordReader, scan_topic};
 use orderbell_consumers::{
     Checkpoint, Group, Handler, KeyBatch, KeyHash, Options, Outcome, Polled, Record, Source, TopicPartition, sim,
 };
@@ -29,14 +29,16 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 struct Recorder(Mutex<BTreeSet<(u32, u64)>>);
 
 impl Handler for Recorder {
+    type Task = std::convert::Infallible;
+
     fn key(&self, record: &Record) -> Option<KeyHash> {
         record.key.as_deref().map(|key| KeyHash(xxhash_rust::xxh3::xxh3_64(key)))
     }
 
     async fn handle(self: Arc<Self>, batch: KeyBatch) -> Vec<Outcome> {
-        let offsets = batch.records.iter().map(|record| (record.partition.number, record.offset));
+        let offsets = batch.records().map(|record| (record.partition.number, record.offset));
         self.0.lock().unwrap().extend(offsets);
-        vec![Outcome::Done; batch.records.len()]
+        vec![Outcome::Done; batch.inputs.len()]
     }
 }
 
@@ -225,4 +227,88 @@ fn poll_until(what: &str, source: &mut KafkaSource, polled: &mut Vec<Polled>, is
         assert!(began.elapsed() < TIMEOUT, "timed out: {what}");
         let _transient = source.poll(10, Duration::from_millis(20), polled);
     }
+}
+
+/// Regression: showing one dead letter read its topic from the first record.
+#[test]
+fn a_record_is_read_at_its_place_however_long_the_topic_is() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 2, 1).unwrap();
+    let mut config = ClientConfig::new();
+    // The mock answers a fetch with one batch: here, with one record.
+    config.set("bootstrap.servers", cluster.bootstrap_servers()).set("batch.num.messages", "1");
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create().unwrap();
+    for n in 0..200 {
+        let value = n.to_string();
+        let record = BaseRecord::to(TOPIC).partition(1).key("k").payload(&value);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(TIMEOUT).unwrap();
+    let options = options(&cluster);
+    let mut scanned = 0;
+    scan_topic(&options, TOPIC, None, |_| {
+        scanned += 1;
+        true
+    })
+    .unwrap();
+    assert_eq!(scanned, 200);
+    let reader = RecordReader::new(&options).unwrap();
+    let place = TopicPartition::new(TOPIC, 1);
+    for at in [150, 3, 199] {
+        cluster.clear_request_errors(RDKafkaApiKey::Fetch);
+        // A few fetches are answered, and then no more.
+        let mut answers = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 300];
+        answers[..3].fill(RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+        cluster.request_errors(RDKafkaApiKey::Fetch, &answers);
+        let record = reader.read(&place, at).unwrap().unwrap();
+        assert_eq!((record.offset, record.value.as_deref()), (at, Some(at.to_string().as_bytes())));
+        assert_eq!(record.partition, place);
+    }
+    cluster.clear_request_errors(RDKafkaApiKey::Fetch);
+    assert!(reader.read(&place, 200).unwrap().is_none(), "still to come");
+    assert!(reader.read(&TopicPartition::new(TOPIC, 0), 0).unwrap().is_none(), "an empty partition");
+    assert!(reader.read(&TopicPartition::new(TOPIC, 7), 0).unwrap().is_none(), "no such partition");
+}
+
+/// Regression: the poll thread asked three questions a partition, one after another.
+#[test]
+fn the_offsets_of_any_number_of_partitions_take_the_same_number_of_requests() {
+    let cluster = MockCluster::new(1).unwrap();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", cluster.bootstrap_servers());
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create().unwrap();
+    for (topic, count) in [("few", 2), ("many", 60)] {
+        cluster.create_topic(topic, count, 1).unwrap();
+        producer.send(BaseRecord::to(topic).partition(1).key("k").payload("v")).map_err(|(error, _)| error).unwrap();
+        producer.flush(TIMEOUT).unwrap();
+        let options = KafkaOptions { topics: vec![topic.into()], ..options(&cluster) };
+        let mut source = KafkaSource::join(&options).unwrap();
+        let partitions: Vec<_> = (0..u32::try_from(count).unwrap()).map(|at| TopicPartition::new(topic, at)).collect();
+        assert!(source.offsets(&partitions, 0).iter().all(Result::is_ok), "connected");
+        // The mock answers three requests for offsets and one for committed ones, and no more.
+        for (key, answered) in [(RDKafkaApiKey::ListOffsets, 3), (RDKafkaApiKey::OffsetFetch, 1)] {
+            let mut answers = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 500];
+            answers[..answered].fill(RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+            cluster.request_errors(key, &answers);
+        }
+        let all: Vec<_> = source.offsets(&partitions, 0).into_iter().collect::<Result<_, _>>().unwrap();
+        let ends: Vec<_> = all.iter().map(|offsets| (offsets.start, offsets.end, offsets.committed)).collect();
+        let mut expected = vec![(0, 0, None); partitions.len()];
+        expected[1] = (0, 1, None);
+        assert_eq!(ends, expected, "in the order of the partitions");
+        assert!(source.offsets(&partitions[..1], 0)[0].is_err(), "the mock answers no more");
+        for key in [RDKafkaApiKey::ListOffsets, RDKafkaApiKey::OffsetFetch] {
+            cluster.clear_request_errors(key);
+        }
+    }
+}
+
+#[test]
+fn a_partition_that_does_not_answer_leaves_the_others_their_offsets() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 2, 1).unwrap();
+    let mut source = KafkaSource::join(&options(&cluster)).unwrap();
+    let partitions = [(TOPIC, 0), ("nowhere", 0), (TOPIC, 1)].map(|(topic, at)| TopicPartition::new(topic, at));
+    let answers = source.offsets(&partitions, 0);
+    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true], "{answers:?}");
 }

@@ -127,17 +127,20 @@ impl Drop for Running {
 }
 
 impl Handler for Spy {
+    type Task = std::convert::Infallible;
+
     fn key(&self, record: &Record) -> Option<KeyHash> {
         // Spread over the shards, which look at the upper half.
         record.key.as_deref().map(|key| KeyHash(u64::from(key[0]) << 32))
     }
 
     async fn handle(self: Arc<Self>, batch: KeyBatch) -> Vec<Outcome> {
-        let key = self.key(&batch.records[0]).unwrap();
-        self.batch_started(key, &batch.records);
+        let records: Vec<Record> = batch.records().cloned().collect();
+        let key = self.key(&records[0]).unwrap();
+        self.batch_started(key, &records);
         let _running = Running(self.clone(), key);
         let mut outcomes = Vec::new();
-        for record in batch.records.iter() {
+        for record in &records {
             match self.act(record) {
                 Act::Done => outcomes.push(Outcome::Done),
                 Act::DoneLater => {
@@ -159,7 +162,7 @@ impl Handler for Spy {
             }
         }
         let done = outcomes.iter().take_while(|outcome| **outcome == Outcome::Done).count();
-        self.0.lock().unwrap().finished.extend(batch.records[..done].iter().map(place_of));
+        self.0.lock().unwrap().finished.extend(records[..done].iter().map(place_of));
         outcomes
     }
 }
@@ -183,8 +186,8 @@ impl Source for Watched {
         self.log.poll(max, wait, out)
     }
 
-    fn offsets(&mut self, partition: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError> {
-        self.log.offsets(partition, since_ms)
+    fn offsets(&mut self, partitions: &[TopicPartition], since_ms: i64) -> Vec<Result<PartitionOffsets, SourceError>> {
+        self.log.offsets(partitions, since_ms)
     }
 
     fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError> {

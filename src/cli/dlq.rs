@@ -167,48 +167,45 @@ mod kafka {
 mod kafka {
     use std::time::Duration;
 
-    use orderbell_consumers::{Record, Sink};
+    use orderbell_consumers::{Record, Sink, SourceError};
 
     use super::{Config, ExitCode, Filter, failed, out_line};
     use crate::cli::progress;
-    use crate::stream::dlq_topics::{DlqTopics, header_text, record_name, to_out_record};
+    use crate::stream::dlq_topics::{DeadLetterStream, DlqTopics, header_text, record_name, to_out_record};
 
-    /// All records of the dead letter topics that match the filter.
-    async fn matching(topics: DlqTopics, filter: &Filter) -> Result<Vec<Record>, ExitCode> {
-        let reason = filter.reason.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let mut found = Vec::new();
-            topics.scan(None, |record| {
-                if reason.as_ref().is_none_or(|reason| *reason == header_text(&record, "x-dlq-reason")) {
-                    found.push(record);
-                }
-            })?;
-            Ok::<_, orderbell_consumers::SourceError>(found)
-        });
-        read.await.map_err(failed)?.map_err(|error| failed(format!("Kafka: {error}")))
+    /// The next record that matches the filter.
+    async fn next_match(records: &mut DeadLetterStream, filter: &Filter) -> Result<Option<Record>, ExitCode> {
+        let unread = |error: SourceError| failed(format!("Kafka: {error}"));
+        while let Some(record) = records.next().await.map_err(unread)? {
+            if filter.reason.as_ref().is_none_or(|reason| *reason == header_text(&record, "x-dlq-reason")) {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
     }
 
     pub(super) async fn list(config: &Config, filter: &Filter) -> Result<u64, ExitCode> {
         let Some(topics) = DlqTopics::of(config) else { return Ok(0) };
-        let records = matching(topics, filter).await?;
-        for record in &records {
+        let (mut records, mut count) = (topics.all(), 0);
+        while let Some(record) = next_match(&mut records, filter).await? {
+            count += 1;
             out_line(&format!(
                 "{}\t{}/{}@{}\t{}\t{}",
-                record_name(record),
-                header_text(record, "kafka_dlt-original-topic"),
-                header_text(record, "kafka_dlt-original-partition"),
-                header_text(record, "kafka_dlt-original-offset"),
-                header_text(record, "x-dlq-reason"),
-                header_text(record, "x-dlq-message")
+                record_name(&record),
+                header_text(&record, "kafka_dlt-original-topic"),
+                header_text(&record, "kafka_dlt-original-partition"),
+                header_text(&record, "kafka_dlt-original-offset"),
+                header_text(&record, "x-dlq-reason"),
+                header_text(&record, "x-dlq-message")
             ));
         }
-        Ok(records.len() as u64)
+        Ok(count)
     }
 
     pub(super) async fn show(config: &Config, wanted: &str) -> Result<(), ExitCode> {
         let none = || failed("there is no such record");
-        let records = matching(DlqTopics::of(config).ok_or_else(none)?, &Filter { reason: None }).await?;
-        let record = records.iter().find(|record| record_name(record) == wanted).ok_or_else(none)?;
+        let mut records = DlqTopics::of(config).ok_or_else(none)?.named(vec![wanted.to_owned()]);
+        let record = next_match(&mut records, &Filter { reason: None }).await?.ok_or_else(none)?;
         for (name, value) in &record.headers {
             out_line(&format!("{name}: {}", value.as_deref().map_or("".into(), String::from_utf8_lossy)));
         }
@@ -220,18 +217,17 @@ mod kafka {
     pub(super) async fn replay(config: &Config, filter: &Filter, rate: u32) -> Result<u64, ExitCode> {
         let Some(topics) = DlqTopics::of(config) else { return Ok(0) };
         let sink = topics.sink().map_err(failed)?;
-        let records = matching(topics, filter).await?;
         let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
-        let total = records.len();
-        let bar = progress(Some(total as u64), "records");
-        for (count, record) in records.into_iter().enumerate() {
+        let bar = progress(None, "records");
+        let (mut records, mut count) = (topics.all(), 0);
+        while let Some(record) = next_match(&mut records, filter).await? {
             pace.tick().await;
+            let sent = sink.send(&to_out_record(record)).await;
+            sent.map_err(|error| failed(format!("after {count} records: {error}")))?;
+            count += 1;
             bar.inc(1);
-            sink.send(&to_out_record(record))
-                .await
-                .map_err(|error| failed(format!("after {count} of {total}: {error}")))?;
         }
         bar.finish_and_clear();
-        Ok(total as u64)
+        Ok(count)
     }
 }

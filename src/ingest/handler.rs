@@ -1,16 +1,15 @@
 //! The handler: a batch of one key's records becomes one durable write.
 //!
-//! It decodes and applies each record, hands all effects to the ledger's writer, waits until they are durable, and answers one outcome per
+//! It decodes and applies each record, and checks in the same turn whether an order's retention is over; it hands all effects to the ledger's writer, waits until they are durable, and answers one outcome per
 //! record. A record that cannot be decoded ends the batch: the records before it are written first.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use foldhash::quality::RandomState;
 use orderbell_consumers::stats::Count;
-use orderbell_consumers::{Handler, KeyBatch, KeyHash, Outcome, Reason, Record, TopicPartition};
+use orderbell_consumers::{Handler, Input, KeyBatch, KeyHash, Outcome, Reason, Record};
 use orderbell_protocol::notice::{EncodedNotice, Notice};
 use orderbell_protocol::{Event, NoticeKind, UnixMs};
 use tracing::{Instrument, Span};
@@ -26,8 +25,14 @@ use orderbell_orders::mapping::Mapping;
 use orderbell_orders::notices::{NoticeDraft, not_encodable};
 use orderbell_orders::order::{Effects, Order, OrderPolicy};
 
-/// Topic of the records by which Orderbell asks, in an order's own queue, whether the order's state can be expunged.
-pub const EXPIRY_TOPIC: &str = "orderbell.expiry";
+/// Asks, in an order's own queue, whether the order's state can be expunged.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ExpiryCheck {
+    /// The time that the ledger's expiry index names.
+    pub due: UnixMs,
+    /// The order.
+    pub order: OrderKey,
+}
 
 /// Counters of ingest.
 #[derive(Debug, Default)]
@@ -98,26 +103,11 @@ impl OrderHandler {
         &self.stats
     }
 
-    /// The dispatch key of an order: the same for all topics and for expiry records.
+    /// The dispatch key of an order: the same for all topics and for expiry checks.
     #[must_use]
     pub fn key_of(&self, order: &str) -> KeyHash {
         use std::hash::BuildHasher;
         KeyHash(self.seed.hash_one(order))
-    }
-
-    /// The record that checks, in an order's queue, whether its retention is over. `due` is the time that the ledger's expiry index names.
-    #[must_use]
-    pub fn expiry_record(due: UnixMs, order: &OrderKey) -> Record {
-        let shadow = if order.shadow { b'1' } else { b'0' };
-        Record {
-            partition: TopicPartition::new(EXPIRY_TOPIC, 0),
-            offset: 0,
-            timestamp_ms: due.0,
-            read_ms: 0,
-            key: Some(Bytes::copy_from_slice(order.id.as_str().as_bytes())),
-            value: Some(Bytes::copy_from_slice(&[shadow])),
-            headers: Vec::new(),
-        }
     }
 
     /// An order's state. `Err` is the record's outcome: a ledger that cannot be read halts ingestion, an unreadable state rejects the record.
@@ -142,9 +132,6 @@ impl OrderHandler {
         effects: &mut KeyBatchEffects,
         now: UnixMs,
     ) -> Result<(), Outcome> {
-        if &*record.partition.topic == EXPIRY_TOPIC {
-            return self.expire(record, known, effects, now);
-        }
         let event = match self.mapping.decode(record, now) {
             Ok(event) => event,
             Err(reason) if reason.code == "tombstone" => {
@@ -165,7 +152,7 @@ impl OrderHandler {
                 effects.notices.extend(notices.into_iter().map(|(_, notice)| notice));
                 let mut before = state.as_ref().map_or_else(Vec::new, |state| state.active_for(order.shadow));
                 if effects.expunged.contains(&order) {
-                    // An expiry record of the same batch removed it from the active orders.
+                    // An expiry check of the same batch removed it from the active orders.
                     before.clear();
                 }
                 let after = next.as_ref().map_or_else(|| before.clone(), |next| next.active_for(order.shadow));
@@ -218,7 +205,7 @@ impl OrderHandler {
             effects.own_events.push(own_events::derived(kind, &key.id, at, key.shadow, order.published_fields()));
         }
         effects.superseded.extend(applied.superseded.into_iter().map(|id| (key.clone(), id)));
-        // An expiry record of the same batch consumed the index entry; the order that lives on needs another one.
+        // An expiry check of the same batch consumed the index entry; the order that lives on needs another one.
         if is_new || effects.expunged.contains(key) {
             effects.expiry_added.push((order.expires_at(self.policy.load().retention_ms), key.clone()));
         }
@@ -231,24 +218,17 @@ impl OrderHandler {
     /// Expunges an order whose retention is over, or enters it into the expiry index again.
     fn expire(
         &self,
-        record: &Record,
+        check: &ExpiryCheck,
         known: &mut KnownOrders,
         effects: &mut KeyBatchEffects,
         now: UnixMs,
     ) -> Result<(), Outcome> {
-        let shadow = record.value.as_deref() == Some(b"1");
-        let id = record
-            .key
-            .as_deref()
-            .and_then(|key| std::str::from_utf8(key).ok())
-            .and_then(|id| orderbell_protocol::Id::new(id).ok());
-        let Some(id) = id else { return Ok(()) };
-        let key = OrderKey { shadow, id };
+        let key = check.order.clone();
         let state = match self.state(known, &key) {
             Err(Outcome::Reject(_)) => return Ok(()),
             state => state?,
         };
-        effects.expiry_done.push((UnixMs(record.timestamp_ms), key.clone()));
+        effects.expiry_done.push((check.due, key.clone()));
         match state.as_ref().map(|order| order.expires_at(self.policy.load().retention_ms)) {
             Some(at) if at > now => effects.expiry_added.push((at, key)),
             Some(_) => {
@@ -265,12 +245,15 @@ impl OrderHandler {
 
     /// The span of a batch. Nothing is computed for it when the log is above debug. The key is a hash whose seed is drawn at each start, so it
     /// tells no order; offsets are those of the first record's partition.
-    fn span(&self, batch: &KeyBatch) -> Span {
-        let Some(first) = batch.records.first().filter(|_| tracing::enabled!(tracing::Level::DEBUG)) else {
+    fn span(&self, batch: &KeyBatch<ExpiryCheck>) -> Span {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
             return Span::none();
+        }
+        let Some(first) = batch.inputs.iter().find_map(Input::record) else {
+            return tracing::debug_span!("expiry_checks", checks = batch.inputs.len());
         };
         let partition = &first.partition;
-        let last = batch.records.iter().rfind(|record| record.partition == *partition);
+        let last = batch.inputs.iter().filter_map(Input::record).rfind(|record| record.partition == *partition);
         tracing::debug_span!(
             "key_batch",
             key = self.key(first).map(|key| format!("{:016x}", key.0)),
@@ -278,12 +261,12 @@ impl OrderHandler {
             partition = partition.number,
             first_offset = first.offset,
             last_offset = last.map(|record| record.offset),
-            records = batch.records.len(),
+            inputs = batch.inputs.len(),
             attempts = batch.attempts,
         )
     }
 
-    async fn process(&self, turn: KeyBatch) -> Vec<Outcome> {
+    async fn process(&self, turn: KeyBatch<ExpiryCheck>) -> Vec<Outcome> {
         if self.ledger.is_disk_low() {
             return vec![Outcome::Halt(Reason { code: "disk-full", message: "there is too little free space".into() })];
         }
@@ -291,9 +274,13 @@ impl OrderHandler {
         let now = wall_clock();
         let mut known = KnownOrders::new();
         let mut effects = KeyBatchEffects::default();
-        let mut outcomes = Vec::with_capacity(turn.records.len());
-        for record in turn.records.iter() {
-            match self.apply(record, &mut known, &mut effects, now) {
+        let mut outcomes = Vec::with_capacity(turn.inputs.len());
+        for input in turn.inputs.iter() {
+            let applied = match input {
+                Input::Record(record) => self.apply(record, &mut known, &mut effects, now),
+                Input::Task(check) => self.expire(check, &mut known, &mut effects, now),
+            };
+            match applied {
                 Ok(()) => outcomes.push(Outcome::Done),
                 Err(outcome) => {
                     outcomes.push(outcome);
@@ -319,7 +306,7 @@ impl OrderHandler {
             return vec![Outcome::Halt(Reason { code: "ledger", message: error.to_string() })];
         }
         let durable = wall_clock().0;
-        let read = turn.records.iter().take(outcomes.len()).filter(|record| record.read_ms > 0);
+        let read = turn.inputs.iter().take(outcomes.len()).filter_map(Input::record);
         read.for_each(|record| self.stats.commit_latency.observe_ms(durable - record.read_ms));
         tracing::debug!(outcomes = outcomes.len(), "handled");
         outcomes
@@ -351,14 +338,13 @@ fn encode(order: &OrderKey, drafts: Vec<NoticeDraft>) -> Result<Vec<(NoticeKind,
 }
 
 impl Handler for OrderHandler {
+    type Task = ExpiryCheck;
+
     fn key(&self, record: &Record) -> Option<KeyHash> {
-        if &*record.partition.topic == EXPIRY_TOPIC {
-            return record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).map(|key| self.key_of(key));
-        }
         self.mapping.order_of(record).map(|order| self.key_of(&order))
     }
 
-    async fn handle(self: Arc<Self>, turn: KeyBatch) -> Vec<Outcome> {
+    async fn handle(self: Arc<Self>, turn: KeyBatch<ExpiryCheck>) -> Vec<Outcome> {
         let span = self.span(&turn);
         self.process(turn).instrument(span).await
     }

@@ -1,5 +1,7 @@
 use super::*;
 use crate::clock::wall_clock as now;
+use bytes::Bytes;
+use orderbell_consumers::TopicPartition;
 use orderbell_ledger::{LedgerOptions, MailboxObserver, NoCounterObserver, PublishTo};
 use orderbell_protocol::{Id, Recipient};
 
@@ -45,8 +47,12 @@ fn handler(dir: &std::path::Path, retention_ms: i64) -> (Arc<Ledger>, OrderHandl
     )
 }
 
-fn turn(records: Vec<Record>) -> KeyBatch {
-    KeyBatch { records: Arc::new(records), attempts: 0 }
+fn turn(records: Vec<Record>) -> KeyBatch<ExpiryCheck> {
+    turn_of(records.into_iter().map(Input::Record).collect())
+}
+
+fn turn_of(inputs: Vec<Input<ExpiryCheck>>) -> KeyBatch<ExpiryCheck> {
+    KeyBatch { inputs: Arc::new(inputs), attempts: 0 }
 }
 
 #[tokio::test]
@@ -67,8 +73,8 @@ async fn an_order_is_expunged_after_its_retention_and_not_before() {
     // Far in the future both entries of the expiry index are due; only the old order's retention is over.
     let due = ledger.due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
     assert_eq!(due.len(), 2);
-    let records = due.iter().map(|(at, order)| OrderHandler::expiry_record(*at, order)).collect();
-    handler.process(turn(records)).await;
+    let checks = due.into_iter().map(|(due, order)| Input::Task(ExpiryCheck { due, order })).collect();
+    assert_eq!(handler.process(turn_of(checks)).await, [Outcome::Done, Outcome::Done]);
     assert!(ledger.order(&key("old")).unwrap().is_none());
     assert!(ledger.order(&key("young")).unwrap().is_some());
     let due = ledger.due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
@@ -111,7 +117,7 @@ async fn shadow_traffic_and_real_traffic_are_separate() {
     assert!(ledger.order(&OrderKey { shadow: false, id: Id::new("o").unwrap() }).unwrap().is_none());
 }
 
-/// Regression: an order that an expiry record expunged, and that an event of the same batch created again, was never expunged afterwards.
+/// Regression: an order that an expiry check expunged, and that an event of the same batch created again, was never expunged afterwards.
 #[tokio::test]
 async fn an_order_created_again_in_the_batch_that_expunged_it_is_in_the_expiry_index() {
     const RETENTION_MS: i64 = 3_600_000;
@@ -127,16 +133,16 @@ async fn an_order_created_again_in_the_batch_that_expunged_it_is_in_the_expiry_i
     }
     let key = OrderKey { shadow: false, id: Id::new("o").unwrap() };
     let due = || ledger.due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
-    let expiry = || OrderHandler::expiry_record(due()[0].0, &key);
+    let expiry = || Input::Task(ExpiryCheck { due: due()[0].0, order: key.clone() });
     let event_at = now();
-    let done = handler.process(turn(vec![expiry(), event("order.ready", event_at)])).await;
+    let done = handler.process(turn_of(vec![expiry(), Input::Record(event("order.ready", event_at))])).await;
     assert_eq!(done, [Outcome::Done, Outcome::Done]);
     assert!(ledger.order(&key).unwrap().is_some(), "its state is stored");
     let listed = ledger.open_orders(&Recipient::store(Id::new("1").unwrap()), None, 10).unwrap().orders;
     assert_eq!(listed.len(), 1, "it is among the active orders");
     assert_eq!(due(), [(event_at.plus_ms(RETENTION_MS), key.clone())], "it is in the expiry index, once");
-    // The other way round: the event first, then the expiry record, which is too early now.
-    let done = handler.process(turn(vec![event("order.picked_up", event_at), expiry()])).await;
+    // The other way round: the event first, then the expiry check, which is too early now.
+    let done = handler.process(turn_of(vec![Input::Record(event("order.picked_up", event_at)), expiry()])).await;
     assert_eq!(done, [Outcome::Done, Outcome::Done]);
     assert_eq!(due(), [(event_at.plus_ms(RETENTION_MS), key.clone())]);
     assert!(ledger.order(&key).unwrap().is_some());

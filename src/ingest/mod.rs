@@ -15,7 +15,7 @@ use orderbell_orders::order::Order;
 
 use crate::ledger_damage::{DamagedRow, LedgerDamage};
 
-pub use handler::{EXPIRY_TOPIC, IngestStats, OrderHandler};
+pub use handler::{ExpiryCheck, IngestStats, OrderHandler};
 
 /// Decodes an order's stored state; nothing else does. One that does not decode is logged and raises an alert.
 fn stored_order(damage: &LedgerDamage, key: &OrderKey, state: &[u8]) -> Result<Order, DamagedRow> {

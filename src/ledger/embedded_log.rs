@@ -171,6 +171,22 @@ impl EmbeddedLogSource {
     }
 }
 
+fn offsets(view: &View<'_>, part: u32, since_ms: i64) -> Result<PartitionOffsets, DiskError> {
+    let (start, end) = (start(view, part)?, end(view, part)?);
+    let (from, to) = (keys::log_record(part, start), keys::log_record(part, end));
+    let mut by_time = end;
+    if from < to {
+        for row in view.rows(Table::EventLog, &from, &to) {
+            let (key, row) = row?;
+            if timestamp(&key, &row)? >= since_ms {
+                by_time = keys::trailing_number(Table::EventLog, &key)?;
+                break;
+            }
+        }
+    }
+    Ok(PartitionOffsets { start, end, by_time, committed: None })
+}
+
 impl Source for EmbeddedLogSource {
     fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError> {
         if !std::mem::replace(&mut self.assigned, true) {
@@ -185,21 +201,9 @@ impl Source for EmbeddedLogSource {
         Ok(())
     }
 
-    fn offsets(&mut self, part: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError> {
+    fn offsets(&mut self, parts: &[TopicPartition], since_ms: i64) -> Vec<Result<PartitionOffsets, SourceError>> {
         let view = self.disk.view();
-        let (start, end) = (start(&view, part.number).map_err(transient)?, end(&view, part.number).map_err(transient)?);
-        let (from, to) = (keys::log_record(part.number, start), keys::log_record(part.number, end));
-        let mut by_time = end;
-        if from < to {
-            for row in view.rows(Table::EventLog, &from, &to) {
-                let (key, row) = row.map_err(transient)?;
-                if timestamp(&key, &row).map_err(transient)? >= since_ms {
-                    by_time = keys::trailing_number(Table::EventLog, &key).map_err(transient)?;
-                    break;
-                }
-            }
-        }
-        Ok(PartitionOffsets { start, end, by_time, committed: None })
+        parts.iter().map(|part| offsets(&view, part.number, since_ms).map_err(transient)).collect()
     }
 
     fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError> {

@@ -418,12 +418,12 @@ impl Ledger {
         self.submit(|reply| Work::Append(events, reply)).await
     }
 
-    /// The oldest entries of the outbox, at most `max`.
+    /// The oldest entries of the outbox from number `from` on, at most `max`. Entries become visible in the order of their numbers.
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn pending_outbox(&self, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
-        outbox::oldest(&self.disk.view(), max)
+    pub fn pending_outbox(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
+        outbox::oldest(&self.disk.view(), from, max)
     }
 
     /// Waits until the outbox has grown; growth before the call is not lost.

@@ -1,7 +1,7 @@
 //! The outbox: Orderbell's own events that are still to be published, durable in the batch of their cause.
 //!
-//! On Kafka an event stays here until the output topic has acknowledged it; the publisher reads entries in order and removes those that were
-//! acknowledged. An entry that was published and not removed before a crash is published again, with the same event id. In embedded mode
+//! On Kafka an event stays here until the output topic has acknowledged it; the publisher reads each entry once, in order, and removes those
+//! that were acknowledged. An entry that was published and not removed before a crash is published again, with the same event id. In embedded mode
 //! the outbox stays empty: the log is in the same database, so the event is appended in the very batch.
 
 use orderbell_consumers::OutRecord;
@@ -27,9 +27,9 @@ pub struct OutboxEntry {
     pub record: OutRecord,
 }
 
-/// The oldest entries, at most `max`.
-pub(crate) fn oldest(view: &View<'_>, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
-    let rows = view.rows(Table::Meta, &keys::outbox(0), &keys::outbox(u64::MAX)).take(max);
+/// The oldest entries from number `from` on, at most `max`.
+pub(crate) fn oldest(view: &View<'_>, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
+    let rows = view.rows(Table::Meta, &keys::outbox(from), &keys::outbox(u64::MAX)).take(max);
     let mut entries = Vec::new();
     for row in rows {
         let (key, row) = row?;

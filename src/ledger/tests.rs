@@ -383,7 +383,7 @@ fn a_row_that_does_not_decode_is_an_error_and_never_a_row_less() {
     disk(Table::Meta, &after(keys::open_orders_of(&who), b"\xff"), b"");
     assert_eq!(holds(ledger.open_orders(&who, None, 9).map(drop)), 1);
     disk(Table::Meta, &keys::outbox(7), b"x");
-    assert_eq!(holds(ledger.pending_outbox(9).map(drop)), 1);
+    assert_eq!(holds(ledger.pending_outbox(0, 9).map(drop)), 1);
     disk(Table::Meta, &keys::dead_letter(1), b"{");
     assert_eq!(holds(ledger.dead_letters(0, 9).map(drop)), 2, "the decoder's error is the source");
     disk(Table::Meta, &keys::checkpoint("kafka", &part), b"123");
@@ -534,7 +534,7 @@ async fn a_damaged_ledger_begins_a_new_epoch() {
         assert_eq!(quarantined.count(), usize::from(!kept), "quarantined where the topics can be read again");
         assert_eq!(all_of(&ledger, &who).1.len(), usize::from(kept));
         assert_eq!(
-            ledger.pending_outbox(9).unwrap().len(),
+            ledger.pending_outbox(0, 9).unwrap().len(),
             usize::from(!kept),
             "an acknowledged event is still published"
         );

@@ -9,6 +9,7 @@ use orderbell_protocol::frame::{EventsAnswer, OrderStage, OrdersAnswer};
 use super::*;
 use crate::client::{HttpClient, HttpResponse};
 use crate::config::Listen;
+use orderbell_protocol::OrderKey;
 
 async fn start(dir: &std::path::Path) -> Arc<Server> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));

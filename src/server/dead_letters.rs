@@ -46,8 +46,11 @@ impl DeadLetterAccess for DeadLetterAdmin {
         let (topics, permits) = self.topics.clone()?;
         Some(Box::pin(async move {
             let _permit = permits.acquire().await.map_err(|error| error.to_string())?;
-            let per_partition = if which.is_some() { u64::MAX } else { SHOWN_PER_PARTITION };
-            let read = tokio::task::spawn_blocking(move || topics.newest(per_partition, which.as_deref()));
+            if let Some(which) = which {
+                let found = topics.one(which).await.map_err(|error| error.to_string())?;
+                return Ok(found.into_iter().collect());
+            }
+            let read = tokio::task::spawn_blocking(move || topics.newest(SHOWN_PER_PARTITION));
             read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
         }))
     }

@@ -3,14 +3,40 @@
 //! A replayed record stays in its dead letter topic, because nothing can be deleted from one. Refused: a copy of the dead letters in the ledger,
 //! which would have to agree with the topic.
 
-use std::collections::HashSet;
-
-use orderbell_consumers::kafka::{KafkaOptions, KafkaSink, scan_topic};
-use orderbell_consumers::{OutRecord, Record, Sink, SourceError};
+use orderbell_consumers::kafka::{KafkaOptions, KafkaSink, RecordReader, TopicScan};
+use orderbell_consumers::{Offset, OutRecord, Record, Sink, SourceError, TopicPartition};
 use orderbell_protocol::UnixMs;
 use orderbell_protocol::admin::TopicDeadLetter;
+use tokio::sync::mpsc;
 
 use crate::config::Config;
+
+/// Records that were read and wait for who asked for them. The thread that reads waits when there are more.
+const MAX_READ_AHEAD: usize = 16;
+
+/// Records that are being read on a blocking thread. Dropping it ends the read.
+pub(crate) struct DeadLetterStream(mpsc::Receiver<Result<Record, SourceError>>);
+
+impl DeadLetterStream {
+    /// `read` calls its argument with each record, which answers whether to go on.
+    fn of(read: impl FnOnce(&mut dyn FnMut(Record) -> bool) -> Result<(), SourceError> + Send + 'static) -> Self {
+        let (tx, rx) = mpsc::channel(MAX_READ_AHEAD);
+        let _ends_with_the_receiver = tokio::task::spawn_blocking(move || {
+            if let Err(error) = read(&mut |record| tx.blocking_send(Ok(record)).is_ok()) {
+                let _receiver_gone = tx.blocking_send(Err(error));
+            }
+        });
+        Self(rx)
+    }
+
+    /// The next record; `None` after the last one.
+    ///
+    /// # Errors
+    /// The brokers do not answer, or their records cannot be read. Nothing follows.
+    pub(crate) async fn next(&mut self) -> Result<Option<Record>, SourceError> {
+        self.0.recv().await.transpose()
+    }
+}
 
 /// The dead letter topics, and the output topic to which their records are replayed: Orderbell reads it and may write to it.
 #[derive(Clone)]
@@ -28,6 +54,13 @@ pub(crate) fn header_text(record: &Record, header: &str) -> String {
 /// The name of a record: TOPIC/PARTITION@OFFSET.
 pub(crate) fn record_name(record: &Record) -> String {
     format!("{}@{}", record.partition, record.offset)
+}
+
+/// The place that a record's name tells.
+fn place(name: &str) -> Option<(TopicPartition, Offset)> {
+    let (partition, offset) = name.rsplit_once('@')?;
+    let (topic, number) = partition.rsplit_once('/')?;
+    Some((TopicPartition::new(topic, number.parse().ok()?), offset.parse().ok()?))
 }
 
 /// A dead letter as the console shows it, with its value if `with_value`.
@@ -53,27 +86,66 @@ impl DlqTopics {
         Some(Self { options: kafka.options(), topics, output })
     }
 
-    /// Calls `each` with every record, or the `newest` ones of each partition. Blocks.
-    pub(crate) fn scan(&self, newest: Option<u64>, mut each: impl FnMut(Record)) -> Result<(), SourceError> {
-        for topic in &self.topics {
-            scan_topic(&self.options, topic, newest, |record| {
-                each(record);
-                true
+    /// Calls `each` with every record that is there now, or the `newest` ones of each partition, while it returns true. What is appended
+    /// meanwhile, as a replayed record that is rejected again, is not read. Blocks.
+    fn scan(&self, newest: Option<u64>, each: &mut dyn FnMut(Record) -> bool) -> Result<(), SourceError> {
+        let scans: Vec<TopicScan> = self
+            .topics
+            .iter()
+            .map(|topic| TopicScan::open(&self.options, topic, newest))
+            .collect::<Result<_, SourceError>>()?;
+        let mut wanted = true;
+        for scan in scans {
+            scan.run(|record| {
+                wanted = each(record);
+                wanted
             })?;
+            if !wanted {
+                break;
+            }
         }
         Ok(())
     }
 
-    /// The newest dead letters, newest first; or only the one named `one`, with its value. Blocks.
-    pub(crate) fn newest(&self, per_partition: u64, one: Option<&str>) -> Result<Vec<TopicDeadLetter>, SourceError> {
-        let mut found = Vec::new();
-        self.scan(Some(per_partition), |record| {
-            if one.is_none_or(|one| record_name(&record) == one) {
-                found.push(describe(&record, one.is_some()));
+    /// Every record that is there now, one after another.
+    pub(crate) fn all(&self) -> DeadLetterStream {
+        let topics = self.clone();
+        DeadLetterStream::of(move |each| topics.scan(None, each))
+    }
+
+    /// The records with these names, each read at its place. Names of no record are left out.
+    pub(crate) fn named(&self, names: Vec<String>) -> DeadLetterStream {
+        let topics = self.clone();
+        DeadLetterStream::of(move |each| {
+            let reader = RecordReader::new(&topics.options)?;
+            for (partition, offset) in names.iter().filter_map(|name| place(name)) {
+                if topics.topics.iter().all(|topic| **topic != *partition.topic) {
+                    continue;
+                }
+                if let Some(record) = reader.read(&partition, offset)?
+                    && !each(record)
+                {
+                    break;
+                }
             }
+            Ok(())
+        })
+    }
+
+    /// The newest dead letters, newest first. Blocks.
+    pub(crate) fn newest(&self, per_partition: u64) -> Result<Vec<TopicDeadLetter>, SourceError> {
+        let mut found = Vec::new();
+        self.scan(Some(per_partition), &mut |record| {
+            found.push(describe(&record, false));
+            true
         })?;
         found.sort_by_key(|letter| std::cmp::Reverse(letter.at));
         Ok(found)
+    }
+
+    /// The dead letter with this name and its value.
+    pub(crate) async fn one(&self, name: String) -> Result<Option<TopicDeadLetter>, SourceError> {
+        Ok(self.named(vec![name]).next().await?.map(|record| describe(&record, true)))
     }
 
     /// The producer that replays records to the output topic.
@@ -83,23 +155,12 @@ impl DlqTopics {
     }
 
     /// Replays the named records with their headers, and returns how many were found.
-    pub(crate) async fn replay(self, wanted: Vec<String>) -> Result<u64, String> {
-        let topics = self.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let wanted: HashSet<String> = wanted.into_iter().collect();
-            let mut found = Vec::new();
-            topics.scan(None, |record| {
-                if wanted.contains(&record_name(&record)) {
-                    found.push(record);
-                }
-            })?;
-            Ok::<_, SourceError>(found)
-        });
-        let records = read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    pub(crate) async fn replay(self, names: Vec<String>) -> Result<u64, String> {
         let sink = self.sink().map_err(|error| error.to_string())?;
-        let count = records.len() as u64;
-        for record in records {
+        let (mut records, mut count) = (self.named(names), 0);
+        while let Some(record) = records.next().await.map_err(|error| error.to_string())? {
             sink.send(&to_out_record(record)).await.map_err(|error| error.to_string())?;
+            count += 1;
         }
         Ok(count)
     }
@@ -109,4 +170,64 @@ impl DlqTopics {
 pub(crate) fn to_out_record(letter: Record) -> OutRecord {
     let Record { key, value, headers, timestamp_ms, .. } = letter;
     OutRecord { key, value: value.unwrap_or_default(), headers, timestamp_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(offset: Offset) -> Record {
+        Record {
+            partition: TopicPartition::new("orders/eu.dlq", 3),
+            offset,
+            timestamp_ms: 0,
+            read_ms: 0,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_record_tells_its_place() {
+        let record = record(77);
+        assert_eq!(place(&record_name(&record)), Some((record.partition.clone(), 77)));
+        for name in ["", "1", "t/0", "t@1", "t/x@1", "t/0@x", "t/-1@1"] {
+            assert_eq!(place(name), None, "{name}");
+        }
+    }
+
+    /// Regression: a list held every record of all topics.
+    #[tokio::test]
+    async fn a_read_is_never_far_ahead_of_who_takes_its_records() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicU64, Ordering};
+        let read = Arc::<AtomicU64>::default();
+        let counted = read.clone();
+        let mut records = DeadLetterStream::of(move |each| {
+            for _ in (0..1000).take_while(|offset| each(record(*offset))) {
+                counted.fetch_add(1, Ordering::AcqRel);
+            }
+            Ok(())
+        });
+        for offset in 0..500 {
+            let next = records.next().await.unwrap().unwrap();
+            assert_eq!(next.offset, offset, "in order");
+            let ahead = read.load(Ordering::Acquire).saturating_sub(offset + 1);
+            assert!(ahead <= MAX_READ_AHEAD as u64, "{ahead} records in memory");
+        }
+        drop(records);
+        assert!(read.load(Ordering::Acquire) <= 500 + MAX_READ_AHEAD as u64, "nobody wants the rest");
+    }
+
+    #[tokio::test]
+    async fn an_error_comes_after_the_records_before_it() {
+        let mut records = DeadLetterStream::of(|each| {
+            each(record(1));
+            Err(SourceError::transient("read", "away"))
+        });
+        assert_eq!(records.next().await.unwrap().map(|record| record.offset), Some(1));
+        assert!(records.next().await.is_err());
+        assert!(records.next().await.unwrap().is_none());
+    }
 }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "kafka")]
 pub(crate) mod dlq_topics;
+mod outbox_backlog;
 pub mod outbox_publisher;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, KafkaConfig};
-use crate::ingest::OrderHandler;
+use crate::ingest::{ExpiryCheck, OrderHandler};
 use crate::server::StartError;
 use orderbell_ledger::Ledger;
 use outbox_publisher::PublisherStats;
@@ -29,7 +30,7 @@ pub(crate) struct StreamContext<'a> {
 }
 
 /// Starts the consumer group, and on Kafka the outbox publisher.
-pub(crate) async fn start(context: StreamContext<'_>) -> Result<Group, StartError> {
+pub(crate) async fn start(context: StreamContext<'_>) -> Result<Group<ExpiryCheck>, StartError> {
     let StreamContext { config, ledger, handler, .. } = &context;
     let options =
         Options { retention_ms: config.retention_ms(), skip_to: config.skip_to.clone(), ..Options::default() };
@@ -44,12 +45,16 @@ pub(crate) async fn start(context: StreamContext<'_>) -> Result<Group, StartErro
 
 #[cfg(not(feature = "kafka"))]
 #[expect(clippy::unused_async, reason = "the same signature as with Kafka")]
-async fn on_kafka(_: &StreamContext<'_>, _: &KafkaConfig, _: &Options) -> Result<Group, StartError> {
+async fn on_kafka(_: &StreamContext<'_>, _: &KafkaConfig, _: &Options) -> Result<Group<ExpiryCheck>, StartError> {
     Err(StartError::Kafka("this binary was built without the feature `kafka`".into()))
 }
 
 #[cfg(feature = "kafka")]
-async fn on_kafka(context: &StreamContext<'_>, kafka: &KafkaConfig, options: &Options) -> Result<Group, StartError> {
+async fn on_kafka(
+    context: &StreamContext<'_>,
+    kafka: &KafkaConfig,
+    options: &Options,
+) -> Result<Group<ExpiryCheck>, StartError> {
     use std::time::Duration;
 
     use orderbell_consumers::kafka::{KafkaDeadLetters, KafkaSink, KafkaSource};

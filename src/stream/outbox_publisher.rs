@@ -3,13 +3,14 @@
 //! The oldest event of every order is in flight; the next one of an order is sent only after the one before it was acknowledged and deleted
 //! from the outbox, whatever fails in between. A partition that accepts nothing delays its own orders alone. An event that cannot be sent stays
 //! in the outbox, with an alert; one that the topic rejects for good becomes a dead letter, so that nothing behind it is blocked.
+//!
+//! The publisher keeps its place in memory and reads only what is new behind it, in small reads on a blocking thread: the cost of a round
+//! follows what it publishes, not what waits. A restart begins with the oldest entry that is still in the outbox.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use orderbell_consumers::stats::Count;
@@ -17,20 +18,36 @@ use orderbell_consumers::{DeadLetter, DeadLetterSink, Reason, Record, Sink, Sink
 use orderbell_protocol::UnixMs;
 use tokio_util::sync::CancellationToken;
 
+use super::outbox_backlog::OutboxBacklog;
 use crate::clock::wall_clock;
 use orderbell_ledger::crash;
 use orderbell_ledger::{DiskError, Ledger, OutboxEntry};
 
-/// Outbox rows read at a time. When this many events wait for a partition that accepts nothing, newer ones of other partitions wait as well.
-const MAX_ROWS: usize = 4_096;
+/// Entries read at a time: little enough for sends and acknowledgements to go on in between.
+const MAX_READ: usize = 256;
 /// Events in flight at once.
 const MAX_IN_FLIGHT: usize = 1_024;
 /// First and longest back-off of an order after a failed send.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// An event that waits for longer than this raises an alert. Milliseconds.
 const BLOCKED_AFTER_MS: i64 = 10_000;
-/// Interval of reading the outbox without a notification.
+/// Interval of reading the outbox without a notification, and after an error.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The outbox, as the publisher reads it.
+pub trait OutboxReader: Send + Sync + 'static {
+    /// The oldest entries from number `from` on, at most `max`. Blocks.
+    ///
+    /// # Errors
+    /// When the outbox cannot be read.
+    fn entries(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError>;
+}
+
+impl OutboxReader for Ledger {
+    fn entries(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
+        self.pending_outbox(from, max)
+    }
+}
 
 /// Counters of the outbox publisher.
 #[derive(Debug, Default)]
@@ -51,17 +68,7 @@ impl PublisherStats {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_unreadable(&self, error: &DiskError) {
-        *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(format!("the outbox cannot be read: {error}"));
-    }
-
-    fn update(&self, waiting: &[OutboxEntry], at: UnixMs) {
-        self.pending.set(waiting.len() as u64);
-        let since_ms = waiting.first().map_or(0, |oldest| at.0 - oldest.record.timestamp_ms);
-        let is_blocked = since_ms > BLOCKED_AFTER_MS;
-        let detail =
-            is_blocked.then(|| format!("the oldest event has waited for {} s for the output topic", since_ms / 1000));
+    fn set_blocked(&self, detail: Option<String>) {
         *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = detail;
     }
 }
@@ -69,15 +76,19 @@ impl PublisherStats {
 /// An event in flight, and the result of sending it.
 type Sending = Pin<Box<dyn Future<Output = (OutboxEntry, Result<(), SinkError>)> + Send>>;
 
-/// The publisher's state: which events are in flight, and which keys wait.
-struct Publisher<S> {
+/// The publisher's state: what it has read, and which events are in flight.
+struct Publisher<S, R> {
     ledger: Arc<Ledger>,
+    reader: Arc<R>,
     sink: Arc<S>,
     topic: String,
     stats: Arc<PublisherStats>,
     sending: FuturesUnordered<Sending>,
-    /// Keys with an event in flight (`None`), or backing off until the instant.
-    busy: HashMap<Option<Bytes>, Option<Instant>>,
+    backlog: OutboxBacklog,
+    /// When the outbox is read next; now when it has grown.
+    read_at: Instant,
+    /// Why the last read failed.
+    unreadable: Option<String>,
     back_off: Duration,
 }
 
@@ -92,9 +103,32 @@ pub async fn publish<S: Sink>(
     stats: Arc<PublisherStats>,
     stop: CancellationToken,
 ) {
-    let (sending, busy) = (FuturesUnordered::new(), HashMap::new());
-    let mut publisher = Publisher { ledger: ledger.clone(), sink, topic, stats, sending, busy, back_off: BACK_OFF.0 };
+    publish_from(ledger.clone(), ledger, sink, topic, stats, stop).await;
+}
+
+/// [`publish`] with a reader of its own.
+async fn publish_from<R: OutboxReader, S: Sink>(
+    reader: Arc<R>,
+    ledger: Arc<Ledger>,
+    sink: Arc<S>,
+    topic: String,
+    stats: Arc<PublisherStats>,
+    stop: CancellationToken,
+) {
+    let mut publisher = Publisher {
+        ledger: ledger.clone(),
+        reader,
+        sink,
+        topic,
+        stats,
+        sending: FuturesUnordered::new(),
+        backlog: OutboxBacklog::default(),
+        read_at: Instant::now(),
+        unreadable: None,
+        back_off: BACK_OFF.0,
+    };
     loop {
+        publisher.read().await;
         let wait = publisher.send_next();
         tokio::select! {
             biased;
@@ -104,66 +138,89 @@ pub async fn publish<S: Sink>(
                     return;
                 }
             }
-            () = ledger.wait_for_outbox() => {}
+            () = ledger.wait_for_outbox() => publisher.read_at = Instant::now(),
             () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
-impl<S: Sink> Publisher<S> {
+impl<S: Sink, R: OutboxReader> Publisher<S, R> {
+    /// Reads some entries behind the place, when the outbox has grown or was not read for a while, and when there is room.
+    async fn read(&mut self) {
+        let max = self.backlog.room().min(MAX_READ);
+        if max == 0 || Instant::now() < self.read_at {
+            return;
+        }
+        let (reader, from) = (self.reader.clone(), self.backlog.next_number());
+        let read = tokio::task::spawn_blocking(move || reader.entries(from, max)).await;
+        let entries = read.map_err(|error| error.to_string()).and_then(|read| read.map_err(|error| error.to_string()));
+        // A full read may have left some behind.
+        let has_more = entries.as_ref().is_ok_and(|entries| entries.len() == max);
+        self.read_at = if has_more { Instant::now() } else { Instant::now() + READ_INTERVAL };
+        match entries {
+            Ok(entries) => {
+                self.unreadable = None;
+                self.backlog.extend(entries);
+            }
+            Err(error) => {
+                tracing::error!(error, "the outbox cannot be read and is retried");
+                self.unreadable = Some(format!("the outbox cannot be read: {error}"));
+            }
+        }
+    }
+
     /// Sends the oldest event of every key that has none in flight. Returns the longest time to wait until the next call.
     fn send_next(&mut self) -> Duration {
         let now = Instant::now();
-        self.busy.retain(|_, backs_off| backs_off.is_none_or(|until| until > now));
-        let waiting = match self.ledger.pending_outbox(MAX_ROWS) {
-            Ok(waiting) => waiting,
-            Err(error) => {
-                tracing::error!(%error, "the outbox cannot be read and is retried");
-                self.stats.set_unreadable(&error);
-                return READ_INTERVAL;
-            }
-        };
-        self.stats.update(&waiting, wall_clock());
-        for row in waiting {
-            // The first event of a key makes it busy; those behind it wait for the acknowledgement.
-            if self.sending.len() >= MAX_IN_FLIGHT || self.busy.contains_key(&row.record.key) {
-                continue;
-            }
-            self.busy.insert(row.record.key.clone(), None);
+        while self.sending.len() < MAX_IN_FLIGHT
+            && let Some(entry) = self.backlog.next(now)
+        {
             crash::point("emit");
             let sink = self.sink.clone();
             self.sending.push(Box::pin(async move {
-                let answer = sink.send(&row.record).await;
-                (row, answer)
+                let answer = sink.send(&entry.record).await;
+                (entry, answer)
             }));
         }
-        let first_due = self.busy.values().flatten().min();
-        first_due.map_or(READ_INTERVAL, |until| until.saturating_duration_since(now).min(READ_INTERVAL))
+        self.report(wall_clock());
+        // Without room an acknowledgement comes first.
+        let read_at = (self.backlog.room() > 0).then_some(self.read_at);
+        let next = read_at.into_iter().chain(self.backlog.first_due()).min();
+        next.map_or(READ_INTERVAL, |at| at.saturating_duration_since(now).min(READ_INTERVAL))
+    }
+
+    fn report(&self, at: UnixMs) {
+        self.stats.pending.set(self.backlog.len() as u64);
+        let since_ms = self.backlog.oldest_ms().map_or(0, |oldest| at.0 - oldest);
+        let is_blocked = since_ms > BLOCKED_AFTER_MS;
+        let waits =
+            is_blocked.then(|| format!("the oldest event has waited for {} s for the output topic", since_ms / 1000));
+        self.stats.set_blocked(self.unreadable.clone().or(waits));
     }
 
     /// Handles this result and all others that are ready, and deletes the acknowledged events from the outbox.
     async fn complete(&mut self, first: (OutboxEntry, Result<(), SinkError>)) -> Result<(), LedgerGone> {
         let (mut sent, mut next) = (Vec::new(), Some(first));
-        while let Some((row, answer)) = next {
+        while let Some((entry, answer)) = next {
             match answer {
                 Ok(()) => {
                     self.back_off = BACK_OFF.0;
                     self.stats.published.increment();
-                    sent.push(row);
+                    sent.push(entry);
                 }
                 Err(SinkError::Refused(why)) => {
                     let why = why.to_string();
                     tracing::error!(why, "the output topic rejected an event for good: it becomes a dead letter");
-                    DeadLetterSink::write(&*self.ledger, dead_letter(&self.topic, &row, why))
+                    DeadLetterSink::write(&*self.ledger, dead_letter(&self.topic, &entry, why))
                         .await
                         .map_err(|_| LedgerGone)?;
-                    sent.push(row);
+                    sent.push(entry);
                 }
                 Err(SinkError::Transient(why)) => {
                     let why = why.to_string();
                     tracing::warn!(why, "an event was not published and is retried");
                     self.stats.failed.increment();
-                    self.busy.insert(row.record.key, Some(Instant::now() + self.back_off));
+                    self.backlog.failed(entry, Instant::now() + self.back_off);
                     self.back_off = (self.back_off * 2).min(BACK_OFF.1);
                 }
             }
@@ -173,23 +230,21 @@ impl<S: Sink> Publisher<S> {
             return Ok(());
         }
         crash::point("emitted");
-        let numbers = sent.iter().map(|row| row.number).collect();
+        let numbers = sent.iter().map(|entry| entry.number).collect();
         self.ledger.outbox_delivered(numbers).await.map_err(|_| LedgerGone)?;
         crash::point("marked");
-        // Only now, since an event that is still in the outbox would be sent once more.
-        for row in &sent {
-            self.busy.remove(&row.record.key);
-        }
+        // Only now: after a crash the next event of a key must not be ahead of one that is sent once more.
+        sent.iter().for_each(|entry| self.backlog.published(entry));
         Ok(())
     }
 }
 
-fn dead_letter(topic: &str, row: &OutboxEntry, message: String) -> DeadLetter {
-    let record = row.record.clone();
+fn dead_letter(topic: &str, entry: &OutboxEntry, message: String) -> DeadLetter {
+    let record = entry.record.clone();
     DeadLetter {
         record: Record {
             partition: TopicPartition::new(topic, 0),
-            offset: row.number,
+            offset: entry.number,
             timestamp_ms: record.timestamp_ms,
             read_ms: 0,
             key: record.key,

@@ -1,6 +1,8 @@
+use super::super::outbox_backlog::MAX_HELD;
 use super::*;
 use orderbell_ledger::{LedgerOptions, MailboxObserver, NewEvent, NoCounterObserver, PublishTo};
 use orderbell_protocol::Recipient;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 struct NoObserver;
 
@@ -15,7 +17,7 @@ struct Topic {
     /// Number of failing sends by value.
     fails: Mutex<Vec<(&'static str, u32)>>,
     refuses: Mutex<Vec<&'static str>>,
-    /// Values whose sends get no answer while they are listed.
+    /// Beginnings of values whose sends get no answer while they are listed.
     hangs: Mutex<Vec<&'static str>>,
 }
 
@@ -23,7 +25,7 @@ impl Sink for Topic {
     async fn send(&self, record: &orderbell_consumers::OutRecord) -> Result<(), SinkError> {
         let value = String::from_utf8_lossy(&record.value).into_owned();
         tokio::task::yield_now().await;
-        while self.hangs.lock().unwrap().contains(&value.as_str()) {
+        while self.hangs.lock().unwrap().iter().any(|start| value.starts_with(start)) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         if self.refuses.lock().unwrap().contains(&value.as_str()) {
@@ -86,7 +88,7 @@ async fn events_of_one_order_keep_their_sequence_whatever_fails() {
     let tasks = tokio_util::task::TaskTracker::new();
     let publishing =
         tasks.spawn(publish(ledger.clone(), topic.clone(), "out".into(), Arc::clone(&stats), stop.clone()));
-    until("the outbox is empty", || ledger.pending_outbox(10).unwrap().is_empty()).await;
+    until("the outbox is empty", || ledger.pending_outbox(0, 10).unwrap().is_empty()).await;
     let published = topic.records.lock().unwrap().clone();
     let of = |order: char| published.iter().filter(|value| value.starts_with(order)).cloned().collect::<Vec<_>>();
     assert_eq!(
@@ -106,14 +108,14 @@ async fn pending_events_survive_a_restart_and_numbers_continue() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
     ledger.append(vec![event("a", "a1"), event("a", "a2")]).await.unwrap();
-    let first = ledger.pending_outbox(10).unwrap();
+    let first = ledger.pending_outbox(0, 10).unwrap();
     ledger.outbox_delivered(vec![first[0].number]).await.unwrap();
     ledger.close();
     drop(ledger);
     let ledger = open(dir.path());
     ledger.append(vec![event("a", "a1"), event("a", "a3")]).await.unwrap();
     let waiting: Vec<_> =
-        ledger.pending_outbox(10).unwrap().into_iter().map(|row| (row.number, row.record.value)).collect();
+        ledger.pending_outbox(0, 10).unwrap().into_iter().map(|row| (row.number, row.record.value)).collect();
     assert_eq!(waiting, [(first[1].number, "a2".into()), (first[1].number + 1, "a3".into())]);
 }
 
@@ -131,12 +133,129 @@ async fn an_event_without_acknowledgement_delays_its_own_order_alone() {
     until("the other is published", || topic.records.lock().unwrap().as_slice() == ["b1"]).await;
     ledger.append(vec![event("b", "b2"), event("c", "c1")]).await.unwrap();
     until("later ones are published", || topic.records.lock().unwrap().len() == 3).await;
-    until("they are deleted from the outbox", || ledger.pending_outbox(10).unwrap().len() == 2).await;
+    until("they are deleted from the outbox", || ledger.pending_outbox(0, 10).unwrap().len() == 2).await;
     topic.hangs.lock().unwrap().clear();
-    until("the outbox is empty", || ledger.pending_outbox(10).unwrap().is_empty()).await;
+    until("the outbox is empty", || ledger.pending_outbox(0, 10).unwrap().is_empty()).await;
     let published = topic.records.lock().unwrap().clone();
     assert_eq!(published.iter().filter(|value| value.starts_with('a')).collect::<Vec<_>>(), ["a1", "a2"]);
     assert_eq!(published.len(), 5, "each once: {published:?}");
+    stop.cancel();
+    publishing.await.unwrap();
+}
+
+/// Counts what is read of the outbox.
+struct CountingReader {
+    ledger: Arc<Ledger>,
+    rows: AtomicU64,
+    reads: AtomicU64,
+}
+
+impl CountingReader {
+    fn of(ledger: &Arc<Ledger>) -> Arc<Self> {
+        Arc::new(Self { ledger: ledger.clone(), rows: AtomicU64::new(0), reads: AtomicU64::new(0) })
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Acquire)
+    }
+}
+
+impl OutboxReader for CountingReader {
+    fn entries(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
+        let entries = self.ledger.pending_outbox(from, max)?;
+        self.rows.fetch_add(entries.len() as u64, Ordering::AcqRel);
+        self.reads.fetch_add(1, Ordering::AcqRel);
+        Ok(entries)
+    }
+}
+
+/// Events `w0`, `w1` and so on, in turn about each of the orders.
+fn waiting(count: usize, orders: usize) -> Vec<NewEvent> {
+    let new = |number: usize| NewEvent {
+        value: format!("w{number}").into(),
+        id_hash: 1000 + number as u128,
+        ..event(&format!("w{}", number % orders), "")
+    };
+    (0..count).map(new).collect()
+}
+
+/// Regression: every round and every append read all that waited, up to 4,096 rows.
+#[tokio::test]
+async fn a_round_reads_what_is_new_however_many_events_wait() {
+    const PENDING: u64 = 300;
+    const ROUNDS: [&str; 5] = ["b1", "b2", "b3", "b4", "b5"];
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, topic, stop) = (open(dir.path()), Arc::<Topic>::default(), CancellationToken::new());
+    let stats = Arc::<PublisherStats>::default();
+    *topic.hangs.lock().unwrap() = vec!["w0"];
+    ledger.append(waiting(300, 1)).await.unwrap();
+    let reader = CountingReader::of(&ledger);
+    let tasks = tokio_util::task::TaskTracker::new();
+    let publishing = tasks.spawn(publish_from(
+        reader.clone(),
+        ledger.clone(),
+        topic.clone(),
+        "out".into(),
+        stats.clone(),
+        stop.clone(),
+    ));
+    until("all are read", || stats.pending.value() == PENDING).await;
+    assert_eq!(reader.rows(), PENDING);
+    for (round, value) in ROUNDS.into_iter().enumerate() {
+        ledger.append(vec![event("b", value)]).await.unwrap();
+        until("it is published", || topic.records.lock().unwrap().len() == round + 1).await;
+        until("it is deleted", || stats.pending.value() == PENDING).await;
+        assert_eq!(reader.rows(), PENDING + round as u64 + 1, "a round reads its own event");
+    }
+    let reads = reader.reads.load(Ordering::Acquire);
+    *topic.fails.lock().unwrap() = vec![("w150", 2)];
+    topic.hangs.lock().unwrap().clear();
+    until("the outbox is empty", || ledger.pending_outbox(0, 10).unwrap().is_empty()).await;
+    let published = topic.records.lock().unwrap().clone();
+    let of_order: Vec<_> = published.into_iter().filter(|value| value.starts_with('w')).collect();
+    assert_eq!(of_order, (0..300).map(|number| format!("w{number}")).collect::<Vec<_>>(), "each once, in order");
+    assert_eq!(reader.rows(), PENDING + 5, "acknowledgements and failed sends read nothing");
+    let seconds_at_most = 60;
+    assert!(reader.reads.load(Ordering::Acquire) - reads <= seconds_at_most, "an acknowledgement is no reason to read");
+    stop.cancel();
+    publishing.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_publisher_holds_a_bounded_part_of_the_outbox_and_a_restart_begins_with_the_oldest_entry() {
+    const EVENTS: usize = MAX_HELD + 500;
+    const ORDERS: usize = 1000;
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, topic) = (open(dir.path()), Arc::<Topic>::default());
+    *topic.hangs.lock().unwrap() = vec!["w"];
+    ledger.append(vec![event("a", "a1")]).await.unwrap();
+    ledger.append(waiting(EVENTS, ORDERS)).await.unwrap();
+    let tasks = tokio_util::task::TaskTracker::new();
+    let start = || {
+        let (reader, stop, stats) =
+            (CountingReader::of(&ledger), CancellationToken::new(), Arc::<PublisherStats>::default());
+        let publishing =
+            publish_from(reader.clone(), ledger.clone(), topic.clone(), "out".into(), stats.clone(), stop.clone());
+        (reader, stop, stats, tasks.spawn(publishing))
+    };
+    let (reader, stop, stats, publishing) = start();
+    until("the other order's is deleted", || ledger.pending_outbox(0, 1).unwrap()[0].number == 1).await;
+    until("as many as it may are held", || stats.pending.value() == MAX_HELD as u64).await;
+    assert_eq!(reader.rows(), MAX_HELD as u64 + 1);
+    stop.cancel();
+    publishing.await.unwrap();
+    // Its place is gone: the next one begins with what is still in the outbox.
+    topic.hangs.lock().unwrap().clear();
+    let (reader, stop, _, publishing) = start();
+    until("the outbox is empty", || ledger.pending_outbox(0, 1).unwrap().is_empty()).await;
+    assert_eq!(reader.rows(), EVENTS as u64);
+    let mut published = topic.records.lock().unwrap().split_off(1);
+    let number = |value: &String| value[1..].parse::<usize>().unwrap();
+    // The sort is stable: it keeps the sequence within each order.
+    published.sort_by_key(|value| number(value) % ORDERS);
+    let mut expected: Vec<_> = (0..EVENTS).map(|number| format!("w{number}")).collect();
+    expected.sort_by_key(|value| number(value) % ORDERS);
+    assert!(published == expected, "each once, in sequence within its order");
     stop.cancel();
     publishing.await.unwrap();
 }

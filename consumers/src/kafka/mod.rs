@@ -7,6 +7,8 @@ mod dead_letters;
 mod fault_isolation;
 mod group_inspector;
 mod group_offsets;
+mod offset_requests;
+mod record_reader;
 mod sink;
 mod source;
 mod topic_admin;
@@ -20,9 +22,10 @@ use rdkafka::ClientConfig;
 pub use dead_letters::KafkaDeadLetters;
 pub use group_inspector::GroupInspector;
 pub use group_offsets::GroupOffsets;
+pub use record_reader::RecordReader;
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
-pub use topic_scan::scan_topic;
+pub use topic_scan::{TopicScan, scan_topic};
 
 /// How to reach a cluster, and which group and topics to consume.
 #[derive(Clone)]

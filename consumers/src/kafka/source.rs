@@ -18,14 +18,14 @@ use rdkafka::statistics::{Broker, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 
-use super::KafkaOptions;
 use super::fault_isolation::{FaultIsolation, Progress, Step};
+use super::{KafkaOptions, offset_requests};
 use crate::error::SourceError;
 use crate::record::{Header, Offset, Record, TopicPartition};
 use crate::traits::{EndOffset, PartitionOffsets, Polled, Source};
 
 /// Longest wait for an answer about offsets.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request of the group coordinator.
 enum Rebalance {
@@ -97,19 +97,19 @@ pub(super) fn partition_of(topic: &str, number: i32) -> TopicPartition {
     TopicPartition::new(topic, u32::try_from(number).unwrap_or(0))
 }
 
-fn number(partition: &TopicPartition) -> i32 {
+pub(super) fn number(partition: &TopicPartition) -> i32 {
     i32::try_from(partition.number).unwrap_or(i32::MAX)
 }
 
-fn raw(offset: Offset) -> KafkaOffset {
+pub(super) fn raw(offset: Offset) -> KafkaOffset {
     KafkaOffset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }
 
-fn offset(raw: i64) -> Offset {
+pub(super) fn offset(raw: i64) -> Offset {
     Offset::try_from(raw).unwrap_or(0)
 }
 
-fn transient(operation: &'static str) -> impl Fn(KafkaError) -> SourceError {
+pub(super) fn transient(operation: &'static str) -> impl Fn(KafkaError) -> SourceError {
     move |error| SourceError::transient(operation, error)
 }
 
@@ -328,31 +328,18 @@ impl Source for KafkaSource {
         Ok(())
     }
 
-    fn offsets(&mut self, partition: &TopicPartition, since_ms: i64) -> Result<PartitionOffsets, SourceError> {
-        let (topic, number) = (&partition.topic, number(partition));
-        let watermarks = self.consumer.fetch_watermarks(topic, number, REQUEST_TIMEOUT);
-        let (low, high) = watermarks.map_err(transient("fetch watermarks"))?;
-        let request = |at: KafkaOffset| {
-            let mut list = TopicPartitionList::with_capacity(1);
-            list.add_partition_offset(topic, number, at).map(|()| list)
-        };
-        let answer = |list: &TopicPartitionList| match list
-            .elements()
-            .first()
-            .map(rdkafka::topic_partition_list::TopicPartitionListElem::offset)
-        {
-            Some(KafkaOffset::Offset(at)) => Some(offset(at)),
-            _ => None,
-        };
-        let times = request(KafkaOffset::Offset(since_ms.max(0)))
-            .and_then(|list| self.consumer.offsets_for_times(list, REQUEST_TIMEOUT))
-            .map_err(transient("fetch offsets by time"))?;
-        // On an idle topic the answer is "the end": the high watermark, which was read first.
-        let by_time = answer(&times).unwrap_or_else(|| offset(high));
-        let committed = request(KafkaOffset::Invalid)
-            .and_then(|list| self.consumer.committed_offsets(list, REQUEST_TIMEOUT))
-            .map_err(transient("fetch committed offsets"))?;
-        Ok(PartitionOffsets { start: offset(low), end: offset(high), by_time, committed: answer(&committed) })
+    fn offsets(&mut self, partitions: &[TopicPartition], since_ms: i64) -> Vec<Result<PartitionOffsets, SourceError>> {
+        if partitions.is_empty() {
+            return Vec::new();
+        }
+        match offset_requests::all(&self.consumer, partitions, since_ms) {
+            Ok(all) => all.into_iter().map(Ok).collect(),
+            Err(error) if partitions.len() == 1 => vec![Err(error)],
+            Err(error) => {
+                tracing::warn!(%error, "not all partitions answer; asking one after another");
+                offset_requests::one_by_one(&self.consumer, partitions, since_ms)
+            }
+        }
     }
 
     fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError> {

@@ -12,7 +12,7 @@ use crate::error::{CheckpointError, SourceError};
 use crate::record::TopicPartition;
 use crate::shard::ToShard;
 use crate::start_offset::{self, StartAlert, StartOffset};
-use crate::traits::{Checkpoint, CheckpointStore, Handler, Source};
+use crate::traits::{Checkpoint, CheckpointStore, Handler, PartitionOffsets, Source};
 
 /// How long a start waits for its new checkpoints to be durable, and a revocation for its last ones.
 const MAX_SAVE_WAIT: Duration = Duration::from_secs(5);
@@ -31,6 +31,18 @@ enum StartError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Source(#[from] SourceError),
+}
+
+/// What the checkpoint store holds for a partition.
+struct Saved {
+    checkpoint: Option<Checkpoint>,
+    /// Whether its topic has checkpoints already.
+    has_topic: bool,
+}
+
+/// A source left a partition out of its answers, which is a bug of the source.
+fn no_answer() -> SourceError {
+    SourceError::transient("request offsets", "no answer for this partition")
 }
 
 impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
@@ -90,23 +102,37 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         }
     }
 
-    /// The start offset of each partition. The first checkpoints of a topic are saved in one batch, so a topic without any checkpoint starts
-    /// as a whole or not yet. Otherwise a partition that cannot be started holds up no other.
+    /// The start offset of each partition; the log is asked for all of them in one call. The first checkpoints of a topic are saved in one
+    /// batch, so a topic without any checkpoint starts as a whole or not yet. Otherwise a partition that cannot be started holds up no other.
     fn start_offsets(
         &mut self,
         partitions: Vec<TopicPartition>,
     ) -> Vec<(TopicPartition, Result<StartOffset, StartError>)> {
-        let mut starts = Vec::with_capacity(partitions.len());
+        let known: Vec<(TopicPartition, Result<Saved, StartError>)> = partitions
+            .into_iter()
+            .map(|partition| {
+                let saved = self.saved(&partition);
+                (partition, saved)
+            })
+            .collect();
+        let asked: Vec<TopicPartition> =
+            known.iter().filter(|(_, saved)| saved.is_ok()).map(|(partition, _)| partition.clone()).collect();
+        let mut answers = self.source.offsets(&asked, crate::clock::unix_ms() - self.options.retention_ms).into_iter();
+        let mut starts = Vec::with_capacity(known.len());
         let mut new_topics = BTreeSet::new();
         let mut incomplete_topics = BTreeSet::new();
-        for partition in partitions {
-            let start = self.start_offset(&partition);
+        for (partition, saved) in known {
+            let has_topic = saved.as_ref().is_ok_and(|saved| saved.has_topic);
+            let start = saved.and_then(|saved| {
+                let offsets = answers.next().unwrap_or_else(|| Err(no_answer()))?;
+                Ok(self.start_offset(&partition, saved, offsets))
+            });
             match &start {
-                Ok((_, has_topic)) if !has_topic => drop(new_topics.insert(partition.topic.clone())),
+                Ok(_) if !has_topic => drop(new_topics.insert(partition.topic.clone())),
                 Ok(_) => {}
                 Err(_) => drop(incomplete_topics.insert(partition.topic.clone())),
             }
-            starts.push((partition, start.map(|(start, _)| start)));
+            starts.push((partition, start));
         }
         for (partition, start) in &mut starts {
             let topic = &partition.topic;
@@ -117,8 +143,8 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         starts
     }
 
-    /// The start offset of one partition, and whether its topic has checkpoints already.
-    fn start_offset(&mut self, partition: &TopicPartition) -> Result<(StartOffset, bool), StartError> {
+    /// What the checkpoint store holds for a partition. Waits until the last save is durable.
+    fn saved(&mut self, partition: &TopicPartition) -> Result<Saved, StartError> {
         let until = Instant::now() + MAX_SAVE_WAIT;
         while self.tracker.is_saving(partition) && Instant::now() < until {
             self.wait_for_save();
@@ -129,17 +155,19 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         let cluster = self.source.cluster();
         let saved = self.checkpoints.load(&cluster, std::slice::from_ref(partition))?;
         let has_topic = self.checkpoints.has_topic(&cluster, &partition.topic)?;
-        let offsets = self.source.offsets(partition, crate::clock::unix_ms() - self.options.retention_ms)?;
-        let saved = saved.into_iter().next().flatten();
-        let start = start_offset::resolve(saved, offsets, has_topic, self.options.resume_from);
+        Ok(Saved { checkpoint: saved.into_iter().next().flatten(), has_topic })
+    }
+
+    fn start_offset(&self, partition: &TopicPartition, saved: Saved, offsets: PartitionOffsets) -> StartOffset {
+        let start = start_offset::resolve(saved.checkpoint, offsets, saved.has_topic, self.options.resume_from);
         let skip = self.options.skip_to.iter().find(|(named, _)| named == partition);
-        Ok(match skip {
+        match skip {
             Some((_, at)) if start.checkpoint.next < *at => {
                 tracing::warn!(%partition, from = start.checkpoint.next, to = at, "records are skipped, as an operator requested");
-                (start_offset::skip_to(start, (*at).min(offsets.end)), has_topic)
+                start_offset::skip_to(start, (*at).min(offsets.end))
             }
-            _ => (start, has_topic),
-        })
+            _ => start,
+        }
     }
 
     fn assign(&mut self, partitions: Vec<TopicPartition>, starts: &[StartOffset]) {
@@ -229,7 +257,8 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         let partitions = [partition.clone()];
         let ended = self.tracker.fence(&partitions);
         self.fence_shards(&ended);
-        match self.source.offsets(partition, crate::clock::unix_ms()) {
+        let answer = self.source.offsets(&partitions, crate::clock::unix_ms()).pop();
+        match answer.unwrap_or_else(|| Err(no_answer())) {
             Ok(offsets) => self.assign(partitions.to_vec(), &[start_offset::restart(offsets)]),
             Err(error) => {
                 tracing::warn!(%error, %partition, "the offsets of a recreated topic are not known yet");
