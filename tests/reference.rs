@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use orderbell_protocol::alert::AlertCode;
 use orderbell_protocol::frame::{EventsAnswer, NoticeFrame, OpenOrder, OrdersAnswer, PollAnswer};
 use orderbell_protocol::wall::Wall;
 use orderbell_protocol::{ClientFrame, CloseKind, EventType, NoticeKind, Problem, ServerFrame};
@@ -203,6 +204,15 @@ fn every_problem_code_and_every_rejection_reason_is_in_the_reference() {
     assert!(reasons.len() >= 8, "{reasons:?}");
     let missing: Vec<_> = reasons.iter().filter(|word| !reference.contains(&format!("| `{word}` |"))).collect();
     assert!(missing.is_empty(), "reasons: {missing:?}");
+}
+
+#[test]
+fn every_alert_is_in_the_operators_guide() {
+    let text = std::fs::read_to_string(root().join("OPERATING.md")).unwrap();
+    for code in AlertCode::ALL {
+        let row = format!("\n| `{}` | {} | ", code.word(), code.severity().word());
+        assert!(text.contains(&row), "OPERATING.md, Alerts, has no row that begins with {row}");
+    }
 }
 
 /// Compares a generated file with its stored text, or rewrites it.
