@@ -41,12 +41,8 @@ impl App for Phone {
                     NoticeKind::Ready => "ready",
                     NoticeKind::OrderRefused => "refused",
                     NoticeKind::Cancelled => "cancelled",
-                    NoticeKind::NewOrder
-                    | NoticeKind::OrderAccepted
-                    | NoticeKind::EventRejected
-                    | NoticeKind::Unknown => {
-                        return ControlFlow::Continue(());
-                    }
+                    // Kinds that a client does not show, or does not know yet, it ignores.
+                    _ => return ControlFlow::Continue(()),
                 };
                 self.show(&notice.order, state, notice.body["pickup_code"].as_str())
             }

@@ -72,7 +72,8 @@ impl Till {
                 }
             }
             NoticeKind::EventRejected => println!("order {}: too late, it is {}", notice.order, notice.body["reason"]),
-            NoticeKind::PickupCode | NoticeKind::Ready | NoticeKind::Unknown => {}
+            // Kinds that a client does not show, or does not know yet, it ignores.
+            _ => {}
         }
         ControlFlow::Continue(())
     }

@@ -1,5 +1,6 @@
-//! Checks the protocol reference against the types: the types decode its examples and encode them again without loss, every field, kind, code and
-//! reason is documented, and the JSON Schemas beside it match the types. `UPDATE=1 cargo test --test reference` regenerates the schemas.
+//! Checks the protocol reference against the types: the types decode its examples and encode them again without loss, every field, kind, type, code
+//! and reason is documented, and the JSON Schemas and the SDK's kinds of notices match the types. `UPDATE=1 cargo test --test reference`
+//! regenerates both.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it stands")]
 
@@ -8,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use orderbell_protocol::admin;
 use orderbell_protocol::cloud_event::CloudEvent;
+use orderbell_protocol::alert::AlertCode;
 use orderbell_protocol::frame::{EventsAnswer, NoticeFrame, OpenOrder, OrdersAnswer, PollAnswer};
 use orderbell_protocol::wall::Wall;
-use orderbell_protocol::{ClientFrame, CloseKind, NoticeKind, Problem, ServerFrame};
+use orderbell_protocol::{ClientFrame, CloseKind, EventType, NoticeKind, Problem, ServerFrame};
 use schemars::{JsonSchema, schema_for};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -179,7 +181,12 @@ fn every_field_kind_code_and_word_is_in_the_reference() {
         let row = format!("| {} | `{}` |", close.code(), close.word());
         assert!(text.contains(&row), "{row}");
     }
-    assert!(NoticeKind::KNOWN.iter().all(|kind| text.contains(&format!("| `{}` |", kind.word()))));
+    let row_of = |word: &str| text.lines().any(|line| line.starts_with('|') && line.contains(&format!("`{word}`")));
+    let missing: Vec<_> =
+        NoticeKind::KNOWN.iter().filter(|kind| !text.contains(&format!("\n| `{}` |", kind.word()))).collect();
+    assert!(missing.is_empty(), "protocol/README.md, table of kinds, has no row for {missing:?}");
+    let missing: Vec<_> = EventType::ALL.iter().map(|kind| kind.name()).filter(|name| !row_of(name)).collect();
+    assert!(missing.is_empty(), "protocol/README.md, Event types, has no row for {missing:?}");
 }
 
 fn sources(dir: &Path, text: &mut String) {
@@ -222,16 +229,40 @@ fn every_problem_code_and_every_rejection_reason_is_in_the_reference() {
 }
 
 #[test]
+fn every_alert_is_in_the_operators_guide() {
+    let text = std::fs::read_to_string(root().join("OPERATING.md")).unwrap();
+    for code in AlertCode::ALL {
+        let row = format!("\n| `{}` | {} | ", code.word(), code.severity().word());
+        assert!(text.contains(&row), "OPERATING.md, Alerts, has no row that begins with {row}");
+    }
+}
+
+/// Compares a generated file with its stored text, or rewrites it.
+fn matches_types(path: &Path, text: &str) {
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, text).unwrap();
+    }
+    let stored = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(stored == text, "{} does not match its type: run UPDATE=1 cargo test --test reference", path.display());
+}
+
+#[test]
 fn the_schemas_beside_the_reference_match_the_types() {
     let dir = root().join("protocol/schema");
     for (name, schema) in schemas().into_iter().chain(admin_schemas()) {
         let path = dir.join(format!("{name}.json"));
+    for (name, schema) in schemas() {
         let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
-        if std::env::var_os("UPDATE").is_some() {
-            std::fs::create_dir_all(&dir).unwrap();
-            std::fs::write(&path, &text).unwrap();
-        }
-        let stored = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(stored == text, "{} does not match its type: run UPDATE=1 cargo test --test reference", path.display());
+        matches_types(&dir.join(format!("{name}.json")), &text);
     }
+}
+
+#[test]
+fn the_kinds_of_the_sdk_match_the_types() {
+    let path = root().join("protocol/js/src/index.d.ts");
+    let stored = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = stored.split_once("export type NoticeKind =\n").unwrap();
+    let (_, after) = rest.split_once("  | (string & {});").unwrap();
+    let kinds: String = NoticeKind::KNOWN.iter().map(|kind| format!("  | \"{}\"\n", kind.word())).collect();
+    matches_types(&path, &format!("{before}export type NoticeKind =\n{kinds}  | (string & {{}});{after}"));
 }

@@ -74,6 +74,8 @@ fi
 
 say "format"
 cargo fmt --all --check
+say "dependencies"
+tests/deny.sh
 say "mutants still apply"
 tests/mutants/run.sh --check
 say "the SDK: its build, its types, and its machine against the one in Rust"

@@ -29,7 +29,7 @@ pub enum AlertKind {
 
 /// A condition that needs an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alert {
+pub struct GroupAlert {
     /// What is wrong.
     pub kind: AlertKind,
     /// The partition, as `topic/0`. Empty for [`AlertKind::GroupShared`] and [`AlertKind::HandlerFailing`], which concern the whole group.
@@ -61,9 +61,9 @@ impl ActiveAlerts {
     }
 
     /// By subject, then by kind.
-    pub(crate) fn snapshot(&self) -> Vec<Alert> {
+    pub(crate) fn snapshot(&self) -> Vec<GroupAlert> {
         let active = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let alert = |((subject, kind), (since_ms, detail)): (&(String, AlertKind), &(i64, String))| Alert {
+        let alert = |((subject, kind), (since_ms, detail)): (&(String, AlertKind), &(i64, String))| GroupAlert {
             kind: *kind,
             subject: subject.clone(),
             since_ms: *since_ms,
@@ -84,7 +84,8 @@ mod tests {
         let since_ms = alerts.snapshot()[0].since_ms;
         alerts.raise(AlertKind::Truncated, "t/0", "second".into());
         alerts.raise(AlertKind::HandlerFailing, "", "disk".into());
-        let truncated = Alert { kind: AlertKind::Truncated, subject: "t/0".into(), since_ms, detail: "second".into() };
+        let truncated =
+            GroupAlert { kind: AlertKind::Truncated, subject: "t/0".into(), since_ms, detail: "second".into() };
         assert_eq!(alerts.snapshot()[1], truncated);
         alerts.clear(AlertKind::Recreated, "t/0");
         assert_eq!(alerts.snapshot().len(), 2, "another kind was cleared");

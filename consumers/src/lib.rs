@@ -24,7 +24,7 @@ pub mod traits;
 #[doc(hidden)]
 pub mod watermark;
 
-pub use alert::{Alert, AlertKind};
+pub use alert::{AlertKind, GroupAlert};
 pub use error::{BoxError, CheckpointError, DeadLetterError, SinkError, SourceError};
 pub use group::{Group, InjectError};
 pub use options::Options;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::alert::{ActiveAlerts, Alert};
+use crate::alert::{ActiveAlerts, GroupAlert};
 use crate::tracker::PartitionStatus;
 use crate::traits::KeyHash;
 
@@ -136,7 +136,7 @@ impl Stats {
 
     /// The alerts that are raised at present.
     #[must_use]
-    pub fn alerts(&self) -> Vec<Alert> {
+    pub fn alerts(&self) -> Vec<GroupAlert> {
         self.active_alerts.snapshot()
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use orderbell_consumers::{
-    Alert, AlertKind, Checkpoint, DeadLetter, DeadLetterError, DeadLetterSink, Group, Handler, Input, KeyBatch,
+    AlertKind, Checkpoint, DeadLetter, DeadLetterError, DeadLetterSink, Group, GroupAlert, Handler, Input, KeyBatch,
     KeyHash, Options, Outcome, Reason, Record, TopicPartition, sim,
 };
 
@@ -451,7 +451,7 @@ async fn a_restart_resumes_at_the_checkpoint_and_a_recreated_topic_raises_an_ale
     let third = start(store, recreated);
     until("it is read from its beginning", || third.handled("k").len() == 20).await;
     let alerts = third.group.stats().alerts();
-    let [Alert { kind: AlertKind::Recreated, subject, .. }] = &alerts[..] else { panic!("{alerts:?}") };
+    let [GroupAlert { kind: AlertKind::Recreated, subject, .. }] = &alerts[..] else { panic!("{alerts:?}") };
     assert_eq!(subject, "t/0");
 }
 
@@ -466,7 +466,7 @@ async fn a_log_that_ends_before_the_checkpoint_raises_an_alert_with_the_distance
     let run = start(store, log);
     until("it is read from its beginning", || run.handled("k").len() == 5).await;
     let alerts = run.group.stats().alerts();
-    let [Alert { kind: AlertKind::Truncated, detail, .. }] = &alerts[..] else { panic!("{alerts:?}") };
+    let [GroupAlert { kind: AlertKind::Truncated, detail, .. }] = &alerts[..] else { panic!("{alerts:?}") };
     assert!(detail.contains("ends 4995 offsets before the checkpoint"), "{detail}");
 }
 

@@ -37,93 +37,68 @@ impl fmt::Display for Severity {
     }
 }
 
-/// The condition of an alert. Stable: monitoring rules match on its word.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AlertCode {
+/// Declares [`AlertCode`]: a row has the variant, its description, its word and its severity. There is no second list of codes.
+macro_rules! alert_codes {
+    ($($(#[$doc:meta])+ $code:ident = $word:literal, $severity:ident;)+) => {
+        /// The condition of an alert. Stable: monitoring rules match on its word.
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum AlertCode {
+            $($(#[$doc])+ #[serde(rename = $word)] $code,)+
+        }
+
+        impl AlertCode {
+            /// Every code.
+            pub const ALL: [Self; [$($word),+].len()] = [$(Self::$code),+];
+
+            /// The word in JSON and in metric labels, and the severity.
+            const fn row(self) -> (&'static str, Severity) {
+                match self {
+                    $(Self::$code => ($word, Severity::$severity),)+
+                }
+            }
+        }
+    };
+}
+
+alert_codes! {
     /// A partition holds a batch that cannot be read; it is paused until an operator skips the batch. Subject: `topic/partition`.
-    PartitionDamaged,
+    PartitionDamaged = "partition_damaged", Critical;
     /// Kafka deleted records, by retention, before they were consumed. Subject: `topic/partition`.
-    RetentionGap,
+    RetentionGap = "retention_gap", Critical;
     /// The partition ends before the saved checkpoint: records were lost. Subject: `topic/partition`.
-    LogTruncated,
+    LogTruncated = "log_truncated", Critical;
     /// The topic was deleted and created again: its offsets mean other records. Subject: `topic/partition`.
-    TopicRecreated,
+    TopicRecreated = "topic_recreated", Critical;
     /// The ledger is older than the consumer group's committed offset, for example restored from a backup. Subject: `topic/partition`.
-    StateRolledBack,
+    StateRolledBack = "state_rolled_back", Warning;
     /// A partition of a subscribed topic is assigned to no member of the consumer group. Subject: `topic/partition`.
-    PartitionUnassigned,
+    PartitionUnassigned = "partition_unassigned", Warning;
     /// Another member of the consumer group owns partitions that this server needs. Subject: `topic/partition`.
-    GroupShared,
+    GroupShared = "group_shared", Critical;
     /// The handler cannot process records: intake is stopped.
-    HandlerFailing,
+    HandlerFailing = "handler_failing", Critical;
     /// Stored rows that do not decode: what they hold is not served until someone acts.
-    LedgerDamaged,
+    LedgerDamaged = "ledger_damaged", Critical;
     /// The ledger is rebuilt from the log; open orders are not served until it is complete.
-    LedgerRebuilding,
+    LedgerRebuilding = "ledger_rebuilding", Warning;
     /// The server does not know that it has read the stream up to the present.
-    StreamStale,
+    StreamStale = "stream_stale", Critical;
     /// Entries of the outbox cannot be published.
-    OutboxBlocked,
+    OutboxBlocked = "outbox_blocked", Critical;
     /// Free disk space is below the limit: intake is stopped.
-    DiskLow,
+    DiskLow = "disk_low", Critical;
     /// There are paid orders among the dead letters.
-    DeadLetters,
+    DeadLetters = "dead_letters", Critical;
     /// Notices that devices rejected, or that no connection of a device could get acknowledged.
-    NoticesUndeliverable,
+    NoticesUndeliverable = "notices_undeliverable", Warning;
     /// A mailbox holds the maximum number of live notices. Subject: the recipient, `store:N`.
-    MailboxOverflow,
+    MailboxOverflow = "mailbox_overflow", Warning;
     /// The live numbers are not updated.
-    WallStalled,
+    WallStalled = "wall_stalled", Warning;
 }
 
 impl AlertCode {
-    /// Every code.
-    pub const ALL: [Self; 17] = [
-        Self::PartitionDamaged,
-        Self::RetentionGap,
-        Self::LogTruncated,
-        Self::TopicRecreated,
-        Self::StateRolledBack,
-        Self::PartitionUnassigned,
-        Self::GroupShared,
-        Self::HandlerFailing,
-        Self::LedgerDamaged,
-        Self::LedgerRebuilding,
-        Self::StreamStale,
-        Self::OutboxBlocked,
-        Self::DiskLow,
-        Self::DeadLetters,
-        Self::NoticesUndeliverable,
-        Self::MailboxOverflow,
-        Self::WallStalled,
-    ];
-
-    /// The table: the word in JSON and metric labels, and the severity.
-    const fn row(self) -> (&'static str, Severity) {
-        use Severity::{Critical, Warning};
-        match self {
-            Self::PartitionDamaged => ("partition_damaged", Critical),
-            Self::RetentionGap => ("retention_gap", Critical),
-            Self::LogTruncated => ("log_truncated", Critical),
-            Self::TopicRecreated => ("topic_recreated", Critical),
-            Self::StateRolledBack => ("state_rolled_back", Warning),
-            Self::PartitionUnassigned => ("partition_unassigned", Warning),
-            Self::GroupShared => ("group_shared", Critical),
-            Self::HandlerFailing => ("handler_failing", Critical),
-            Self::LedgerDamaged => ("ledger_damaged", Critical),
-            Self::LedgerRebuilding => ("ledger_rebuilding", Warning),
-            Self::StreamStale => ("stream_stale", Critical),
-            Self::OutboxBlocked => ("outbox_blocked", Critical),
-            Self::DiskLow => ("disk_low", Critical),
-            Self::DeadLetters => ("dead_letters", Critical),
-            Self::NoticesUndeliverable => ("notices_undeliverable", Warning),
-            Self::MailboxOverflow => ("mailbox_overflow", Warning),
-            Self::WallStalled => ("wall_stalled", Warning),
-        }
-    }
-
     /// The word in JSON and in metric labels.
     #[must_use]
     pub const fn word(self) -> &'static str {

@@ -12,65 +12,64 @@ use serde_json::value::RawValue;
 use crate::UnixMs;
 use crate::recipient::Id;
 
-/// The type of an event. The first eight come from order systems; Orderbell publishes the others and consumes them again as facts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EventType {
+/// Declares [`EventType`]: a row has the variant, its description and its name on the wire. There is no second list of types.
+macro_rules! event_types {
+    ($($(#[$doc:meta])+ $kind:ident = $name:literal,)+) => {
+        /// The type of an event. The first eight come from order systems; Orderbell publishes the others and consumes them again as facts.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum EventType {
+            $($(#[$doc])+ $kind,)+
+        }
+
+        impl EventType {
+            /// Every type.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$kind),+];
+
+            /// The name on the wire.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)+
+                }
+            }
+        }
+    };
+}
+
+event_types! {
     /// The order was created; it is not paid yet.
-    Created,
+    Created = "order.created",
     /// The order is paid: the store must be notified.
-    Paid,
+    Paid = "order.paid",
     /// The store accepted the order and assigned a pickup code.
-    Accepted,
+    Accepted = "order.accepted",
     /// The store refused the order.
-    Refused,
+    Refused = "order.refused",
     /// The order can be collected.
-    Ready,
+    Ready = "order.ready",
     /// The order was collected.
-    PickedUp,
+    PickedUp = "order.picked_up",
     /// The order was cancelled.
-    Cancelled,
+    Cancelled = "order.cancelled",
     /// The payment was refunded.
-    Refunded,
+    Refunded = "order.refunded",
     /// The order was not paid in time.
-    Expired,
+    Expired = "order.expired",
     /// A payment arrived after the order had ended: someone must refund it.
-    LatePayment,
+    LatePayment = "order.late_payment",
     /// The store did not react to a paid order in time.
-    Unattended,
+    Unattended = "order.unattended",
     /// A store is reachable again.
-    StoreOnline,
+    StoreOnline = "store.online",
     /// A store is unreachable.
-    StoreOffline,
+    StoreOffline = "store.offline",
 }
 
 impl EventType {
-    /// Every type with its name on the wire, one row per type.
-    pub const NAMES: [(Self, &'static str); 13] = [
-        (Self::Created, "order.created"),
-        (Self::Paid, "order.paid"),
-        (Self::Accepted, "order.accepted"),
-        (Self::Refused, "order.refused"),
-        (Self::Ready, "order.ready"),
-        (Self::PickedUp, "order.picked_up"),
-        (Self::Cancelled, "order.cancelled"),
-        (Self::Refunded, "order.refunded"),
-        (Self::Expired, "order.expired"),
-        (Self::LatePayment, "order.late_payment"),
-        (Self::Unattended, "order.unattended"),
-        (Self::StoreOnline, "store.online"),
-        (Self::StoreOffline, "store.offline"),
-    ];
-
-    /// The type with this name; `None` for a name that is not in [`EventType::NAMES`].
+    /// The type with this name; `None` for a name that no type has.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind)
-    }
-
-    /// The name on the wire.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// True for the types that concern a store and not an order.
@@ -156,9 +155,8 @@ mod tests {
 
     #[test]
     fn every_type_has_exactly_one_name() {
-        for (kind, name) in EventType::NAMES {
-            assert_eq!(EventType::named(name), Some(kind));
-            assert_eq!(kind.name(), name);
+        for kind in EventType::ALL {
+            assert_eq!(EventType::named(kind.name()), Some(kind));
         }
         assert_eq!(EventType::named("order.eaten"), None);
     }

@@ -11,64 +11,59 @@ use serde_json::value::RawValue;
 use crate::UnixMs;
 use crate::recipient::Id;
 
-/// What a notice says.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NoticeKind {
+/// Declares [`NoticeKind`]: a row has the variant, its description and its word. There is no second list of kinds.
+macro_rules! notice_kinds {
+    ($($(#[$doc:meta])+ $kind:ident = $word:literal,)+) => {
+        /// What a notice says.
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        pub enum NoticeKind {
+            $($(#[$doc])+ #[serde(rename = $word)] $kind,)+
+            /// A kind that this reader does not know. Clients store and acknowledge it, and ignore it otherwise; so kinds can be added. A
+            /// server never writes it.
+            #[serde(rename = "unknown")]
+            #[cfg_attr(feature = "schema", schemars(skip))]
+            Unknown,
+        }
+
+        impl NoticeKind {
+            /// Every kind that a server writes.
+            pub const KNOWN: [Self; [$($word),+].len()] = [$(Self::$kind),+];
+
+            /// The word on the wire, in notice ids and in metric labels.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $word,)+
+                    Self::Unknown => "unknown",
+                }
+            }
+        }
+    };
+}
+
+notice_kinds! {
     /// To the store: an order is paid and can be prepared.
-    NewOrder,
+    NewOrder = "new_order",
     /// To the customer: the store accepted the order; the body holds the pickup code.
-    PickupCode,
+    PickupCode = "pickup_code",
     /// To all devices of the store: one of them accepted the order.
-    OrderAccepted,
+    OrderAccepted = "order_accepted",
     /// To the customer and to all devices of the store: the store refused the order.
-    OrderRefused,
+    OrderRefused = "order_refused",
     /// To the customer: the order can be collected.
-    Ready,
+    Ready = "ready",
     /// To the customer and the store: the order is cancelled. Names the `new_order` that it supersedes, so that a device that never got
     /// that notice stays silent.
-    Cancelled,
+    Cancelled = "cancelled",
     /// To the device that sent an event after the order had ended in another way. Other devices ignore it.
-    EventRejected,
-    /// A kind that this reader does not know. Clients store and acknowledge it, and ignore it otherwise; so kinds can be added. A server
-    /// never writes it.
-    #[cfg_attr(feature = "schema", schemars(skip))]
-    Unknown,
+    EventRejected = "event_rejected",
 }
 
 impl<'de> Deserialize<'de> for NoticeKind {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let word = String::deserialize(from)?;
         Ok(Self::KNOWN.into_iter().find(|kind| kind.word() == word).unwrap_or(Self::Unknown))
-    }
-}
-
-impl NoticeKind {
-    /// Every kind that a server writes.
-    pub const KNOWN: [Self; 7] = [
-        Self::NewOrder,
-        Self::PickupCode,
-        Self::OrderAccepted,
-        Self::OrderRefused,
-        Self::Ready,
-        Self::Cancelled,
-        Self::EventRejected,
-    ];
-
-    /// The word on the wire, in notice ids and in metric labels.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::NewOrder => "new_order",
-            Self::PickupCode => "pickup_code",
-            Self::OrderAccepted => "order_accepted",
-            Self::OrderRefused => "order_refused",
-            Self::Ready => "ready",
-            Self::Cancelled => "cancelled",
-            Self::EventRejected => "event_rejected",
-            Self::Unknown => "unknown",
-        }
     }
 }
 

@@ -152,7 +152,7 @@ fn of_too_many_refunds_the_same_are_left_out_in_every_reading_order() {
     assert_eq!(record(&mut (0..40)).refunds.len(), MAX_REFUNDS);
 }
 
-/// A refund with an older or equal version counts: the money went back all the same.
+/// A refund with an older or equal version counts: the money was returned all the same.
 #[test]
 fn a_fact_counts_even_after_a_newer_version() {
     let rules = super::super::order::OrderPolicy { retention_ms: i64::MAX / 4, ..Default::default() };

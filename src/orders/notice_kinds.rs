@@ -4,7 +4,7 @@
 //! The order rules, the notice builder, the order view, the timeline and the configuration read this table; none of them lists kinds. To add a
 //! kind, add a variant to the protocol's [`NoticeKind`] (with its word, which clients read), a row here, and a transition in
 //! [`super::order::TRANSITIONS`] that notifies by it. A kind without a row does not compile, nor does a transition that notifies a role which
-//! the kind's row does not name.
+//! the kind's row does not name. CONTRIBUTING.md walks through it.
 
 use orderbell_protocol::{NoticeKind, Role};
 

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 use orderbell_consumers::Reason;
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
+use orderbell_protocol::frame::OrderOutcome;
 use orderbell_protocol::{Event, EventType, Id, NoticeKind, Recipient, Role, UnixMs};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -47,40 +48,13 @@ pub enum Stage {
     PickedUp,
 }
 
-/// How an order ended before it was collected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// The store refused it.
-    Refused,
-    /// The customer or the order system cancelled it.
-    Cancelled,
-    /// The payment was refunded.
-    Refunded,
-    /// It was not paid in time.
-    Expired,
-}
-
-impl Outcome {
-    /// The word that clients read, in `outcome` and as reason of `event_rejected`.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Cancelled => "cancelled",
-            Self::Refunded => "refunded",
-            Self::Expired => "expired",
-        }
-    }
-}
-
 /// What an event does to an order's stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Advances the order to this stage, unless it has reached it or has ended.
     AdvanceTo(Stage),
     /// Ends the order early, if it has come no further than this stage and has not ended.
-    Close(Outcome, Stage),
+    Close(OrderOutcome, Stage),
     /// Changes neither stage nor outcome.
     None,
 }
@@ -105,7 +79,7 @@ const fn rule(on: E, effect: Effect, notifies: &'static [(Role, NoticeKind)]) ->
 
 /// The transition of every event type. An order that has ended gets no NewOrder; a store that was not notified of an order is not notified of
 /// its end.
-pub const TRANSITIONS: [Transition; 13] = [
+pub const TRANSITIONS: [Transition; EventType::ALL.len()] = [
     rule(E::Created, Effect::AdvanceTo(Stage::Created), &[]),
     rule(E::Paid, Effect::AdvanceTo(Stage::Paid), &[(Store, NoticeKind::NewOrder)]),
     rule(
@@ -117,28 +91,38 @@ pub const TRANSITIONS: [Transition; 13] = [
     rule(E::PickedUp, Effect::AdvanceTo(Stage::PickedUp), &[]),
     rule(
         E::Refused,
-        Effect::Close(Outcome::Refused, Stage::Ready),
+        Effect::Close(OrderOutcome::Refused, Stage::Ready),
         &[(Store, NoticeKind::OrderRefused), (Customer, NoticeKind::OrderRefused)],
     ),
     rule(
         E::Cancelled,
-        Effect::Close(Outcome::Cancelled, Stage::Ready),
+        Effect::Close(OrderOutcome::Cancelled, Stage::Ready),
         &[(Store, NoticeKind::Cancelled), (Customer, NoticeKind::Cancelled)],
     ),
     rule(
         E::Refunded,
-        Effect::Close(Outcome::Refunded, Stage::Ready),
+        Effect::Close(OrderOutcome::Refunded, Stage::Ready),
         &[(Store, NoticeKind::Cancelled), (Customer, NoticeKind::Cancelled)],
     ),
-    rule(E::Expired, Effect::Close(Outcome::Expired, Stage::Created), &[]),
+    rule(E::Expired, Effect::Close(OrderOutcome::Expired, Stage::Created), &[]),
     rule(E::LatePayment, Effect::None, &[]),
     rule(E::Unattended, Effect::None, &[]),
     rule(E::StoreOnline, Effect::None, &[]),
     rule(E::StoreOffline, Effect::None, &[]),
 ];
 
-// A transition can only notify a role that the kind's row names: anything else would notify nobody.
+// Each event type has its transition; as many rows as types: so it has no second one. A transition can only notify a role that the kind's row
+// names: anything else would notify nobody.
 const _: () = {
+    let mut known = 0;
+    while known < EventType::ALL.len() {
+        let mut row = 0;
+        while row < TRANSITIONS.len() && TRANSITIONS[row].on as u8 != EventType::ALL[known] as u8 {
+            row += 1;
+        }
+        assert!(row < TRANSITIONS.len(), "an event type has no transition");
+        known += 1;
+    }
     let mut row = 0;
     while row < TRANSITIONS.len() {
         let notifies = TRANSITIONS[row].notifies;
@@ -181,7 +165,7 @@ pub struct HistoryEntry(
 #[serde(default)]
 pub struct Order {
     pub(super) stage: Stage,
-    pub(super) outcome: Option<Outcome>,
+    pub(super) outcome: Option<OrderOutcome>,
     pub(super) store: Option<Id>,
     pub(super) customer: Option<Id>,
     pub(super) device: Option<Id>,
@@ -387,7 +371,7 @@ impl Order {
 
     /// How the order ended early, if it did.
     #[must_use]
-    pub fn outcome(&self) -> Option<Outcome> {
+    pub fn outcome(&self) -> Option<OrderOutcome> {
         self.outcome
     }
 
@@ -457,7 +441,8 @@ impl Order {
     /// read first. A refunded order needs no second refund.
     fn is_late_payment(&self, event: &Event) -> bool {
         let is_after_end = self.ended_at.is_some_and(|ended_at| event.at > ended_at);
-        let is_unpaid = self.outcome.is_some_and(|outcome| outcome != Outcome::Refunded) && self.stage < Stage::Paid;
+        let is_unpaid =
+            self.outcome.is_some_and(|outcome| outcome != OrderOutcome::Refunded) && self.stage < Stage::Paid;
         is_after_end && is_unpaid && !self.late_payment
     }
 
@@ -511,7 +496,7 @@ impl Order {
 
     /// How the order ended, as clients read it: `None` while it is active.
     pub(super) fn ended_as(&self) -> Option<&'static str> {
-        self.outcome.map(Outcome::word).or_else(|| self.is_over().then_some("picked_up"))
+        self.outcome.map(OrderOutcome::word).or_else(|| self.is_over().then_some("picked_up"))
     }
 
     /// Notifies a device whose event came after the order had ended in another way. An event that repeats what is already so needs no answer:

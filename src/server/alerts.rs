@@ -6,8 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use orderbell_consumers::Stats;
-use orderbell_consumers::alert::AlertKind;
+use orderbell_consumers::{AlertKind, Stats};
 use orderbell_protocol::alert::{Alert, AlertCode};
 use orderbell_protocol::{Role, UnixMs};
 
@@ -98,7 +97,7 @@ impl Alerts {
     }
 
     fn group_conditions(&self) -> Vec<Condition> {
-        let condition = |alert: orderbell_consumers::alert::Alert| Condition {
+        let condition = |alert: orderbell_consumers::GroupAlert| Condition {
             code: code_of(alert.kind),
             subject: Some(alert.subject).filter(|subject| !subject.is_empty()),
             since: Some(UnixMs(alert.since_ms)),

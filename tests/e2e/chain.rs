@@ -112,7 +112,7 @@ impl Node {
         (process, ready.public, ready.admin)
     }
 
-    /// From the next start on at the same addresses. Not such as the system gives to whoever connects: meanwhile they could be somebody else's.
+    /// From the next start on at the same addresses. Not such as the system gives to whoever connects: another process could take them meanwhile.
     pub(crate) fn stays_at_one_address(&mut self) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let begin = u64::from(std::process::id()) * 97;

@@ -105,7 +105,7 @@ async fn producer(server: watch::Receiver<SocketAddr>, token: String, end: Cance
     answered
 }
 
-/// Kills and restarts at moments drawn from a seed. Frontiers are saved once a second: every fourth kill comes behind one.
+/// Kills and restarts at moments drawn from a seed. Checkpoints are saved once a second: every fourth kill comes just after a save.
 async fn kills(node: &mut Node, server: &watch::Sender<SocketAddr>) {
     let mut dice = Dice(2_026);
     for kill in 0..KILLS {

@@ -425,7 +425,7 @@ async fn kcat_rings_the_till() {
 }
 
 #[tokio::test]
-async fn the_groups_offset_follows_the_frontier() {
+async fn the_groups_offset_follows_the_checkpoint() {
     let mut node = node().await;
     let events: Vec<_> = (0..200).map(|n| event("order.paid", &format!("o{n}"), json!({"store": "1"}))).collect();
     node.happens(&events).await;

@@ -113,7 +113,7 @@ async fn a_backup_taken_under_load_is_restored_and_clients_resync() {
     let (orders, _) = open_orders(&node).await;
     assert!(orders.is_superset(&names(0..300)) && orders.is_subset(&names(0..500)), "{} orders", orders.len());
     resyncs(&node, before).await;
-    // The embedded log went back with it: what came later is posted again by its producers, and taken.
+    // The embedded log was rolled back with it: its producers post later events again, and they are stored.
     let last = event("order.paid", "again", json!({"store": "1", "id": "e-last"}));
     assert_eq!(node.posts(&[last]).await["events"][0]["status"], "stored");
 }

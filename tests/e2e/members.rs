@@ -28,7 +28,7 @@ const SENSORS: u64 = 200;
 /// The shortest session that a broker grants by default.
 const SESSION: Duration = Duration::from_secs(6);
 const GROUP: &str = "sums";
-/// Longest work of one turn. Longer than the second that passes between two saves, so that a frontier that leads cannot be caught up with
+/// Longest work of one turn. Longer than the second that passes between two saves, so that a checkpoint that leads cannot be caught up with
 /// before it is looked at; longer than a revoke's drain, so that every hand-over leaves unfinished turns behind.
 const WORK_MS: &str = "2000";
 
@@ -262,7 +262,7 @@ fn keeps_order(watch: &Watch, member: usize, returns: u32) {
         };
         if number <= *before {
             *returned += 1;
-            assert!(*returned <= returns, "member {member} went back from {} to {line:?}", offsets[*before]);
+            assert!(*returned <= returns, "member {member} returned from {} to {line:?}", offsets[*before]);
         } else {
             let left_out =
                 offsets[*before + 1..number].iter().find(|offset| !others.contains(&(line.partition, **offset)));

@@ -153,8 +153,8 @@ async fn the_console_says_what_hurts() {
         node.pays("waits", store).await;
     }
     // A till that takes what is sent and acknowledges nothing.
-    let deaf = node.till("7", "till-7").await;
+    let unresponsive = node.till("7", "till-7").await;
     let script = Script::starts_at(node.admin, "console.js", &node);
     stops_and_starts(script, &mut node);
-    drop(deaf);
+    drop(unresponsive);
 }

@@ -118,7 +118,7 @@ async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody(node: Node) {
                 chain = notice.position;
                 heard += 1;
                 if heard % 16 == 0 || heard == WAITING {
-                    // On a slow machine it was given up as deaf meanwhile: then the next look says so, and it comes back.
+                    // On a slow machine its connection was closed with ack-timeout meanwhile; the next check says so, and it reconnects.
                     let _closed = stalled.ack(chain).await;
                 }
             }

@@ -244,10 +244,10 @@ async fn watcher(server: watch::Receiver<SocketAddr>, token: String, end: Cancel
         let wall: Wall = serde_json::from_slice(&answer.body).unwrap();
         if let Some(before) = &seen {
             assert_eq!(before.epoch, wall.epoch, "a kill -9 is no other history");
-            assert!(before.seq <= wall.seq, "seq went back from {} to {}", before.seq, wall.seq);
+            assert!(before.seq <= wall.seq, "seq decreased from {} to {}", before.seq, wall.seq);
             let rises = |of: fn(&WallSums) -> i64| of(&before.today) <= of(&wall.today);
             let all = rises(|sums| sums.created) && rises(|sums| sums.paid) && rises(|sums| sums.paid_amount);
-            assert!(all, "numbers went back from {:?} to {:?}", before.today, wall.today);
+            assert!(all, "numbers decreased from {:?} to {:?}", before.today, wall.today);
         }
         looks += 1;
         seen = Some(wall);
@@ -310,7 +310,7 @@ async fn killed_thirty_times_the_numbers_are_those_of_the_log(mut node: Node) {
     let happening = tokio::spawn(producer.produces(produced.clone()));
     let mut dice = Dice(2_027);
     for kill in 0..KILLS {
-        // Frontiers are saved once a second: some kills come behind one, most make what was done be done again.
+        // Checkpoints are saved once a second: some kills come just after a save, most make the server repeat what was done.
         let behind_a_save = if kill % 6 == 5 { 1_000 } else { 0 };
         tokio::time::sleep(Duration::from_millis(behind_a_save + 20 + dice.below(250))).await;
         node.restart();

@@ -4,7 +4,6 @@
 //! "what is shown" stay allowed, so a word that is also English is only refused in the form that it had as a name.
 
 use std::path::Path;
-use std::process::Command;
 
 use Form::{Name, Phrase, Text};
 
@@ -95,14 +94,8 @@ fn is_searched(path: &str) -> bool {
 #[test]
 fn no_old_word_comes_back() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let listed = Command::new("git")
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        .current_dir(root)
-        .output()
-        .expect("git is needed to list the files");
-    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    let files: Vec<&str> = listed.split('\0').filter(|path| is_searched(path)).collect();
+    let listed = super::tracked_files();
+    let files: Vec<&String> = listed.iter().filter(|path| is_searched(path)).collect();
     assert!(files.len() > 150, "only {} files were found", files.len());
     let (patterns, mut all) = (patterns(), Vec::new());
     for path in files {

@@ -6,10 +6,10 @@ export type Connectivity = "starting" | "push" | "polling" | "unreachable" | "su
 /** Kinds may be added: store notices of an unknown kind and do nothing else with them. */
 export type NoticeKind =
   | "new_order"
-  | "order_accepted"
   | "pickup_code"
-  | "ready"
+  | "order_accepted"
   | "order_refused"
+  | "ready"
   | "cancelled"
   | "event_rejected"
   | (string & {});

@@ -120,9 +120,7 @@ impl SmallChain {
                 )
             }
             NoticeKind::Cancelled => format!("order {order} was cancelled [{how}{again}]"),
-            NoticeKind::OrderAccepted | NoticeKind::OrderRefused | NoticeKind::EventRejected | NoticeKind::Unknown => {
-                return;
-            }
+            _ => return,
         };
         drop(totals);
         self.line(who, &what);

@@ -20,9 +20,9 @@ const LAST_LINES: usize = 120;
 
 /// What a process has written so far.
 #[derive(Clone, Default)]
-pub struct Output(Arc<(Mutex<String>, Condvar)>);
+pub struct CapturedOutput(Arc<(Mutex<String>, Condvar)>);
 
-impl Output {
+impl CapturedOutput {
     fn follow(&self, from: impl Read + Send + 'static) {
         let output = self.clone();
         std::thread::spawn(move || {
@@ -73,9 +73,9 @@ impl Output {
 pub struct Process {
     child: Child,
     /// Its standard output.
-    pub out: Output,
+    pub out: CapturedOutput,
     /// Its standard error.
-    pub err: Output,
+    pub err: CapturedOutput,
 }
 
 impl Process {
@@ -96,7 +96,7 @@ impl Process {
     /// When they are not.
     #[must_use]
     pub fn follow(mut child: Child) -> Self {
-        let (out, err) = (Output::default(), Output::default());
+        let (out, err) = (CapturedOutput::default(), CapturedOutput::default());
         out.follow(child.stdout.take().expect("its output is piped"));
         err.follow(child.stderr.take().expect("its output is piped"));
         Self { child, out, err }
