@@ -329,7 +329,7 @@ impl Connection {
         };
         let device = bound.or(device).ok_or(Close::BadMessage("hello names no device"))?;
         let subscriber = self.state.hub.connect(&who, &device).map_err(|_| Close::TooManyConnections)?;
-        let (mut cursor, head) = self.state.ledger.cursor_and_head(&who, &device).map_err(|_| Close::Internal)?;
+        let (mut cursor, mut head) = self.state.ledger.cursor_and_head(&who, &device).map_err(|_| Close::Internal)?;
         if let Some(position) = position {
             // The read function decides whether the client's position belongs to this mailbox's history.
             cursor.acked = position;
@@ -341,7 +341,7 @@ impl Connection {
                     return Err(Close::Resync(orderbell_protocol::ResyncReason::PositionExpired));
                 }
                 Err(ReadError::Ledger(_)) => return Err(Close::Internal),
-                Ok(_) => {}
+                Ok(page) => head = page.head,
             }
         }
         if let Some(poison) = self.state.hub.skip_poison(&who, &device, cursor.acked) {
