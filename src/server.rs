@@ -38,9 +38,11 @@ use orderbell_ledger::{Ledger, LedgerOptions, OpenError, OrderKey};
 use orders::OrderRules;
 
 /// Orders whose expiry is enqueued in one sweep.
-const EXPIRY_BATCH_MAX: usize = 2_048;
+const EXPIRY_BATCH_MAX: usize = 4_096;
 /// Time between two expiry sweeps.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+/// The same after a sweep that was full: more orders are due than one sweep takes, as on a busy day.
+const EXPIRY_BACKLOG_INTERVAL: Duration = Duration::from_millis(500);
 /// Time that the outbox publisher is given to end.
 const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time that requests on the admin listener are given to end.
@@ -369,11 +371,12 @@ async fn await_rebuild(server: Arc<Server>, drain: CancellationToken) {
 /// Puts the orders whose retention is due into their own key queues, where the handler decides whether they expire.
 async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: CancellationToken) {
     let mut enqueued: HashSet<(UnixMs, OrderKey)> = HashSet::new();
+    let mut interval = EXPIRY_INTERVAL;
     loop {
         tokio::select! {
             biased;
             () = drain.cancelled() => return,
-            () = tokio::time::sleep(EXPIRY_INTERVAL) => {}
+            () = tokio::time::sleep(interval) => {}
         }
         let due = match server.ledger.due_expiries(wall_clock(), EXPIRY_BATCH_MAX) {
             Ok(due) => due,
@@ -382,10 +385,13 @@ async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: C
                 continue;
             }
         };
+        // A sweep that was full leaves orders that are due: the next follows as soon as these may be done.
+        interval = if due.len() == EXPIRY_BATCH_MAX { EXPIRY_BACKLOG_INTERVAL } else { EXPIRY_INTERVAL };
         let group = server.group.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(group) = group.as_ref() else { return };
         // An order that was enqueued before and is still due waits in its queue: it is not enqueued twice.
-        enqueued.retain(|entry| due.contains(entry));
+        let still_due: HashSet<&(UnixMs, OrderKey)> = due.iter().collect();
+        enqueued.retain(|entry| still_due.contains(entry));
         for (at, order) in due {
             if !enqueued.insert((at, order.clone())) {
                 continue;

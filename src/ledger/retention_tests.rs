@@ -133,7 +133,7 @@ const INVENTED_DEVICES: usize = 100_000;
 
 /// Plain tests write so many that they stay quick in a debug build; `tests/run.sh` sets a million, in a release build.
 fn customers() -> usize {
-    std::env::var("ORDERBELL_TEST_CUSTOMERS").map_or(50_000, |number| number.parse().unwrap())
+    std::env::var("ORDERBELL_TEST_CUSTOMERS").map_or(20_000, |number| number.parse().unwrap())
 }
 
 fn id(name: impl AsRef<str>) -> Id {
