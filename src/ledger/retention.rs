@@ -157,7 +157,7 @@ impl Retention {
         let circle = self.circles.entry(kind).or_insert_with(new);
         let (elapsed, length) = (now.0 - circle.began.0, (period_ms / CIRCLES_PER_PERIOD).max(1));
         if elapsed < 0 {
-            // The clock went back: the circle would wait until it has caught up.
+            // The clock was set back: the circle would wait until it has caught up.
             circle.began = now;
         }
         // The rows that are due by now. How many there are is not known in the first circle.

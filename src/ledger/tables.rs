@@ -194,9 +194,9 @@ schema! {
     Checkpoint = "checkpoints" in Meta, Tag::First(b'f'), key "f, cluster, 0, topic, 0, partition (32 bits)", value Checkpoint,
         goes Fixed(100_000);
     /// Next offset of a partition of the embedded log.
-    LogEnd = "log ends" in Meta, Tag::First(b's'), key "s, partition (32 bits)", value Number, goes Fixed(embedded_log::PARTITIONS as u64);
+    PartitionEnd = "log ends" in Meta, Tag::First(b's'), key "s, partition (32 bits)", value Number, goes Fixed(embedded_log::PARTITIONS as u64);
     /// First offset that a partition of the embedded log still holds.
-    LogStart = "log starts" in Meta, Tag::First(b'S'), key "S, partition (32 bits)", value Number, goes Fixed(embedded_log::PARTITIONS as u64);
+    PartitionStart = "log starts" in Meta, Tag::First(b'S'), key "S, partition (32 bits)", value Number, goes Fixed(embedded_log::PARTITIONS as u64);
     /// What the ledger knows of itself.
     Fact = "facts" in Meta, Tag::First(b'!'), key "!, name", value Opaque, goes Fixed(keys::FACTS);
     /// The mark of a commit, in every table that it touched.

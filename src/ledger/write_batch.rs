@@ -283,7 +283,7 @@ impl<'a> BatchBuilder<'a> {
     }
 
     pub(crate) fn raise_log_start(&mut self, part: u32, start: u64) {
-        self.put_row(RowKind::LogStart, &keys::log_start(part), &start.to_be_bytes());
+        self.put_row(RowKind::PartitionStart, &keys::log_start(part), &start.to_be_bytes());
     }
 
     /// Writes everything; an error must end the process. Returns nothing when there was nothing to write.
@@ -298,7 +298,7 @@ impl<'a> BatchBuilder<'a> {
         }
         let ends: Vec<_> = self.log_ends.drain().collect();
         for (part, end) in ends {
-            self.put_row(RowKind::LogEnd, &keys::log_end(part), &end.to_be_bytes());
+            self.put_row(RowKind::PartitionEnd, &keys::log_end(part), &end.to_be_bytes());
         }
         let mut row_counts = Vec::new();
         for (mailbox, change) in std::mem::take(&mut self.row_counts) {
