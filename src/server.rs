@@ -38,9 +38,11 @@ use orderbell_ledger::{Ledger, LedgerOptions, OpenError};
 use orders::OrderRules;
 
 /// Orders whose expiry is enqueued in one sweep.
-const EXPIRY_BATCH_MAX: usize = 2_048;
+const EXPIRY_BATCH_MAX: usize = 4_096;
 /// Time between two expiry sweeps.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+/// The same after a sweep that was full: more orders are due than one sweep takes, as on a busy day.
+const EXPIRY_BACKLOG_INTERVAL: Duration = Duration::from_millis(500);
 /// Time that the outbox publisher is given to end.
 const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time that requests on the admin listener are given to end.
@@ -373,11 +375,12 @@ async fn await_rebuild(server: Arc<Server>, drain: CancellationToken) {
 async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: CancellationToken) {
     let mut enqueued: HashSet<ExpiryCheck> = HashSet::new();
     let (scans, damage) = (Blocking::new(server.ledger.clone()), &handler.stats().damage);
+    let mut interval = EXPIRY_INTERVAL;
     loop {
         tokio::select! {
             biased;
             () = drain.cancelled() => return,
-            () = tokio::time::sleep(EXPIRY_INTERVAL) => {}
+            () = tokio::time::sleep(interval) => {}
         }
         let due = scans.run(|ledger| ledger.due_expiries(wall_clock(), EXPIRY_BATCH_MAX)).await;
         let due = match due.map(|due| damage.check(due)) {
@@ -392,6 +395,8 @@ async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: C
                 continue;
             }
         };
+        // A sweep that was full leaves orders that are due: the next follows as soon as these may be done.
+        interval = if due.len() == EXPIRY_BATCH_MAX { EXPIRY_BACKLOG_INTERVAL } else { EXPIRY_INTERVAL };
         let group = server.group.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(group) = group.as_ref() else { return };
         // An order that was enqueued before and is still due waits in its queue: it is not enqueued twice.

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use orderbell_protocol::admin;
-use orderbell_protocol::cloud_event::CloudEvent;
 use orderbell_protocol::alert::AlertCode;
+use orderbell_protocol::cloud_event::CloudEvent;
 use orderbell_protocol::frame::{EventsAnswer, NoticeFrame, OpenOrder, OrdersAnswer, PollAnswer};
 use orderbell_protocol::wall::Wall;
 use orderbell_protocol::{ClientFrame, CloseKind, EventType, NoticeKind, Problem, ServerFrame};
@@ -250,8 +250,6 @@ fn matches_types(path: &Path, text: &str) {
 fn the_schemas_beside_the_reference_match_the_types() {
     let dir = root().join("protocol/schema");
     for (name, schema) in schemas().into_iter().chain(admin_schemas()) {
-        let path = dir.join(format!("{name}.json"));
-    for (name, schema) in schemas() {
         let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
         matches_types(&dir.join(format!("{name}.json")), &text);
     }

@@ -87,6 +87,8 @@ say "tests: unit, property, scenarios, crashes, real Kafka"
 # One of the scenarios starts the example of the consumers as a process.
 cargo build --quiet --package orderbell-consumers --examples
 cargo test --workspace --features orderbell/real-kafka
+say "retention of a million customers"
+ORDERBELL_TEST_CUSTOMERS=1000000 cargo test --release --package orderbell-ledger --lib after_a_million
 say "lints"
 cargo clippy --workspace --all-targets -- -D warnings
 cargo clippy --workspace --all-targets --features orderbell/real-kafka -- -D warnings

@@ -112,8 +112,11 @@ async fn shadow_traffic_and_real_traffic_are_separate() {
     assert_eq!(handler.process(turn(vec![paid(true)])).await, [Outcome::Done]);
     let real = Recipient::store(Id::new("1").unwrap());
     let shadow = Recipient { shadow: true, ..real.clone() };
-    let heads = |who: &Recipient| ledger.cursor_and_head(who, &Id::new("d").unwrap()).unwrap().1.seq;
-    assert_eq!((heads(&real), heads(&shadow)), (0, 1));
+    let notices = |who: &Recipient| {
+        let begin = ledger.cursor_and_head(who, &Id::new("d").unwrap()).unwrap().0.acked;
+        ledger.read(who, begin, begin, 9, now()).unwrap().notices.len()
+    };
+    assert_eq!((notices(&real), notices(&shadow)), (0, 1));
     assert!(ledger.order(&OrderKey { shadow: false, id: Id::new("o").unwrap() }).unwrap().is_none());
 }
 

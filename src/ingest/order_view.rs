@@ -4,14 +4,14 @@
 //! no pickup code, no customer and nothing of what was ordered.
 
 use orderbell_protocol::admin::{TraceAnswer, TraceEntry};
-use orderbell_protocol::frame::{OpenOrder, OrderOutcome, OrderStage};
+use orderbell_protocol::frame::{OpenOrder, OrderStage};
 use orderbell_protocol::{Recipient, Role};
 
 use super::{stored_order, timeline};
 use crate::ledger_damage::{DamagedRow, LedgerDamage};
 use orderbell_ledger::{DeliveryHistory, OrderKey};
 use orderbell_orders::notices::VisibleFields;
-use orderbell_orders::order::{Order, Outcome, Stage};
+use orderbell_orders::order::{Order, Stage};
 use orderbell_orders::{notice_kinds, notices};
 
 /// The stage as clients read it.
@@ -24,16 +24,6 @@ fn stage_of(order: &Order) -> OrderStage {
         Stage::Ready => OrderStage::Ready,
         Stage::PickedUp => OrderStage::PickedUp,
     }
-}
-
-/// The outcome as clients read it.
-fn outcome_of(order: &Order) -> Option<OrderOutcome> {
-    Some(match order.outcome()? {
-        Outcome::Refused => OrderOutcome::Refused,
-        Outcome::Cancelled => OrderOutcome::Cancelled,
-        Outcome::Refunded => OrderOutcome::Refunded,
-        Outcome::Expired => OrderOutcome::Expired,
-    })
 }
 
 /// An order as its recipient sees it, with its timeline if a delivery log is given; `None` when the order is not the recipient's.
@@ -57,7 +47,7 @@ pub fn for_recipient(
         order: key.id.as_str().to_owned(),
         stage: stage_of(&order),
         active: order.is_active_for(who.role),
-        outcome: outcome_of(&order),
+        outcome: order.outcome(),
         at: order.last_event_at(),
         // A client that learnt of the order here recognises by this id which notice a later cancellation takes back.
         notice: notice_kinds::retractable(who.role).map(|kind| notices::id(key.shadow, &key.id, kind, who)),
@@ -92,7 +82,7 @@ pub fn for_operator<E: From<DamagedRow>>(
         order: key.id.as_str().to_owned(),
         stage: stage_of(&order),
         active: order.is_active_for(Role::Store),
-        outcome: outcome_of(&order),
+        outcome: order.outcome(),
         store: order.store().map(|id| id.as_str().to_owned()),
         at: order.last_event_at(),
         timeline,

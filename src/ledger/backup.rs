@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::disk::{Disk, DiskError, Table, View};
 use super::keys;
+use super::tables::RowKind;
 
 const HEAD: &[u8] = b"orderbell ledger 1\n";
 const END: u8 = 0xff;
@@ -124,7 +125,8 @@ pub(crate) fn read(
 pub(crate) fn restore_rows(disk: &Disk, from: impl Read) -> std::io::Result<u64> {
     let (mut batch, mut in_batch) = (disk.batch(), 0);
     let read = read(from, |table, key, value| {
-        batch.put(table, &key, &value);
+        let kind = RowKind::of(table, &key).ok_or_else(|| damaged("a row of an unknown kind"))?;
+        batch.put(kind, &key, &value);
         in_batch += 1;
         if in_batch == BATCH_ROWS {
             in_batch = 0;

@@ -11,9 +11,8 @@
 //! Grouping needs no timer: while one fsync runs, the next batch gathers. A write or fsync error calls `failed` once, which ends the
 //! process; no reply is sent after it, so no caller takes for durable what is not.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orderbell_consumers::{Checkpoint, DurableCheckpoints, TopicPartition};
 use orderbell_protocol::session::Cursor;
@@ -24,7 +23,8 @@ use tracing::field::Empty;
 use super::MailboxObserver;
 use super::counter_notifier::CounterNotifier;
 use super::delivery_log::DeliveryLog;
-use super::disk::{Disk, DiskError, Table};
+use super::devices::{CursorWriter, Cursors, StoredCursor};
+use super::disk::{Disk, DiskError};
 use super::effects::{Appended, KeyBatchEffects, NewEvent};
 use super::embedded_log::GrowthSignal;
 use super::free_space::FreeSpaceMonitor;
@@ -32,13 +32,16 @@ use super::keys;
 use super::mailbox_limit::MailboxLimit;
 use super::outbox::PublishTo;
 use super::retention::Retention;
+use super::tables::RowKind;
 use super::write_batch::{BatchBuilder, CommittedBatch};
 use crate::crash;
 
 /// Work items folded into one batch: bounds how long an fsync's callers wait for each other.
 const WORK_PER_BATCH_MAX: usize = 4096;
-/// Interval at which cursors and the delivery log are written and retention advances.
+/// Interval at which cursors and the delivery log are written, and at which retention advances while it is not behind.
 const TICK: Duration = Duration::from_millis(500);
+/// While retention is behind, it rests for so many times as long as its last step took: it takes at most a fifth of the writer's time.
+const RETENTION_REST: u32 = 4;
 
 /// Something to write, and whom to reply to when it is durable.
 pub(crate) enum Work {
@@ -64,13 +67,13 @@ pub(crate) struct PendingCursors(Mutex<PendingCursorsInner>);
 
 #[derive(Default)]
 struct PendingCursorsInner {
-    waiting: HashMap<(Recipient, DeviceId), Cursor>,
+    waiting: Cursors,
     /// In the batch that is being written: readers see them here until the snapshot shows them.
-    writing: Arc<HashMap<(Recipient, DeviceId), Cursor>>,
+    writing: Arc<Cursors>,
 }
 
 impl PendingCursors {
-    pub(crate) fn save(&self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
+    pub(crate) fn save(&self, who: &Recipient, device: &DeviceId, cursor: Cursor, used: UnixMs) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A socket and a poll of one device may both save: the further one counts, within an epoch.
         let further = |old: Cursor| Cursor {
@@ -81,19 +84,19 @@ impl PendingCursors {
             },
             sent_seq: old.sent_seq.max(cursor.sent_seq),
         };
-        let slot = inner.waiting.entry((who.clone(), device.clone())).or_insert(cursor);
-        *slot = further(*slot);
+        let slot = inner.waiting.entry((who.clone(), device.clone())).or_insert(StoredCursor { cursor, used });
+        *slot = StoredCursor { cursor: further(slot.cursor), used };
     }
 
     /// The newest cursor that is not durable yet.
     pub(crate) fn newest(&self, who: &Recipient, device: &DeviceId) -> Option<Cursor> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (who.clone(), device.clone());
-        inner.waiting.get(&key).or_else(|| inner.writing.get(&key)).copied()
+        inner.waiting.get(&key).or_else(|| inner.writing.get(&key)).map(|stored| stored.cursor)
     }
 
     /// Takes what is waiting. The lock is held for two moves: every acknowledgement takes it.
-    fn begin_write(&self) -> Arc<HashMap<(Recipient, DeviceId), Cursor>> {
+    fn begin_write(&self) -> Arc<Cursors> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.writing = Arc::new(std::mem::take(&mut inner.waiting));
         inner.writing.clone()
@@ -117,6 +120,7 @@ pub(crate) struct Committer {
     pub(crate) delivery_log: Arc<DeliveryLog>,
     pub(crate) log_growth: Arc<GrowthSignal>,
     pub(crate) failed: Arc<dyn Fn(&str) + Send + Sync>,
+    pub(crate) cursor_writer: CursorWriter,
     pub(crate) retention: Retention,
     pub(crate) mailbox_limit: MailboxLimit,
     pub(crate) free_space: FreeSpaceMonitor,
@@ -133,9 +137,10 @@ pub(crate) struct Committer {
 impl Committer {
     /// Runs until every sender is gone; then writes what is left.
     pub(crate) fn run(mut self) {
-        let mut last_tick = std::time::Instant::now();
+        let mut tick_at = Instant::now() + TICK;
+        let mut retention_at = tick_at;
         loop {
-            let first = match self.rx.recv_timeout(TICK) {
+            let first = match self.rx.recv_deadline(tick_at.min(retention_at)) {
                 Ok(work) => Some(work),
                 Err(flume::RecvTimeoutError::Timeout) => None,
                 Err(flume::RecvTimeoutError::Disconnected) => {
@@ -143,15 +148,30 @@ impl Committer {
                     return;
                 }
             };
-            let tick = first.is_none() || last_tick.elapsed() >= TICK;
-            if tick {
-                last_tick = std::time::Instant::now();
-            }
-            if let Err(error) = self.write_batch(first, tick) {
+            if let Err(error) = self.turn(first, &mut tick_at, &mut retention_at) {
                 (self.failed)(&format!("the ledger cannot be written: {error}"));
                 return;
             }
         }
+    }
+
+    fn turn(
+        &mut self,
+        first: Option<Work>,
+        tick_at: &mut Instant,
+        retention_at: &mut Instant,
+    ) -> Result<(), DiskError> {
+        let tick = Instant::now() >= *tick_at;
+        if tick {
+            *tick_at = Instant::now() + TICK;
+        }
+        if tick || first.is_some() {
+            self.write_batch(first, tick)?;
+        }
+        if Instant::now() >= *retention_at {
+            *retention_at = Instant::now() + self.retain()?;
+        }
+        Ok(())
     }
 
     fn write_batch(&mut self, first: Option<Work>, tick: bool) -> Result<(), DiskError> {
@@ -166,11 +186,8 @@ impl Committer {
             }
         }
         if tick {
-            for ((who, device), cursor) in &*self.cursors.begin_write() {
-                batch.put_cursor(who, device, *cursor);
-            }
+            self.cursor_writer.write(&disk.view(), &mut batch, &self.cursors.begin_write())?;
             self.delivery_log.begin_write(&mut batch);
-            self.retention.step(&disk.view(), &mut batch, now())?;
         }
         if !replies.is_empty() {
             crash::point("batch");
@@ -186,17 +203,22 @@ impl Committer {
         self.report(committed, replies);
         if tick {
             self.free_space.check();
-            self.trim_mailboxes()?;
         }
         Ok(())
     }
 
-    /// Retention by count, in a batch of its own: it reads durable rows only, and no caller waits for its fsync.
-    fn trim_mailboxes(&mut self) -> Result<(), DiskError> {
+    /// A step of retention, in a batch of its own: it reads durable rows only, and no caller waits for its fsync. Returns how long to wait
+    /// before the next one.
+    fn retain(&mut self) -> Result<Duration, DiskError> {
+        let began = Instant::now();
         let disk = self.disk.clone();
         let mut batch = BatchBuilder::new(&disk, self.publish_to, self.seq, self.outbox);
-        self.mailbox_limit.step(&disk.view(), &mut batch, now())?;
-        commit(batch, &disk, self.seq).map(drop)
+        let view = disk.view();
+        let step = self.retention.step(&view, &mut batch, now())?;
+        let is_behind = self.mailbox_limit.step(&view, &mut batch, now())? || step.is_behind;
+        commit(batch, &disk, self.seq)?;
+        self.cursor_writer.removed(&step.cursors);
+        Ok(if is_behind { TICK.min(began.elapsed() * RETENTION_REST) } else { TICK })
     }
 
     fn add(&mut self, batch: &mut BatchBuilder<'_>, work: Work) -> Result<Reply, DiskError> {
@@ -223,16 +245,18 @@ impl Committer {
                 for event in &events {
                     batch.append(event, at)?;
                 }
-                dead_letters.iter().for_each(|number| batch.remove_row(Table::Meta, &keys::dead_letter(*number)));
+                dead_letters
+                    .iter()
+                    .for_each(|number| batch.remove_row(RowKind::DeadLetter, &keys::dead_letter(*number)));
                 Reply::Done(reply)
             }
             Work::FinishRebuild(reply) => {
-                batch.remove_row(Table::Meta, keys::REBUILDING);
+                batch.remove_row(RowKind::Fact, keys::REBUILDING);
                 Reply::Done(reply)
             }
             Work::DeadLetter(row, reply) => {
                 self.dead_letters += 1;
-                batch.put_row(Table::Meta, &keys::dead_letter(self.dead_letters), &row);
+                batch.put_row(RowKind::DeadLetter, &keys::dead_letter(self.dead_letters), &row);
                 Reply::Done(reply)
             }
         })

@@ -20,20 +20,18 @@ use orderbell_protocol::{Id, UnixMs};
 
 use super::disk::{DiskError, Row, Table, View};
 use super::keys;
-use super::write_batch::BatchBuilder;
+use super::tables::{Range, RowKind};
 
-/// Rows removed in one step of retention, of each kind.
-const REMOVALS_MAX: usize = 1_024;
 /// A minute is removed this long after it is no longer written, so that a delta on its way never meets a row that was partly removed.
 const GRACE_MINUTES: u64 = 10;
 const RECENT_DAYS: u64 = 3;
 
-const CHAIN_MINUTE: u8 = b'm';
-const STORE_MINUTE: u8 = b'n';
-const CHAIN_DAY: u8 = b'c';
-const STORE_DAY: u8 = b'd';
+pub(super) const CHAIN_MINUTE: u8 = b'm';
+pub(super) const STORE_MINUTE: u8 = b'n';
+pub(super) const CHAIN_DAY: u8 = b'c';
+pub(super) const STORE_DAY: u8 = b'd';
 /// How many stores a day has rows of.
-const STORE_COUNT: u8 = b'k';
+pub(super) const STORE_COUNT: u8 = b'k';
 
 fn key(shadow: bool, bucket: &Bucket) -> Vec<u8> {
     let mut key = vec![u8::from(shadow)];
@@ -96,7 +94,7 @@ fn encode(sums: &CounterSums) -> Vec<u8> {
     row
 }
 
-fn decode(mut row: &[u8]) -> Option<CounterSums> {
+pub(super) fn decode(mut row: &[u8]) -> Option<CounterSums> {
     let mut sums = CounterSums::new();
     while !row.is_empty() {
         let counter = u16::try_from(take_number(&mut row)?).ok()?;
@@ -106,8 +104,8 @@ fn decode(mut row: &[u8]) -> Option<CounterSums> {
     Some(sums)
 }
 
-/// A row's key and its new value; none when the row is removed.
-type ChangedRow = (Vec<u8>, Option<Vec<u8>>);
+/// A row's kind and key, and its new value; none when the row is removed.
+type ChangedRow = (RowKind, Vec<u8>, Option<Vec<u8>>);
 
 /// What one batch adds to the buckets, not written yet.
 #[derive(Default)]
@@ -155,14 +153,18 @@ impl BucketDeltas {
         }
         let mut rows: Vec<_> = store_counts
             .into_iter()
-            .map(|((shadow, day), stores)| (store_count_key(shadow, day), Some(stores.to_be_bytes().to_vec())))
+            .map(|((shadow, day), stores)| {
+                (RowKind::StoreCount, store_count_key(shadow, day), Some(stores.to_be_bytes().to_vec()))
+            })
             .collect();
         for (name, (mut sums, known)) in merged {
             sums.retain(|_, sum| *sum != 0);
             // A store's day stays once it is there: it was counted among the day's stores.
             let stays = !sums.is_empty() || name.get(1) == Some(&STORE_DAY);
             if stays || known {
-                rows.push((name, stays.then(|| encode(&sums))));
+                let kind = RowKind::of(Table::Counters, &name);
+                let kind = kind.ok_or_else(|| DiskError::damaged(Table::Counters, &name, "a key of a bucket"))?;
+                rows.push((kind, name, stays.then(|| encode(&sums))));
             }
         }
         Ok(rows)
@@ -239,37 +241,16 @@ pub(super) fn recent(
     all.flatten().filter_map(read).filter(|row| !matches!(row, Ok((_, Bucket::StoreDay(_, id), _)) if *id == others()))
 }
 
-/// Retention of counters: for each kind of row, where the last step ended. What was removed before it is not read again.
-#[derive(Default)]
-pub(super) struct CounterRetention(HashMap<(bool, u8), Vec<u8>>);
-
-impl CounterRetention {
-    /// Removes minutes and days that are not shown any more, a bounded number at a time.
-    pub(super) fn step(&mut self, view: &View<'_>, batch: &mut BatchBuilder<'_>, now: UnixMs) -> Result<(), DiskError> {
-        let (minute, today) = (minute_of(now), u64::from(day_of(now)));
-        let ends = [
-            (CHAIN_MINUTE, minute.saturating_sub(CHAIN_MINUTES + GRACE_MINUTES)),
-            (STORE_MINUTE, minute.saturating_sub(STORE_MINUTES + GRACE_MINUTES)),
-            (CHAIN_DAY, today.saturating_sub(u64::from(DAYS) + 2)),
-            (STORE_DAY, today.saturating_sub(u64::from(DAYS) + 2)),
-            (STORE_COUNT, today.saturating_sub(u64::from(DAYS) + 2)),
-        ];
-        for (shadow, (tag, end)) in [false, true].into_iter().flat_map(|shadow| ends.map(|end| (shadow, end))) {
-            let name = |at: u64| [&[u8::from(shadow), tag][..], &at.to_be_bytes()].concat();
-            // The day 0 holds what is too old for its own.
-            let from = self.0.entry((shadow, tag)).or_insert_with(|| name(1));
-            let end = name(end);
-            if *from >= end {
-                continue;
-            }
-            for row in view.rows(Table::Counters, from, &end).take(REMOVALS_MAX) {
-                let (key, _) = row?;
-                batch.remove_row(Table::Counters, &key);
-                *from = key;
-            }
-        }
-        Ok(())
-    }
+/// Minutes and days of one kind that are not shown any more. The day 0 holds what is too old for its own, and stays.
+pub(super) fn too_old(tag: u8, now: UnixMs) -> Vec<Range> {
+    let (minute, today) = (minute_of(now), u64::from(day_of(now)));
+    let end = match tag {
+        CHAIN_MINUTE => minute.saturating_sub(CHAIN_MINUTES + GRACE_MINUTES),
+        STORE_MINUTE => minute.saturating_sub(STORE_MINUTES + GRACE_MINUTES),
+        _ => today.saturating_sub(u64::from(DAYS) + 2),
+    };
+    let name = |shadow: bool, at: u64| [&[u8::from(shadow), tag][..], &at.to_be_bytes()].concat();
+    [false, true].map(|shadow| (name(shadow, 1), name(shadow, end))).to_vec()
 }
 
 #[cfg(test)]

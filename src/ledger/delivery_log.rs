@@ -16,6 +16,7 @@ use orderbell_protocol::{DeviceId, NoticeKind, Recipient, UnixMs};
 use super::disk::{DiskError, Table, View};
 use super::keys::{self, OrderKey};
 use super::mailbox::{self, IndexEntry};
+use super::tables::{Periods, Range, RowKind};
 use super::write_batch::BatchBuilder;
 
 /// Steps in memory; more are dropped: timelines get gaps before the ledger gets slow.
@@ -24,8 +25,6 @@ const STEPS_MAX: usize = 65_536;
 const DEVICE_STEPS_MAX: usize = 256;
 /// Rows read for one timeline: bounds the time of a request about a very busy store.
 const ROWS_MAX: usize = 4_096;
-/// Rows removed in one step of retention.
-const REMOVALS_MAX: usize = 4_096;
 /// A row is named by its first step, and holds those that came until it was written: a tick, or longer on a slow disk.
 const ROW_SPAN_MS: i64 = 10_000;
 const HOUR_MS: i64 = 3_600_000;
@@ -150,7 +149,7 @@ impl DeliveryLog {
                 row.extend(at.0.to_be_bytes());
                 row.extend(step.encode());
             }
-            batch.put_row(Table::DeliveryLog, &key(who, *first, device), &row);
+            batch.put_row(RowKind::DeliverySteps, &key(who, *first, device), &row);
         }
     }
 
@@ -229,22 +228,12 @@ pub(crate) fn read(
     Ok(history)
 }
 
-/// Removes rows older than `before`, a bounded number at a time. `from` is where the last step ended: what was removed before it is not read
-/// again.
-pub(crate) fn step(
-    view: &View<'_>,
-    batch: &mut BatchBuilder<'_>,
-    before: UnixMs,
-    from: &mut Vec<u8>,
-) -> Result<(), DiskError> {
-    let end = hour(before).to_be_bytes();
-    if from.as_slice() >= end.as_slice() {
-        return Ok(());
-    }
-    for row in view.rows(Table::DeliveryLog, from, &end).take(REMOVALS_MAX) {
-        let (key, _) = row?;
-        batch.remove_row(Table::DeliveryLog, &key);
-        *from = key;
-    }
-    Ok(())
+/// Steps that are older than the retention: whole hours.
+pub(super) fn too_old(periods: &Periods, now: UnixMs) -> Vec<Range> {
+    vec![(Vec::new(), hour(now.plus_ms(-periods.timeline_ms)).to_be_bytes().to_vec())]
+}
+
+/// True when a row is a list of steps.
+pub(super) fn decodes(row: &[u8]) -> bool {
+    row.chunks(STEP_BYTES).all(|step| step.get(8..).and_then(DeliveryStep::decode).is_some())
 }

@@ -3,8 +3,9 @@
 use orderbell_protocol::{DeviceId, Recipient, UnixMs};
 
 use super::committer::PendingCursors;
+use super::devices::StoredCursor;
 use super::disk::{DiskError, Table, View};
-use super::{keys, mailbox, parse_cursor};
+use super::{keys, mailbox};
 
 /// Rows read for one device: a backlog is counted up to here.
 const ROWS_MAX: usize = 1_000;
@@ -56,10 +57,11 @@ pub(super) fn read(
     for row in view.rows(Table::Meta, &prefix, &keys::after_prefix(&prefix)).take(DEVICES_MAX) {
         let (key, row) = row?;
         let device = keys::trailing_id(Table::Meta, &key, prefix.len())?;
-        let cursor = cursors.newest(who, &device).or_else(|| parse_cursor(&row));
+        let stored = || Some(StoredCursor::decode(&row)?.cursor);
+        let cursor = cursors.newest(who, &device).or_else(stored);
         let cursor = cursor.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "a cursor"))?;
         devices.push(DeviceBacklog { backlog: backlog_after(view, &mailbox, cursor.acked.seq, now)?, device });
     }
-    let (floor, _) = mailbox::read_floor(view, &mailbox)?;
+    let floor = mailbox::read_floor(view, &mailbox)?.map_or(0, |floor| floor.seq);
     Ok((devices, backlog_after(view, &mailbox, floor, now)?))
 }

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
+use super::tables::RowKind;
+
 /// Rows in memory before they are written out as tables. Larger means fewer stalls and a longer replay at open.
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// The journal on disk; bounds the replay at open.
@@ -221,12 +223,16 @@ pub(crate) struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+    /// A row is written through its kind: a kind says when its rows go.
+    pub(crate) fn put(&mut self, kind: RowKind, key: &[u8], value: &[u8]) {
+        let table = kind.table();
+        debug_assert_eq!(RowKind::of(table, key), Some(kind), "{}", key.escape_ascii());
         self.touched |= table.bit();
         self.batch.insert(self.disk.keyspace(table), key, value);
     }
 
-    pub(crate) fn remove(&mut self, table: Table, key: &[u8]) {
+    pub(crate) fn remove(&mut self, kind: RowKind, key: &[u8]) {
+        let table = kind.table();
         self.touched |= table.bit();
         self.batch.remove(self.disk.keyspace(table), key);
     }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::{Batch, DiskError, Row, Table, View};
 use super::keys;
+use super::tables::RowKind;
 
 /// Marks that are kept: minutes of the busiest day, so that a fault is seen at the next start.
 pub(crate) const MARKS_KEPT: u64 = 65_536;
@@ -79,24 +80,25 @@ pub(crate) fn begin_epoch(batch: &mut Batch<'_>, old: u32, rebuild_reason: Optio
     // Seconds tell epochs apart: two do not begin within one.
     let now_s = (super::committer::now().0 / 1000).clamp(0, i64::from(u32::MAX)) as u32;
     let epoch = now_s.max(old.saturating_add(1));
-    batch.put(Table::Meta, keys::EPOCH, &epoch.to_be_bytes());
+    batch.put(RowKind::Fact, keys::EPOCH, &epoch.to_be_bytes());
     if let Some(reason) = rebuild_reason {
-        batch.put(Table::Meta, keys::MARKS_FROM, &(newest + 1).to_be_bytes());
-        batch.put(Table::Meta, keys::REBUILDING, reason.as_bytes());
+        batch.put(RowKind::Fact, keys::MARKS_FROM, &(newest + 1).to_be_bytes());
+        batch.put(RowKind::Fact, keys::REBUILDING, reason.as_bytes());
     }
     epoch
 }
 
 /// Rows that no topic can give back: the outbox, dead letters, the ledger's id and epoch.
-pub(crate) fn irreplaceable_rows(view: &View<'_>) -> Result<Vec<Row>, DiskError> {
+pub(crate) fn irreplaceable_rows(view: &View<'_>) -> Result<Vec<(RowKind, Row)>, DiskError> {
     let mut rows = Vec::new();
-    for prefix in [keys::OUTBOX, keys::DEAD_LETTERS] {
-        for row in view.rows(Table::Meta, prefix, &keys::after_prefix(prefix)) {
-            rows.push(row?);
+    for kind in [RowKind::OutboxEntry, RowKind::DeadLetter] {
+        let (from, to) = kind.range();
+        for row in view.rows(kind.table(), &from, &to) {
+            rows.push((kind, row?));
         }
     }
     for key in [keys::LEDGER_ID, keys::EPOCH] {
-        rows.extend(view.row(Table::Meta, key)?.map(|value| (key.to_vec(), value)));
+        rows.extend(view.row(Table::Meta, key)?.map(|value| (RowKind::Fact, (key.to_vec(), value))));
     }
     Ok(rows)
 }

@@ -81,7 +81,12 @@ pub(crate) fn floor(mailbox: &[u8]) -> Vec<u8> {
 
 /// Prefix of the index of a recipient's open orders.
 pub(crate) fn open_orders_of(who: &Recipient) -> Vec<u8> {
-    [b"i", mailbox(who).as_slice()].concat()
+    open_orders_of_mailbox(&mailbox(who))
+}
+
+/// The same, by the mailbox's key.
+pub(crate) fn open_orders_of_mailbox(mailbox: &[u8]) -> Vec<u8> {
+    [b"i", mailbox].concat()
 }
 
 pub(crate) fn open_order(who: &Recipient, order: &Id) -> Vec<u8> {
@@ -111,7 +116,12 @@ pub(crate) const CURSORS: &[u8] = b"c";
 
 /// Prefix of the cursors of a recipient's devices.
 pub(crate) fn cursors_of(who: &Recipient) -> Vec<u8> {
-    [CURSORS, mailbox(who).as_slice()].concat()
+    cursors_of_mailbox(&mailbox(who))
+}
+
+/// The same, by the mailbox's key.
+pub(crate) fn cursors_of_mailbox(mailbox: &[u8]) -> Vec<u8> {
+    [CURSORS, mailbox].concat()
 }
 
 pub(crate) fn cursor(who: &Recipient, device: &Id) -> Vec<u8> {
@@ -217,3 +227,7 @@ pub(crate) const COUNTED_FROM: &[u8] = b"!counted";
 pub(crate) const LEDGER_ID: &[u8] = b"!id";
 /// The newest seq that was given out, over all mailboxes.
 pub(crate) const SEQ: &[u8] = b"!seq";
+/// The highest floor that was forgotten, over all mailboxes.
+pub(crate) const FORGOTTEN: &[u8] = b"!forgotten";
+/// How many of these there are.
+pub(crate) const FACTS: u64 = 8;

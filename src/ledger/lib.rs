@@ -16,6 +16,7 @@ pub mod crash;
 mod dead_letters;
 mod delivery_log;
 mod device_backlog;
+mod devices;
 mod disk;
 mod effects;
 pub mod embedded_log;
@@ -29,6 +30,7 @@ mod offline;
 mod open;
 mod outbox;
 mod retention;
+mod tables;
 mod write_batch;
 
 use std::fs::File;
@@ -49,6 +51,7 @@ pub use dead_letters::{HexBytes, StoredBytes, StoredDeadLetter};
 use delivery_log::DeliveryLog;
 pub use delivery_log::{DeliveryHistory, DeliveryStep, LoggedNotice};
 pub use device_backlog::{Backlog, DeviceBacklog};
+use devices::CursorWriter;
 pub use disk::DiskError;
 use disk::{Disk, Table};
 pub use effects::{Appended, KeyBatchEffects, LedgerFailed, NewEvent, NewNotice};
@@ -63,7 +66,7 @@ pub use outbox::{OutboxEntry, PublishTo};
 use retention::Retention;
 
 /// The format that this program reads and writes. Any other on disk is refused.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 /// Work items that may wait for the committer. A shard waits when it is full: backpressure up to the source.
 const WORK_MAX: usize = 16_384;
 
@@ -231,6 +234,7 @@ impl Ledger {
             delivery_log: delivery_log.clone(),
             log_growth: log_growth.clone(),
             failed: failed.clone(),
+            cursor_writer: CursorWriter::default(),
             retention: Retention::new(options.state_retention_ms, options.timeline_retention_ms),
             free_space: FreeSpaceMonitor::new(dir.to_owned(), limits.clone(), low_space.clone()),
             mailbox_limit: MailboxLimit::new(limits.clone(), overflows.clone()),
@@ -383,7 +387,7 @@ impl Ledger {
     pub fn open_orders(&self, who: &Recipient, from: Option<&Id>, max: usize) -> Result<OpenOrders, DiskError> {
         let view = self.disk.view();
         let mailbox = Mailbox::new(&view, who, self.epoch);
-        let head = mailbox.head(mailbox.floor()?)?;
+        let head = mailbox.head()?.map_or_else(|| mailbox.floor(), Ok)?;
         let prefix = keys::open_orders_of(who);
         let begin = from.map_or_else(|| prefix.clone(), |order| keys::open_order(who, order));
         let (mut orders, mut next) = (Vec::new(), None);
@@ -463,15 +467,17 @@ impl Ledger {
     pub fn cursor_and_head(&self, who: &Recipient, device: &DeviceId) -> Result<(Cursor, Position), ReadError> {
         let view = self.disk.view();
         let mailbox = Mailbox::new(&view, who, self.epoch);
-        let floor = mailbox.floor()?;
-        let head = mailbox.head(floor)?;
+        let head = mailbox.head()?;
         let stored = match self.cursors.newest(who, device) {
             Some(cursor) => Some(cursor),
-            None => view.decoded(Table::Meta, &keys::cursor(who, device), "a cursor", parse_cursor)?,
+            None => devices::read(&view, who, device)?,
         };
         // The server's own cursor must never lock its device out: an invalid one counts as none.
-        let valid = stored.filter(|cursor| mailbox.validate_position(cursor.acked, floor, head).is_ok());
-        Ok((valid.unwrap_or(Cursor { acked: floor, sent_seq: stored.map_or(0, |cursor| cursor.sent_seq) }), head))
+        let cursor = match stored {
+            Some(cursor) if mailbox.validate_position(cursor.acked, head).is_ok() => cursor,
+            _ => Cursor { acked: mailbox.floor()?, sent_seq: stored.map_or(0, |cursor| cursor.sent_seq) },
+        };
+        Ok((cursor, head.unwrap_or(cursor.acked)))
     }
 
     /// The backlog of each of a recipient's devices, and the backlog that a new device would have.
@@ -484,7 +490,7 @@ impl Ledger {
 
     /// Saves a device's cursor. It is written lazily: losing it costs a redelivery.
     pub fn save_cursor(&self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
-        self.cursors.save(who, device, cursor);
+        self.cursors.save(who, device, cursor, committer::now());
     }
 
     /// Records in the delivery log what happened to notices on a device.
@@ -556,11 +562,6 @@ fn read_checkpoints(view: &disk::View<'_>, cluster: &str) -> Result<Vec<(TopicPa
     Ok(all)
 }
 
-fn parse_cursor(row: &[u8]) -> Option<Cursor> {
-    let (acked, sent) = std::str::from_utf8(row).ok()?.split_once(' ')?;
-    Some(Cursor { acked: acked.parse().ok()?, sent_seq: u64::from_str_radix(sent, 16).ok()? })
-}
-
 fn parse_checkpoint(row: &[u8]) -> Option<Checkpoint> {
     let (numbers, rest) = row.as_chunks::<8>();
     let number = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
@@ -573,5 +574,7 @@ fn parse_checkpoint(row: &[u8]) -> Option<Checkpoint> {
     }
 }
 
+#[cfg(test)]
+mod retention_tests;
 #[cfg(test)]
 mod tests;

@@ -6,15 +6,22 @@
 //!
 //! A row is one of: live; superseded (its order ended: readers skip it); a stub (trimmed, but something live stands below: only its check
 //! bits remain). Readers skip an expired row, too. Rows at or below the floor were removed.
+//!
+//! A floor does not stay for ever: most customers order once. Long after the last row went, it is forgotten, and the ledger remembers the
+//! highest seq of all floors that were. A position at or below that number whose row is not there is answered by "expired", as with a floor.
+//! A reader that has read nothing begins at the newest seq, with no check bits: so a beginning has an age, too.
 
 use orderbell_protocol::notice::EncodedNotice;
 use orderbell_protocol::{Delivery, MailboxPage, NoticeKind, Position, ReadError, Recipient, UnixMs};
 
-use super::disk::{DiskError, Table, View};
+use super::disk::{DiskError, Row, Table, View};
 use super::keys;
+use super::write_batch::BatchBuilder;
 
 /// Rows examined in one read: bounds the time of a page that meets nothing but superseded rows.
 const ROWS_PER_READ_MAX: usize = 1024;
+/// Stubs removed from one mailbox in one step of retention.
+const STUBS_MAX: usize = 256;
 /// Bytes of one page: what a connection's write buffer must hold.
 const PAGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -106,14 +113,73 @@ pub(crate) fn check_bits(id: &str) -> u16 {
     (xxhash_rust::xxh3::xxh3_64(id.as_bytes()) & 0xffff) as u16
 }
 
-/// A floor row: seq and check bits of the last row that was removed.
-pub(crate) fn encode_floor(seq: u64, check: u16) -> Vec<u8> {
-    [seq.to_be_bytes().as_slice(), &check.to_be_bytes()].concat()
+/// The last row of a mailbox that was removed: every row up to here is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Floor {
+    pub(crate) seq: u64,
+    pub(crate) check: u16,
+    /// When it was removed.
+    pub(crate) at: UnixMs,
 }
 
-fn decode_floor(row: &[u8]) -> Option<(u64, u16)> {
-    let (seq, check) = row.split_at_checked(8)?;
-    Some((u64::from_be_bytes(seq.try_into().ok()?), u16::from_be_bytes(check.try_into().ok()?)))
+impl Floor {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        [self.seq.to_be_bytes().as_slice(), &self.check.to_be_bytes(), &self.at.0.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn decode(row: &[u8]) -> Option<Self> {
+        let (seq, rest) = row.split_first_chunk::<8>()?;
+        let (check, at) = rest.split_first_chunk::<2>()?;
+        let at = UnixMs(i64::from_be_bytes(at.try_into().ok()?));
+        Some(Self { seq: u64::from_be_bytes(*seq), check: u16::from_be_bytes(*check), at })
+    }
+}
+
+/// The floor of a mailbox; none when nothing was removed, or when that is so long ago that the floor was forgotten.
+pub(crate) fn read_floor(view: &View<'_>, mailbox: &[u8]) -> Result<Option<Floor>, DiskError> {
+    view.decoded(Table::Meta, &keys::floor(mailbox), "the floor of a mailbox", Floor::decode)
+}
+
+/// The highest floor that was forgotten, over all mailboxes.
+pub(crate) fn forgotten(view: &View<'_>) -> Result<u64, DiskError> {
+    Ok(view.number(keys::FORGOTTEN)?.unwrap_or(0))
+}
+
+/// The newest seq that was given out, over all mailboxes.
+fn newest_seq(view: &View<'_>) -> Result<u64, DiskError> {
+    Ok(view.number(keys::SEQ)?.unwrap_or(0))
+}
+
+/// Removes a floor below which nothing refers any more: the mailbox is empty, and its recipient has neither open orders nor cursors. `key` and
+/// `row` are the floor's, which is old enough.
+pub(crate) fn forget_floor(
+    view: &View<'_>,
+    batch: &mut BatchBuilder<'_>,
+    (key, row): (&[u8], &[u8]),
+    now: UnixMs,
+) -> Result<(), DiskError> {
+    let mailbox = &key[1..];
+    let floor = Floor::decode(row).ok_or_else(|| DiskError::damaged(Table::Meta, key, "the floor of a mailbox"))?;
+    let (from, end) = (keys::mail(mailbox, floor.seq + 1), keys::mail(mailbox, u64::MAX));
+    let mut is_empty = true;
+    for row in view.rows(Table::Mailboxes, &from, &end).take(STUBS_MAX) {
+        let (key, row) = row?;
+        let row = decode_row(&key, &row)?;
+        is_empty = false;
+        if !row.is_stub() {
+            break;
+        }
+        // What a long row of stubs left above a floor: it becomes the floor.
+        batch.remove_lowest(mailbox, &key, &row, now)?;
+    }
+    let is_used = |prefix: Vec<u8>| {
+        let first = view.rows(Table::Meta, &prefix, &keys::after_prefix(&prefix)).next();
+        first.transpose().map(|row| row.is_some())
+    };
+    if is_empty && !is_used(keys::open_orders_of_mailbox(mailbox))? && !is_used(keys::cursors_of_mailbox(mailbox))? {
+        batch.forget_floor(mailbox, floor.seq);
+    }
+    Ok(())
 }
 
 /// Rows of a mailbox that hold a notice; stubs do not count.
@@ -133,11 +199,6 @@ pub(crate) fn decode_row(key: &[u8], row: &[u8]) -> Result<MailRow, DiskError> {
 /// The mailbox row of `key`, if it is still there.
 pub(crate) fn read_row(view: &View<'_>, key: &[u8]) -> Result<Option<MailRow>, DiskError> {
     view.decoded(Table::Mailboxes, key, "a mailbox row", MailRow::decode)
-}
-
-/// The floor of a mailbox: seq and check bits of the last row that was removed, or zeros.
-pub(crate) fn read_floor(view: &View<'_>, mailbox: &[u8]) -> Result<(u64, u16), DiskError> {
-    Ok(view.decoded(Table::Meta, &keys::floor(mailbox), "the floor of a mailbox", decode_floor)?.unwrap_or((0, 0)))
 }
 
 /// An entry of a notice index that was read with its key.
@@ -167,41 +228,65 @@ impl<'a> Mailbox<'a> {
         Position { epoch: self.epoch, seq, check }
     }
 
-    /// The last position that was removed, or the start: every row up to here is gone.
-    pub(crate) fn floor(&self) -> Result<Position, DiskError> {
-        let (seq, check) = read_floor(self.view, &self.prefix)?;
-        Ok(self.position(seq, check))
+    fn rows(&self) -> impl DoubleEndedIterator<Item = Result<Row, DiskError>> + use<> {
+        self.view.rows(Table::Mailboxes, &self.prefix, &keys::mail(&self.prefix, u64::MAX))
     }
 
-    /// The position of the newest row; the floor when there is none.
-    pub(crate) fn head(&self, floor: Position) -> Result<Position, DiskError> {
-        let end = keys::mail(&self.prefix, u64::MAX);
-        let Some(last) = self.view.rows(Table::Mailboxes, &self.prefix, &end).next_back() else { return Ok(floor) };
+    /// Where a reader begins that has read nothing: every row of the mailbox comes after it. Without a floor, that is the newest seq of the
+    /// ledger, or just below the mailbox's first row.
+    pub(crate) fn floor(&self) -> Result<Position, DiskError> {
+        if let Some(floor) = read_floor(self.view, &self.prefix)? {
+            return Ok(self.position(floor.seq, floor.check));
+        }
+        let seq = match self.rows().next() {
+            Some(first) => seq_of(&first?.0)?.saturating_sub(1),
+            None => newest_seq(self.view)?,
+        };
+        Ok(self.position(seq, 0))
+    }
+
+    /// The position of the newest row; none when the mailbox is empty.
+    pub(crate) fn head(&self) -> Result<Option<Position>, DiskError> {
+        let Some(last) = self.rows().next_back() else { return Ok(None) };
         let (key, row) = last?;
-        Ok(self.position(seq_of(&key)?, decode_row(&key, &row)?.check))
+        Ok(Some(self.position(seq_of(&key)?, decode_row(&key, &row)?.check)))
     }
 
     /// Checks that this mailbox gave out `position`, and that every row after it is still here.
-    pub(crate) fn validate_position(
-        &self,
-        position: Position,
-        floor: Position,
-        head: Position,
-    ) -> Result<(), ReadError> {
+    pub(crate) fn validate_position(&self, position: Position, head: Option<Position>) -> Result<(), ReadError> {
         if position.epoch != self.epoch {
             return Err(ReadError::EpochChanged);
         }
-        if position == floor {
-            return Ok(());
+        let floor = read_floor(self.view, &self.prefix)?;
+        if let Some(floor) = floor
+            && position.seq <= floor.seq
+        {
+            return match position {
+                Position { seq, check, .. } if (seq, check) == (floor.seq, floor.check) => Ok(()),
+                Position { seq, .. } if seq == floor.seq => Err(ReadError::EpochChanged),
+                _ => Err(ReadError::PositionExpired),
+            };
         }
-        if position.seq <= floor.seq {
-            return Err(if position.seq == floor.seq { ReadError::EpochChanged } else { ReadError::PositionExpired });
-        }
-        if position.seq > head.seq {
+        if head.is_some_and(|head| position.seq > head.seq) {
             return Err(ReadError::EpochChanged);
         }
-        let row = read_row(self.view, &keys::mail(&self.prefix, position.seq))?.ok_or(ReadError::EpochChanged)?;
-        if row.check == position.check { Ok(()) } else { Err(ReadError::EpochChanged) }
+        match read_row(self.view, &keys::mail(&self.prefix, position.seq))? {
+            Some(row) if row.check == position.check => Ok(()),
+            Some(_) => Err(ReadError::EpochChanged),
+            None if floor.is_some() => Err(ReadError::EpochChanged),
+            None => self.validate_without_row(position),
+        }
+    }
+
+    /// A position that no row has, in a mailbox that has no floor: where a reader began ([`Self::floor`]; no check bits), or where the floor
+    /// was that has been forgotten. All floors that were forgotten are at or below one number, so above it nothing was removed unseen.
+    fn validate_without_row(&self, position: Position) -> Result<(), ReadError> {
+        let forgotten = forgotten(self.view)?;
+        if position.seq > newest_seq(self.view)? || (position.check != 0 && position.seq > forgotten) {
+            return Err(ReadError::EpochChanged);
+        }
+        let is_beginning = position.check == 0 && (position.seq >= forgotten || position == self.floor()?);
+        if is_beginning { Ok(()) } else { Err(ReadError::PositionExpired) }
     }
 
     /// The read function: live notices after `after`, at most `limit`; rows up to `scan` are known to hold none.
@@ -212,10 +297,10 @@ impl<'a> Mailbox<'a> {
         limit: u16,
         now: UnixMs,
     ) -> Result<MailboxPage, ReadError> {
-        let floor = self.floor()?;
-        let head = self.head(floor)?;
-        self.validate_position(after, floor, head)?;
+        let head = self.head()?;
+        self.validate_position(after, head)?;
         let begin = if scan.seq > after.seq { scan } else { after };
+        let head = head.unwrap_or(begin);
         let mut page = MailboxPage { notices: Vec::new(), next: begin, head };
         let mut bytes = 0;
         let from = keys::mail(&self.prefix, begin.seq + 1);

@@ -80,8 +80,18 @@ impl MailboxLimit {
         self.overflows.lock().unwrap_or_else(PoisonError::into_inner).remove(mailbox);
     }
 
-    /// Continues the scan of one queued mailbox.
-    pub(crate) fn step(&mut self, view: &View<'_>, batch: &mut BatchBuilder<'_>, now: UnixMs) -> Result<(), DiskError> {
+    /// Continues the scan of one queued mailbox. True when more is due.
+    pub(crate) fn step(
+        &mut self,
+        view: &View<'_>,
+        batch: &mut BatchBuilder<'_>,
+        now: UnixMs,
+    ) -> Result<bool, DiskError> {
+        self.scan(view, batch, now)?;
+        Ok(self.queue.values().any(|scan| scan.not_before <= now))
+    }
+
+    fn scan(&mut self, view: &View<'_>, batch: &mut BatchBuilder<'_>, now: UnixMs) -> Result<(), DiskError> {
         let next = self.queue.iter().find(|(_, scan)| scan.not_before <= now).map(|(mailbox, _)| mailbox.clone());
         let Some(mailbox) = next else { return Ok(()) };
         let mut scan = self.queue.remove(&mailbox).unwrap_or_default();
@@ -101,7 +111,7 @@ impl MailboxLimit {
                 scan.live += 1;
             } else if scan.live == 0 {
                 excess -= u64::from(!row.is_stub());
-                batch.remove_lowest(&mailbox, &key, &row)?;
+                batch.remove_lowest(&mailbox, &key, &row, now)?;
             } else if !row.is_stub() {
                 excess -= 1;
                 batch.put_stub(&mailbox, &key, row);

@@ -1,11 +1,13 @@
 //! Maintenance of a ledger that no process runs on: check it, back it up, restore it.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::Path;
 
-use super::disk::Table;
+use super::disk::{DiskError, Table};
 use super::integrity::{self, Integrity};
 use super::open::{check_format, lock, open_disk, stored_epoch};
+use super::tables::RowKind;
 use super::{Ledger, OpenError, backup, committer, keys};
 
 /// The result of checking a ledger.
@@ -31,26 +33,34 @@ impl Ledger {
             Integrity::Intact(newest) => (None, newest),
             Integrity::Damaged(damage, newest) => (Some(damage), newest),
         };
-        let count = |table, from: &[u8], to: &[u8]| {
-            view.rows(table, from, to).try_fold(0_u64, |rows, row| row.map(|_| rows + 1)).map_err(disk_error)
-        };
-        let meta = |prefix: &[u8]| count(Table::Meta, prefix, &keys::after_prefix(prefix));
+        let (mut rows, mut damaged) = (HashMap::new(), None);
+        for table in Table::ALL {
+            for row in view.rows(table, &[], &[0xff; 64]) {
+                let (key, value) = row.map_err(disk_error)?;
+                let kind = RowKind::of(table, &key).filter(|kind| (kind.schema().decodes)(&value));
+                let fault = || DiskError::damaged(table, &key, "a row of a known kind").to_string();
+                damaged = damaged.or_else(|| kind.is_none().then(fault));
+                *rows.entry((table, kind)).or_insert(0_u64) += 1;
+            }
+        }
+        let count = |kind: RowKind| rows.get(&(kind.table(), Some(kind))).copied().unwrap_or(0);
+        let all = |table| rows.iter().filter(|((of, _), _)| *of == table).map(|(_, rows)| rows).sum::<u64>();
         let epoch = stored_epoch(&view).map_err(disk_error)?;
-        let all = |table| count(table, &[], &[0xff; 64]);
         let text = format!(
             "commits       {newest}\nepoch         {epoch:x}\norders        {} rows, with the index of their notices\n\
              mailboxes     {} rows\nevent log     {} rows\nmeta          {} rows: {} cursors, {} event ids, {} dead letters, {} pending \
              in the outbox, and others\ndelivery log  {} rows",
-            all(Table::Orders)?,
-            all(Table::Mailboxes)?,
-            all(Table::EventLog)?,
-            all(Table::Meta)?,
-            meta(keys::CURSORS)?,
-            meta(keys::EVENT_IDS)?,
-            meta(keys::DEAD_LETTERS)?,
-            meta(keys::OUTBOX)?,
-            all(Table::DeliveryLog)?,
+            all(Table::Orders),
+            all(Table::Mailboxes),
+            all(Table::EventLog),
+            all(Table::Meta),
+            count(RowKind::Cursor),
+            count(RowKind::EventId),
+            count(RowKind::DeadLetter),
+            count(RowKind::OutboxEntry),
+            all(Table::DeliveryLog),
         );
+        let fault = fault.or(damaged);
         Ok(LedgerReport { text, fault })
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::disk::{Disk, DiskError, Table, UncheckedDisk, View};
 use super::integrity::{self, Integrity};
 use super::outbox::PublishTo;
+use super::tables::RowKind;
 use super::{FORMAT, LedgerOptions, OpenError, committer, counters, keys};
 
 /// What the ledger knows of itself.
@@ -85,8 +86,8 @@ pub(super) fn open_verified(dir: &Path, options: LedgerOptions) -> Result<(Disk,
     }
     let next = open_disk(dir, &next_path)?;
     let mut batch = next.batch();
-    carried_over.iter().for_each(|(key, value)| batch.put(Table::Meta, key, value));
-    old_days.iter().for_each(|(key, value)| batch.put(Table::Counters, key, value));
+    carried_over.iter().for_each(|(kind, (key, value))| batch.put(*kind, key, value));
+    old_days.iter().for_each(|(key, value)| batch.put(RowKind::ChainDay, key, value));
     batch.commit().map_err(disk_error)?;
     load_or_init_meta(&next, dir, Some(damage), options.state_retention_ms)?;
     drop((next, disk));
@@ -129,10 +130,10 @@ pub(super) fn load_or_init_meta(
         // A rebuilt ledger keeps its id: to the consumer group it is the same member.
         let id = stored_id()?.unwrap_or(drawn);
         let mut batch = disk.batch();
-        batch.put(Table::Meta, keys::FORMAT, &FORMAT.to_be_bytes());
-        batch.put(Table::Meta, keys::LEDGER_ID, id.as_bytes());
+        batch.put(RowKind::Fact, keys::FORMAT, &FORMAT.to_be_bytes());
+        batch.put(RowKind::Fact, keys::LEDGER_ID, id.as_bytes());
         // Older records of the topics are not read.
-        batch.put(Table::Meta, keys::COUNTED_FROM, &now.plus_ms(-state_retention_ms).0.to_be_bytes());
+        batch.put(RowKind::Fact, keys::COUNTED_FROM, &now.plus_ms(-state_retention_ms).0.to_be_bytes());
         let epoch = integrity::begin_epoch(&mut batch, old_epoch, damage.as_deref(), disk.newest_commit());
         batch.commit().map_err(disk_error)?;
         return Ok(Meta { epoch, id, seq: 0, dead_letters: 0, rebuild_reason: damage });

@@ -1,6 +1,7 @@
 //! The ledger on a real disk, compared with a naive mailbox.
 
 use super::integrity::Integrity;
+use super::tables::RowKind;
 use super::*;
 use orderbell_consumers::CheckpointStore;
 use orderbell_protocol::notice::EncodedNotice;
@@ -227,10 +228,10 @@ fn other_formats_are_refused_and_left_as_they_are() {
     ledger.backup(&mut backup, |_| {}).unwrap();
     ledger.close();
     drop(ledger);
-    for other in [1, 2, 3, FORMAT + 1] {
+    for other in [1, 2, 3, 4, FORMAT + 1] {
         let disk = open::open_disk(dir.path(), &dir.path().join("db")).unwrap();
         let mut batch = disk.batch();
-        batch.put(Table::Meta, keys::FORMAT, &other.to_be_bytes());
+        batch.put(RowKind::Fact, keys::FORMAT, &other.to_be_bytes());
         batch.commit().unwrap();
         drop(disk);
         let refused = |result: Result<(), OpenError>| match result {
@@ -374,7 +375,7 @@ fn a_row_that_does_not_decode_is_an_error_and_never_a_row_less() {
         |error: ReadError| matches!(&error, ReadError::Ledger(why) if why.contains("damaged row in the table"));
     let disk = |table, key: &[u8], row: &[u8]| {
         let mut batch = ledger.disk.batch();
-        batch.put(table, key, row);
+        batch.put(RowKind::of(table, key).unwrap(), key, row);
         batch.commit().unwrap();
     };
     disk(Table::Meta, &keys::cursor(&who, &device), b"no cursor");
@@ -477,7 +478,7 @@ fn damage(dir: &Path) -> u64 {
         .rev()
         .find(|number| disk.view().row(Table::Mailboxes, &keys::commit_mark(*number)).unwrap().is_some());
     let mut batch = disk.batch();
-    batch.remove(Table::Mailboxes, &keys::commit_mark(named.unwrap()));
+    batch.remove(RowKind::Mail, &keys::commit_mark(named.unwrap()));
     batch.commit().unwrap();
     // The removal is itself a commit, numbered after the one whose mark is missing.
     named.unwrap()

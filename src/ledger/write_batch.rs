@@ -5,16 +5,16 @@
 use std::collections::{HashMap, HashSet};
 
 use orderbell_consumers::{Checkpoint, TopicPartition};
-use orderbell_protocol::session::Cursor;
-use orderbell_protocol::{DeviceId, Recipient, UnixMs};
+use orderbell_protocol::{Recipient, UnixMs};
 
 use super::counters::{BucketDeltas, CounterDelta};
 use super::disk::{Batch, Disk, DiskError, Table, View};
 use super::effects::{Appended, KeyBatchEffects, NewEvent, NewNotice};
 use super::embedded_log;
 use super::keys::{self, OrderKey};
-use super::mailbox::{self, IndexEntry, MailRow};
+use super::mailbox::{self, Floor, IndexEntry, MailRow};
 use super::outbox::PublishTo;
+use super::tables::{EventId, RowKind};
 
 /// Rows above a mailbox's floor that one trimmed row may take along into a higher floor.
 const FLOOR_STEPS_MAX: usize = 64;
@@ -31,6 +31,8 @@ pub(crate) struct BatchBuilder<'a> {
     rows: HashMap<Vec<u8>, (Vec<u8>, MailRow)>,
     /// Floors of this batch: the durable view does not show them, and a floor never goes down.
     floors: HashMap<Vec<u8>, u64>,
+    /// The highest floor that this batch forgets.
+    forgotten: u64,
     /// Mailbox rows of the durable view that lost their notice in this batch.
     trimmed: HashSet<Vec<u8>>,
     /// Rows that mailboxes gain or lose in this batch.
@@ -61,6 +63,7 @@ impl<'a> BatchBuilder<'a> {
             log_ends: HashMap::new(),
             rows: HashMap::new(),
             floors: HashMap::new(),
+            forgotten: 0,
             trimmed: HashSet::new(),
             row_counts: HashMap::new(),
             event_ids: HashMap::new(),
@@ -75,21 +78,21 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    pub(crate) fn put_row(&mut self, table: Table, key: &[u8], value: &[u8]) {
+    pub(crate) fn put_row(&mut self, kind: RowKind, key: &[u8], value: &[u8]) {
         self.writes += 1;
         self.bytes += key.len() + value.len();
-        self.batch.put(table, key, value);
+        self.batch.put(kind, key, value);
     }
 
-    pub(crate) fn remove_row(&mut self, table: Table, key: &[u8]) {
+    pub(crate) fn remove_row(&mut self, kind: RowKind, key: &[u8]) {
         self.writes += 1;
         self.bytes += key.len();
-        self.batch.remove(table, key);
+        self.batch.remove(kind, key);
     }
 
     pub(crate) fn add_effects(&mut self, effects: &KeyBatchEffects, now: UnixMs) -> Result<(), DiskError> {
         for (order, state) in &effects.states {
-            self.put_row(Table::Orders, &keys::order(order), state);
+            self.put_row(RowKind::OrderState, &keys::order(order), state);
         }
         for notice in &effects.notices {
             self.append_notice(notice, now)?;
@@ -98,17 +101,21 @@ impl<'a> BatchBuilder<'a> {
             self.supersede(order, id)?;
         }
         for (at, order) in &effects.expiry_done {
-            self.remove_row(Table::Meta, &keys::expiry(at.0, order));
+            self.remove_row(RowKind::Expiry, &keys::expiry(at.0, order));
         }
         for (at, order) in &effects.expiry_added {
-            self.put_row(Table::Meta, &keys::expiry(at.0, order), &[]);
+            self.put_row(RowKind::Expiry, &keys::expiry(at.0, order), &[]);
         }
         for order in &effects.expunged {
-            self.expunge(order)?;
+            self.expunge(order, now)?;
         }
         for (who, order, is_open) in &effects.open_index {
             let key = keys::open_order(who, &order.id);
-            if *is_open { self.put_row(Table::Meta, &key, &[]) } else { self.remove_row(Table::Meta, &key) }
+            if *is_open {
+                self.put_row(RowKind::OpenOrder, &key, &[]);
+            } else {
+                self.remove_row(RowKind::OpenOrder, &key);
+            }
         }
         for event in &effects.own_events {
             // Consuming a record again publishes nothing twice: the event's id is derived from its cause.
@@ -128,8 +135,8 @@ impl<'a> BatchBuilder<'a> {
         let key = keys::mail(&mailbox, self.seq);
         *self.row_counts.entry(mailbox).or_default() += 1;
         let row = MailRow::live(&new.id, new.expires_at, now, &new.notice);
-        self.put_row(Table::Mailboxes, &key, &row.encode());
-        self.put_row(Table::Orders, &index, &IndexEntry::encode(new.kind, &key));
+        self.put_row(RowKind::Mail, &key, &row.encode());
+        self.put_row(RowKind::NoticeIndex, &index, &IndexEntry::encode(new.kind, &key));
         self.rows.insert(index, (key, row));
         self.changed_mailboxes.insert(new.recipient.clone());
         Ok(())
@@ -143,7 +150,7 @@ impl<'a> BatchBuilder<'a> {
         };
         let Some((key, row)) = found.filter(|(_, row)| !row.is_stub()) else { return Ok(()) };
         let row = row.superseded();
-        self.put_row(Table::Mailboxes, &key, &row.encode());
+        self.put_row(RowKind::Mail, &key, &row.encode());
         self.rows.insert(index, (key, row));
         Ok(())
     }
@@ -155,19 +162,19 @@ impl<'a> BatchBuilder<'a> {
     }
 
     /// Removes an order's state, notices and index. A row above its mailbox's floor leaves a stub, unless nothing live stands below it.
-    fn expunge(&mut self, order: &OrderKey) -> Result<(), DiskError> {
-        self.remove_row(Table::Orders, &keys::order(order));
+    fn expunge(&mut self, order: &OrderKey, now: UnixMs) -> Result<(), DiskError> {
+        self.remove_row(RowKind::OrderState, &keys::order(order));
         let prefix = keys::notices_of(order);
         let index: Vec<_> =
             self.view.rows(Table::Orders, &prefix, &keys::after_prefix(&prefix)).collect::<Result<_, _>>()?;
         for (index, entry) in index {
-            self.remove_row(Table::Orders, &index);
-            self.trim(&mailbox::decode_index(&index, &entry)?.key)?;
+            self.remove_row(RowKind::NoticeIndex, &index);
+            self.trim(&mailbox::decode_index(&index, &entry)?.key, now)?;
         }
         Ok(())
     }
 
-    fn trim(&mut self, key: &[u8]) -> Result<(), DiskError> {
+    fn trim(&mut self, key: &[u8], now: UnixMs) -> Result<(), DiskError> {
         let seq = mailbox::seq_of(key)?;
         let mailbox = &key[..key.len() - size_of::<u64>()];
         if self.floors.get(mailbox).is_some_and(|floor| seq <= *floor) {
@@ -186,21 +193,27 @@ impl<'a> BatchBuilder<'a> {
             }
             floor = Some((mailbox::seq_of(at)?, row.check));
             self.uncount(mailbox, at, &row);
-            self.remove_row(Table::Mailboxes, at);
+            self.remove_row(RowKind::Mail, at);
         }
         let reached = floor.is_some_and(|(floor, _)| floor >= seq);
         if !reached && let Some(row) = mailbox::read_row(&self.view, key)? {
             self.put_stub(mailbox, key, row);
         }
         if let Some((seq, check)) = floor {
-            self.raise_floor(mailbox, seq, check);
+            self.raise_floor(mailbox, Floor { seq, check, at: now });
         }
         Ok(())
     }
 
-    fn raise_floor(&mut self, mailbox: &[u8], seq: u64, check: u16) {
-        self.floors.insert(mailbox.to_vec(), seq);
-        self.put_row(Table::Meta, &keys::floor(mailbox), &mailbox::encode_floor(seq, check));
+    fn raise_floor(&mut self, mailbox: &[u8], floor: Floor) {
+        self.floors.insert(mailbox.to_vec(), floor.seq);
+        self.put_row(RowKind::Floor, &keys::floor(mailbox), &floor.encode());
+    }
+
+    /// Removes the floor of a mailbox that holds nothing any more.
+    pub(crate) fn forget_floor(&mut self, mailbox: &[u8], seq: u64) {
+        self.remove_row(RowKind::Floor, &keys::floor(mailbox));
+        self.forgotten = self.forgotten.max(seq);
     }
 
     fn uncount(&mut self, mailbox: &[u8], key: &[u8], row: &MailRow) {
@@ -212,14 +225,20 @@ impl<'a> BatchBuilder<'a> {
     /// Replaces a row above something live by its check bits.
     pub(crate) fn put_stub(&mut self, mailbox: &[u8], key: &[u8], row: MailRow) {
         self.uncount(mailbox, key, &row);
-        self.put_row(Table::Mailboxes, key, &row.stub().encode());
+        self.put_row(RowKind::Mail, key, &row.stub().encode());
     }
 
     /// Removes the lowest row of a mailbox; its position becomes the floor.
-    pub(crate) fn remove_lowest(&mut self, mailbox: &[u8], key: &[u8], row: &MailRow) -> Result<(), DiskError> {
+    pub(crate) fn remove_lowest(
+        &mut self,
+        mailbox: &[u8],
+        key: &[u8],
+        row: &MailRow,
+        now: UnixMs,
+    ) -> Result<(), DiskError> {
         self.uncount(mailbox, key, row);
-        self.remove_row(Table::Mailboxes, key);
-        self.raise_floor(mailbox, mailbox::seq_of(key)?, row.check);
+        self.remove_row(RowKind::Mail, key);
+        self.raise_floor(mailbox, Floor { seq: mailbox::seq_of(key)?, check: row.check, at: now });
         Ok(())
     }
 
@@ -227,14 +246,12 @@ impl<'a> BatchBuilder<'a> {
         let id = keys::event_id(event.id_hash);
         let known = match self.event_ids.get(&event.id_hash) {
             Some(body) => Some(*body),
-            None => self.view.decoded(Table::Meta, &id, "an event id", |row| {
-                Some(u64::from_be_bytes(*row.first_chunk::<8>().filter(|_| row.len() == 16)?))
-            })?,
+            None => self.view.decoded(Table::Meta, &id, "an event id", EventId::body_hash)?,
         };
         if let Some(body) = known {
             return Ok(if body == event.body_hash { Appended::Duplicate } else { Appended::Conflict });
         }
-        self.put_row(Table::Meta, &id, &[event.body_hash.to_be_bytes(), now.0.to_be_bytes()].concat());
+        self.put_row(RowKind::EventId, &id, &EventId::encode(event.body_hash, now));
         self.event_ids.insert(event.id_hash, event.body_hash);
         let record = embedded_log::encode(event, now);
         match self.publish_to {
@@ -244,12 +261,12 @@ impl<'a> BatchBuilder<'a> {
                     Some(end) => *end,
                     None => embedded_log::end(&self.view, part)?,
                 };
-                self.put_row(Table::EventLog, &keys::log_record(part, end), &record);
+                self.put_row(RowKind::LogRecord, &keys::log_record(part, end), &record);
                 self.log_ends.insert(part, end + 1);
                 self.log_grown = true;
             }
             PublishTo::Outbox => {
-                self.put_row(Table::Meta, &keys::outbox(self.outbox), &record);
+                self.put_row(RowKind::OutboxEntry, &keys::outbox(self.outbox), &record);
                 self.outbox += 1;
                 self.outbox_grown = true;
             }
@@ -258,7 +275,7 @@ impl<'a> BatchBuilder<'a> {
     }
 
     pub(crate) fn remove_from_outbox(&mut self, numbers: &[u64]) {
-        numbers.iter().for_each(|number| self.remove_row(Table::Meta, &keys::outbox(*number)));
+        numbers.iter().for_each(|number| self.remove_row(RowKind::OutboxEntry, &keys::outbox(*number)));
     }
 
     pub(crate) fn put_checkpoint(&mut self, cluster: &str, part: &TopicPartition, checkpoint: Checkpoint) {
@@ -267,41 +284,40 @@ impl<'a> BatchBuilder<'a> {
             row.extend(offset.to_be_bytes());
             row.extend(fingerprint.to_be_bytes());
         }
-        self.put_row(Table::Meta, &keys::checkpoint(cluster, part), &row);
-    }
-
-    pub(crate) fn put_cursor(&mut self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
-        let text = format!("{} {:x}", cursor.acked, cursor.sent_seq);
-        self.put_row(Table::Meta, &keys::cursor(who, device), text.as_bytes());
+        self.put_row(RowKind::Checkpoint, &keys::checkpoint(cluster, part), &row);
     }
 
     pub(crate) fn raise_log_start(&mut self, part: u32, start: u64) {
-        self.put_row(Table::Meta, &keys::log_start(part), &start.to_be_bytes());
+        self.put_row(RowKind::PartitionStart, &keys::log_start(part), &start.to_be_bytes());
     }
 
     /// Writes everything; an error must end the process. Returns nothing when there was nothing to write.
     pub(crate) fn commit(mut self, seq_before: u64) -> Result<Option<CommittedBatch>, DiskError> {
         if self.seq != seq_before {
             let seq = self.seq.to_be_bytes();
-            self.put_row(Table::Meta, keys::SEQ, &seq);
+            self.put_row(RowKind::Fact, keys::SEQ, &seq);
+        }
+        if self.forgotten > mailbox::forgotten(&self.view)? {
+            let forgotten = self.forgotten.to_be_bytes();
+            self.put_row(RowKind::Fact, keys::FORGOTTEN, &forgotten);
         }
         let ends: Vec<_> = self.log_ends.drain().collect();
         for (part, end) in ends {
-            self.put_row(Table::Meta, &keys::log_end(part), &end.to_be_bytes());
+            self.put_row(RowKind::PartitionEnd, &keys::log_end(part), &end.to_be_bytes());
         }
         let mut row_counts = Vec::new();
         for (mailbox, change) in std::mem::take(&mut self.row_counts) {
             let rows = mailbox::count(&self.view, &mailbox)?.saturating_add_signed(change);
             match rows {
-                0 => self.remove_row(Table::Meta, &keys::count(&mailbox)),
-                _ => self.put_row(Table::Meta, &keys::count(&mailbox), &rows.to_be_bytes()),
+                0 => self.remove_row(RowKind::RowCount, &keys::count(&mailbox)),
+                _ => self.put_row(RowKind::RowCount, &keys::count(&mailbox), &rows.to_be_bytes()),
             }
             row_counts.push((mailbox, rows));
         }
-        for (key, row) in self.deltas.rows(&self.view)? {
+        for (kind, key, row) in self.deltas.rows(&self.view)? {
             match row {
-                Some(row) => self.put_row(Table::Counters, &key, &row),
-                None => self.remove_row(Table::Counters, &key),
+                Some(row) => self.put_row(kind, &key, &row),
+                None => self.remove_row(kind, &key),
             }
         }
         if self.writes == 0 {

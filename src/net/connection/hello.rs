@@ -36,7 +36,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let device = bound.or(device).ok_or(Close::BadMessage("hello names no device"))?;
         span::name_till(&who, &device);
         let subscriber = self.server.hub().connect(&who, &device).map_err(|_| Close::TooManyConnections)?;
-        let (mut cursor, head) = self.server.mailboxes().cursor_and_head(&who, &device).map_err(|error| {
+        let (mut cursor, mut head) = self.server.mailboxes().cursor_and_head(&who, &device).map_err(|error| {
             log_unreadable(&error);
             Close::Internal
         })?;
@@ -54,7 +54,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
                     log_unreadable(&error);
                     return Err(Close::Internal);
                 }
-                Ok(_) => {}
+                Ok(page) => head = page.head,
             }
         }
         if let Some(poison) = self.server.hub().skip_poison(&who, &device, cursor.acked) {
