@@ -18,7 +18,7 @@ const LIBRARIES: [(&str, &[&str]); 6] = [
     ("rdkafka", &["consumers/src/kafka/"]),
     ("fjall::", &["src/ledger/disk.rs"]),
     ("dashmap::", &["src/hub/registry.rs"]),
-    ("tungstenite::", &["src/net/", "src/client/"]),
+    ("tungstenite::", &["src/net/", "protocol/rust/src/"]),
     ("flume::", &["consumers/src/", "src/ledger/"]),
     ("axum::", &["src/net/"]),
 ];
@@ -88,7 +88,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 fn every_module_keeps_to_its_layer() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    for dir in ["src", "protocol/src", "consumers/src"] {
+    for dir in ["src", "protocol/src", "protocol/rust/src", "consumers/src"] {
         sources(&root.join(dir), &mut found);
     }
     assert!(found.len() > 30, "the sources were not found");

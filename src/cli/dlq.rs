@@ -10,8 +10,8 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{ConfigArgs, err_line, failed, out_line};
-use crate::client::HttpClient;
 use crate::config::Config;
+use orderbell_client::HttpClient;
 
 #[derive(Subcommand)]
 pub(crate) enum DlqCommand {
@@ -65,7 +65,9 @@ pub(crate) fn run(command: &DlqCommand) -> Result<(), ExitCode> {
 async fn ask(config: &Config, method: &str, path: &str) -> Result<Value, ExitCode> {
     let admin = config.boot.listen.admin;
     let answer = HttpClient::new(admin).send(method, path, "", "application/json", "").await;
-    let answer = answer.map_err(|error| failed(format!("no server answers on the admin listener {admin}: {error}")))?;
+    let answer = answer.map_err(|error| {
+        failed(format!("no server answers on the admin listener {admin}: {}", error.with_sources()))
+    })?;
     match answer.status {
         200 => Ok(answer.json()),
         404 => Err(failed("there is no such record")),

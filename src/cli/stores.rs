@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use super::{ConfigArgs, ask, failed, forbidden_message, out_line};
-use crate::client::{HttpClient, percent_encoded};
 use crate::clock::wall_clock;
 use crate::net::StoreStatus;
+use orderbell_client::{HttpClient, percent_encoded};
 
 #[derive(clap::Args)]
 pub(crate) struct StoresOptions {

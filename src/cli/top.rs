@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{ConfigArgs, ask, failed, forbidden_message, out_line};
-use crate::client::HttpClient;
+use orderbell_client::HttpClient;
 
 /// Interval of refreshes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::{ConfigArgs, ask, failed, forbidden_message, out_line};
-use crate::client::{HttpClient, percent_encoded};
+use orderbell_client::{HttpClient, percent_encoded};
 
 #[derive(clap::Args)]
 pub(crate) struct TraceOptions {
