@@ -32,7 +32,7 @@ async fn a_chain_of_three(node: &Node, produce: &[&str]) {
     let server = node.public.to_string();
     let till = run("till", &node.token("store", "1"), &[&server, "--accept", "A17", "--once"]);
     let phone = run("customer", &node.token("customer", "c7"), &[&server, "--once"]);
-    says(&till, "link: Pushed");
+    says(&till, "connectivity: Push");
     let produce: Vec<&str> = produce.iter().chain(&["--stores", "1", "--once"]).copied().collect();
     ends_well(run("produce", &node.token("producer", "me"), &produce));
     says(&till, "ring! new order");
@@ -66,7 +66,7 @@ async fn the_example_till_goes_on_where_it_was() {
     let state = node.dir.with_file_name("till.json");
     let args = [server.as_str(), "--state", state.to_str().unwrap()];
     let mut till = run("till", &token, &args);
-    says(&till, "link: Pushed");
+    says(&till, "connectivity: Push");
     node.pays("o1", "17").await;
     says(&till, "ring! new order o1");
     until("it is kept", async || std::fs::read_to_string(&state).is_ok_and(|text| !text.contains("\"known\":[]")))
@@ -83,4 +83,18 @@ async fn the_example_till_goes_on_where_it_was() {
     // What rang before it was killed can be taken back.
     node.happens(&[crate::chain::event("order.cancelled", "o1", serde_json::json!({"store": "17"}))]).await;
     says(&till, "order o1 is cancelled");
+}
+
+/// A script that starts a till must see that the till never ran.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_till_and_a_phone_whose_token_is_refused_exit_with_an_error() {
+    let node = Node::embedded();
+    let server = format!("http://localhost:{}", node.public.port());
+    let expired = node.tokens().mint("store", "1", None, orderbell_protocol::UnixMs(0), 1).unwrap();
+    for (example, token) in [("till", "no token"), ("till", expired.as_str()), ("customer", "no token")] {
+        let mut process = run(example, token, &[&server, "--once"]);
+        let status = block_in_place(|| process.ends());
+        assert_eq!(status.code(), Some(1), "{example}: {}", process.err.text());
+        assert!(process.err.text().contains("the token is invalid or has expired"), "{}", process.err.text());
+    }
 }
