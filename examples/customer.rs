@@ -2,23 +2,24 @@
 //!
 //! ```sh
 //! export ORDERBELL_TOKEN=$(orderbell token customer c1)
-//! cargo run --example customer -- 127.0.0.1:8377            # until Ctrl-C
-//! cargo run --example customer -- 127.0.0.1:8377 --once     # until the first pickup code
+//! cargo run --example customer -- http://localhost:8377        # until Ctrl-C
+//! cargo run --example customer -- http://localhost:8377 --once # until the first pickup code
 //! ```
 //!
 //! A phone stores no state: whenever it comes to the foreground it fetches the open orders and continues from their position.
 
 use std::error::Error;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 
-use orderbell::client::{App, MailboxClient};
+use orderbell_client::{App, ClientError, Endpoint, MailboxClient};
 use orderbell_protocol::NoticeKind;
 use orderbell_protocol::client::{Connectivity, Output, PersistedState, Timings};
 use tokio::sync::mpsc;
 
 struct Phone {
     once: bool,
+    /// Why it ended too early.
+    refused: Option<&'static str>,
 }
 
 impl Phone {
@@ -54,7 +55,7 @@ impl App for Phone {
                 ControlFlow::Continue(())
             }
             Output::TokenNeeded => {
-                eprintln!("the token is invalid or has expired");
+                self.refused = Some("the token is invalid or has expired");
                 ControlFlow::Break(())
             }
             _ => ControlFlow::Continue(()),
@@ -62,21 +63,25 @@ impl App for Phone {
     }
 
     fn persist(&mut self, _saved: &PersistedState) {}
+
+    fn on_failure(&mut self, error: &ClientError) {
+        eprintln!("{}", error.with_sources());
+    }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let server: SocketAddr = args.next().ok_or("customer ADDRESS [--once]")?.parse()?;
+    let server: Endpoint = args.next().ok_or("customer URL [--once]")?.parse()?;
     let token = std::env::var("ORDERBELL_TOKEN").map_err(|_| "ORDERBELL_TOKEN holds no token")?;
-    let mut phone = Phone { once: args.any(|word| word == "--once") };
+    let mut phone = Phone { once: args.any(|word| word == "--once"), refused: None };
     let seed = u64::from(std::process::id());
     let client =
         MailboxClient::new(server, &token, "example-phone", PersistedState::default(), Timings::default(), seed);
     // This phone sends no events.
     let (_, inputs) = mpsc::channel(1);
     tokio::select! {
-        () = client.run(&mut phone, inputs) => Ok(()),
+        () = client.run(&mut phone, inputs) => phone.refused.map_or(Ok(()), |why| Err(why.into())),
         ended = tokio::signal::ctrl_c() => Ok(ended?),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo run --example produce -- --kafka 127.0.0.1:9092 --topic orders --rate 5
-//! ORDERBELL_TOKEN=$(orderbell token producer me) cargo run --example produce -- --http 127.0.0.1:8377 --rate 5
+//! ORDERBELL_TOKEN=$(orderbell token producer me) cargo run --example produce -- --http http://localhost:8377 --rate 5
 //! ```
 //!
 //! A seed determines the orders: most are created and paid, some are cancelled, a few are never paid. `--rate` is in orders per second; each order
@@ -12,10 +12,9 @@
 //! event is sent again until the receiver confirms it.
 
 use std::error::Error;
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orderbell::client::HttpClient;
+use orderbell_client::{Endpoint, HttpClient};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
@@ -48,7 +47,7 @@ impl Target {
             }
             Self::Http(http, token) => {
                 let answer = http.send("POST", "/v1/events", token, "application/json", text).await;
-                let answer = answer.map_err(|error| error.to_string())?;
+                let answer = answer.map_err(|error| error.with_sources())?;
                 if answer.status == 200 { Ok(()) } else { Err(format!("{}: {}", answer.status, answer.json()["code"])) }
             }
         }
@@ -102,7 +101,7 @@ fn order_events(rng: &mut Rng, order: &str, stores: u64, once: bool) -> Vec<Valu
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let usage = "produce (--http ADDRESS | --kafka BOOTSTRAP [--topic NAME]) [--rate N] [--stores N] [--seed N] [--count N] [--once]";
+    let usage = "produce (--http URL | --kafka BOOTSTRAP [--topic NAME]) [--rate N] [--stores N] [--seed N] [--count N] [--once]";
     let (mut http, mut kafka, mut topic) = (None, None, String::from("orders"));
     let (mut rate, mut stores, mut seed, mut count, mut once) = (2.0_f64, 3, 7, u64::MAX, false);
     let mut args = std::env::args().skip(1);
@@ -113,7 +112,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         let value = args.next().ok_or(usage)?;
         match word.as_str() {
-            "--http" => http = Some(value.parse::<SocketAddr>()?),
+            "--http" => http = Some(value.parse::<Endpoint>()?),
             "--kafka" => kafka = Some(value),
             "--topic" => topic = value,
             "--rate" => rate = value.parse()?,

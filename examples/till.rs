@@ -2,9 +2,9 @@
 //!
 //! ```sh
 //! export ORDERBELL_TOKEN=$(orderbell token store 17)
-//! cargo run --example till -- 127.0.0.1:8377                  # until Ctrl-C
-//! cargo run --example till -- 127.0.0.1:8377 --once           # until the first order
-//! cargo run --example till -- 127.0.0.1:8377 --accept A17     # accepts each with this pickup code
+//! cargo run --example till -- http://localhost:8377              # until Ctrl-C
+//! cargo run --example till -- http://localhost:8377 --once       # until the first order
+//! cargo run --example till -- http://localhost:8377 --accept A17 # accepts each with this pickup code
 //! ```
 //!
 //! The client machine resumes, drops duplicates, checks the chain, and polls while it has no WebSocket. A till itself decides what to do with a
@@ -12,11 +12,10 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use orderbell::client::{App, MailboxClient};
+use orderbell_client::{App, ClientError, Endpoint, MailboxClient};
 use orderbell_protocol::client::{Connectivity, Input, Output, PersistedState, Timings};
 use orderbell_protocol::event::PickupCode;
 use orderbell_protocol::frame::{NoticeFrame, OpenOrder, OrderStage};
@@ -29,6 +28,8 @@ struct Till {
     file: Option<PathBuf>,
     once: bool,
     accept: Option<String>,
+    /// Why it ended too early.
+    refused: Option<&'static str>,
     inputs: mpsc::Sender<Input<'static>>,
 }
 
@@ -107,7 +108,7 @@ impl App for Till {
             Output::Stale(true) => println!("the server's data is stale: query the order system"),
             Output::Stale(false) => println!("the server's data is current again"),
             Output::Connectivity(Connectivity::Superseded) => {
-                eprintln!("another till uses this --device: give each till its own");
+                self.refused = Some("another till uses this --device: give each till its own");
                 return ControlFlow::Break(());
             }
             Output::Connectivity(connectivity) => println!("connectivity: {connectivity:?}"),
@@ -116,7 +117,7 @@ impl App for Till {
                 eprintln!("the server reports a fault of this till: {kind} ({code}) {why}");
             }
             Output::TokenNeeded => {
-                eprintln!("the token is invalid or has expired");
+                self.refused = Some("the token is invalid or has expired");
                 return ControlFlow::Break(());
             }
             _ => {}
@@ -139,6 +140,11 @@ impl App for Till {
             std::process::exit(1);
         }
     }
+
+    /// The client tries again by itself; who installs the till must see a wrong name or an untrusted certificate.
+    fn on_failure(&mut self, error: &ClientError) {
+        eprintln!("{}", error.with_sources());
+    }
 }
 
 /// The stored state. A file that cannot be read counts as missing: the till begins with the open orders, and rings once too often rather than
@@ -159,12 +165,12 @@ fn load(file: Option<&Path>) -> (PersistedState, HashMap<String, String>) {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let usage = "till ADDRESS [--device ID] [--state FILE] [--accept PICKUP_CODE] [--once]";
+    let usage = "till URL [--device ID] [--state FILE] [--accept PICKUP_CODE] [--once]";
     let mut args = std::env::args().skip(1);
-    let server: SocketAddr = args.next().ok_or(usage)?.parse()?;
+    let server: Endpoint = args.next().ok_or(usage)?.parse()?;
     let token = std::env::var("ORDERBELL_TOKEN").map_err(|_| "ORDERBELL_TOKEN holds no token")?;
     let (inputs, receiver) = mpsc::channel(4096);
-    let mut till = Till { ringing: HashMap::new(), file: None, once: false, accept: None, inputs };
+    let mut till = Till { ringing: HashMap::new(), file: None, once: false, accept: None, refused: None, inputs };
     let mut device = String::from("example-till");
     while let Some(word) = args.next() {
         match word.as_str() {
@@ -180,7 +186,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let seed = u64::from(std::process::id());
     let client = MailboxClient::new(server, &token, &device, saved, Timings::default(), seed);
     tokio::select! {
-        () = client.run(&mut till, receiver) => Ok(()),
+        () = client.run(&mut till, receiver) => till.refused.map_or(Ok(()), |why| Err(why.into())),
         ended = tokio::signal::ctrl_c() => Ok(ended?),
     }
 }

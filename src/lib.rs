@@ -3,7 +3,6 @@
 //! ARCHITECTURE.md describes the modules. Dependencies: `ingest -> ledger <- hub <- net`.
 
 pub mod cli;
-pub mod client;
 pub mod clock;
 pub mod config;
 pub mod hub;

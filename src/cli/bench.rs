@@ -16,9 +16,9 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use super::{failed, out_line};
-use crate::client::{HttpClient, Received, Socket};
 use crate::clock::wall_clock;
 use crate::config::Config;
+use orderbell_client::{HttpClient, Received, Socket};
 
 /// Connections that are opened concurrently.
 const OPENING_MAX: usize = 64;
@@ -155,7 +155,7 @@ async fn till(server: Arc<BenchServer>, store: u64, times: Arc<Latencies>) {
 }
 
 /// Receives one frame, records its latency and acknowledges it.
-async fn receive(socket: &mut Socket, times: &Latencies) -> Result<Received, crate::client::ClientError> {
+async fn receive(socket: &mut Socket, times: &Latencies) -> Result<Received, orderbell_client::ClientError> {
     let received = socket.next().await?;
     if let Received::Notice(notice) = &received {
         let sent = times.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&notice.notice.order);
@@ -243,7 +243,7 @@ async fn idle(connections: u64) -> Result<(), String> {
 
 /// A till that has its `welcome`.
 async fn connect(server: &BenchServer, n: u64) -> Result<Socket, String> {
-    let failed = |error: crate::client::ClientError| error.to_string();
+    let failed = |error: orderbell_client::ClientError| error.with_sources();
     let token = server.token("store", &format!("s{n}"))?;
     let mut socket = Socket::open_with_hello(server.public, &token, "till", None).await.map_err(failed)?;
     socket.next().await.map_err(failed)?;

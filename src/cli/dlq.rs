@@ -11,8 +11,9 @@ use orderbell_protocol::admin::{DeadLetterAnswer, DeadLettersAnswer, ReplayAnswe
 use serde::de::DeserializeOwned;
 
 use super::{ConfigArgs, decoded, err_line, failed, out_line};
-use crate::client::HttpClient;
+use orderbell_client::HttpClient;
 use crate::config::Config;
+use orderbell_client::HttpClient;
 
 #[derive(Subcommand)]
 pub(crate) enum DlqCommand {
@@ -66,7 +67,9 @@ pub(crate) fn run(command: &DlqCommand) -> Result<(), ExitCode> {
 async fn ask<T: DeserializeOwned>(config: &Config, method: &str, path: &str) -> Result<T, ExitCode> {
     let admin = config.boot.listen.admin;
     let answer = HttpClient::new(admin).send(method, path, "", "application/json", "").await;
-    let answer = answer.map_err(|error| failed(format!("no server answers on the admin listener {admin}: {error}")))?;
+    let answer = answer.map_err(|error| {
+        failed(format!("no server answers on the admin listener {admin}: {}", error.with_sources()))
+    })?;
     match answer.status {
         200 => decoded(&answer).map_err(failed),
         404 => Err(failed("there is no such record")),

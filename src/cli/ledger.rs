@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::{ConfigArgs, err_line, failed, out_line, progress};
-use crate::client::HttpClient;
+use orderbell_client::HttpClient;
 use orderbell_ledger::{Ledger, OpenError};
 
 /// Exit code of `check` for a ledger that is damaged.
@@ -91,7 +91,10 @@ fn fetch(admin: std::net::SocketAddr, to: &Path) -> Result<String, String> {
     let bar = progress(None, "bytes");
     let mut out = bar.wrap_write(BufWriter::new(File::create(to).map_err(|error| error.to_string())?));
     let bytes = runtime.block_on(HttpClient::new(admin).download("/ledger/backup", &mut out)).map_err(|error| {
-        format!("a server uses this ledger, and its admin listener {admin} provides no backup: {error}")
+        format!(
+            "a server uses this ledger, and its admin listener {admin} provides no backup: {}",
+            error.with_sources()
+        )
     })?;
     drop(out);
     bar.finish_and_clear();

@@ -24,9 +24,9 @@ use orderbell_consumers::{Offset, TopicPartition};
 use serde::de::DeserializeOwned;
 use tracing_subscriber::EnvFilter;
 
-use crate::client::{HttpClient, HttpResponse};
 use crate::clock::wall_clock;
 use crate::config::{Config, ConfigError, ENV_PREFIX, HumanDuration};
+use orderbell_client::{HttpClient, HttpResponse};
 
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
@@ -255,7 +255,7 @@ fn failed(error: impl std::fmt::Display) -> ExitCode {
 
 /// A GET request to the admin listener of the running server.
 async fn ask(http: &HttpClient, admin: std::net::SocketAddr, path: &str) -> Result<HttpResponse, String> {
-    http.get(path, "").await.map_err(|error| format!("no server answers on {admin}: {error}"))
+    http.get(path, "").await.map_err(|error| format!("no server answers on {admin}: {}", error.with_sources()))
 }
 
 /// Decodes a document of the admin listener.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::{ConfigArgs, ask, decoded, err_line, failed, forbidden_message, out_line};
-use crate::client::{HttpClient, percent_encoded};
+use orderbell_client::{HttpClient, percent_encoded};
 use orderbell_protocol::admin::{TailAnswer, TailNotice};
 
 /// Interval of reads when nothing new was there.

@@ -9,7 +9,7 @@ use orderbell_protocol::admin::TopAnswer;
 use orderbell_protocol::alert::{Alert, Severity};
 
 use super::{ConfigArgs, ask, decoded, failed, forbidden_message, out_line};
-use crate::client::HttpClient;
+use orderbell_client::HttpClient;
 
 /// Interval of refreshes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);

@@ -6,7 +6,7 @@ use orderbell_protocol::NoticeKind;
 use orderbell_protocol::admin::{TraceAnswer, TraceEntry};
 
 use super::{ConfigArgs, ask, decoded, failed, forbidden_message, out_line};
-use crate::client::{HttpClient, percent_encoded};
+use orderbell_client::{HttpClient, percent_encoded};
 
 #[derive(clap::Args)]
 pub(crate) struct TraceOptions {

@@ -1,6 +1,6 @@
 //! A client that stays connected, reads, and never acknowledges.
 
-use orderbell::client::{HttpClient, Received};
+use orderbell_client::{HttpClient, Received};
 use orderbell_protocol::NoticeKind::NewOrder;
 use orderbell_protocol::alert::AlertCode;
 use serde_json::json;

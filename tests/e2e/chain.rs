@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use orderbell::client::{HttpClient, HttpResponse, Received, Socket};
 use orderbell::config::Config;
 use orderbell::net::tokens::Tokens;
+use orderbell_client::{HttpClient, HttpResponse, Received, Socket};
 use orderbell_lab::{Process, patience};
 use orderbell_protocol::alert::{Alert, AlertCode};
 use orderbell_protocol::event::PickupCode;

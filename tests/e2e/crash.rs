@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use orderbell::client::{HttpClient, Received, Socket};
+use orderbell_client::{HttpClient, Received, Socket};
 use orderbell_lab::Dice;
 use orderbell_protocol::Position;
 use orderbell_protocol::frame::NoticeFrame;

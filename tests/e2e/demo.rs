@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use orderbell::client::HttpClient;
+use orderbell_client::{Endpoint, HttpClient};
 use orderbell_lab::Process;
 use orderbell_protocol::wall::Wall;
 use tokio::task::block_in_place;
@@ -19,7 +19,7 @@ async fn a_living_chain_is_on_the_wall_with_nothing_installed() {
     let wall = |line: &str| Some(line.trim().strip_prefix("wall")?.trim().strip_prefix("http://")?.to_owned());
     let address = block_in_place(|| demo.out.wait_for("the wall's address", wall));
     let (server, path) = address.split_once('/').unwrap();
-    let http = HttpClient::new(server.parse().unwrap());
+    let http = HttpClient::new(server.parse::<Endpoint>().unwrap());
     let page = http.get(&format!("/{path}"), "").await.unwrap();
     assert_eq!(page.status, 200);
     assert!(String::from_utf8_lossy(&page.body).contains("/assets/wall.js"));
@@ -33,7 +33,7 @@ async fn a_living_chain_is_on_the_wall_with_nothing_installed() {
     let console = |line: &str| line.trim().strip_prefix("console")?.trim().strip_prefix("http://").map(str::to_owned);
     let console = block_in_place(|| demo.out.wait_for("the console's address", console));
     let (admin, path) = console.split_once('/').unwrap();
-    let page = HttpClient::new(admin.parse().unwrap()).get(&format!("/{path}"), "").await.unwrap();
+    let page = HttpClient::new(admin.parse::<Endpoint>().unwrap()).get(&format!("/{path}"), "").await.unwrap();
     assert!(page.status == 200 && String::from_utf8_lossy(&page.body).contains("/assets/console.js"), "{console}");
     let look = async || serde_json::from_slice::<Wall>(&http.get("/v1/wall", "").await.unwrap().body).unwrap();
     until("a morning is behind it", async || look().await.today.paid > 1_000).await;

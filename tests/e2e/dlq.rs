@@ -81,7 +81,7 @@ async fn after_the_mapping_is_corrected_the_replayed_dead_letters_of_a_topic_not
 #[cfg(feature = "real-kafka")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_lists_the_dead_letters_of_a_topic_and_replays_the_chosen_one() {
-    use orderbell::client::HttpClient;
+    use orderbell_client::HttpClient;
     use orderbell_protocol::NoticeKind::NewOrder;
     let mut node = crate::kafka::node().await;
     let theirs = |n: u32| json!({"type": "PAY_SUCCESS", "id": format!("p{n}"), "order": format!("o{n}"), "store": "1"});

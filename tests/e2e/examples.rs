@@ -84,3 +84,17 @@ async fn the_example_till_goes_on_where_it_was() {
     node.happens(&[crate::chain::event("order.cancelled", "o1", serde_json::json!({"store": "17"}))]).await;
     says(&till, "order o1 is cancelled");
 }
+
+/// A script that starts a till must see that the till never ran.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_till_and_a_phone_whose_token_is_refused_exit_with_an_error() {
+    let node = Node::embedded();
+    let server = format!("http://localhost:{}", node.public.port());
+    let expired = node.tokens().mint("store", "1", None, orderbell_protocol::UnixMs(0), 1).unwrap();
+    for (example, token) in [("till", "no token"), ("till", expired.as_str()), ("customer", "no token")] {
+        let mut process = run(example, token, &[&server, "--once"]);
+        let status = block_in_place(|| process.ends());
+        assert_eq!(status.code(), Some(1), "{example}: {}", process.err.text());
+        assert!(process.err.text().contains("the token is invalid or has expired"), "{}", process.err.text());
+    }
+}

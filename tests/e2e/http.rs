@@ -1,11 +1,11 @@
 //! What comes in by HTTP and cannot be taken.
 
-use orderbell::client::HttpClient;
+use orderbell_client::HttpClient;
 use serde_json::{Value, json};
 
 use crate::chain::{Node, event};
 
-fn code(answer: &orderbell::client::HttpResponse) -> (u16, Value) {
+fn code(answer: &orderbell_client::HttpResponse) -> (u16, Value) {
     assert_eq!(answer.headers["content-type"], "application/problem+json", "{}", String::from_utf8_lossy(&answer.body));
     (answer.status, answer.json()["code"].clone())
 }

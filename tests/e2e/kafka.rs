@@ -329,7 +329,7 @@ async fn a_dead_letter_that_is_too_large_for_its_topic_is_kept_in_the_ledger() {
     topic.admin().create_topics([&small], &AdminOptions::new()).await.unwrap();
     let long = format!("{{\"type\":\"order.eaten\",\"order\":\"1\",\"note\":\"{}\"}}", "x".repeat(20_000));
     topic.produces_raw(1, Some(long.as_bytes())).await;
-    let admin = orderbell::client::HttpClient::new(node.admin);
+    let admin = orderbell_client::HttpClient::new(node.admin);
     until("it is in the ledger", async || {
         admin.get("/dead-letters", "").await.unwrap().json()["records"].as_array().is_some_and(|all| all.len() == 1)
     })
@@ -583,7 +583,7 @@ async fn sigterm_under_load_on_kafka_repeats_nothing() {
     let began = std::time::Instant::now();
     node.process.signal("TERM");
     let mut heard = std::collections::BTreeSet::new();
-    while let Ok(orderbell::client::Received::Notice(notice)) =
+    while let Ok(orderbell_client::Received::Notice(notice)) =
         crate::chain::soon("a notice or the end", till.socket.next()).await
     {
         heard.insert(notice.notice.id);

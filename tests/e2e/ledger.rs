@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use orderbell::client::{Received, Socket};
+use orderbell_client::{Received, Socket};
 use orderbell_protocol::NoticeKind::NewOrder;
 use orderbell_protocol::Position;
 #[cfg(feature = "real-kafka")]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use orderbell::client::{Received, Socket};
+use orderbell_client::{Received, Socket};
 use orderbell_protocol::NoticeKind::NewOrder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,6 +1,6 @@
 //! A configuration that changes while the server runs: good or not at all.
 
-use orderbell::client::{Received, Socket};
+use orderbell_client::{Received, Socket};
 use orderbell_protocol::ServerFrame;
 use tokio::task::block_in_place;
 

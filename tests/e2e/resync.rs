@@ -197,10 +197,8 @@ async fn a_position_below_what_is_kept_leads_to_the_open_orders(node: Node) {
     let token = node.token("store", "1");
     let poll = async || node.http.get(&format!("/v1/notices?device=a&after={old}"), &token).await.unwrap();
     until("its position is too old", async || poll().await.status == 410).await;
-    let mut refused = orderbell::client::Socket::open_with_hello(node.public, &token, "a", Some(old)).await.unwrap();
-    let Ok(orderbell::client::Received::Closed(Some((code, why)))) = refused.next().await else {
-        panic!("another end")
-    };
+    let mut refused = orderbell_client::Socket::open_with_hello(node.public, &token, "a", Some(old)).await.unwrap();
+    let Ok(orderbell_client::Received::Closed(Some((code, why)))) = refused.next().await else { panic!("another end") };
     assert_eq!((code, why.as_str()), (4200, "resync;position-expired"));
     let (orders, position) = open(&node, "store", "1").await;
     assert_eq!(orders, stages(&[("last", "paid")]));
@@ -218,9 +216,8 @@ async fn a_position_that_the_server_never_gave_out_leads_to_the_open_orders(node
     for bad in [Position { check: good.check ^ 1, ..good }, Position { seq: good.seq + 1_000, ..good }] {
         let answer = node.http.get(&format!("/v1/notices?device=a&after={bad}"), &token).await.unwrap();
         assert_eq!((answer.status, answer.json()["code"].clone()), (409, json!("epoch-changed")), "{bad}");
-        let mut refused =
-            orderbell::client::Socket::open_with_hello(node.public, &token, "b", Some(bad)).await.unwrap();
-        let Ok(orderbell::client::Received::Closed(Some((code, why)))) = refused.next().await else { panic!("{bad}") };
+        let mut refused = orderbell_client::Socket::open_with_hello(node.public, &token, "b", Some(bad)).await.unwrap();
+        let Ok(orderbell_client::Received::Closed(Some((code, why)))) = refused.next().await else { panic!("{bad}") };
         assert_eq!((code, why.as_str()), (4200, "resync;epoch-changed"), "{bad}");
     }
     let mut till = node.till_from("1", "a", Some(good)).await;

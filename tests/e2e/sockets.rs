@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use orderbell::client::{Received, Socket};
+use orderbell_client::{Received, Socket};
 use orderbell_protocol::{NoticeKind::NewOrder, Position, ServerFrame};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;

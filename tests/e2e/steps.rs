@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use orderbell::client::{App, MailboxClient};
+use orderbell_client::{App, MailboxClient};
 use orderbell_protocol::NoticeKind::{NewOrder, OrderAccepted};
 use orderbell_protocol::client::{Input, Output, PersistedState, Timings};
 use orderbell_protocol::frame::NoticeFrame;

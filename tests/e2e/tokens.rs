@@ -1,6 +1,6 @@
 //! Tokens on a running server: they end while a socket is open, they may be bound to one device, and their keys change by a reload.
 
-use orderbell::client::{Received, Socket};
+use orderbell_client::{Received, Socket};
 use orderbell_protocol::NoticeKind::NewOrder;
 use orderbell_protocol::ServerFrame;
 
@@ -54,7 +54,7 @@ async fn a_device_in_the_token_counts_whatever_the_client_says() {
     let after = page["position"].as_str().unwrap();
     node.http.get(&format!("/v1/notices?device=till-9&after={after}"), &bound).await.unwrap();
     until("no cursor of another name", async || {
-        let seen = orderbell::client::HttpClient::new(node.admin).get("/stores", "").await.unwrap().json();
+        let seen = orderbell_client::HttpClient::new(node.admin).get("/stores", "").await.unwrap().json();
         let devices = seen["stores"][0]["devices"].as_array().unwrap().clone();
         devices.iter().all(|device| device["device"] != "till-9") && devices.iter().any(|d| d["device"] == "till-1")
     })

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use orderbell::client::HttpClient;
+use orderbell_client::HttpClient;
 use orderbell_lab::Dice;
 use orderbell_protocol::UnixMs;
 use orderbell_protocol::wall::{WALL_SUBPROTOCOL, Wall, WallKind, WallSums};

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{BenchServer, OPENING_MAX, out_line};
-use crate::client::HttpClient;
 use crate::clock::wall_clock;
+use orderbell_client::HttpClient;
 
 /// One of this many viewers parses its updates to measure their age; the others only count them.
 const PARSING_ONE_IN: u64 = 50;

@@ -21,11 +21,11 @@ use tokio_util::task::TaskTracker;
 
 use super::{DemoOptions, Dice, config, day, listen, serve, until_the_end};
 use crate::cli::out_line;
-use crate::client::{HttpClient, Received, Socket};
 use crate::clock::wall_clock;
 use crate::config::LiveWall;
 use crate::net::tokens::Tokens;
 use crate::server::Server;
+use orderbell_client::{HttpClient, Received, Socket};
 
 const RATE: f64 = 1.2;
 const STORES: u16 = 300;

@@ -15,10 +15,10 @@ use tokio_util::task::TaskTracker;
 
 use super::{DemoOptions, Dice, config, listen, serve, until_the_end};
 use crate::cli::{err_line, out_line};
-use crate::client::{HttpClient, Received, Socket};
 use crate::clock::wall_clock;
 use crate::net::tokens::Tokens;
 use crate::server::Server;
+use orderbell_client::{HttpClient, Received, Socket};
 
 const RATE: f64 = 3.0;
 const STORES: u16 = 6;

@@ -4,7 +4,6 @@
 //! a notice was received: [`App::persist`] is called before anything is sent.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use orderbell_protocol::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{ClientError, Closed, HttpClient, HttpResponse, Socket, percent_encoded};
+use crate::{ClientError, Closed, Endpoint, HttpClient, HttpResponse, Socket, percent_encoded};
 
 /// Longest time to send a frame; after it the connection counts as dead.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,13 +29,19 @@ pub trait App {
     /// Stores this state so that it survives a restart, together with the effect of every output so far. When this returns, the client tells
     /// the server that the notices are received.
     fn persist(&mut self, state: &PersistedState);
+
+    /// A connection or a request failed. The client tries again by itself; this is for a log, and for the person who installs the till: a wrong
+    /// name or an untrusted certificate shows here and nowhere else.
+    fn on_failure(&mut self, error: &ClientError) {
+        let _ = error;
+    }
 }
 
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A client of one mailbox that reconnects by itself and polls while it has no WebSocket.
 pub struct MailboxClient {
-    server: SocketAddr,
+    server: Endpoint,
     http: HttpClient,
     token: String,
     device: String,
@@ -61,16 +66,17 @@ impl MailboxClient {
     /// A client that does nothing before [`MailboxClient::run`]. `seed` spreads its waits relative to those of other clients.
     #[must_use]
     pub fn new(
-        server: SocketAddr,
+        server: impl Into<Endpoint>,
         token: &str,
         device: &str,
         state: PersistedState,
         timings: Timings,
         seed: u64,
     ) -> Self {
+        let server = server.into();
         Self {
+            http: HttpClient::new(server.clone()),
             server,
-            http: HttpClient::new(server),
             token: token.into(),
             device: device.into(),
             client: Client::new(token, device, state, timings, seed, Duration::ZERO),
@@ -110,6 +116,9 @@ impl MailboxClient {
                 },
                 event = self.next_event() => event,
             };
+            if let LoopEvent::Opened(Err(error)) | LoopEvent::Response(Err(error)) = &event {
+                app.on_failure(error);
+            }
             let is_from_app = matches!(event, LoopEvent::FromApp(_));
             self.input(event, &mut out);
             if is_from_app {
@@ -132,7 +141,7 @@ impl MailboxClient {
     async fn carry_out(&mut self, output: Output, app: &mut impl App, out: &mut Vec<Output>) -> Option<Output> {
         let path = match output {
             Output::OpenSocket => {
-                self.opening = Some(Box::pin(Socket::open(self.server)));
+                self.opening = Some(Box::pin(Socket::open(self.server.clone())));
                 return None;
             }
             Output::DropSocket => {
@@ -231,7 +240,7 @@ fn must_reach_app(output: &Output) -> bool {
 async fn with_timeout(
     request: impl Future<Output = Result<HttpResponse, ClientError>>,
 ) -> Result<HttpResponse, ClientError> {
-    tokio::time::timeout(REQUEST_TIMEOUT, request).await.map_err(|_| super::failed("no answer in time"))?
+    tokio::time::timeout(REQUEST_TIMEOUT, request).await.map_err(|_| ClientError::Timeout)?
 }
 
 async fn pending<T>(future: &mut Option<Pending<T>>) -> T {
