@@ -35,7 +35,11 @@ if [ "${1-}" = --check ] || [ $# = 0 ]; then patches=("$root"/tests/mutants/*.pa
 fi
 stale=0
 for patch in "${patches[@]}"; do
-  if [ -z "$(field "$patch" caught-by)" ]; then echo "mutant $(basename "$patch" .patch) does not say what catches it"; stale=$((stale + 1)); fi
+  by=$(field "$patch" caught-by)
+  if [ -z "$by" ]; then echo "mutant $(basename "$patch" .patch) does not say what catches it"; stale=$((stale + 1));
+  elif ! grep -rqF --include='*.rs' --include='*.js' --exclude-dir=vendor -- "$by" "$tree"; then
+    echo "mutant $(basename "$patch" .patch): there is no test named $by"; stale=$((stale + 1))
+  fi
   (cd "$tree" && apply --dry-run < "$patch" > /dev/null) && continue
   echo "mutant $(basename "$patch" .patch) no longer applies: the code it changes has changed"; stale=$((stale + 1))
 done
