@@ -46,10 +46,17 @@ done
 [ "$stale" = 0 ]
 if [ "${1-}" = --check ]; then exit; fi
 
-# Dependencies that are built serve here, too; what is built of mutants stays apart.
+# Dependencies that are built serve here, too; what is built of mutants stays apart. Linked is only what is never written in place: cargo does
+# write its fingerprints so, and one that two target folders share makes a build that is old look fresh.
 export CARGO_TARGET_DIR=$root/target/mutants/build ORDERBELL_KAFKA_LIBS=$root/.cache/kafka/libs
-rm -rf "$CARGO_TARGET_DIR"; mkdir -p "$CARGO_TARGET_DIR"
-[ ! -d "$root/target/debug" ] || cp -al "$root/target/debug" "$CARGO_TARGET_DIR/debug"
+rm -rf "$CARGO_TARGET_DIR"; mkdir -p "$CARGO_TARGET_DIR/debug"
+if [ -d "$root/target/debug/deps" ]; then
+  cp -al "$root/target/debug/deps" "$CARGO_TARGET_DIR/debug"
+  find "$CARGO_TARGET_DIR/debug/deps" -name '*.d' -delete
+  cp -a "$root"/target/debug/deps/*.d "$CARGO_TARGET_DIR/debug/deps"
+  cp -a "$root/target/debug/.fingerprint" "$root/target/debug/build" "$CARGO_TARGET_DIR/debug"
+  rm -rf "$CARGO_TARGET_DIR"/debug/.fingerprint/orderbell*
+fi
 cd "$tree"
 # A fault often shows as something that never comes.
 export ORDERBELL_PATIENCE_S=60
@@ -65,7 +72,8 @@ tests() { # package, test arguments, other command
   fi
 }
 
-failed=0 declare -A baseline=()
+failed=0
+declare -A baseline=()
 for patch in "${patches[@]}"; do
   command="$(field "$patch" package)|$(field "$patch" test)|$(field "$patch" run)"
   [ -z "${baseline[$command]-}" ] || continue
