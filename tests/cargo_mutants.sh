@@ -33,17 +33,19 @@ if [ "$("$bin" mutants --version 2> /dev/null)" != "cargo-mutants $version" ]; t
   env -u CARGO_TARGET_DIR cargo install cargo-mutants --quiet --locked --root "$root/.cache/cargo-mutants" --version "$version"
 fi
 
-# A copy of the tree that keeps its target folder, so that a later run builds no dependency again. Files keep their times.
+# A copy of the tree that keeps its target folder, so that a later run builds no dependency again.
 work=$root/target/cargo-mutants
 tree=$work/tree
 mkdir -p "$tree"
 find "$tree" -mindepth 1 -maxdepth 1 ! -name target -exec rm -rf {} +
 git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done \
   | tar --null -cf - -T - | tar -xf - -C "$tree"
+# A run that was killed may have left a build of a changed file: each is newer than any build.
+find "$tree" -path "$tree/target" -prune -o -name '*.rs' -exec touch {} +
 unset CARGO_TARGET_DIR
 cd "$tree"
-# Neither a fault file of an earlier failure nor a patient wait: a change that makes a test hang ends with its time.
-export ORDERBELL_PATIENCE_S=10 PROPTEST_MAX_SHRINK_ITERS=0
+# That a test fails is all there is to know: the smallest failing case is not.
+export PROPTEST_MAX_SHRINK_ITERS=0
 
 # Sets `select`, the modules of a package, and `tests`, what runs them.
 choose() {
@@ -106,7 +108,7 @@ done
 results() { cat "$work"/out-*/mutants.out/"$1".txt 2> /dev/null || true; }
 known=$root/tests/mutants/cargo_mutants_known.txt
 results missed | name | sort -u > "$work/missed.txt"
-new=$(comm -23 "$work/missed.txt" <(grep -v '^#' "$known" | sort -u))
+new=$(comm -23 "$work/missed.txt" <(grep -v -e "^#" -e "^$" "$known" | sort -u))
 if [ -n "$new" ]; then
   printf '%s\n' "$new" | sed 's/^/not caught: /'
 fi
