@@ -74,7 +74,7 @@ if [ -n "$minutes" ] && [ -z "$shard" ]; then
     total=$((total + $("$bin" mutants --list "${select[@]}" | wc -l)))
   done
   # Seconds of one change, building and testing, on two cores; the clock below ends what takes longer.
-  per_mutant=12
+  per_mutant=8
   shards=$(((total * per_mutant + minutes * 60 - 1) / (minutes * 60)))
   shard=$(($(date +%s) / 86400 % shards))/$shards
 fi
