@@ -20,6 +20,8 @@ cd "$(dirname "$0")/../.."
 root=$PWD
 # Outside the tree that people search: a second copy would double every hit.
 tree=$root/target/mutants/tree
+# A check does not disturb a run.
+[ "${1-}" != --check ] || tree=$root/target/mutants/check
 rm -rf "$tree"; mkdir -p "$tree"
 git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done \
   | tar --null -cf - -T - | tar -xf - -C "$tree"
@@ -33,17 +35,28 @@ if [ "${1-}" = --check ] || [ $# = 0 ]; then patches=("$root"/tests/mutants/*.pa
 fi
 stale=0
 for patch in "${patches[@]}"; do
-  if [ -z "$(field "$patch" caught-by)" ]; then echo "mutant $(basename "$patch" .patch) does not say what catches it"; stale=$((stale + 1)); fi
+  by=$(field "$patch" caught-by)
+  if [ -z "$by" ]; then echo "mutant $(basename "$patch" .patch) does not say what catches it"; stale=$((stale + 1));
+  elif ! grep -rqF --include='*.rs' --include='*.js' --exclude-dir=vendor -- "$by" "$tree"; then
+    echo "mutant $(basename "$patch" .patch): there is no test named $by"; stale=$((stale + 1))
+  fi
   (cd "$tree" && apply --dry-run < "$patch" > /dev/null) && continue
   echo "mutant $(basename "$patch" .patch) no longer applies: the code it changes has changed"; stale=$((stale + 1))
 done
 [ "$stale" = 0 ]
 if [ "${1-}" = --check ]; then exit; fi
 
-# Dependencies that are built serve here, too; what is built of mutants stays apart.
+# Dependencies that are built serve here, too; what is built of mutants stays apart. Linked is only what is never written in place: cargo does
+# write its fingerprints so, and one that two target folders share makes a build that is old look fresh.
 export CARGO_TARGET_DIR=$root/target/mutants/build ORDERBELL_KAFKA_LIBS=$root/.cache/kafka/libs
-rm -rf "$CARGO_TARGET_DIR"; mkdir -p "$CARGO_TARGET_DIR"
-[ ! -d "$root/target/debug" ] || cp -al "$root/target/debug" "$CARGO_TARGET_DIR/debug"
+rm -rf "$CARGO_TARGET_DIR"; mkdir -p "$CARGO_TARGET_DIR/debug"
+if [ -d "$root/target/debug/deps" ]; then
+  cp -al "$root/target/debug/deps" "$CARGO_TARGET_DIR/debug"
+  find "$CARGO_TARGET_DIR/debug/deps" -name '*.d' -delete
+  cp -a "$root"/target/debug/deps/*.d "$CARGO_TARGET_DIR/debug/deps"
+  cp -a "$root/target/debug/.fingerprint" "$root/target/debug/build" "$CARGO_TARGET_DIR/debug"
+  rm -rf "$CARGO_TARGET_DIR"/debug/.fingerprint/orderbell*
+fi
 cd "$tree"
 # A fault often shows as something that never comes.
 export ORDERBELL_PATIENCE_S=60
@@ -59,11 +72,15 @@ tests() { # package, test arguments, other command
   fi
 }
 
-failed=0 declare -A baseline=()
+failed=0
+declare -A baseline=()
 for patch in "${patches[@]}"; do
   command="$(field "$patch" package)|$(field "$patch" test)|$(field "$patch" run)"
   [ -z "${baseline[$command]-}" ] || continue
   baseline[$command]=1
+  # Built first: the time limit is for the tests.
+  # shellcheck disable=SC2046 # the arguments are words
+  [ -n "$(field "$patch" run)" ] || cargo test --quiet --package "$(field "$patch" package)" $(field "$patch" test) --no-run
   if ! tests "$(field "$patch" package)" "$(field "$patch" test)" "$(field "$patch" run)"; then
     tail -n 60 "$tree/test.txt"; echo "without any fault, this fails: $command"; failed=$((failed + 1))
   fi
