@@ -66,11 +66,11 @@ impl Till {
                     return ControlFlow::Break(());
                 }
             }
-            NoticeKind::Cancelled | NoticeKind::OrderRefused => {
-                // Only if the order rang here.
-                if notice.body["cancels"].as_str().is_some_and(|id| self.ringing.remove(id).is_some()) {
-                    println!("order {} is cancelled", notice.order);
-                }
+            // Only if the order rang here.
+            NoticeKind::Cancelled | NoticeKind::OrderRefused
+                if notice.body["cancels"].as_str().is_some_and(|id| self.ringing.remove(id).is_some()) =>
+            {
+                println!("order {} is cancelled", notice.order);
             }
             NoticeKind::EventRejected => println!("order {}: too late, it is {}", notice.order, notice.body["reason"]),
             // Kinds that a client does not show, or does not know yet, it ignores.

@@ -11,7 +11,6 @@ use orderbell_protocol::admin::{DeadLetterAnswer, DeadLettersAnswer, ReplayAnswe
 use serde::de::DeserializeOwned;
 
 use super::{ConfigArgs, decoded, err_line, failed, out_line};
-use orderbell_client::HttpClient;
 use crate::config::Config;
 use orderbell_client::HttpClient;
 

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use super::{ConfigArgs, ask, decoded, failed, forbidden_message, out_line};
-use orderbell_client::{HttpClient, percent_encoded};
 use crate::clock::wall_clock;
+use orderbell_client::{HttpClient, percent_encoded};
 use orderbell_protocol::admin::{Reachability, StoreStatus, StoresAnswer};
 
 #[derive(clap::Args)]

@@ -343,7 +343,7 @@ mod tests {
             let log = log.with_writer(move || Writer(writer.clone())).finish();
             tracing::subscriber::with_default(log, || {
                 let mut batch = BatchBuilder::new(&disk, PublishTo::EmbeddedLog, 0, 0);
-                rows.iter().for_each(|key| batch.put_row(Table::Orders, key, b"value"));
+                rows.iter().for_each(|key| batch.put_row(RowKind::OrderState, key, b"value"));
                 commit(batch, &disk, 0).unwrap();
             });
             let text = String::from_utf8(bytes.lock().unwrap().clone()).unwrap();

@@ -7,8 +7,8 @@ use orderbell_protocol::alert::{AlertCode, Severity};
 use orderbell_protocol::frame::{EventsAnswer, OrderStage, OrdersAnswer};
 
 use super::*;
-use crate::client::{HttpClient, HttpResponse};
 use crate::config::Listen;
+use orderbell_client::{HttpClient, HttpResponse};
 use orderbell_protocol::OrderKey;
 
 async fn start(dir: &std::path::Path) -> Arc<Server> {

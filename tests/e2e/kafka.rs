@@ -239,6 +239,9 @@ pub(crate) fn node_of(topic: Topic, further: &[&str], more: &str) -> Node {
     node
 }
 
+/// A record's value and headers, and the reason of its dead letter.
+type Poison<'a> = (&'a [u8], &'a [(&'a str, &'a str)], &'a str);
+
 #[tokio::test]
 async fn poison_records_of_each_kind_stop_nobody() {
     let node = node().await;
@@ -247,7 +250,7 @@ async fn poison_records_of_each_kind_stop_nobody() {
     let batch = [("content-type", "application/cloudevents-batch+json")];
     let cloud = [("content-type", "application/cloudevents+json")];
     let future = [("ce_specversion", "2.0"), ("ce_type", "order.paid"), ("ce_id", "1"), ("ce_source", "/x")];
-    let poison: [(&[u8], &[(&str, &str)], &str); 12] = [
+    let poison: [Poison<'_>; 12] = [
         (b"", &[], "not-json"),
         (b"{", &[], "not-json"),
         (b"\xff\xfe", &[], "not-json"),
