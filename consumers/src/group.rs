@@ -30,7 +30,7 @@ use crate::poller::{Poller, ShardTasks};
 use crate::shard::{Shard, ShardLimits, ToShard, shard_of};
 use crate::stats::Stats;
 use crate::tracker::{Limits, Tracker};
-use crate::traits::{CheckpointStore, DeadLetterSink, Handler, Input, KeyHash, Source, Waker};
+use crate::traits::{CheckpointStore, DeadLetterSink, Handler, KeyHash, KeyInput, Source, Waker};
 
 /// A running group, whose handler takes tasks of the type `T`.
 pub struct Group<T = Infallible> {
@@ -123,10 +123,10 @@ impl<T: Clone + Send + Sync + 'static> Group<T> {
     /// [`InjectError`] when there is no room, or when the group has ended.
     pub fn inject(&self, key: KeyHash, task: T) -> Result<(), InjectError<T>> {
         let shard = &self.shards[shard_of(key, self.shards.len())];
-        let queued = QueuedInput { input: Input::Task(task), ticket: None, attempts: 0, rejection: None };
+        let queued = QueuedInput { input: KeyInput::Task(task), ticket: None, attempts: 0, rejection: None };
         shard.try_send(ToShard::Inputs(vec![(key, queued)])).map_err(|error| {
             if let ToShard::Inputs(mut inputs) = error.into_inner()
-                && let Some((_, QueuedInput { input: Input::Task(task), .. })) = inputs.pop()
+                && let Some((_, QueuedInput { input: KeyInput::Task(task), .. })) = inputs.pop()
             {
                 return InjectError(task);
             }

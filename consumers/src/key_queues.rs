@@ -12,13 +12,13 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use crate::tracker::Ticket;
-use crate::traits::{Input, KeyHash, Reason};
+use crate::traits::{KeyHash, KeyInput, Reason};
 
 /// A record or a task in a key's queue.
 #[derive(Debug)]
 pub struct QueuedInput<T = Infallible> {
     /// The record or the task.
-    pub input: Input<T>,
+    pub input: KeyInput<T>,
     /// Returns a record's credit and completes its offset; `None` for a task.
     pub ticket: Option<Ticket>,
     /// How often it was tried.

@@ -33,6 +33,6 @@ pub use start_offset::ResumeFrom;
 pub use stats::{HotKey, Stats};
 pub use tracker::PartitionStatus;
 pub use traits::{
-    Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, Handler, Input, KeyBatch,
-    KeyHash, OutRecord, Outcome, PartitionOffsets, Polled, Reason, Sink, Source, Waker,
+    Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, Handler, KeyBatch, KeyHash,
+    KeyInput, OutRecord, Outcome, PartitionOffsets, Polled, Reason, Sink, Source, Waker,
 };

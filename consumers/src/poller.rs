@@ -16,7 +16,7 @@ use crate::record::{Offset, Record, TopicPartition};
 use crate::shard::{FromShard, ToShard, shard_of};
 use crate::stats::Stats;
 use crate::tracker::{Offer, Tracker};
-use crate::traits::{CheckpointStore, DurableCheckpoints, Handler, Input, KeyHash, Polled, Reason, Source};
+use crate::traits::{CheckpointStore, DurableCheckpoints, Handler, KeyHash, KeyInput, Polled, Reason, Source};
 
 /// Number of hot keys that are reported.
 const MAX_HOT_KEYS: usize = 10;
@@ -385,7 +385,7 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
             Box::new(Reason { code: "key-panicked", message })
         });
         let shard = shard_of(key, self.shards.len());
-        let input = Input::Record(record);
+        let input = KeyInput::Record(record);
         self.to_send[shard].push((key, QueuedInput { input, ticket: Some(ticket), attempts: 0, rejection }));
     }
 

@@ -23,7 +23,7 @@ use crate::error::DeadLetterError;
 use crate::key_queues::{KeyQueues, QueuedInput};
 use crate::stats::Stats;
 use crate::tracker::{Epoch, Ticket};
-use crate::traits::{DeadLetter, DeadLetterSink, Handler, Input, KeyBatch, KeyHash, Outcome, Reason};
+use crate::traits::{DeadLetter, DeadLetterSink, Handler, KeyBatch, KeyHash, KeyInput, Outcome, Reason};
 
 /// Batches started in one go before other tasks of the runtime get their share.
 const BATCHES_PER_GO: usize = 64;
@@ -200,7 +200,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         Box::pin(async move {
             let attempts = batch.first().map_or(0, |first| first.attempts);
             let meta: Vec<_> = batch.iter().map(|queued| (queued.ticket, queued.attempts)).collect();
-            let inputs: Arc<Vec<Input<H::Task>>> = Arc::new(batch.into_iter().map(|queued| queued.input).collect());
+            let inputs: Arc<Vec<KeyInput<H::Task>>> = Arc::new(batch.into_iter().map(|queued| queued.input).collect());
             let call = KeyBatch { inputs: inputs.clone(), attempts };
             let outcomes = AssertUnwindSafe(async move { handler.handle(call).await }).catch_unwind().await.ok();
             let inputs = Arc::try_unwrap(inputs).unwrap_or_else(|shared| (*shared).clone());
@@ -284,7 +284,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         reason: Reason,
         unhandled: Vec<QueuedInput<H::Task>>,
     ) {
-        let Input::Record(record) = queued.input else {
+        let KeyInput::Record(record) = queued.input else {
             tracing::error!(reason = reason.code, message = reason.message, "a task was given up");
             return self.finish(key, unhandled);
         };

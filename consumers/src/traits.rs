@@ -114,7 +114,7 @@ pub struct KeyHash(pub u64);
 
 /// What a handler is given, in a key's turn.
 #[derive(Debug, Clone)]
-pub enum Input<T> {
+pub enum KeyInput<T> {
     /// A record of the log.
     Record(Record),
     /// A task of the program's own, from [`Group::inject`](crate::Group::inject). It has no place in the log, and no checkpoint depends on
@@ -122,7 +122,7 @@ pub enum Input<T> {
     Task(T),
 }
 
-impl<T> Input<T> {
+impl<T> KeyInput<T> {
     /// The record; `None` for a task.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
@@ -137,7 +137,7 @@ impl<T> Input<T> {
 #[derive(Debug, Clone)]
 pub struct KeyBatch<T = Infallible> {
     /// Shared with the shard, which hands them out again when they must be retried.
-    pub inputs: Arc<Vec<Input<T>>>,
+    pub inputs: Arc<Vec<KeyInput<T>>>,
     /// How often the first of them was tried before.
     pub attempts: u32,
 }
@@ -145,7 +145,7 @@ pub struct KeyBatch<T = Infallible> {
 impl<T> KeyBatch<T> {
     /// The records, in order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.inputs.iter().filter_map(Input::record)
+        self.inputs.iter().filter_map(KeyInput::record)
     }
 }
 

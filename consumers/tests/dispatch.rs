@@ -20,7 +20,7 @@ use model::{How, Lane, MAX_POLL_RECORDS, Read, Step};
 use orderbell_consumers::key_queues::{KeyQueues, QueuedInput};
 use orderbell_consumers::tracker::{Epoch, Limits, Offer, Ticket, Tracker};
 use orderbell_consumers::traits::Checkpoint;
-use orderbell_consumers::{Input, KeyHash, Offset, Record, TopicPartition};
+use orderbell_consumers::{KeyHash, KeyInput, Offset, Record, TopicPartition};
 use proptest::prelude::*;
 
 struct World {
@@ -152,7 +152,7 @@ impl World {
         self.queued.entry(key).or_default().push_back(ticket);
         self.queues.push(
             key,
-            QueuedInput { input: Input::Record(record), ticket: Some(ticket), attempts: 0, rejection: None },
+            QueuedInput { input: KeyInput::Record(record), ticket: Some(ticket), attempts: 0, rejection: None },
         );
     }
 

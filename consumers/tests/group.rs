@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use orderbell_consumers::{
-    AlertKind, Checkpoint, DeadLetter, DeadLetterError, DeadLetterSink, Group, GroupAlert, Handler, Input, KeyBatch,
-    KeyHash, Options, Outcome, Reason, Record, TopicPartition, sim,
+    AlertKind, Checkpoint, DeadLetter, DeadLetterError, DeadLetterSink, Group, GroupAlert, Handler, KeyBatch, KeyHash,
+    KeyInput, Options, Outcome, Reason, Record, TopicPartition, sim,
 };
 
 /// Generous: a machine may be busy with other things.
@@ -55,10 +55,10 @@ impl Handler for Scripted {
         let mut outcomes = Vec::new();
         for input in batch.inputs.iter() {
             let (key, act, place) = match input {
-                Input::Record(record) => {
+                KeyInput::Record(record) => {
                     (text(record.key.as_ref()), text(record.value.as_ref()), (record.partition.number, record.offset))
                 }
-                Input::Task(Task(key, act)) => ((*key).to_owned(), (*act).to_owned(), TASK),
+                KeyInput::Task(Task(key, act)) => ((*key).to_owned(), (*act).to_owned(), TASK),
             };
             match act.as_str() {
                 "reject" => {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
 use orderbell_consumers::stats::Count;
-use orderbell_consumers::{Handler, Input, KeyBatch, KeyHash, Outcome, Reason, Record};
+use orderbell_consumers::{Handler, KeyBatch, KeyHash, KeyInput, Outcome, Reason, Record};
 use orderbell_protocol::notice::{EncodedNotice, Notice};
 use orderbell_protocol::{Event, NoticeKind, UnixMs};
 use tracing::{Instrument, Span};
@@ -249,11 +249,11 @@ impl OrderHandler {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return Span::none();
         }
-        let Some(first) = batch.inputs.iter().find_map(Input::record) else {
+        let Some(first) = batch.inputs.iter().find_map(KeyInput::record) else {
             return tracing::debug_span!("expiry_checks", checks = batch.inputs.len());
         };
         let partition = &first.partition;
-        let last = batch.inputs.iter().filter_map(Input::record).rfind(|record| record.partition == *partition);
+        let last = batch.inputs.iter().filter_map(KeyInput::record).rfind(|record| record.partition == *partition);
         tracing::debug_span!(
             "key_batch",
             key = self.key(first).map(|key| format!("{:016x}", key.0)),
@@ -277,8 +277,8 @@ impl OrderHandler {
         let mut outcomes = Vec::with_capacity(turn.inputs.len());
         for input in turn.inputs.iter() {
             let applied = match input {
-                Input::Record(record) => self.apply(record, &mut known, &mut effects, now),
-                Input::Task(check) => self.expire(check, &mut known, &mut effects, now),
+                KeyInput::Record(record) => self.apply(record, &mut known, &mut effects, now),
+                KeyInput::Task(check) => self.expire(check, &mut known, &mut effects, now),
             };
             match applied {
                 Ok(()) => outcomes.push(Outcome::Done),
@@ -306,7 +306,7 @@ impl OrderHandler {
             return vec![Outcome::Halt(Reason { code: "ledger", message: error.to_string() })];
         }
         let durable = wall_clock().0;
-        let read = turn.inputs.iter().take(outcomes.len()).filter_map(Input::record);
+        let read = turn.inputs.iter().take(outcomes.len()).filter_map(KeyInput::record);
         read.for_each(|record| self.stats.commit_latency.observe_ms(durable - record.read_ms));
         tracing::debug!(outcomes = outcomes.len(), "handled");
         outcomes

@@ -48,10 +48,10 @@ fn handler(dir: &std::path::Path, retention_ms: i64) -> (Arc<Ledger>, OrderHandl
 }
 
 fn turn(records: Vec<Record>) -> KeyBatch<ExpiryCheck> {
-    turn_of(records.into_iter().map(Input::Record).collect())
+    turn_of(records.into_iter().map(KeyInput::Record).collect())
 }
 
-fn turn_of(inputs: Vec<Input<ExpiryCheck>>) -> KeyBatch<ExpiryCheck> {
+fn turn_of(inputs: Vec<KeyInput<ExpiryCheck>>) -> KeyBatch<ExpiryCheck> {
     KeyBatch { inputs: Arc::new(inputs), attempts: 0 }
 }
 
@@ -73,7 +73,7 @@ async fn an_order_is_expunged_after_its_retention_and_not_before() {
     // Far in the future both entries of the expiry index are due; only the old order's retention is over.
     let due = ledger.due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
     assert_eq!(due.len(), 2);
-    let checks = due.into_iter().map(|(due, order)| Input::Task(ExpiryCheck { due, order })).collect();
+    let checks = due.into_iter().map(|(due, order)| KeyInput::Task(ExpiryCheck { due, order })).collect();
     assert_eq!(handler.process(turn_of(checks)).await, [Outcome::Done, Outcome::Done]);
     assert!(ledger.order(&key("old")).unwrap().is_none());
     assert!(ledger.order(&key("young")).unwrap().is_some());
@@ -136,16 +136,16 @@ async fn an_order_created_again_in_the_batch_that_expunged_it_is_in_the_expiry_i
     }
     let key = OrderKey { shadow: false, id: Id::new("o").unwrap() };
     let due = || ledger.due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
-    let expiry = || Input::Task(ExpiryCheck { due: due()[0].0, order: key.clone() });
+    let expiry = || KeyInput::Task(ExpiryCheck { due: due()[0].0, order: key.clone() });
     let event_at = now();
-    let done = handler.process(turn_of(vec![expiry(), Input::Record(event("order.ready", event_at))])).await;
+    let done = handler.process(turn_of(vec![expiry(), KeyInput::Record(event("order.ready", event_at))])).await;
     assert_eq!(done, [Outcome::Done, Outcome::Done]);
     assert!(ledger.order(&key).unwrap().is_some(), "its state is stored");
     let listed = ledger.open_orders(&Recipient::store(Id::new("1").unwrap()), None, 10).unwrap().orders;
     assert_eq!(listed.len(), 1, "it is among the active orders");
     assert_eq!(due(), [(event_at.plus_ms(RETENTION_MS), key.clone())], "it is in the expiry index, once");
     // The other way round: the event first, then the expiry check, which is too early now.
-    let done = handler.process(turn_of(vec![Input::Record(event("order.picked_up", event_at)), expiry()])).await;
+    let done = handler.process(turn_of(vec![KeyInput::Record(event("order.picked_up", event_at)), expiry()])).await;
     assert_eq!(done, [Outcome::Done, Outcome::Done]);
     assert_eq!(due(), [(event_at.plus_ms(RETENTION_MS), key.clone())]);
     assert!(ledger.order(&key).unwrap().is_some());
@@ -168,7 +168,7 @@ async fn a_batch_is_a_span_that_says_where_its_records_are_and_not_whose_order_i
     handler.clone().handle(turn(vec![paid("e1", 41), paid("e2", 42)])).await;
     let span = log.line("handled")["span"].clone();
     assert_eq!((&span["name"], &span["topic"], &span["partition"]), (&"key_batch".into(), &"orders".into(), &0.into()));
-    assert_eq!((&span["first_offset"], &span["last_offset"], &span["records"]), (&41.into(), &42.into(), &2.into()));
+    assert_eq!((&span["first_offset"], &span["last_offset"], &span["inputs"]), (&41.into(), &42.into(), &2.into()));
     assert_eq!(span["key"], format!("{:016x}", key.0));
     assert!(!log.text().contains("order-of-ann"), "{}", log.text());
     drop(log);
