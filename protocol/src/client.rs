@@ -30,7 +30,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::frame::{
-    CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, EventResult, Freshness, NoticeFrame, ServerFrame,
+    CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, EventResult, EventStatus, Freshness, NoticeFrame, ServerFrame,
 };
 use crate::position::Position;
 use codes::{CloseAction, EventOutcome};
@@ -373,7 +373,7 @@ impl Client {
             }
             Ok(ServerFrame::Heartbeat { fresh, .. }) => self.update_freshness(fresh, out),
             Ok(ServerFrame::EventResult(EventResult { id, status, reason })) => {
-                self.event_result(id, status.word(), reason, now, out)
+                self.event_result(id, status, reason, now, out)
             }
             // The close frame that follows carries the same delay. Unknown frames are ignored, so that v1 can grow.
             Ok(ServerFrame::Goaway { .. }) | Err(_) => (),
@@ -509,7 +509,14 @@ impl Client {
         }
     }
 
-    fn event_result(&mut self, id: String, status: &str, reason: Option<String>, now: Duration, out: &mut Vec<Output>) {
+    fn event_result(
+        &mut self,
+        id: String,
+        status: EventStatus,
+        reason: Option<String>,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
         let rejected = match EventOutcome::of(status, reason) {
             EventOutcome::RetryLater => return self.events.postpone(&id, now + self.timings.retry_min * 4),
             EventOutcome::Rejected(reason) => Some(reason),

@@ -1,9 +1,7 @@
 //! What close codes, HTTP statuses and event results ask of a client.
 
-use crate::close::Close;
-
-/// Close codes of RFC 6455 that name a mistake of the peer, as [`Close`] has them.
-const PROTOCOL_FAULTS: [Close; 4] = [Close::Protocol, Close::Unsupported, Close::Encoding, Close::TooBig];
+use crate::close::CloseKind;
+use crate::frame::EventStatus;
 
 /// What a client does when a socket closes, besides reconnecting after the back-off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,19 +22,37 @@ pub(super) enum CloseAction {
 
 impl CloseAction {
     pub(super) fn of(code: u16) -> Self {
-        let is = |close: Close| close.code() == code;
-        if is(Close::Unauthorized) {
-            Self::RenewToken
-        } else if is(Close::Replaced) {
-            Self::Yield
-        } else if is(Close::TooManyConnections) {
-            Self::WaitLong
-        } else if (4200..=4299).contains(&code) {
-            Self::Resync
-        } else if (4000..=4099).contains(&code) || PROTOCOL_FAULTS.into_iter().any(is) {
-            Self::ReportFault
-        } else {
-            Self::Reconnect
+        match CloseKind::from_code(code) {
+            Some(CloseKind::Unauthorized) => Self::RenewToken,
+            Some(CloseKind::Replaced) => Self::Yield,
+            Some(CloseKind::TooManyConnections) => Self::WaitLong,
+            Some(CloseKind::Resync) => Self::Resync,
+            Some(
+                CloseKind::Protocol
+                | CloseKind::Unsupported
+                | CloseKind::Encoding
+                | CloseKind::TooBig
+                | CloseKind::BadMessage,
+            ) => Self::ReportFault,
+            Some(
+                CloseKind::Bye
+                | CloseKind::Internal
+                | CloseKind::Restart
+                | CloseKind::Overloaded
+                | CloseKind::Timeout
+                | CloseKind::RateLimited
+                | CloseKind::AckTimeout,
+            ) => Self::Reconnect,
+            None => Self::of_unknown(code),
+        }
+    }
+
+    /// The range of a code tells what to do about codes that later versions add.
+    fn of_unknown(code: u16) -> Self {
+        match code {
+            4000..=4099 => Self::ReportFault,
+            4200..=4299 => Self::Resync,
+            _ => Self::Reconnect,
         }
     }
 }
@@ -72,22 +88,20 @@ impl ResponseClass {
 /// What the result of an event means for its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum EventOutcome {
-    /// `stored` or `duplicate`, or a status that this version does not know.
+    /// The event is stored.
     Durable,
-    /// `rejected` for good, with the reason.
+    /// Rejected for good, with the reason.
     Rejected(String),
-    /// `rejected` for now: send it again later.
+    /// Rejected for now: send it again later.
     RetryLater,
 }
 
 impl EventOutcome {
-    pub(super) fn of(status: &str, reason: Option<String>) -> Self {
-        if status != "rejected" {
-            return Self::Durable;
-        }
-        match reason.as_deref() {
-            Some("busy" | "unavailable") => Self::RetryLater,
-            _ => Self::Rejected(reason.unwrap_or_default()),
+    pub(super) fn of(status: EventStatus, reason: Option<String>) -> Self {
+        match (status, reason.as_deref()) {
+            (EventStatus::Stored | EventStatus::Duplicate, _) => Self::Durable,
+            (EventStatus::Rejected, Some("busy" | "unavailable")) => Self::RetryLater,
+            (EventStatus::Rejected, _) => Self::Rejected(reason.unwrap_or_default()),
         }
     }
 }
@@ -95,6 +109,7 @@ impl EventOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::close::Close;
 
     #[test]
     fn close_codes_select_the_action_by_name_and_unknown_ones_by_range() {

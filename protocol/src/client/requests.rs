@@ -150,7 +150,7 @@ impl Client {
             Request::Post => {
                 let Ok(EventsAnswer { events }) = serde_json::from_str(body) else { return false };
                 for result in events {
-                    self.event_result(result.id, result.status.word(), result.reason, now, out);
+                    self.event_result(result.id, result.status, result.reason, now, out);
                 }
                 // Events without a result are sent again after a pause.
                 self.events.resend(now + self.timings.retry_min * 4);
