@@ -134,7 +134,7 @@ impl Topic {
     }
 
     /// The first record of `topic`, by a plain consumer: its key, value and headers.
-    fn first_of(&self, topic: &str) -> (Vec<u8>, Vec<u8>, BTreeMap<String, String>) {
+    pub(crate) fn first_of(&self, topic: &str) -> (Vec<u8>, Vec<u8>, BTreeMap<String, String>) {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap).set("group.id", "reader").set("auto.offset.reset", "earliest");
         let consumer: BaseConsumer = config.create().unwrap();
@@ -156,7 +156,7 @@ impl Topic {
     }
 
     /// All records of `topic`, by a plain consumer: reason header and value.
-    fn letters(&self, topic: &str, partitions: i32, wanted: usize) -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn letters(&self, topic: &str, partitions: i32, wanted: usize) -> Vec<(String, Vec<u8>)> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap).set("group.id", "reader").set("auto.offset.reset", "earliest");
         let consumer: BaseConsumer = config.create().unwrap();
@@ -237,109 +237,6 @@ pub(crate) fn node_of(topic: Topic, further: &[&str], more: &str) -> Node {
     let mut node = Node::with(temp, dir, args);
     node.topic = Some(topic);
     node
-}
-
-/// A record's value and headers, and the reason of its dead letter.
-type Poison<'a> = (&'a [u8], &'a [(&'a str, &'a str)], &'a str);
-
-#[tokio::test]
-async fn poison_records_of_each_kind_stop_nobody() {
-    let node = node().await;
-    let topic = node.topic.as_ref().unwrap();
-    let long = format!("{{\"type\":\"order.paid\",\"note\":\"{}\"}}", "x".repeat(70_000));
-    let batch = [("content-type", "application/cloudevents-batch+json")];
-    let cloud = [("content-type", "application/cloudevents+json")];
-    let future = [("ce_specversion", "2.0"), ("ce_type", "order.paid"), ("ce_id", "1"), ("ce_source", "/x")];
-    let poison: [Poison<'_>; 12] = [
-        (b"", &[], "not-json"),
-        (b"{", &[], "not-json"),
-        (b"\xff\xfe", &[], "not-json"),
-        (b"{}", &[], "no-type"),
-        (b"{\"type\":\"order.eaten\",\"order\":\"1\"}", &[], "unknown-type"),
-        (b"{\"type\":\"order.paid\"}", &[], "no-order"),
-        (long.as_bytes(), &[], "too-long"),
-        (b"{\"type\":\"order.paid\",\"order\":\"1\",\"shadow\":\"maybe\"}", &[], "bad-shadow"),
-        (b"{\"type\":\"order.paid\",\"order\":{\"a\":1}}", &[], "bad-id"),
-        (b"[]", &batch, "batch"),
-        (b"{\"specversion\":\"0.3\",\"type\":\"order.paid\",\"id\":\"1\",\"source\":\"/x\"}", &cloud, "bad-envelope"),
-        (b"{}", &future, "bad-envelope"),
-    ];
-    // Each partition of the dead letter topic is created when its first dead letter comes: the moment when one can be lost.
-    for partition in 0..4 {
-        for (value, headers, _) in poison {
-            topic.produces_with(partition, None, Some(value), headers).await;
-        }
-        topic.produces_raw(partition, None).await;
-    }
-    let mut till = node.till("1", "a").await;
-    node.pays("o1", "1").await;
-    till.hears(NewOrder, "o1").await;
-    let letters = topic.letters(&format!("{}.dlq", topic.name), 4, 4 * poison.len());
-    let count = |letters: Vec<String>| {
-        letters.into_iter().fold(BTreeMap::new(), |mut map, reason| {
-            *map.entry(reason).or_insert(0) += 1;
-            map
-        })
-    };
-    let wanted = count(poison.iter().cycle().take(4 * poison.len()).map(|(.., reason)| (*reason).to_owned()).collect());
-    assert_eq!(count(letters.iter().map(|(reason, _)| reason.clone()).collect()), wanted);
-    assert!(letters.iter().any(|(_, value)| value == long.as_bytes()), "the original bytes");
-}
-
-/// A key that is no text names nothing, so the body counts; one that names another order than the body is a dead letter.
-#[tokio::test]
-async fn keys_that_are_no_text_or_contradict_their_record_stop_nobody() {
-    let node = node_with("[mapping]\nkafka_key = \"order\"\n").await;
-    let topic = node.topic.as_ref().unwrap();
-    let body = paid(7);
-    topic.produces_with(0, Some(b"\xff\x00"), Some(body.as_bytes()), &[]).await;
-    topic.produces_with(0, Some(b"o8"), Some(body.as_bytes()), &[]).await;
-    node.till("1", "a").await.hears(NewOrder, "o7").await;
-    let letters = topic.letters(&format!("{}.dlq", topic.name), 4, 1);
-    assert_eq!(letters.iter().map(|(reason, _)| reason.as_str()).collect::<Vec<_>>(), ["key-mismatch"]);
-}
-
-#[tokio::test]
-async fn a_dead_letter_says_where_it_came_from_and_why() {
-    let node = node().await;
-    let topic = node.topic.as_ref().unwrap();
-    topic.produces_with(2, Some(b"the key"), Some(b"{\"type\":\"order.eaten\"}"), &[("trace", "t-1")]).await;
-    let dlq = format!("{}.dlq", topic.name);
-    assert_eq!(topic.letters(&dlq, 4, 1).len(), 1);
-    let (key, value, headers) = topic.first_of(&dlq);
-    assert_eq!((key.as_slice(), value.as_slice()), (&b"the key"[..], &b"{\"type\":\"order.eaten\"}"[..]));
-    for (name, wanted) in [
-        ("kafka_dlt-original-topic", topic.name.as_str()),
-        ("kafka_dlt-original-partition", "2"),
-        ("kafka_dlt-original-offset", "0"),
-        ("kafka_dlt-original-consumer-group", topic.name.as_str()),
-        ("x-dlq-reason", "unknown-type"),
-        ("trace", "t-1"),
-        ("x-dlq-attempts", "1"),
-    ] {
-        assert_eq!(headers.get(name).map(String::as_str), Some(wanted), "{name} of {headers:?}");
-    }
-    assert!(!headers["x-dlq-message"].is_empty() && headers["kafka_dlt-original-timestamp"].parse::<i64>().is_ok());
-}
-
-/// A dead letter topic that takes smaller records than its source: the dead letter goes into the ledger's own log, whole.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_letter_that_is_too_large_for_its_topic_is_kept_in_the_ledger() {
-    let node = node().await;
-    let topic = node.topic.as_ref().unwrap();
-    let dlq = format!("{}.dlq", topic.name);
-    let small = NewTopic::new(&dlq, 4, TopicReplication::Fixed(1)).set("max.message.bytes", "2000");
-    topic.admin().create_topics([&small], &AdminOptions::new()).await.unwrap();
-    let long = format!("{{\"type\":\"order.eaten\",\"order\":\"1\",\"note\":\"{}\"}}", "x".repeat(20_000));
-    topic.produces_raw(1, Some(long.as_bytes())).await;
-    let admin = orderbell_client::HttpClient::new(node.admin);
-    until("it is in the ledger", async || {
-        admin.get("/dead-letters", "").await.unwrap().json()["records"].as_array().is_some_and(|all| all.len() == 1)
-    })
-    .await;
-    let kept = admin.get("/dead-letters/1", "").await.unwrap().json();
-    assert_eq!(kept["value"], long, "whole");
-    until("its record is finished", async || topic.committed(4) == 1).await;
 }
 
 /// The first start on a topic that holds yesterday: its orders are read, and nobody is notified of them.
@@ -467,7 +364,7 @@ async fn a_broker_that_restarts_under_load_loses_nothing() {
     }
 }
 
-fn paid(n: u32) -> String {
+pub(crate) fn paid(n: u32) -> String {
     event("order.paid", &format!("o{n}"), json!({"store": "1"})).to_string()
 }
 
@@ -511,23 +408,6 @@ async fn each_of_several_damaged_partitions_is_found() {
     }
     assert_eq!(Vec::from_iter(heard), ["o0", "o1", "o2", "o3", "o5", "o7", "o8", "o9"]);
     assert_eq!(raised().await, wanted, "no other partition is taken for damaged");
-}
-
-/// The bug: a dead letter topic that was made by hand, or before its source grew, has no such partition, and the letter was offered for ever.
-#[tokio::test]
-async fn a_letter_of_a_partition_that_the_dead_letter_topic_lacks_is_kept_all_the_same() {
-    let node = node().await;
-    let topic = node.topic.as_ref().unwrap();
-    let letters = format!("{}.dlq", topic.name);
-    Topic::make_named(&topic.bootstrap, &letters, 1).await;
-    topic.produces_raw(3, Some(b"{")).await;
-    let mut till = node.till("1", "a").await;
-    topic.produces_raw(3, Some(paid(1).as_bytes())).await;
-    till.hears(NewOrder, "o1").await;
-    assert_eq!(topic.letters(&letters, 1, 1), [("not-json".to_owned(), b"{".to_vec())]);
-    let names = async || node.metric("orderbell_records_dead_lettered_total").await;
-    until("the letter counts", async || names().await == 1).await;
-    until("its record is finished", async || topic.committed(4) == 2).await;
 }
 
 #[tokio::test]

@@ -29,6 +29,8 @@ mod ack_timeout;
 mod chain;
 mod client_events;
 mod crash;
+#[cfg(feature = "real-kafka")]
+mod dead_letters;
 mod demo;
 mod disk;
 mod dlq;
