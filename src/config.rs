@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, variables of the environment laid over it, or neither.
 //!
 //! Without a file every key has a default that works on loopback with nothing installed. All mistakes are reported at once, with file, line,
-//! column and the key that was probably meant; an unknown key is a mistake. The keys stand in [`keys`]; the rest of the program sees them
+//! column and the key that was probably meant; an unknown key is a mistake. The keys stand in `config::keys`; the rest of the program sees them
 //! as [`BootConfig`], which holds until the process ends, and [`LiveConfig`], which a SIGHUP replaces.
 
 mod keys;

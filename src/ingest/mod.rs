@@ -1,7 +1,8 @@
-//! Ingest: from records to the effects of orders.
+//! Ingest: the order rules of [`orderbell_orders`] applied to what comes in, and their effects handed to the ledger.
 //!
-//! [`mapping`] decodes a record, [`order`] decides what it means for its order, [`handler`] writes the effects of a whole batch at once.
-//! Nothing here knows a socket, and nothing but `handler` waits.
+//! [`handler`] decodes a record, applies it to its order and writes the effects of a whole batch at once; [`http_events`] and [`client_events`] check
+//! what producers and clients post; [`order_view`] is what recipients and operators see. Nothing here knows a socket, and nothing but `handler`
+//! waits.
 
 pub mod client_events;
 pub mod handler;

@@ -3,7 +3,7 @@
 //! Base units only: seconds and bytes. No store, device or order is ever a label: ten thousand of them would be ten thousand time series.
 //!
 //! Counters of the network side are metrics themselves ([`NetStats`]). The consumer group, the ingest, the hub and the outbox publisher know no
-//! metrics library; a collector of [`collectors`] reads each of them at every scrape.
+//! metrics library; a collector reads each of them at every scrape.
 
 mod collectors;
 
