@@ -349,9 +349,9 @@ mod tests {
             let text = String::from_utf8(bytes.lock().unwrap().clone()).unwrap();
             text.split_once("commit{").map(|(_, fields)| fields.split_once('}').unwrap().0.to_owned())
         };
-        assert_eq!(logged(tracing::Level::DEBUG, &[b"one", b"two"]).as_deref(), Some("number=1 rows=2 bytes=16"));
-        assert_eq!(logged(tracing::Level::INFO, &[b"three"]), None);
-        assert_eq!(logged(tracing::Level::DEBUG, &[b"four"]).as_deref(), Some("number=3 rows=1 bytes=9"));
+        assert_eq!(logged(tracing::Level::DEBUG, &[b"\0o1", b"\0o2"]).as_deref(), Some("number=1 rows=2 bytes=16"));
+        assert_eq!(logged(tracing::Level::INFO, &[b"\0o3"]), None);
+        assert_eq!(logged(tracing::Level::DEBUG, &[b"\0o44"]).as_deref(), Some("number=3 rows=1 bytes=9"));
         assert_eq!(logged(tracing::Level::DEBUG, &[]), None, "a batch without writes commits nothing");
     }
 }
