@@ -84,7 +84,7 @@ struct World {
     now: Duration,
     epoch: u32,
     rows: Vec<Row>,
-    standing: Cursor,
+    cursor: Cursor,
     /// Ids of durable events.
     stored: BTreeSet<String>,
     sockets: bool,
@@ -125,7 +125,7 @@ impl World {
             now: Duration::ZERO,
             epoch: 1,
             rows: Vec::new(),
-            standing: Cursor { acked: start, sent_seq: 0 },
+            cursor: Cursor { acked: start, sent_seq: 0 },
             stored: BTreeSet::new(),
             sockets: true,
             http: true,
@@ -261,18 +261,18 @@ impl World {
         use session::SessionOutput as O;
         match output {
             O::Authenticate { position, .. } => {
-                let acked = position.unwrap_or(self.standing.acked);
+                let acked = position.unwrap_or(self.cursor.acked);
                 if !self.is_valid(acked) {
                     return self.session_input(session::SessionInput::Rejected(Close::Resync(
                         orderbell_protocol::ResyncReason::EpochChanged,
                     )));
                 }
-                let standing = Cursor { acked, sent_seq: self.standing.sent_seq };
+                let cursor = Cursor { acked, sent_seq: self.cursor.sent_seq };
                 let (device, head) = (Id::new("till-1").unwrap(), self.head());
                 self.session_input(session::SessionInput::Authenticated {
                     recipient: "store:1".into(),
                     device,
-                    cursor: standing,
+                    cursor,
                     head,
                 });
             }
@@ -281,7 +281,7 @@ impl World {
                 self.session_input(session::SessionInput::Page(Ok(page)));
             }
             O::Send(text) => self.to_client.push_back(Wire::Text(text)),
-            O::SaveCursor(standing) => self.standing = standing,
+            O::SaveCursor(cursor) => self.cursor = cursor,
             O::PublishEvent(event) => {
                 self.stored.insert(event.id.clone());
                 self.session_input(session::SessionInput::EventAnswered {
@@ -331,13 +331,13 @@ impl World {
     fn handle(&mut self, request: Output) -> (u16, String) {
         match request {
             Output::Poll(after) => {
-                let after = after.unwrap_or(self.standing.acked);
+                let after = after.unwrap_or(self.cursor.acked);
                 if !self.is_valid(after) {
                     return (409, String::new());
                 }
                 let page = self.page(after, after, 3);
-                if after.seq > self.standing.acked.seq {
-                    self.standing.acked = after;
+                if after.seq > self.cursor.acked.seq {
+                    self.cursor.acked = after;
                 }
                 self.session_input(session::SessionInput::AckedByPoll(after));
                 let position = page.notices.last().map_or(page.next, |delivery| delivery.position);
@@ -380,7 +380,7 @@ impl World {
             for (at, row) in self.rows.iter_mut().enumerate() {
                 row.position = Position { epoch: self.epoch, seq: 3 * at as u64 + 1, check: 5 };
             }
-            self.standing = Cursor { acked: Position::start(self.epoch), sent_seq: 0 };
+            self.cursor = Cursor { acked: Position::start(self.epoch), sent_seq: 0 };
         }
         self.cut(true);
     }
