@@ -6,11 +6,13 @@
 //!
 //! The observer takes a lock of its own, which a screen's snapshot may hold: the committer, for which every caller waits, must not wait for
 //! it. While the observer is busy, changes of one counter in one minute add up to one, so what is pending grows with the time that passes
-//! and not with traffic.
+//! and not with traffic. Deliveries are [`DELIVERY_INTERVAL`] apart: the thread would otherwise wake up for every commit, on the cores that the
+//! pushes of the same commit need.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use orderbell_protocol::Id;
 
@@ -19,6 +21,9 @@ use super::counters::CounterDelta;
 
 /// Sums that may be pending: minutes of a large chain. Above it the committer does wait, so that memory stays bounded.
 const PENDING_MAX: usize = 65_536;
+
+/// Shortest time between two deliveries. A screen is shown at most four states a second, so it notices nothing of it.
+const DELIVERY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a delta is added to: shadow, minute, day, store, counter.
 type Slot = (bool, u64, u32, Option<Id>, u16);
@@ -31,10 +36,16 @@ struct Pending {
     is_closed: bool,
 }
 
+impl Pending {
+    fn is_full(&self) -> bool {
+        self.sums.len() >= PENDING_MAX
+    }
+}
+
 #[derive(Default)]
 struct Shared {
     pending: Mutex<Pending>,
-    /// Something was added, or the committer has ended.
+    /// There is something to deliver, no more has room, or the committer has ended.
     added: Condvar,
     /// Everything was taken.
     taken: Condvar,
@@ -66,14 +77,17 @@ impl CounterNotifier {
     /// Adds the durable changes of the commit `commit`.
     pub(crate) fn add(&self, deltas: Vec<CounterDelta>, commit: u64) {
         let pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = |pending: &mut Pending| pending.sums.len() >= PENDING_MAX;
-        let mut pending = self.shared.taken.wait_while(pending, is_full).unwrap_or_else(PoisonError::into_inner);
+        let mut pending =
+            self.shared.taken.wait_while(pending, |pending| pending.is_full()).unwrap_or_else(PoisonError::into_inner);
+        let was_empty = pending.sums.is_empty();
         pending.commit = commit;
         for CounterDelta { shadow, minute, day, store, counter, by } in deltas {
             let sum = pending.sums.entry((shadow, minute, day, store, counter)).or_default();
             *sum = sum.saturating_add(by);
         }
-        self.shared.added.notify_one();
+        if was_empty || pending.is_full() {
+            self.shared.added.notify_one();
+        }
     }
 }
 
@@ -102,6 +116,9 @@ fn deliver(shared: &Shared, observer: &dyn CounterObserver) {
         let delta =
             |((shadow, minute, day, store, counter), by)| CounterDelta { shadow, minute, day, store, counter, by };
         observer.changed(&sums.into_iter().map(delta).collect::<Vec<_>>(), commit);
+        let pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_wait = |pending: &mut Pending| !pending.is_closed && !pending.is_full();
+        let _paced = shared.added.wait_timeout_while(pending, DELIVERY_INTERVAL, may_wait);
     }
 }
 
@@ -140,5 +157,28 @@ mod tests {
         drop(held);
         drop(notifier);
         assert_eq!(*observer.seen.lock().unwrap(), (2_000, 1_000));
+    }
+
+    /// Passes on the commit of each delivery.
+    struct Deliveries(std::sync::mpsc::Sender<u64>);
+
+    impl CounterObserver for Deliveries {
+        fn loaded(&self, _: bool, _: &Bucket, _: &CounterSums, _: u64) {}
+
+        fn changed(&self, _: &[CounterDelta], commit: u64) {
+            self.0.send(commit).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_commit_is_delivered_while_the_notifier_stays_open() {
+        let (tx, rx) = std::sync::mpsc::channel();
+        let notifier = CounterNotifier::start(Arc::new(Deliveries(tx)), Arc::new(|why| panic!("{why}"))).unwrap();
+        for commit in 1..=5 {
+            // While the thread waits between two deliveries: it must not miss what came meanwhile.
+            let delta = CounterDelta { shadow: false, minute: 7, day: 1, store: None, counter: 1, by: 1 };
+            notifier.add(vec![delta], commit);
+            assert_eq!(rx.recv(), Ok(commit));
+        }
     }
 }
