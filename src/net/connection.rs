@@ -33,7 +33,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use tracing::Instrument;
+use tracing::Span;
 
 use super::AppState;
 use crate::hub::SubscriberGuard;
@@ -124,9 +124,13 @@ impl<V: Server, S: Socket> Connection<V, S> {
     }
 
     async fn run(&mut self) {
-        let span = span::of_connection(self.number);
-        let close = self.serve().instrument(span).await;
+        let close = self.serve().await;
         self.server.stats().record_close(close);
+    }
+
+    /// The span of log lines about this connection.
+    fn span(&self) -> Span {
+        span::of_connection(self.number, self.authenticated.as_ref().map(|known| (&known.who, &known.device)))
     }
 
     /// Runs the loop until the end. The reason for the close, if it was the server's.
@@ -136,7 +140,9 @@ impl<V: Server, S: Socket> Connection<V, S> {
                 return ended;
             }
             if let Some(close) = self.closing {
-                tracing::debug!(reason = close.word(), "closing");
+                if tracing::enabled!(tracing::Level::DEBUG) {
+                    self.span().in_scope(|| tracing::debug!(reason = close.word(), "closing"));
+                }
                 socket::close(&mut self.socket, close).await;
                 return Some(close);
             }
@@ -254,7 +260,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
                 SessionOutput::Nacked { position, reason } => {
                     self.log_delivery(DeliveryStep::Nacked(position.seq));
                     self.server.stats().notices_nacked.inc();
-                    tracing::error!(%position, reason, "a client cannot use a notice");
+                    self.span().in_scope(|| tracing::error!(%position, reason, "a client cannot use a notice"));
                 }
                 SessionOutput::AckTimedOut(first) => self.record_ack_timeout(first),
                 SessionOutput::Close(close) => {
@@ -306,7 +312,9 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let Some(Authenticated { who, device, .. }) = &self.authenticated else { return };
         if self.server.hub().record_ack_timeout(who, device, first) {
             self.server.stats().notices_poisoned.inc();
-            tracing::error!(position = %first, "several connections of a device got no acknowledgement for a notice: it is skipped");
+            self.span().in_scope(|| {
+                tracing::error!(position = %first, "several connections of a device got no acknowledgement for a notice: it is skipped");
+            });
         }
     }
 
@@ -322,7 +330,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let page = self.server.mailboxes().page(who, after, scan, limit);
         match &page {
             Ok(page) => drop(self.server.stats().notices_pushed.inc_by(page.notices.len() as u64)),
-            Err(error) => log_unreadable(error),
+            Err(error) => self.span().in_scope(|| log_unreadable(error)),
         }
         self.input(SessionInput::Page(page));
     }

@@ -34,10 +34,12 @@ impl<V: Server, S: Socket> Connection<V, S> {
             return Err(Close::Unauthorized);
         };
         let device = bound.or(device).ok_or(Close::BadMessage("hello names no device"))?;
-        span::name_till(&who, &device);
+        let log = |error: &ReadError| {
+            span::of_connection(self.number, Some((&who, &device))).in_scope(|| log_unreadable(error));
+        };
         let subscriber = self.server.hub().connect(&who, &device).map_err(|_| Close::TooManyConnections)?;
         let (mut cursor, mut head) = self.server.mailboxes().cursor_and_head(&who, &device).map_err(|error| {
-            log_unreadable(&error);
+            log(&error);
             Close::Internal
         })?;
         if let Some(position) = position {
@@ -51,7 +53,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
                     return Err(Close::Resync(ResyncReason::PositionExpired));
                 }
                 Err(error @ ReadError::Ledger(_)) => {
-                    log_unreadable(&error);
+                    log(&error);
                     return Err(Close::Internal);
                 }
                 Ok(page) => head = page.head,
