@@ -349,6 +349,28 @@ mod tests {
         assert_eq!(feed.stalled_for(Instant::now() + STALLED_AFTER / 2), None);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_viewer_gets_at_most_four_documents_a_second_however_many_orders_arrive() {
+        let (board, feed) = feed();
+        let mut latest = feed.subscribe();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(feed.clone().run(fresh, stop.clone()));
+        let (mut documents, mut paid_at_last) = (0, 0);
+        for commit in 1..=1_000 {
+            paid(&board, commit, false);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            if latest.has_changed().unwrap() {
+                documents += 1;
+                paid_at_last = decode(&latest.borrow_and_update()).today.paid;
+            }
+        }
+        // Ten seconds of virtual time.
+        assert!((35..=40).contains(&documents), "{documents} documents");
+        assert!(paid_at_last > 950, "the newest shows {paid_at_last} of 1,000 orders");
+        stop.cancel();
+        running.await.unwrap();
+    }
+
     #[test]
     fn load_test_traffic_is_not_shown() {
         let (board, feed) = feed();
