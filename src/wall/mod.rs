@@ -354,7 +354,8 @@ mod tests {
         let (board, feed) = feed();
         let mut latest = feed.subscribe();
         let stop = CancellationToken::new();
-        let running = tokio::spawn(feed.clone().run(fresh, stop.clone()));
+        let tasks = tokio_util::task::TaskTracker::new();
+        tasks.spawn(feed.clone().run(fresh, stop.clone()));
         let (mut documents, mut paid_at_last) = (0, 0);
         for commit in 1..=1_000 {
             paid(&board, commit, false);
@@ -368,7 +369,8 @@ mod tests {
         assert!((35..=40).contains(&documents), "{documents} documents");
         assert!(paid_at_last > 950, "the newest shows {paid_at_last} of 1,000 orders");
         stop.cancel();
-        running.await.unwrap();
+        tasks.close();
+        tasks.wait().await;
     }
 
     #[test]
