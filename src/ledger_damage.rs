@@ -1,4 +1,4 @@
-//! Stored rows that do not decode.
+//! Stored rows that do not decode, or that miss the row that they refer to.
 //!
 //! Such a row is never left out of an answer: a till would take the order off its screen. The request fails with 503, and the row raises the
 //! alert `ledger_damaged` until the restart. The log names a row by its table and a hash of its key, never by its content.
@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 /// Rows that are remembered, and so logged once each. More damage than this is one more line in no log: the alert stands.
 const ROWS_MAX: usize = 1_000;
 
-/// A stored row does not decode. It is in the log and raises an alert: only [`LedgerDamage`] makes one.
+/// A stored row is damaged. It is in the log and raises an alert: only [`LedgerDamage`] makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a stored row cannot be decoded")]
+#[error("a stored row is damaged")]
 pub struct DamagedRow(());
 
 /// A read of the ledger failed. It is in the log.
@@ -25,12 +25,12 @@ pub enum LedgerReadError {
     /// The files cannot be read.
     #[error(transparent)]
     Disk(DiskError),
-    /// A row does not decode.
+    /// A row is damaged.
     #[error(transparent)]
     Damaged(#[from] DamagedRow),
 }
 
-/// Remembers the rows that did not decode since the start.
+/// Remembers the rows that were found damaged since the start.
 #[derive(Debug, Default)]
 pub struct LedgerDamage {
     /// By table and hash of the key.
@@ -53,13 +53,18 @@ impl LedgerDamage {
     /// # Errors
     /// The same failure.
     pub fn check<T>(&self, read: Result<T, DiskError>) -> Result<T, LedgerReadError> {
-        read.map_err(|error| match &error {
+        read.map_err(|error| self.record_failure(error))
+    }
+
+    /// The same for a read that has failed.
+    pub fn record_failure(&self, error: DiskError) -> LedgerReadError {
+        match &error {
             DiskError::DamagedRow { table, key, what, .. } => self.record(table, &[key.as_bytes()], what).into(),
             DiskError::Database(_) => {
                 tracing::error!(%error, "the ledger cannot be read");
                 LedgerReadError::Disk(error)
             }
-        })
+        }
     }
 
     /// Remembers a damaged row, and logs it when it is new.
@@ -67,7 +72,7 @@ impl LedgerDamage {
         let hash = sha256::hash_64(key);
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         if rows.len() < ROWS_MAX && rows.insert((table, hash)) {
-            tracing::error!(table, key_hash = format!("{hash:016x}"), %what, "a stored row cannot be decoded");
+            tracing::error!(table, key_hash = format!("{hash:016x}"), %what, "a stored row is damaged");
         }
         DamagedRow(())
     }
@@ -84,7 +89,7 @@ impl LedgerDamage {
         let counts: Vec<String> = by_table.iter().map(|(table, count)| format!("{table} ({count})")).collect();
         (!counts.is_empty()).then(|| {
             format!(
-                "since the start, rows that cannot be decoded in: {}; requests for them are answered 503, and the log names them by hash",
+                "since the start, damaged rows in: {}; requests for them are answered 503, and the log names them by hash",
                 counts.join(", ")
             )
         })

@@ -36,8 +36,8 @@ impl MailboxPage {
     }
 }
 
-/// Why a mailbox cannot be read from a position.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a mailbox cannot be read from a position: what its reader may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The position is from another epoch, beyond the head, or has wrong check bits. HTTP 409, close code 4200.
     #[error("the position belongs to another epoch of this mailbox")]
@@ -45,7 +45,7 @@ pub enum ReadError {
     /// The position is older than the mailbox's retention. HTTP 410, close code 4200.
     #[error("the position is older than the retained notices")]
     PositionExpired,
-    /// The ledger could not be read.
-    #[error("the ledger cannot be read: {0}")]
-    Ledger(String),
+    /// The mailbox cannot be read now; the cause concerns the server's operator alone. HTTP 503, close code 1011.
+    #[error("the mailbox cannot be read")]
+    Unavailable,
 }

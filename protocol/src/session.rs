@@ -445,7 +445,7 @@ impl Session {
             Ok(page) => page,
             Err(ReadError::EpochChanged) => return self.close(Close::Resync(ResyncReason::EpochChanged), out),
             Err(ReadError::PositionExpired) => return self.close(Close::Resync(ResyncReason::PositionExpired), out),
-            Err(ReadError::Ledger(_)) => return self.close(Close::Internal, out),
+            Err(ReadError::Unavailable) => return self.close(Close::Internal, out),
         };
         if std::mem::take(&mut live.drop_page) {
             return live.request_page(&limits, out);

@@ -29,7 +29,7 @@ pub enum DiskError {
     /// The database failed to read or write.
     #[error("the database failed: {0}")]
     Database(#[source] Arc<dyn Error + Send + Sync>),
-    /// A row does not decode. No reader goes on without it, since a row less would be a wrong answer.
+    /// A row does not decode, or misses the row that it refers to. No reader goes on without it, since a row less would be a wrong answer.
     #[error("damaged row in the table {table}, key {key}: {what}")]
     DamagedRow {
         /// Name of the table.

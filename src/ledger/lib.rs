@@ -41,7 +41,7 @@ use std::thread::JoinHandle;
 
 use orderbell_consumers::{Checkpoint, TopicPartition};
 use orderbell_protocol::session::Cursor;
-use orderbell_protocol::{DeviceId, Id, MailboxPage, Position, ReadError, Recipient, UnixMs};
+use orderbell_protocol::{DeviceId, Id, MailboxPage, Position, Recipient, UnixMs};
 use tokio::sync::{Notify, oneshot};
 
 use committer::{Committer, PendingCursors, Work};
@@ -59,6 +59,7 @@ use embedded_log::{EmbeddedLogSource, GrowthSignal};
 use free_space::{FreeSpaceMonitor, LedgerLimits, LowSpaceFlag};
 pub use keys::OrderKey;
 use mailbox::Mailbox;
+pub use mailbox::MailboxError;
 use mailbox_limit::{MailboxLimit, Overflows};
 pub use maintenance::LedgerReport;
 pub use offline::OfflineLedger;
@@ -398,10 +399,11 @@ impl Ledger {
                 next = Some(id);
                 break;
             }
-            let key = OrderKey { shadow: who.shadow, id };
-            if let Some(state) = view.row(Table::Orders, &keys::order(&key))? {
-                orders.push((key, state));
-            }
+            let order = OrderKey { shadow: who.shadow, id };
+            // One batch enters an order here and writes its state, and one removes both.
+            let state = view.row(Table::Orders, &keys::order(&order))?;
+            let state = state.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "an open order that has a state"))?;
+            orders.push((order, state));
         }
         Ok(OpenOrders { orders, head, next })
     }
@@ -446,7 +448,7 @@ impl Ledger {
     /// Reads a mailbox; no other function does. See [`MailboxPage`].
     ///
     /// # Errors
-    /// [`ReadError`] when `after` is not of this mailbox's history, or older than what is kept.
+    /// [`MailboxError`]: `after` is not of this mailbox's history, or older than what is kept; or the files cannot be read.
     pub fn read(
         &self,
         who: &Recipient,
@@ -454,7 +456,7 @@ impl Ledger {
         scan: Position,
         limit: u16,
         now: UnixMs,
-    ) -> Result<MailboxPage, ReadError> {
+    ) -> Result<MailboxPage, MailboxError> {
         let view = self.disk.view();
         Mailbox::new(&view, who, self.epoch).read(after, scan, limit, now)
     }
@@ -463,8 +465,8 @@ impl Ledger {
     /// mailbox's floor.
     ///
     /// # Errors
-    /// [`ReadError::Ledger`].
-    pub fn cursor_and_head(&self, who: &Recipient, device: &DeviceId) -> Result<(Cursor, Position), ReadError> {
+    /// When the files cannot be read.
+    pub fn cursor_and_head(&self, who: &Recipient, device: &DeviceId) -> Result<(Cursor, Position), DiskError> {
         let view = self.disk.view();
         let mailbox = Mailbox::new(&view, who, self.epoch);
         let head = mailbox.head()?;
@@ -473,8 +475,13 @@ impl Ledger {
             None => devices::read(&view, who, device)?,
         };
         // The server's own cursor must never lock its device out: an invalid one counts as none.
+        let is_valid = match stored.map(|cursor| mailbox.validate_position(cursor.acked, head)) {
+            Some(Ok(())) => true,
+            Some(Err(MailboxError::Disk(error))) => return Err(error),
+            Some(Err(MailboxError::EpochChanged | MailboxError::PositionExpired)) | None => false,
+        };
         let cursor = match stored {
-            Some(cursor) if mailbox.validate_position(cursor.acked, head).is_ok() => cursor,
+            Some(cursor) if is_valid => cursor,
             _ => Cursor { acked: mailbox.floor()?, sent_seq: stored.map_or(0, |cursor| cursor.sent_seq) },
         };
         Ok((cursor, head.unwrap_or(cursor.acked)))

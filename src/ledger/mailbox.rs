@@ -12,7 +12,7 @@
 //! A reader that has read nothing begins at the newest seq, with no check bits: so a beginning has an age, too.
 
 use orderbell_protocol::notice::EncodedNotice;
-use orderbell_protocol::{Delivery, MailboxPage, NoticeKind, Position, ReadError, Recipient, UnixMs};
+use orderbell_protocol::{Delivery, MailboxPage, NoticeKind, Position, Recipient, UnixMs};
 
 use super::disk::{DiskError, Row, Table, View};
 use super::keys;
@@ -206,10 +206,18 @@ pub(crate) fn decode_index(key: &[u8], entry: &[u8]) -> Result<IndexEntry, DiskE
     IndexEntry::decode(entry).ok_or_else(|| DiskError::damaged(Table::Orders, key, "an entry of the notice index"))
 }
 
-impl From<DiskError> for ReadError {
-    fn from(error: DiskError) -> Self {
-        Self::Ledger(error.to_string())
-    }
+/// Why a mailbox cannot be read from a position.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum MailboxError {
+    /// The position is from another epoch, beyond the head, or has wrong check bits.
+    #[error("the position belongs to another epoch of this mailbox")]
+    EpochChanged,
+    /// The position is older than what is kept.
+    #[error("the position is older than the retained notices")]
+    PositionExpired,
+    /// The files cannot be read, or a row is damaged.
+    #[error("the mailbox cannot be read")]
+    Disk(#[from] DiskError),
 }
 
 /// One mailbox in one durable view.
@@ -253,9 +261,9 @@ impl<'a> Mailbox<'a> {
     }
 
     /// Checks that this mailbox gave out `position`, and that every row after it is still here.
-    pub(crate) fn validate_position(&self, position: Position, head: Option<Position>) -> Result<(), ReadError> {
+    pub(crate) fn validate_position(&self, position: Position, head: Option<Position>) -> Result<(), MailboxError> {
         if position.epoch != self.epoch {
-            return Err(ReadError::EpochChanged);
+            return Err(MailboxError::EpochChanged);
         }
         let floor = read_floor(self.view, &self.prefix)?;
         if let Some(floor) = floor
@@ -263,30 +271,30 @@ impl<'a> Mailbox<'a> {
         {
             return match position {
                 Position { seq, check, .. } if (seq, check) == (floor.seq, floor.check) => Ok(()),
-                Position { seq, .. } if seq == floor.seq => Err(ReadError::EpochChanged),
-                _ => Err(ReadError::PositionExpired),
+                Position { seq, .. } if seq == floor.seq => Err(MailboxError::EpochChanged),
+                _ => Err(MailboxError::PositionExpired),
             };
         }
         if head.is_some_and(|head| position.seq > head.seq) {
-            return Err(ReadError::EpochChanged);
+            return Err(MailboxError::EpochChanged);
         }
         match read_row(self.view, &keys::mail(&self.prefix, position.seq))? {
             Some(row) if row.check == position.check => Ok(()),
-            Some(_) => Err(ReadError::EpochChanged),
-            None if floor.is_some() => Err(ReadError::EpochChanged),
+            Some(_) => Err(MailboxError::EpochChanged),
+            None if floor.is_some() => Err(MailboxError::EpochChanged),
             None => self.validate_without_row(position),
         }
     }
 
     /// A position that no row has, in a mailbox that has no floor: where a reader began ([`Self::floor`]; no check bits), or where the floor
     /// was that has been forgotten. All floors that were forgotten are at or below one number, so above it nothing was removed unseen.
-    fn validate_without_row(&self, position: Position) -> Result<(), ReadError> {
+    fn validate_without_row(&self, position: Position) -> Result<(), MailboxError> {
         let forgotten = forgotten(self.view)?;
         if position.seq > newest_seq(self.view)? || (position.check != 0 && position.seq > forgotten) {
-            return Err(ReadError::EpochChanged);
+            return Err(MailboxError::EpochChanged);
         }
         let is_beginning = position.check == 0 && (position.seq >= forgotten || position == self.floor()?);
-        if is_beginning { Ok(()) } else { Err(ReadError::PositionExpired) }
+        if is_beginning { Ok(()) } else { Err(MailboxError::PositionExpired) }
     }
 
     /// The read function: live notices after `after`, at most `limit`; rows up to `scan` are known to hold none.
@@ -296,7 +304,7 @@ impl<'a> Mailbox<'a> {
         scan: Position,
         limit: u16,
         now: UnixMs,
-    ) -> Result<MailboxPage, ReadError> {
+    ) -> Result<MailboxPage, MailboxError> {
         let head = self.head()?;
         self.validate_position(after, head)?;
         let begin = if scan.seq > after.seq { scan } else { after };

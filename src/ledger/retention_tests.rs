@@ -17,6 +17,7 @@ use super::mailbox::{self, Mailbox};
 use super::outbox::PublishTo;
 use super::retention::Retention;
 use super::tables::{DEVICES_MAX, Retention as Rule, RowKind};
+use super::tests::refusal;
 use super::write_batch::BatchBuilder;
 use super::{CounterDelta, embedded_log, keys, open};
 
@@ -121,7 +122,7 @@ impl Written {
 
     /// What a reader at `from` is given, and where it then is.
     fn read(&self, who: &Recipient, from: Position) -> Result<(usize, Position), ReadError> {
-        let page = Mailbox::new(&self.disk.view(), who, EPOCH).read(from, from, 1000, self.now)?;
+        let page = Mailbox::new(&self.disk.view(), who, EPOCH).read(from, from, 1000, self.now).map_err(refusal)?;
         assert!(!page.has_more(), "it reads in one page");
         Ok((page.notices.len(), page.notices.last().map_or(page.next, |delivery| delivery.position)))
     }

@@ -5,7 +5,7 @@ use super::tables::RowKind;
 use super::*;
 use orderbell_consumers::CheckpointStore;
 use orderbell_protocol::notice::EncodedNotice;
-use orderbell_protocol::{Id, NoticeKind};
+use orderbell_protocol::{Id, NoticeKind, ReadError};
 use proptest::prelude::*;
 
 struct Silence;
@@ -56,6 +56,15 @@ fn notice(who: &Recipient, name: &str, expires_at: UnixMs) -> NewNotice {
     }
 }
 
+/// Why a reader was refused, to be compared; a ledger that cannot be read fails the test.
+pub(super) fn refusal(error: MailboxError) -> ReadError {
+    match error {
+        MailboxError::EpochChanged => ReadError::EpochChanged,
+        MailboxError::PositionExpired => ReadError::PositionExpired,
+        MailboxError::Disk(error) => panic!("{error}"),
+    }
+}
+
 /// Everything that a reader at `from` is given, page by page; checks the chain of positions.
 fn read_all(ledger: &Ledger, who: &Recipient, from: Position, limit: u16) -> Result<Vec<String>, ReadError> {
     read_all_at(NOW, ledger, who, from, limit)
@@ -70,7 +79,7 @@ fn read_all_at(
 ) -> Result<Vec<String>, ReadError> {
     let (mut chain, mut scan, mut names) = (from, from, Vec::new());
     loop {
-        let page = ledger.read(who, chain, scan, limit, now)?;
+        let page = ledger.read(who, chain, scan, limit, now).map_err(refusal)?;
         assert!(page.notices.len() <= usize::from(limit));
         for delivery in &page.notices {
             assert_eq!(delivery.prev, chain, "the chain is broken");
@@ -371,16 +380,22 @@ fn a_row_that_does_not_decode_is_an_error_and_never_a_row_less() {
         Err(DiskError::DamagedRow { source, .. }) => source.map_or(1, |_| 2),
         _ => 0,
     };
-    let message =
-        |error: ReadError| matches!(&error, ReadError::Ledger(why) if why.contains("damaged row in the table"));
+    let of_mailbox = |result: Result<(), MailboxError>| match result {
+        Err(MailboxError::Disk(error)) => holds(Err(error)),
+        _ => 0,
+    };
     let disk = |table, key: &[u8], row: &[u8]| {
         let mut batch = ledger.disk.batch();
         batch.put(RowKind::of(table, key).unwrap(), key, row);
         batch.commit().unwrap();
     };
     disk(Table::Meta, &keys::cursor(&who, &device), b"no cursor");
-    assert!(message(ledger.cursor_and_head(&who, &device).unwrap_err()));
+    assert_eq!(holds(ledger.cursor_and_head(&who, &device).map(drop)), 1);
     assert_eq!(holds(ledger.device_backlogs(&who).map(drop)), 1);
+    disk(Table::Meta, &keys::open_order(&who, &Id::new("o1").unwrap()), b"");
+    assert_eq!(holds(ledger.open_orders(&who, None, 9).map(drop)), 1, "it has no state");
+    disk(Table::Orders, &keys::order(&order("o1")), b"{}");
+    assert_eq!(ledger.open_orders(&who, None, 9).unwrap().orders.len(), 1);
     disk(Table::Meta, &after(keys::open_orders_of(&who), b"\xff"), b"");
     assert_eq!(holds(ledger.open_orders(&who, None, 9).map(drop)), 1);
     disk(Table::Meta, &keys::outbox(7), b"x");
@@ -392,8 +407,14 @@ fn a_row_that_does_not_decode_is_an_error_and_never_a_row_less() {
     assert!(ledger.load("kafka", &[part]).is_err(), "it is not as if none was saved");
     disk(Table::Meta, &after(keys::expiry_until(1), b"\0\xff"), b"");
     assert_eq!(holds(ledger.due_expiries(NOW, 9).map(drop)), 1);
+    // Its header decodes, and its notice does not.
+    disk(Table::Mailboxes, &keys::mail(&keys::mailbox(&who), 6), &[0; 30]);
+    assert_eq!(of_mailbox(ledger.read(&who, start, start, 9, UnixMs(-1)).map(drop)), 2);
     disk(Table::Mailboxes, &keys::mail(&keys::mailbox(&who), 5), b"x");
-    assert!(message(ledger.read(&who, start, start, 9, NOW).unwrap_err()));
+    assert_eq!(of_mailbox(ledger.read(&who, start, start, 9, NOW).map(drop)), 1);
+    let at_damage = Position { epoch: ledger.epoch(), seq: 5, check: 0 };
+    ledger.save_cursor(&who, &device, Cursor { acked: at_damage, sent_seq: 5 });
+    assert_eq!(holds(ledger.cursor_and_head(&who, &device).map(drop)), 1, "a cursor there is not as if there was none");
     disk(Table::Orders, &keys::notice(&order("o1"), "o1_a"), b"unknown\0");
     assert_eq!(holds(ledger.delivery_history(&who, &order("o1")).map(drop)), 1);
     disk(Table::Counters, &[&[0, b'm'][..], &7_u64.to_be_bytes()].concat(), &[0x80]);

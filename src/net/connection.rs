@@ -330,7 +330,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let page = self.server.mailboxes().page(who, after, scan, limit);
         match &page {
             Ok(page) => drop(self.server.stats().notices_pushed.inc_by(page.notices.len() as u64)),
-            Err(error) => self.span().in_scope(|| log_unreadable(error)),
+            Err(error) => self.span().in_scope(|| log_unavailable(*error)),
         }
         self.input(SessionInput::Page(page));
     }
@@ -353,10 +353,11 @@ async fn wakeup(authenticated: Option<&Authenticated>) {
     }
 }
 
-/// A ledger that cannot be read concerns an operator; a position that cannot be continued from concerns its client.
-fn log_unreadable(error: &ReadError) {
-    if let ReadError::Ledger(what) = error {
-        tracing::error!(what, "cannot read a mailbox");
+/// Names the till whose mailbox cannot be read. The cause was logged when it was met first; a position that cannot be continued from concerns
+/// its client alone.
+fn log_unavailable(error: ReadError) {
+    if error == ReadError::Unavailable {
+        tracing::error!("cannot read a mailbox");
     }
 }
 

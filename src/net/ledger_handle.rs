@@ -9,11 +9,14 @@
 //! well. Two calls need no hop: [`Orders::check_client_event`](super::Orders) reads one order, and a backup has a blocking thread of its own,
 //! because it writes while it reads.
 //!
+//! Whatever reads a mailbox for a client, or for an operator, reads it here: push, poll and the tail. So a row that does not decode is logged and
+//! raises the alert `ledger_damaged` whoever meets it, and its reader learns only that the mailbox is unavailable.
+//!
 //! Refused: `block_in_place`, which stops the other tasks of its worker and does not exist on the runtime of a test.
 
 use std::sync::Arc;
 
-use orderbell_ledger::{Appended, DeliveryStep, Ledger, LedgerFailed, NewEvent};
+use orderbell_ledger::{Appended, DeliveryStep, Ledger, LedgerFailed, MailboxError, NewEvent};
 use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{DeviceId, MailboxPage, Position, Problem, ReadError, Recipient, UnixMs};
 
@@ -90,12 +93,24 @@ impl LedgerHandle {
         limit: u16,
         now: UnixMs,
     ) -> Result<MailboxPage, ReadError> {
-        self.ledger.read(who, after, scan, limit, now)
+        self.ledger.read(who, after, scan, limit, now).map_err(|error| self.reader_error(error))
     }
 
     /// Two point reads: [`Ledger::cursor_and_head`].
     pub(crate) fn cursor_and_head(&self, who: &Recipient, device: &DeviceId) -> Result<(Cursor, Position), ReadError> {
-        self.ledger.cursor_and_head(who, device)
+        self.ledger.cursor_and_head(who, device).map_err(|error| self.reader_error(error.into()))
+    }
+
+    /// What a reader of a mailbox is told. What concerns the operator is recorded.
+    fn reader_error(&self, error: MailboxError) -> ReadError {
+        match error {
+            MailboxError::EpochChanged => ReadError::EpochChanged,
+            MailboxError::PositionExpired => ReadError::PositionExpired,
+            MailboxError::Disk(error) => {
+                let _logged = self.damage.record_failure(error);
+                ReadError::Unavailable
+            }
+        }
     }
 
     /// [`Ledger::save_cursor`]: queued.
@@ -138,7 +153,7 @@ impl From<BlockingFailed> for Refusal {
 impl From<DamagedRow> for Refusal {
     fn from(_: DamagedRow) -> Self {
         // Logged where it was found. It does not end by itself.
-        Problem::unavailable("a stored row cannot be decoded", 30_000).into()
+        Problem::unavailable("a stored row is damaged", 30_000).into()
     }
 }
 

@@ -36,10 +36,8 @@ impl From<ReadError> for Refusal {
         Self(match error {
             ReadError::EpochChanged => Problem::epoch_changed(),
             ReadError::PositionExpired => Problem::position_expired(),
-            ReadError::Ledger(what) => {
-                tracing::error!(what, "cannot read a mailbox");
-                Problem::unavailable("the ledger cannot be read", 5_000)
-            }
+            // Logged where it was found. Damage does not end by itself.
+            ReadError::Unavailable => Problem::unavailable("the mailbox cannot be read", 30_000),
         })
     }
 }

@@ -1,14 +1,16 @@
 //! A whole server in this process, with a row that the test damages.
 
-use orderbell_ledger::KeyBatchEffects;
-use orderbell_protocol::Problem;
+use orderbell_ledger::{KeyBatchEffects, NewNotice};
 use orderbell_protocol::admin::ReadyAnswer;
 use orderbell_protocol::alert::{AlertCode, Severity};
 use orderbell_protocol::frame::{EventsAnswer, OrderStage, OrdersAnswer};
+use orderbell_protocol::notice::EncodedNotice;
+use orderbell_protocol::{NoticeKind, Problem};
 
 use super::*;
 use crate::config::Listen;
-use orderbell_client::{HttpClient, HttpResponse};
+use crate::log_capture::LogCapture;
+use orderbell_client::{HttpClient, HttpResponse, Socket};
 use orderbell_protocol::OrderKey;
 
 async fn start(dir: &std::path::Path) -> Arc<Server> {
@@ -18,12 +20,84 @@ async fn start(dir: &std::path::Path) -> Arc<Server> {
     Server::start(&config, config.limits(), |error| panic!("{error}")).await.unwrap()
 }
 
+fn store() -> Recipient {
+    Recipient::store(Id::new("1").unwrap())
+}
+
+fn order_key(order: &str) -> OrderKey {
+    OrderKey { shadow: false, id: Id::new(order).unwrap() }
+}
+
+fn token(server: &Server) -> String {
+    server.state.tokens().mint("store", "1", None, wall_clock(), 600).unwrap()
+}
+
 /// Writes the state of an open order of store 1.
 async fn write(server: &Server, order: &str, state: &[u8]) {
-    let (who, key) = (Recipient::store(Id::new("1").unwrap()), OrderKey { shadow: false, id: Id::new(order).unwrap() });
+    let (who, key) = (store(), order_key(order));
     let states = vec![(key.clone(), state.to_vec())];
     let effects = KeyBatchEffects { states, open_index: vec![(who, key, true)], ..KeyBatchEffects::default() };
     server.ledger.commit(effects).await.unwrap();
+}
+
+/// A server whose store 1 has one notice, stored as `damage` leaves the row. A backup is damaged and restored: the files of the ledger itself have
+/// checksums.
+async fn start_with_damaged_notice(dir: &std::path::Path, damage: fn(&[u8]) -> Vec<u8>) -> Arc<Server> {
+    let server = start(dir).await;
+    let notice = EncodedNotice::from_stored(NOTICE.as_bytes()).unwrap();
+    let (order, expires_at) = (order_key("o1"), wall_clock().plus_ms(3_600_000));
+    let notice =
+        NewNotice { order, id: "n1".into(), kind: NoticeKind::NewOrder, recipient: store(), notice, expires_at };
+    server.ledger.commit(KeyBatchEffects { notices: vec![notice], ..KeyBatchEffects::default() }).await.unwrap();
+    let mut backup = Vec::new();
+    server.ledger.backup(&mut backup, |_| {}).unwrap();
+    server.stop().await;
+    let is_notice = |value: &[u8]| value.ends_with(NOTICE.as_bytes());
+    let backup = with_values(&backup, |value| if is_notice(value) { damage(value) } else { value.to_vec() });
+    let restored = dir.join("restored");
+    Ledger::restore(&restored, backup.as_slice()).unwrap();
+    start(&restored).await
+}
+
+const NOTICE: &str = r#"{"id":"n1","kind":"new_order","order":"o1","at":1,"body":{}}"#;
+
+/// The backup with every value changed. Its layout is in `src/ledger/backup.rs`.
+fn with_values(backup: &[u8], change: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+    let number = |at: usize| u32::from_be_bytes(backup[at..at + 4].try_into().unwrap()) as usize;
+    let mut at = backup.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let mut out = backup[..at].to_vec();
+    while backup[at] != 0xff {
+        let value_at = at + 9 + number(at + 1);
+        let end = value_at + number(at + 5);
+        let value = change(&backup[value_at..end]);
+        out.extend_from_slice(&backup[at..at + 5]);
+        out.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
+        out.extend_from_slice(&backup[at + 9..value_at]);
+        out.extend(value);
+        at = end;
+    }
+    out.extend_from_slice(&backup[at..at + 9]);
+    let sum = xxhash_rust::xxh3::xxh3_64(&out);
+    out.extend(sum.to_be_bytes());
+    out
+}
+
+/// What a till is sent until the server closes the connection: types of frames, then the code of the close.
+async fn sent_to_till(server: &Server) -> Vec<String> {
+    let mut socket = Socket::open_with_hello(server.public(), &token(server), "till-1", None).await.unwrap();
+    let mut sent = Vec::new();
+    loop {
+        match socket.next_text().await {
+            Ok(text) => {
+                let frame: serde_json::Value = serde_json::from_str(&text).unwrap();
+                sent.push(frame["type"].as_str().unwrap().to_owned());
+            }
+            Err(close) => {
+                sent.push(close.unwrap().0.to_string());
+                return sent;
+            }
+        }
+    }
 }
 
 fn decoded<T: serde::de::DeserializeOwned>(response: &HttpResponse) -> T {
@@ -46,7 +120,7 @@ async fn damage_alerts(server: &Server) -> Vec<Severity> {
 async fn a_stored_order_that_does_not_decode_is_an_error_and_an_alert_and_never_a_shorter_list() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
-    let token = server.state.tokens().mint("store", "1", None, wall_clock(), 600).unwrap();
+    let token = token(&server);
     let http = HttpClient::new(server.public());
     let paid = br#"{"stage":"paid","store":"1"}"#;
     write(&server, "good", paid).await;
@@ -71,4 +145,61 @@ async fn a_stored_order_that_does_not_decode_is_an_error_and_an_alert_and_never_
     assert_eq!(list.orders.len(), 2);
     assert_eq!(damage_alerts(&server).await, [Severity::Critical]);
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_order_without_a_state_is_an_error_and_an_alert_and_never_a_shorter_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let http = HttpClient::new(server.public());
+    write(&server, "good", br#"{"stage":"paid","store":"1"}"#).await;
+    assert_eq!(http.get("/v1/orders?open=1", &token(&server)).await.unwrap().status, 200);
+    let open_index = vec![(store(), order_key("gone"), true)];
+    server.ledger.commit(KeyBatchEffects { open_index, ..KeyBatchEffects::default() }).await.unwrap();
+    assert_unavailable(&http.get("/v1/orders?open=1", &token(&server)).await.unwrap());
+    assert_eq!(damage_alerts(&server).await, [Severity::Critical]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_notice_that_does_not_decode_is_an_alert_and_stops_poll_push_and_tail() {
+    let log = LogCapture::at(tracing::Level::ERROR);
+    let dir = tempfile::tempdir().unwrap();
+    let server = start_with_damaged_notice(dir.path(), |row| row[..row.len() - 2].to_vec()).await;
+    assert_eq!(damage_alerts(&server).await, []);
+    assert_eq!(sent_to_till(&server).await, ["welcome", "1011"]);
+    assert_eq!(damage_alerts(&server).await, [Severity::Critical]);
+    let named = |line: serde_json::Value| (line["span"]["recipient"].clone(), line["span"]["device"].clone());
+    let till = (serde_json::Value::from("store:1"), serde_json::Value::from("till-1"));
+    assert_eq!(named(log.line("a stored row is damaged")), till);
+    assert_eq!(named(log.line("cannot read a mailbox")), till);
+
+    let (cursor, _) = server.ledger.cursor_and_head(&store(), &Id::new("d").unwrap()).unwrap();
+    let http = HttpClient::new(server.public());
+    for path in ["/v1/notices", "/v1/notices?wait=5"] {
+        assert_unavailable(&http.get(path, &token(&server)).await.unwrap());
+    }
+    let tail = format!("/stores/1/tail?after={}", cursor.acked);
+    assert_unavailable(&HttpClient::new(server.admin()).get(&tail, "").await.unwrap());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mailbox_row_that_does_not_decode_is_an_alert_and_rejects_hello_poll_and_tail() {
+    for meets_it in ["hello", "poll", "tail"] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start_with_damaged_notice(dir.path(), |row| row[..1].to_vec()).await;
+        assert_eq!(damage_alerts(&server).await, []);
+        let admin = HttpClient::new(server.admin());
+        match meets_it {
+            "hello" => assert_eq!(sent_to_till(&server).await, ["1011"]),
+            "poll" => {
+                let http = HttpClient::new(server.public());
+                assert_unavailable(&http.get("/v1/notices", &token(&server)).await.unwrap());
+            }
+            _ => assert_unavailable(&admin.get("/stores/1/tail", "").await.unwrap()),
+        }
+        assert_eq!(damage_alerts(&server).await, [Severity::Critical], "{meets_it}");
+        server.stop().await;
+    }
 }

@@ -72,11 +72,11 @@ impl Inspection for Inspector {
         let who = Recipient::store(store.clone());
         let now = wall_clock();
         let page = match after {
-            Some(after) => self.ledger.read(&who, after, after, TAIL_MAX, now)?,
+            Some(after) => self.state.ledger.read(&who, after, after, TAIL_MAX, now)?,
             None => {
                 // The store's id as a device name: such a device has no cursor, and only the head is used.
-                let (_, head) = self.ledger.cursor_and_head(&who, store)?;
-                self.ledger.read(&who, head, head, 0, now)?
+                let (_, head) = self.state.ledger.cursor_and_head(&who, store)?;
+                self.state.ledger.read(&who, head, head, 0, now)?
             }
         };
         let notice = |delivery: &Delivery| {

@@ -7,7 +7,7 @@ use orderbell_protocol::{Close, DeviceId, Position, ReadError, ResyncReason};
 
 use super::backend::{Mailboxes, Server};
 use super::socket::Socket;
-use super::{Authenticated, Connection, log_unreadable, span};
+use super::{Authenticated, Connection, log_unavailable, span};
 use crate::clock::wall_clock;
 use crate::net::tokens::Principal;
 
@@ -34,12 +34,12 @@ impl<V: Server, S: Socket> Connection<V, S> {
             return Err(Close::Unauthorized);
         };
         let device = bound.or(device).ok_or(Close::BadMessage("hello names no device"))?;
-        let log = |error: &ReadError| {
-            span::of_connection(self.number, Some((&who, &device))).in_scope(|| log_unreadable(error));
+        let log = |error: ReadError| {
+            span::of_connection(self.number, Some((&who, &device))).in_scope(|| log_unavailable(error));
         };
         let subscriber = self.server.hub().connect(&who, &device).map_err(|_| Close::TooManyConnections)?;
         let (mut cursor, mut head) = self.server.mailboxes().cursor_and_head(&who, &device).map_err(|error| {
-            log(&error);
+            log(error);
             Close::Internal
         })?;
         if let Some(position) = position {
@@ -52,8 +52,8 @@ impl<V: Server, S: Socket> Connection<V, S> {
                 Err(ReadError::PositionExpired) => {
                     return Err(Close::Resync(ResyncReason::PositionExpired));
                 }
-                Err(error @ ReadError::Ledger(_)) => {
-                    log(&error);
+                Err(error @ ReadError::Unavailable) => {
+                    log(error);
                     return Err(Close::Internal);
                 }
                 Ok(page) => head = page.head,

@@ -237,12 +237,11 @@ async fn a_mailbox_that_cannot_be_read_closes_1011_and_the_log_names_the_till() 
     let log = LogCapture::at(tracing::Level::INFO);
     let server = ScriptedServer::new();
     let till = Till::hello(&server).await;
-    *server.mailbox.error.lock().unwrap() = Some(ReadError::Ledger("a damaged row".into()));
+    *server.mailbox.error.lock().unwrap() = Some(ReadError::Unavailable);
     server.notify(1);
     settle().await;
     assert_eq!((till.sent(), till.task.is_finished()), (vec!["welcome".into(), "1011".into()], true));
     let line = log.line("cannot read a mailbox");
-    assert_eq!(line["fields"]["what"], "a damaged row");
     assert_eq!(
         line["span"],
         serde_json::json!({"name":"connection","connection":1,"recipient":"store:17","device":"till-1"})

@@ -152,7 +152,7 @@ pub(super) fn at(seq: usize) -> Position {
 impl Mailboxes for ScriptedMailbox {
     fn page(&self, _: &Recipient, after: Position, scan: Position, limit: u16) -> Result<MailboxPage, ReadError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        if let Some(error) = self.error.lock().unwrap().clone() {
+        if let Some(error) = *self.error.lock().unwrap() {
             return Err(error);
         }
         let (head, from) = (self.notices.load(Ordering::Relaxed), scan.seq.max(after.seq) as usize);
