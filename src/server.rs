@@ -382,7 +382,7 @@ async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: C
             () = drain.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
         }
-        let due = scans.run(|ledger| ledger.due_expiries(wall_clock(), EXPIRY_BATCH_MAX)).await;
+        let due = scans.run(|ledger| ledger.orders().due_expiries(wall_clock(), EXPIRY_BATCH_MAX)).await;
         let due = match due.map(|due| damage.check(due)) {
             Ok(Ok(due)) => due,
             // Logged by `check`; the next sweep tries again.

@@ -51,8 +51,8 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
     let now = wall_clock();
     let counted_from = ledger.counted_from().map_err(failed)?;
     let cluster = cluster(&config)?;
-    let checkpoints: HashMap<TopicPartition, u64> =
-        ledger.checkpoints(&cluster).map_err(failed)?.into_iter().map(|(part, at)| (part, at.next)).collect();
+    let saved = ledger.checkpoints().of_cluster(&cluster).map_err(failed)?;
+    let checkpoints: HashMap<TopicPartition, u64> = saved.into_iter().map(|(part, at)| (part, at.next)).collect();
     let (mut log, mut moving, mut read, mut rejected) = (Sums::new(), BTreeSet::new(), PassStats::default(), 0);
     let bar = progress(None, "records");
     for slice in 0..options.passes {

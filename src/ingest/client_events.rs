@@ -60,7 +60,7 @@ pub fn accept(
     let key = OrderKey { shadow: who.shadow, id: order.clone() };
     // While the ledger is being rebuilt from the log, a missing order may only not have been read yet.
     let missing = if ledger.is_rebuilding() { "unavailable" } else { "not-found" };
-    let state = damage.check(ledger.order(&key)).map_err(|_| "unavailable")?.ok_or(missing)?;
+    let state = damage.check(ledger.orders().state(&key)).map_err(|_| "unavailable")?.ok_or(missing)?;
     // Temporary for the client: an operator is alerted, and the event is sent again.
     let state = stored_order(damage, &key, &state).map_err(|_| "unavailable")?;
     if !state.belongs_to(who) {

@@ -116,7 +116,7 @@ impl OrderHandler {
             return Ok(state.clone());
         }
         let halt = |error: DiskError| Outcome::Halt(Reason { code: "ledger", message: error.to_string() });
-        let row = self.ledger.order(order).map_err(halt)?;
+        let row = self.ledger.orders().state(order).map_err(halt)?;
         let state = row.map(|row| stored_order(&self.stats.damage, order, &row)).transpose().map_err(|_| {
             Outcome::Reject(Reason { code: "bad-state", message: "the order's stored state cannot be decoded".into() })
         })?;

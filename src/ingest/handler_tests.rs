@@ -71,20 +71,20 @@ async fn an_order_is_expunged_after_its_retention_and_not_before() {
         tokio::task::yield_now().await;
     }
     // Far in the future both entries of the expiry index are due; only the old order's retention is over.
-    let due = ledger.due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
+    let due = ledger.orders().due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
     assert_eq!(due.len(), 2);
     let checks = due.into_iter().map(|(due, order)| KeyInput::Task(ExpiryCheck { due, order })).collect();
     assert_eq!(handler.process(turn_of(checks)).await, [Outcome::Done, Outcome::Done]);
-    assert!(ledger.order(&key("old")).unwrap().is_none());
-    assert!(ledger.order(&key("young")).unwrap().is_some());
-    let due = ledger.due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
+    assert!(ledger.orders().state(&key("old")).unwrap().is_none());
+    assert!(ledger.orders().state(&key("young")).unwrap().is_some());
+    let due = ledger.orders().due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
     assert_eq!(due, [(young.plus_ms(RETENTION_MS), key("young"))], "the young one is in the expiry index again");
     // The mailbox's floor has passed the expunged order's notice: a position below it is answered by 410.
     let who = Recipient::store(Id::new("1").unwrap());
-    let (standing, head) = ledger.cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
+    let (standing, head) = ledger.devices().cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
     assert_eq!((standing.acked.seq, head.seq), (1, 2));
     let before = orderbell_protocol::Position::start(ledger.epoch());
-    let gone = ledger.read(&who, before, before, 9, now());
+    let gone = ledger.mailboxes().read(&who, before, before, 9, now());
     assert!(matches!(gone, Err(MailboxError::PositionExpired)));
 }
 
@@ -100,7 +100,7 @@ async fn records_before_a_rejected_one_are_written_and_those_after_it_wait() {
         matches!(&done[..], [Outcome::Done, Outcome::Reject(reason)] if reason.code == "store-mismatch"),
         "{done:?}"
     );
-    assert!(ledger.order(&OrderKey { shadow: false, id: Id::new("o").unwrap() }).unwrap().is_some());
+    assert!(ledger.orders().state(&OrderKey { shadow: false, id: Id::new("o").unwrap() }).unwrap().is_some());
 }
 
 #[tokio::test]
@@ -113,11 +113,11 @@ async fn shadow_traffic_and_real_traffic_are_separate() {
     let real = Recipient::store(Id::new("1").unwrap());
     let shadow = Recipient { shadow: true, ..real.clone() };
     let notices = |who: &Recipient| {
-        let begin = ledger.cursor_and_head(who, &Id::new("d").unwrap()).unwrap().0.acked;
-        ledger.read(who, begin, begin, 9, now()).unwrap().notices.len()
+        let begin = ledger.devices().cursor_and_head(who, &Id::new("d").unwrap()).unwrap().0.acked;
+        ledger.mailboxes().read(who, begin, begin, 9, now()).unwrap().notices.len()
     };
     assert_eq!((notices(&real), notices(&shadow)), (0, 1));
-    assert!(ledger.order(&OrderKey { shadow: false, id: Id::new("o").unwrap() }).unwrap().is_none());
+    assert!(ledger.orders().state(&OrderKey { shadow: false, id: Id::new("o").unwrap() }).unwrap().is_none());
 }
 
 /// Regression: an order that an expiry check expunged, and that an event of the same batch created again, was never expunged afterwards.
@@ -135,20 +135,20 @@ async fn an_order_created_again_in_the_batch_that_expunged_it_is_in_the_expiry_i
         tokio::task::yield_now().await;
     }
     let key = OrderKey { shadow: false, id: Id::new("o").unwrap() };
-    let due = || ledger.due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
+    let due = || ledger.orders().due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
     let expiry = || KeyInput::Task(ExpiryCheck { due: due()[0].0, order: key.clone() });
     let event_at = now();
     let done = handler.process(turn_of(vec![expiry(), KeyInput::Record(event("order.ready", event_at))])).await;
     assert_eq!(done, [Outcome::Done, Outcome::Done]);
-    assert!(ledger.order(&key).unwrap().is_some(), "its state is stored");
-    let listed = ledger.open_orders(&Recipient::store(Id::new("1").unwrap()), None, 10).unwrap().orders;
+    assert!(ledger.orders().state(&key).unwrap().is_some(), "its state is stored");
+    let listed = ledger.orders().open(&Recipient::store(Id::new("1").unwrap()), None, 10).unwrap().orders;
     assert_eq!(listed.len(), 1, "it is among the active orders");
     assert_eq!(due(), [(event_at.plus_ms(RETENTION_MS), key.clone())], "it is in the expiry index, once");
     // The other way round: the event first, then the expiry check, which is too early now.
     let done = handler.process(turn_of(vec![KeyInput::Record(event("order.picked_up", event_at)), expiry()])).await;
     assert_eq!(done, [Outcome::Done, Outcome::Done]);
     assert_eq!(due(), [(event_at.plus_ms(RETENTION_MS), key.clone())]);
-    assert!(ledger.order(&key).unwrap().is_some());
+    assert!(ledger.orders().state(&key).unwrap().is_some());
 }
 
 #[tokio::test]

@@ -20,9 +20,8 @@ use orderbell_protocol::{DeviceId, Recipient, UnixMs};
 use tokio::sync::{Notify, oneshot};
 use tracing::field::Empty;
 
-use super::MailboxObserver;
 use super::counter_notifier::CounterNotifier;
-use super::delivery_log::DeliveryLog;
+use super::delivery_log::PendingSteps;
 use super::devices::{CursorWriter, Cursors, StoredCursor};
 use super::disk::{Disk, DiskError};
 use super::effects::{Appended, KeyBatchEffects, NewEvent};
@@ -30,6 +29,7 @@ use super::embedded_log::GrowthSignal;
 use super::free_space::FreeSpaceMonitor;
 use super::keys;
 use super::mailbox_limit::MailboxLimit;
+use super::mailboxes::MailboxObserver;
 use super::outbox::PublishTo;
 use super::retention::Retention;
 use super::tables::RowKind;
@@ -117,7 +117,7 @@ pub(crate) struct Committer {
     pub(crate) mailbox_observer: Arc<dyn MailboxObserver>,
     pub(crate) counter_notifier: CounterNotifier,
     pub(crate) cursors: Arc<PendingCursors>,
-    pub(crate) delivery_log: Arc<DeliveryLog>,
+    pub(crate) pending_steps: Arc<PendingSteps>,
     pub(crate) log_growth: Arc<GrowthSignal>,
     pub(crate) failed: Arc<dyn Fn(&str) + Send + Sync>,
     pub(crate) cursor_writer: CursorWriter,
@@ -187,7 +187,7 @@ impl Committer {
         }
         if tick {
             self.cursor_writer.write(&disk.view(), &mut batch, &self.cursors.begin_write())?;
-            self.delivery_log.begin_write(&mut batch);
+            self.pending_steps.begin_write(&mut batch);
         }
         if !replies.is_empty() {
             crash::point("batch");
@@ -198,7 +198,7 @@ impl Committer {
         }
         if tick {
             self.cursors.end_write();
-            self.delivery_log.end_write();
+            self.pending_steps.end_write();
         }
         self.report(committed, replies);
         if tick {

@@ -6,19 +6,13 @@ use orderbell_consumers::{
     TopicPartition,
 };
 
+use super::Ledger;
 use super::committer::{self, Work};
 use super::dead_letters::StoredDeadLetter;
-use super::disk::Table;
-use super::{Ledger, keys, parse_checkpoint};
 
 impl CheckpointStore for Ledger {
     fn load(&self, cluster: &str, parts: &[TopicPartition]) -> Result<Vec<Option<Checkpoint>>, CheckpointError> {
-        let view = self.disk.view();
-        let load = |part| {
-            view.decoded(Table::Meta, &keys::checkpoint(cluster, part), "a checkpoint", parse_checkpoint)
-                .map_err(CheckpointError::new)
-        };
-        parts.iter().map(load).collect()
+        self.checkpoints().of(cluster, parts).map_err(CheckpointError::new)
     }
 
     fn save(&self, cluster: &str, at: Vec<(TopicPartition, Checkpoint)>, durable: flume::Sender<DurableCheckpoints>) {
@@ -29,10 +23,7 @@ impl CheckpointStore for Ledger {
     }
 
     fn has_topic(&self, cluster: &str, topic: &str) -> Result<bool, CheckpointError> {
-        let prefix = keys::checkpoints_of_topic(cluster, topic);
-        let view = self.disk.view();
-        let first = view.rows(Table::Meta, &prefix, &keys::after_prefix(&prefix)).next();
-        Ok(first.transpose().map_err(CheckpointError::new)?.is_some())
+        self.checkpoints().has_topic(cluster, topic).map_err(CheckpointError::new)
     }
 }
 

@@ -16,14 +16,31 @@ use std::time::Duration;
 
 use orderbell_protocol::Id;
 
-use super::CounterObserver;
-use super::counters::CounterDelta;
+use super::counters::{Bucket, CounterDelta, CounterSums};
 
 /// Sums that may be pending: minutes of a large chain. Above it the committer does wait, so that memory stays bounded.
 const PENDING_MAX: usize = 65_536;
 
 /// Shortest time between two deliveries. A screen is shown at most four states a second, so it notices nothing of it.
 const DELIVERY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Is given the counters. The wall implements it; the ledger imports nothing of the wall.
+pub trait CounterObserver: Send + Sync + 'static {
+    /// The sums of one bucket as they are durable at the start, before any change; `commit` is the number of the newest commit.
+    fn loaded(&self, shadow: bool, bucket: &Bucket, sums: &CounterSums, commit: u64);
+    /// These changes are durable; `commit` is the number of the newest commit among those that wrote them. Called on a thread of its own, so
+    /// it may wait for a lock.
+    fn changed(&self, deltas: &[CounterDelta], commit: u64);
+}
+
+/// For whoever shows no counters: they are summed in the ledger all the same.
+#[derive(Debug)]
+pub struct NoCounterObserver;
+
+impl CounterObserver for NoCounterObserver {
+    fn loaded(&self, _shadow: bool, _bucket: &Bucket, _sums: &CounterSums, _commit: u64) {}
+    fn changed(&self, _deltas: &[CounterDelta], _commit: u64) {}
+}
 
 /// What a delta is added to: shadow, minute, day, store, counter.
 type Slot = (bool, u64, u32, Option<Id>, u16);

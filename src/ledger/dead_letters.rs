@@ -5,8 +5,10 @@ use orderbell_consumers::{DeadLetter, Record};
 use orderbell_protocol::UnixMs;
 use serde::{Deserialize, Serialize};
 
-use super::disk::{DiskError, Table, View};
-use super::keys;
+use super::committer::Work;
+use super::disk::{DiskError, Table};
+use super::effects::{LedgerFailed, NewEvent};
+use super::{Ledger, keys};
 
 /// Bytes as people can read them, where they are text; otherwise as hexadecimal digits. Nothing is lost either way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,17 +108,34 @@ impl StoredDeadLetter {
     }
 }
 
-/// Dead letters with numbers above `after`, at most `max`.
-pub(crate) fn read_after(view: &View<'_>, after: u64, max: usize) -> Result<Vec<(u64, StoredDeadLetter)>, DiskError> {
-    let mut letters = Vec::new();
-    let (from, to) = (keys::dead_letter(after.saturating_add(1)), keys::dead_letter(u64::MAX));
-    for row in view.rows(Table::Meta, &from, &to).take(max) {
-        let (key, row) = row?;
-        let letter = serde_json::from_slice(&row)
-            .map_err(|error| DiskError::damaged_by(Table::Meta, &key, "a dead letter", error))?;
-        letters.push((keys::trailing_number(Table::Meta, &key)?, letter));
+/// The dead letters of a ledger.
+#[derive(Clone, Copy)]
+pub struct DeadLetters<'a>(pub(super) &'a Ledger);
+
+impl DeadLetters<'_> {
+    /// Dead letters with numbers above `after`, at most `max`, in order.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn list(self, after: u64, max: usize) -> Result<Vec<(u64, StoredDeadLetter)>, DiskError> {
+        let mut letters = Vec::new();
+        let (from, to) = (keys::dead_letter(after.saturating_add(1)), keys::dead_letter(u64::MAX));
+        for row in self.0.disk.view().rows(Table::Meta, &from, &to).take(max) {
+            let (key, row) = row?;
+            let letter = serde_json::from_slice(&row)
+                .map_err(|error| DiskError::damaged_by(Table::Meta, &key, "a dead letter", error))?;
+            letters.push((keys::trailing_number(Table::Meta, &key)?, letter));
+        }
+        Ok(letters)
     }
-    Ok(letters)
+
+    /// Appends events, and in the same batch removes the dead letters that they were made of.
+    ///
+    /// # Errors
+    /// [`LedgerFailed`] when the ledger can no longer be written.
+    pub async fn replay(self, events: Vec<NewEvent>, dead_letters: Vec<u64>) -> Result<(), LedgerFailed> {
+        self.0.submit(|reply| Work::Replay(events, dead_letters, reply)).await
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::keys::{self, OrderKey};
 use super::mailbox::{self, IndexEntry};
 use super::tables::{Periods, Range, RowKind};
 use super::write_batch::BatchBuilder;
+use super::{Ledger, committer};
 
 /// Steps in memory; more are dropped: timelines get gaps before the ledger gets slow.
 const STEPS_MAX: usize = 65_536;
@@ -101,10 +102,33 @@ pub struct DeliveryHistory {
     pub steps: Vec<(UnixMs, DeviceId, DeliveryStep)>,
 }
 
+/// The delivery log of a ledger.
+#[derive(Clone, Copy)]
+pub struct DeliveryLog<'a>(pub(super) &'a Ledger);
+
+impl DeliveryLog<'_> {
+    /// Records what happened to notices on a device.
+    pub fn record(self, who: &Recipient, device: &DeviceId, step: DeliveryStep) {
+        if let Some(log) = &self.0.pending_steps {
+            log.record(who, device, step, committer::now());
+        }
+    }
+
+    /// What happened to an order's notices in one mailbox.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn history(self, who: &Recipient, order: &OrderKey) -> Result<DeliveryHistory, DiskError> {
+        let Some(log) = &self.0.pending_steps else { return Ok(DeliveryHistory::default()) };
+        let now = committer::now();
+        read(&self.0.disk.view(), log, who, order, (now.plus_ms(-self.0.timeline_retention_ms), now))
+    }
+}
+
 type Steps = HashMap<Recipient, HashMap<DeviceId, Vec<(UnixMs, DeliveryStep)>>>;
 
 #[derive(Default)]
-struct Pending {
+struct PendingStepsInner {
     waiting: Steps,
     /// Steps in `waiting`.
     count: usize,
@@ -115,9 +139,9 @@ struct Pending {
 /// Steps that are not durable yet. Every connection takes the lock for each step that it records, so nobody holds it for longer than a few
 /// moves and look-ups: rows are encoded and freed without it.
 #[derive(Default)]
-pub(crate) struct DeliveryLog(Mutex<Pending>);
+pub(crate) struct PendingSteps(Mutex<PendingStepsInner>);
 
-impl DeliveryLog {
+impl PendingSteps {
     pub(crate) fn record(&self, who: &Recipient, device: &DeviceId, step: DeliveryStep, at: UnixMs) {
         let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if pending.count >= STEPS_MAX {
@@ -185,7 +209,7 @@ fn key(who: &Recipient, at: UnixMs, device: &DeviceId) -> Vec<u8> {
 /// What happened to an order's notices in one mailbox, within the retention of the log: from `oldest` until `now`.
 pub(crate) fn read(
     view: &View<'_>,
-    log: &DeliveryLog,
+    log: &PendingSteps,
     who: &Recipient,
     order: &OrderKey,
     (oldest, now): (UnixMs, UnixMs),

@@ -7,15 +7,62 @@
 use std::collections::{HashMap, HashSet};
 
 use orderbell_protocol::session::Cursor;
-use orderbell_protocol::{DeviceId, Recipient, UnixMs};
+use orderbell_protocol::{DeviceId, Position, Recipient, UnixMs};
 
+use super::device_backlog::{self, Backlog, DeviceBacklog};
 use super::disk::{DiskError, View};
-use super::keys;
+use super::mailbox::{Mailbox, MailboxError};
 use super::tables::{DEVICES_MAX, RowKind};
 use super::write_batch::BatchBuilder;
+use super::{Ledger, committer, keys};
 
 /// Cursors that are known to be stored, so that writing them again needs no read. When there are more, all are forgotten.
 const KNOWN_MAX: usize = 65_536;
+
+/// The devices of a ledger: how far each has read.
+#[derive(Clone, Copy)]
+pub struct Devices<'a>(pub(super) &'a Ledger);
+
+impl Devices<'_> {
+    /// A device's cursor and the mailbox's newest position. A device without a cursor, or with one that is no longer valid, is given the
+    /// mailbox's floor.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn cursor_and_head(self, who: &Recipient, device: &DeviceId) -> Result<(Cursor, Position), DiskError> {
+        let view = self.0.disk.view();
+        let mailbox = Mailbox::new(&view, who, self.0.epoch);
+        let head = mailbox.head()?;
+        let stored = match self.0.cursors.newest(who, device) {
+            Some(cursor) => Some(cursor),
+            None => read(&view, who, device)?,
+        };
+        // The server's own cursor must never lock its device out: an invalid one counts as none.
+        let is_valid = match stored.map(|cursor| mailbox.validate_position(cursor.acked, head)) {
+            Some(Ok(())) => true,
+            Some(Err(MailboxError::Disk(error))) => return Err(error),
+            Some(Err(MailboxError::EpochChanged | MailboxError::PositionExpired)) | None => false,
+        };
+        let cursor = match stored {
+            Some(cursor) if is_valid => cursor,
+            _ => Cursor { acked: mailbox.floor()?, sent_seq: stored.map_or(0, |cursor| cursor.sent_seq) },
+        };
+        Ok((cursor, head.unwrap_or(cursor.acked)))
+    }
+
+    /// The backlog of each of a recipient's devices, and the backlog that a new device would have.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn backlogs(self, who: &Recipient) -> Result<(Vec<DeviceBacklog>, Backlog), DiskError> {
+        device_backlog::read(&self.0.disk.view(), &self.0.cursors, who, committer::now())
+    }
+
+    /// Saves a device's cursor. It is written lazily: losing it costs a redelivery.
+    pub fn save_cursor(self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
+        self.0.cursors.save(who, device, cursor, committer::now());
+    }
+}
 
 /// A cursor and when it was last used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

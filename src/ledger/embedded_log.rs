@@ -41,7 +41,7 @@ pub(crate) fn start(view: &View<'_>, part: u32) -> Result<Offset, DiskError> {
 pub(crate) fn checkpoint(view: &View<'_>, part: u32) -> Result<Offset, DiskError> {
     let key = keys::checkpoint(CLUSTER, &TopicPartition::new(TOPIC, part));
     Ok(view
-        .decoded(Table::Meta, &key, "a checkpoint", super::parse_checkpoint)?
+        .decoded(Table::Meta, &key, "a checkpoint", super::checkpoints::decode)?
         .map_or(0, |checkpoint| checkpoint.next))
 }
 

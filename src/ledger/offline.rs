@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::path::Path;
 
-use orderbell_consumers::{Checkpoint, Record, TopicPartition};
+use orderbell_consumers::{Record, TopicPartition};
 use orderbell_protocol::UnixMs;
 
+use super::checkpoints::Checkpoints;
 use super::counters::{self, Bucket, CounterSums};
 use super::disk::{Disk, DiskError, Table};
-use super::{OpenError, embedded_log, keys, open, read_checkpoints};
+use super::{OpenError, embedded_log, keys, open};
 
 /// A ledger opened for reading. It holds the directory's lock.
 pub struct OfflineLedger {
@@ -47,12 +48,10 @@ impl OfflineLedger {
         at.ok_or_else(|| DiskError::damaged(Table::Meta, keys::COUNTED_FROM, "a time, but missing"))
     }
 
-    /// All checkpoints that were saved for a cluster.
-    ///
-    /// # Errors
-    /// When the files cannot be read.
-    pub fn checkpoints(&self, cluster: &str) -> Result<Vec<(TopicPartition, Checkpoint)>, DiskError> {
-        read_checkpoints(&self.disk.view(), cluster)
+    /// The checkpoints.
+    #[must_use]
+    pub fn checkpoints(&self) -> Checkpoints<'_> {
+        Checkpoints(&self.disk)
     }
 
     /// Hands every record of the embedded log to `each`, partition by partition. Returns from when on the log is complete, if older records

@@ -1,13 +1,57 @@
 //! Opening a ledger: one process, the format that this program writes, and a history that can be trusted, or else a new epoch.
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, DiskError, Table, UncheckedDisk, View};
 use super::integrity::{self, Integrity};
 use super::outbox::PublishTo;
 use super::tables::RowKind;
-use super::{FORMAT, LedgerOptions, OpenError, committer, counters, keys};
+use super::{FORMAT, LedgerOptions, committer, counters, keys};
+
+/// Why a ledger cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the lock.
+    #[error("{} is in use by another process: only one process may open a ledger", .0.display())]
+    InUse(PathBuf),
+    /// A newer program wrote it.
+    #[error("{} was written by a newer version (format {found}; this program reads format {FORMAT})", .dir.display())]
+    Newer {
+        /// The data directory.
+        dir: PathBuf,
+        /// The format found.
+        found: u32,
+    },
+    /// An older program wrote it. No older format was ever released, so none is converted.
+    #[error(
+        "{} was written by an older version (format {found}; this program reads format {FORMAT}). Start with an empty directory: with Kafka, \
+         the topics are read again from `state_retention` ago",
+        .dir.display()
+    )]
+    Older {
+        /// The data directory.
+        dir: PathBuf,
+        /// The format found.
+        found: u32,
+    },
+    /// The directory cannot be created or read.
+    #[error("{}: {source}", .dir.display())]
+    Io {
+        /// The data directory.
+        dir: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// The database cannot be opened or read.
+    #[error("{}: {source}", .dir.display())]
+    Disk {
+        /// The data directory.
+        dir: PathBuf,
+        /// What failed.
+        source: DiskError,
+    },
+}
 
 /// What the ledger knows of itself.
 pub(super) struct Meta {

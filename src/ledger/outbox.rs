@@ -6,8 +6,10 @@
 
 use orderbell_consumers::OutRecord;
 
+use super::committer::Work;
 use super::disk::{DiskError, Table, View};
-use super::{embedded_log, keys};
+use super::effects::LedgerFailed;
+use super::{Ledger, embedded_log, keys};
 
 /// Where Orderbell's own events go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,20 +29,42 @@ pub struct OutboxEntry {
     pub record: OutRecord,
 }
 
-/// The oldest entries from number `from` on, at most `max`.
-pub(crate) fn oldest(view: &View<'_>, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
-    let rows = view.rows(Table::Meta, &keys::outbox(from), &keys::outbox(u64::MAX)).take(max);
-    let mut entries = Vec::new();
-    for row in rows {
-        let (key, row) = row?;
-        let number = keys::trailing_number(Table::Meta, &key)?;
-        let fields = embedded_log::fields(&row.into());
-        let (timestamp_ms, key, content_type, value) =
-            fields.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "an entry of the outbox"))?;
-        let headers = vec![(String::from("content-type"), Some(content_type))];
-        entries.push(OutboxEntry { number, record: OutRecord { key: Some(key), value, headers, timestamp_ms } });
+/// The outbox of a ledger.
+#[derive(Clone, Copy)]
+pub struct Outbox<'a>(pub(super) &'a Ledger);
+
+impl Outbox<'_> {
+    /// The oldest entries from number `from` on, at most `max`. Entries become visible in the order of their numbers.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn pending(self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
+        let rows = self.0.disk.view().rows(Table::Meta, &keys::outbox(from), &keys::outbox(u64::MAX)).take(max);
+        let mut entries = Vec::new();
+        for row in rows {
+            let (key, row) = row?;
+            let number = keys::trailing_number(Table::Meta, &key)?;
+            let fields = embedded_log::fields(&row.into());
+            let (timestamp_ms, key, content_type, value) =
+                fields.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "an entry of the outbox"))?;
+            let headers = vec![(String::from("content-type"), Some(content_type))];
+            entries.push(OutboxEntry { number, record: OutRecord { key: Some(key), value, headers, timestamp_ms } });
+        }
+        Ok(entries)
     }
-    Ok(entries)
+
+    /// Waits until the outbox has grown; growth before the call is not lost.
+    pub async fn wait_for_growth(self) {
+        self.0.outbox_grown.notified().await;
+    }
+
+    /// Removes entries that the output topic has acknowledged, and returns when that is durable.
+    ///
+    /// # Errors
+    /// [`LedgerFailed`] when the ledger can no longer be written.
+    pub async fn delivered(self, numbers: Vec<u64>) -> Result<(), LedgerFailed> {
+        self.0.submit(|reply| Work::OutboxDelivered(numbers, reply)).await
+    }
 }
 
 /// The number after the newest entry.

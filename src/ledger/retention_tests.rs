@@ -9,7 +9,7 @@ use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{Id, NoticeKind, OrderKey, Position, ReadError, Recipient, UnixMs};
 use proptest::prelude::*;
 
-use super::delivery_log::{DeliveryLog, DeliveryStep};
+use super::delivery_log::{DeliveryStep, PendingSteps};
 use super::devices::{CursorWriter, Cursors, StoredCursor};
 use super::disk::{Disk, DiskError, Table};
 use super::effects::{KeyBatchEffects, NewEvent, NewNotice};
@@ -158,7 +158,7 @@ fn cursor(at: Position, used: UnixMs) -> StoredCursor {
 /// One batch of orders from their event to their end: as much as touches every table.
 fn write_orders(ledger: &mut Written, numbers: std::ops::Range<usize>) {
     let (mut effects, mut cursors, mut events) = (KeyBatchEffects::default(), Cursors::new(), Vec::new());
-    let deliveries = DeliveryLog::default();
+    let deliveries = PendingSteps::default();
     let (minute, day) = (ledger.now.0 as u64 / 60_000, (ledger.now.0 / DAY_MS) as u32);
     for n in numbers {
         let (order, who) = (order(n), Recipient::customer(id(format!("c{n}"))));

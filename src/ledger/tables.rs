@@ -13,7 +13,7 @@ use super::delivery_log::{self, DeliveryStep};
 use super::devices::{self, StoredCursor};
 use super::disk::Table;
 use super::mailbox::{Floor, IndexEntry, MailRow};
-use super::{embedded_log, integrity, keys};
+use super::{checkpoints, embedded_log, integrity, keys};
 
 /// Devices of one recipient that have a cursor; above it, the least recently used loses its own. A store has a few tills and a customer a few
 /// phones; the name of a device is free text, so a client with one token may invent as many as it likes.
@@ -324,7 +324,7 @@ impl Value for StoredCursor {
 
 impl Value for Checkpoint {
     fn decodes(row: &[u8]) -> bool {
-        super::parse_checkpoint(row).is_some()
+        checkpoints::decode(row).is_some()
     }
 }
 

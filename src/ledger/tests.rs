@@ -1,11 +1,13 @@
 //! The ledger on a real disk, compared with a naive mailbox.
 
+use super::disk::Table;
 use super::integrity::Integrity;
 use super::tables::RowKind;
 use super::*;
-use orderbell_consumers::CheckpointStore;
+use orderbell_consumers::{CheckpointStore, TopicPartition};
 use orderbell_protocol::notice::EncodedNotice;
-use orderbell_protocol::{Id, NoticeKind, ReadError};
+use orderbell_protocol::session::Cursor;
+use orderbell_protocol::{Id, NoticeKind, Position, ReadError, Recipient, UnixMs};
 use proptest::prelude::*;
 
 struct Silence;
@@ -79,7 +81,7 @@ fn read_all_at(
 ) -> Result<Vec<String>, ReadError> {
     let (mut chain, mut scan, mut names) = (from, from, Vec::new());
     loop {
-        let page = ledger.read(who, chain, scan, limit, now).map_err(refusal)?;
+        let page = ledger.mailboxes().read(who, chain, scan, limit, now).map_err(refusal)?;
         assert!(page.notices.len() <= usize::from(limit));
         for delivery in &page.notices {
             assert_eq!(delivery.prev, chain, "the chain is broken");
@@ -161,11 +163,11 @@ fn a_mailbox_is_what_a_list_would_be() {
             let appended = !effects.notices.is_empty();
             runtime.block_on(ledger.commit(effects)).unwrap();
             if appended {
-                let (_, head) = ledger.cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
+                let (_, head) = ledger.devices().cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
                 model.last_mut().unwrap().2 = head;
             }
         }
-        let (cursor, head) = ledger.cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
+        let (cursor, head) = ledger.devices().cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
         let live = |from: usize| model[from..].iter().filter(|(_, fate, _)| *fate == Fate::Live).map(|(name, _, _)| name.clone()).collect::<Vec<_>>();
         prop_assert_eq!(read_all(&ledger, &who, cursor.acked, limit), Ok(live(0)));
         // From every position that was given out: what follows it, or "too old" when it is below the floor.
@@ -177,8 +179,8 @@ fn a_mailbox_is_what_a_list_would_be() {
             prop_assert_eq!(read, wanted, "from notice {} of {:?}", at, &steps);
             // The server's own cursor never locks its device out, whatever it is.
             let device = Id::new(&format!("at-{at}")).unwrap();
-            ledger.save_cursor(&who, &device, Cursor { acked: *position, sent_seq: position.seq });
-            let (cursor, _) = ledger.cursor_and_head(&who, &device).unwrap();
+            ledger.devices().save_cursor(&who, &device, Cursor { acked: *position, sent_seq: position.seq });
+            let (cursor, _) = ledger.devices().cursor_and_head(&who, &device).unwrap();
             let read = read_all(&ledger, &who, cursor.acked, limit);
             prop_assert!(read.is_ok_and(|names| names.ends_with(&live(at + 1))), "locked out at {} of {:?}", at, &steps);
             let other = Position { check: position.check ^ 1, ..*position };
@@ -202,13 +204,16 @@ fn committed_rows_survive_reopening() {
     let (id, epoch) = (ledger.id().to_owned(), ledger.epoch());
     let effects = KeyBatchEffects { notices: vec![notice(&who, "n", NOW.plus_ms(1))], ..KeyBatchEffects::default() };
     runtime.block_on(ledger.commit(effects)).unwrap();
-    let (_, head) = ledger.cursor_and_head(&who, &device).unwrap();
-    ledger.save_cursor(&who, &device, Cursor { acked: head, sent_seq: head.seq });
+    let (_, head) = ledger.devices().cursor_and_head(&who, &device).unwrap();
+    ledger.devices().save_cursor(&who, &device, Cursor { acked: head, sent_seq: head.seq });
     ledger.close();
     drop(ledger);
     let ledger = open(dir.path());
     assert_eq!((ledger.id(), ledger.epoch()), (id.as_str(), epoch));
-    assert_eq!(ledger.cursor_and_head(&who, &device).unwrap(), (Cursor { acked: head, sent_seq: head.seq }, head));
+    assert_eq!(
+        ledger.devices().cursor_and_head(&who, &device).unwrap(),
+        (Cursor { acked: head, sent_seq: head.seq }, head)
+    );
     let again = KeyBatchEffects {
         notices: vec![notice(&who, "n", NOW.plus_ms(1)), notice(&who, "m", NOW.plus_ms(1))],
         ..KeyBatchEffects::default()
@@ -300,7 +305,7 @@ fn a_floor_never_goes_down_when_orders_with_several_notices_are_expunged() {
     let mut positions = Vec::new();
     for name in ["a_1", "a_2", "b_1", "b_2", "b_3"] {
         commit(KeyBatchEffects { notices: vec![notice(&who, name, NOW.plus_ms(1))], ..KeyBatchEffects::default() });
-        positions.push(ledger.cursor_and_head(&who, &device).unwrap().1);
+        positions.push(ledger.devices().cursor_and_head(&who, &device).unwrap().1);
     }
     for name in ["a_1", "b_1"] {
         commit(KeyBatchEffects { expunged: vec![order(name)], ..KeyBatchEffects::default() });
@@ -326,10 +331,10 @@ fn stubs_of_one_batch_are_removed_with_the_row_below_them() {
     let mut positions = Vec::new();
     for name in ["a_1", "b_1", "c_1", "d_1"] {
         commit(KeyBatchEffects { notices: vec![notice(&who, name, NOW.plus_ms(1))], ..KeyBatchEffects::default() });
-        positions.push(ledger.cursor_and_head(&who, &device).unwrap().1);
+        positions.push(ledger.devices().cursor_and_head(&who, &device).unwrap().1);
     }
     commit(KeyBatchEffects { expunged: ["c", "b", "a"].map(order).to_vec(), ..KeyBatchEffects::default() });
-    let (floor, _) = ledger.cursor_and_head(&who, &device).unwrap();
+    let (floor, _) = ledger.devices().cursor_and_head(&who, &device).unwrap();
     assert_eq!(floor.acked, positions[2], "nothing of the three is left");
     assert_eq!(read_all(&ledger, &who, positions[1], 9), Err(ReadError::PositionExpired));
     assert_eq!(read_all(&ledger, &who, positions[2], 9), Ok(vec!["d_1".to_owned()]));
@@ -349,10 +354,10 @@ async fn the_delivery_log_names_kinds_and_shows_steps_before_and_after_they_are_
         of_kind(NoticeKind::Ready, &other, "o1_c"),
     ];
     ledger.commit(KeyBatchEffects { notices, ..KeyBatchEffects::default() }).await.unwrap();
-    ledger.log_delivery(&who, &device, DeliveryStep::Sent { from: 1, to: 2, attempt: 1 });
-    ledger.log_delivery(&who, &device, DeliveryStep::Acked(2));
+    ledger.delivery_log().record(&who, &device, DeliveryStep::Sent { from: 1, to: 2, attempt: 1 });
+    ledger.delivery_log().record(&who, &device, DeliveryStep::Acked(2));
     let check = |ledger: &Ledger| {
-        let history = ledger.delivery_history(&who, &order("o1_a")).unwrap();
+        let history = ledger.delivery_log().history(&who, &order("o1_a")).unwrap();
         let notices: Vec<_> = history.notices.iter().map(|notice| (notice.kind, notice.seq)).collect();
         assert_eq!(notices, [(NoticeKind::NewOrder, 1), (NoticeKind::Cancelled, 2)], "another's notice is not shown");
         let steps: Vec<_> = history.steps.iter().map(|(_, of, step)| (of.clone(), *step)).collect();
@@ -390,40 +395,44 @@ fn a_row_that_does_not_decode_is_an_error_and_never_a_row_less() {
         batch.commit().unwrap();
     };
     disk(Table::Meta, &keys::cursor(&who, &device), b"no cursor");
-    assert_eq!(holds(ledger.cursor_and_head(&who, &device).map(drop)), 1);
-    assert_eq!(holds(ledger.device_backlogs(&who).map(drop)), 1);
+    assert_eq!(holds(ledger.devices().cursor_and_head(&who, &device).map(drop)), 1);
+    assert_eq!(holds(ledger.devices().backlogs(&who).map(drop)), 1);
     disk(Table::Meta, &keys::open_order(&who, &Id::new("o1").unwrap()), b"");
-    assert_eq!(holds(ledger.open_orders(&who, None, 9).map(drop)), 1, "it has no state");
+    assert_eq!(holds(ledger.orders().open(&who, None, 9).map(drop)), 1, "it has no state");
     disk(Table::Orders, &keys::order(&order("o1")), b"{}");
-    assert_eq!(ledger.open_orders(&who, None, 9).unwrap().orders.len(), 1);
+    assert_eq!(ledger.orders().open(&who, None, 9).unwrap().orders.len(), 1);
     disk(Table::Meta, &after(keys::open_orders_of(&who), b"\xff"), b"");
-    assert_eq!(holds(ledger.open_orders(&who, None, 9).map(drop)), 1);
+    assert_eq!(holds(ledger.orders().open(&who, None, 9).map(drop)), 1);
     disk(Table::Meta, &keys::outbox(7), b"x");
-    assert_eq!(holds(ledger.pending_outbox(0, 9).map(drop)), 1);
+    assert_eq!(holds(ledger.outbox().pending(0, 9).map(drop)), 1);
     disk(Table::Meta, &keys::dead_letter(1), b"{");
-    assert_eq!(holds(ledger.dead_letters(0, 9).map(drop)), 2, "the decoder's error is the source");
+    assert_eq!(holds(ledger.dead_letters().list(0, 9).map(drop)), 2, "the decoder's error is the source");
     disk(Table::Meta, &keys::checkpoint("kafka", &part), b"123");
-    assert_eq!(holds(ledger.checkpoints("kafka").map(drop)), 1);
+    assert_eq!(holds(ledger.checkpoints().of_cluster("kafka").map(drop)), 1);
     assert!(ledger.load("kafka", &[part]).is_err(), "it is not as if none was saved");
     disk(Table::Meta, &after(keys::expiry_until(1), b"\0\xff"), b"");
-    assert_eq!(holds(ledger.due_expiries(NOW, 9).map(drop)), 1);
+    assert_eq!(holds(ledger.orders().due_expiries(NOW, 9).map(drop)), 1);
     // Its header decodes, and its notice does not.
     disk(Table::Mailboxes, &keys::mail(&keys::mailbox(&who), 6), &[0; 30]);
-    assert_eq!(of_mailbox(ledger.read(&who, start, start, 9, UnixMs(-1)).map(drop)), 2);
+    assert_eq!(of_mailbox(ledger.mailboxes().read(&who, start, start, 9, UnixMs(-1)).map(drop)), 2);
     disk(Table::Mailboxes, &keys::mail(&keys::mailbox(&who), 5), b"x");
-    assert_eq!(of_mailbox(ledger.read(&who, start, start, 9, NOW).map(drop)), 1);
+    assert_eq!(of_mailbox(ledger.mailboxes().read(&who, start, start, 9, NOW).map(drop)), 1);
     let at_damage = Position { epoch: ledger.epoch(), seq: 5, check: 0 };
-    ledger.save_cursor(&who, &device, Cursor { acked: at_damage, sent_seq: 5 });
-    assert_eq!(holds(ledger.cursor_and_head(&who, &device).map(drop)), 1, "a cursor there is not as if there was none");
+    ledger.devices().save_cursor(&who, &device, Cursor { acked: at_damage, sent_seq: 5 });
+    assert_eq!(
+        holds(ledger.devices().cursor_and_head(&who, &device).map(drop)),
+        1,
+        "a cursor there is not as if there was none"
+    );
     disk(Table::Orders, &keys::notice(&order("o1"), "o1_a"), b"unknown\0");
-    assert_eq!(holds(ledger.delivery_history(&who, &order("o1")).map(drop)), 1);
+    assert_eq!(holds(ledger.delivery_log().history(&who, &order("o1")).map(drop)), 1);
     disk(Table::Counters, &[&[0, b'm'][..], &7_u64.to_be_bytes()].concat(), &[0x80]);
     assert!(counters::all(&ledger.disk.view()).any(|row| holds(row.map(drop)) == 1));
 }
 
 /// Where a device without a cursor begins, and everything that it is given.
 fn all_of(ledger: &Ledger, who: &Recipient) -> (Position, Vec<String>) {
-    let (cursor, _) = ledger.cursor_and_head(who, &Id::new("d").unwrap()).unwrap();
+    let (cursor, _) = ledger.devices().cursor_and_head(who, &Id::new("d").unwrap()).unwrap();
     (cursor.acked, read_all_at(committer::now(), ledger, who, cursor.acked, 7).unwrap())
 }
 
@@ -448,7 +457,7 @@ async fn above_its_limit_a_mailbox_loses_superseded_and_long_expired_rows_and_ke
         let expires_at = if n == 5 { committer::now().plus_ms(-1000) } else { committer::now().plus_ms(3_600_000) };
         let notices = vec![notice(&who, &name(n), expires_at)];
         ledger.commit(KeyBatchEffects { notices, ..KeyBatchEffects::default() }).await.unwrap();
-        positions.push(ledger.cursor_and_head(&who, &Id::new("d").unwrap()).unwrap().1);
+        positions.push(ledger.devices().cursor_and_head(&who, &Id::new("d").unwrap()).unwrap().1);
     }
     let ended = (0..40).filter(|n| !is_live(*n) && *n != 5).map(|n| (order(&name(n)), name(n))).collect();
     ledger.commit(KeyBatchEffects { superseded: ended, ..KeyBatchEffects::default() }).await.unwrap();
@@ -470,7 +479,7 @@ async fn above_its_limit_a_mailbox_loses_superseded_and_long_expired_rows_and_ke
     let again = vec![notice(&who, &name(0), committer::now().plus_ms(3_600_000))];
     ledger.commit(KeyBatchEffects { notices: again, ..KeyBatchEffects::default() }).await.unwrap();
     assert_eq!(all_of(&ledger, &who).1.len(), 3);
-    assert_eq!(ledger.overflowing_mailboxes(), []);
+    assert_eq!(ledger.mailboxes().overflowing(), []);
     // Expunging the orders leaves no row, also in the count.
     let expunged = (0..40).map(|n| order(&name(n))).collect();
     ledger.commit(KeyBatchEffects { expunged, ..KeyBatchEffects::default() }).await.unwrap();
@@ -486,7 +495,7 @@ async fn live_notices_above_the_limit_stay_and_raise_an_alert() {
     let fresh = |name: &String| notice(&who, name, committer::now().plus_ms(3_600_000));
     let notices = names.iter().map(fresh).collect();
     ledger.commit(KeyBatchEffects { notices, ..KeyBatchEffects::default() }).await.unwrap();
-    until("the alert", || ledger.overflowing_mailboxes() == [(who.clone(), 25)]);
+    until("the alert", || ledger.mailboxes().overflowing() == [(who.clone(), 25)]);
     assert_eq!(all_of(&ledger, &who).1, names);
 }
 
@@ -539,7 +548,7 @@ async fn a_damaged_ledger_begins_a_new_epoch() {
             content_type: "application/json".into(),
         };
         ledger.append(vec![event]).await.unwrap();
-        let (_, head) = ledger.cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
+        let (_, head) = ledger.devices().cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
         ledger.close();
         drop(ledger);
         let named = damage(dir.path());
@@ -556,7 +565,7 @@ async fn a_damaged_ledger_begins_a_new_epoch() {
         assert_eq!(quarantined.count(), usize::from(!kept), "quarantined where the topics can be read again");
         assert_eq!(all_of(&ledger, &who).1.len(), usize::from(kept));
         assert_eq!(
-            ledger.pending_outbox(0, 9).unwrap().len(),
+            ledger.outbox().pending(0, 9).unwrap().len(),
             usize::from(!kept),
             "an acknowledged event is still published"
         );

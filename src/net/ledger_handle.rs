@@ -84,7 +84,7 @@ impl LedgerHandle {
         &self.damage
     }
 
-    /// A page of a mailbox: [`Ledger::read`].
+    /// A page of a mailbox: [`orderbell_ledger::Mailboxes::read`].
     pub(crate) fn read(
         &self,
         who: &Recipient,
@@ -93,12 +93,12 @@ impl LedgerHandle {
         limit: u16,
         now: UnixMs,
     ) -> Result<MailboxPage, ReadError> {
-        self.ledger.read(who, after, scan, limit, now).map_err(|error| self.reader_error(error))
+        self.ledger.mailboxes().read(who, after, scan, limit, now).map_err(|error| self.reader_error(error))
     }
 
-    /// Two point reads: [`Ledger::cursor_and_head`].
+    /// Two point reads: [`orderbell_ledger::Devices::cursor_and_head`].
     pub(crate) fn cursor_and_head(&self, who: &Recipient, device: &DeviceId) -> Result<(Cursor, Position), ReadError> {
-        self.ledger.cursor_and_head(who, device).map_err(|error| self.reader_error(error.into()))
+        self.ledger.devices().cursor_and_head(who, device).map_err(|error| self.reader_error(error.into()))
     }
 
     /// What a reader of a mailbox is told. What concerns the operator is recorded.
@@ -113,14 +113,14 @@ impl LedgerHandle {
         }
     }
 
-    /// [`Ledger::save_cursor`]: queued.
+    /// [`orderbell_ledger::Devices::save_cursor`]: queued.
     pub(crate) fn save_cursor(&self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
-        self.ledger.save_cursor(who, device, cursor);
+        self.ledger.devices().save_cursor(who, device, cursor);
     }
 
-    /// [`Ledger::log_delivery`]: queued.
+    /// [`orderbell_ledger::DeliveryLog::record`]: queued.
     pub(crate) fn log_delivery(&self, who: &Recipient, device: &DeviceId, step: DeliveryStep) {
-        self.ledger.log_delivery(who, device, step);
+        self.ledger.delivery_log().record(who, device, step);
     }
 
     /// [`Ledger::append`]: queued, and answered when durable.

@@ -62,7 +62,7 @@ fn open_orders(
     who: &Recipient,
     from: Option<&Id>,
 ) -> Result<OrdersAnswer, LedgerReadError> {
-    let page = state.ledger_damage().check(ledger.open_orders(who, from, PAGE_MAX))?;
+    let page = state.ledger_damage().check(ledger.orders().open(who, from, PAGE_MAX))?;
     let mut orders = Vec::with_capacity(page.orders.len());
     for (key, order) in &page.orders {
         orders.extend(state.orders.view(who, key, order, None)?);
@@ -93,7 +93,7 @@ fn order_with_timeline(
     id: Id,
 ) -> Result<Option<OpenOrder>, LedgerReadError> {
     let (key, damage) = (OrderKey { shadow: who.shadow, id }, state.ledger_damage());
-    let Some(stored) = damage.check(ledger.order(&key))? else { return Ok(None) };
-    let history = damage.check(ledger.delivery_history(who, &key))?;
+    let Some(stored) = damage.check(ledger.orders().state(&key))? else { return Ok(None) };
+    let history = damage.check(ledger.delivery_log().history(who, &key))?;
     Ok(state.orders.view(who, &key, &stored, Some(&history))?)
 }

@@ -138,7 +138,7 @@ impl Alerts {
             let detail = format!("the ledger's history is not intact ({reason}): new epoch, the log is read again");
             conditions.push(Condition::new(AlertCode::LedgerRebuilding, detail));
         }
-        for (who, notices) in self.ledger.overflowing_mailboxes().into_iter().take(MAILBOXES_MAX) {
+        for (who, notices) in self.ledger.mailboxes().overflowing().into_iter().take(MAILBOXES_MAX) {
             // Customers are not named: their ids are personal data.
             let subject = if who.role == Role::Store { who.to_string() } else { String::from("customer") };
             let detail = format!("{notices} notices of live orders above the mailbox limit: no device fetches them");

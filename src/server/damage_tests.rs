@@ -174,7 +174,7 @@ async fn a_notice_that_does_not_decode_is_an_alert_and_stops_poll_push_and_tail(
     assert_eq!(named(log.line("a stored row is damaged")), till);
     assert_eq!(named(log.line("cannot read a mailbox")), till);
 
-    let (cursor, _) = server.ledger.cursor_and_head(&store(), &Id::new("d").unwrap()).unwrap();
+    let (cursor, _) = server.ledger.devices().cursor_and_head(&store(), &Id::new("d").unwrap()).unwrap();
     let http = HttpClient::new(server.public());
     for path in ["/v1/notices", "/v1/notices?wait=5"] {
         assert_unavailable(&http.get(path, &token(&server)).await.unwrap());

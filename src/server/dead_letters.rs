@@ -28,7 +28,7 @@ pub(super) struct DeadLetterAdmin {
 
 impl DeadLetterAccess for DeadLetterAdmin {
     fn list(&self, after: u64, max: usize) -> Result<Vec<(u64, StoredDeadLetter)>, LedgerReadError> {
-        self.ingest.damage.check(self.ledger.dead_letters(after, max))
+        self.ingest.damage.check(self.ledger.dead_letters().list(after, max))
     }
 
     fn replay(&self, letters: Vec<(u64, StoredDeadLetter)>) -> ReplayFuture {
@@ -38,7 +38,7 @@ impl DeadLetterAccess for DeadLetterAdmin {
             .map(|(number, letter)| crate::ingest::http_events::replay(*number, letter, wall_clock()))
             .collect();
         let ledger = self.ledger.clone();
-        Box::pin(async move { ledger.replay(events, numbers).await })
+        Box::pin(async move { ledger.dead_letters().replay(events, numbers).await })
     }
 
     #[cfg(feature = "kafka")]

@@ -94,8 +94,8 @@ impl Inspection for Inspector {
 
     fn order(&self, order: &Id, shadow: bool) -> Result<Option<TraceAnswer>, LedgerReadError> {
         let (key, damage) = (OrderKey { shadow, id: order.clone() }, &self.ingest.damage);
-        let Some(state) = damage.check(self.ledger.order(&key))? else { return Ok(None) };
-        let history = |who: &Recipient| damage.check(self.ledger.delivery_history(who, &key));
+        let Some(state) = damage.check(self.ledger.orders().state(&key))? else { return Ok(None) };
+        let history = |who: &Recipient| damage.check(self.ledger.delivery_log().history(who, &key));
         order_view::for_operator(&key, &state, history, damage).map(Some)
     }
 }
@@ -103,7 +103,7 @@ impl Inspection for Inspector {
 impl Inspector {
     fn store(&self, store: StoreOverview, now: UnixMs) -> Result<StoreStatus, LedgerReadError> {
         let who = Recipient::store(store.id.clone());
-        let (devices, unread) = self.ingest.damage.check(self.ledger.device_backlogs(&who))?;
+        let (devices, unread) = self.ingest.damage.check(self.ledger.devices().backlogs(&who))?;
         // The store's backlog is that of its most advanced device: what one device has received, the store knows.
         let least = devices.iter().map(|device| device.backlog).min_by_key(|backlog| backlog.notices).unwrap_or(unread);
         let (name, city) = store.entry.map_or((None, None), |entry| (entry.name, entry.city));

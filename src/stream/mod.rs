@@ -170,8 +170,10 @@ pub(crate) async fn is_rolled_back(kafka: &KafkaConfig, ledger: &Arc<Ledger>) ->
     let asked = tokio::task::spawn_blocking(move || {
         let reader = GroupInspector::new(&options, BROKER_TIMEOUT)?;
         let cluster = reader.cluster()?;
-        let ours =
-            ledger.checkpoints(&cluster).map_err(|error| SourceError::transient("read the checkpoints", error))?;
+        let ours = ledger
+            .checkpoints()
+            .of_cluster(&cluster)
+            .map_err(|error| SourceError::transient("read the checkpoints", error))?;
         let parts: Vec<_> = ours.iter().map(|(part, _)| part.clone()).collect();
         let theirs = if parts.is_empty() { Vec::new() } else { reader.committed(&parts)? };
         let ahead = theirs.into_iter().filter(|(part, at)| ours.iter().any(|(known, f)| known == part && f.next < *at));

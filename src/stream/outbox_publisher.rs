@@ -45,7 +45,7 @@ pub trait OutboxReader: Send + Sync + 'static {
 
 impl OutboxReader for Ledger {
     fn entries(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
-        self.pending_outbox(from, max)
+        self.outbox().pending(from, max)
     }
 }
 
@@ -138,7 +138,7 @@ async fn publish_from<R: OutboxReader, S: Sink>(
                     return;
                 }
             }
-            () = ledger.wait_for_outbox() => publisher.read_at = Instant::now(),
+            () = ledger.outbox().wait_for_growth() => publisher.read_at = Instant::now(),
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -231,7 +231,7 @@ impl<S: Sink, R: OutboxReader> Publisher<S, R> {
         }
         crash::point("emitted");
         let numbers = sent.iter().map(|entry| entry.number).collect();
-        self.ledger.outbox_delivered(numbers).await.map_err(|_| LedgerGone)?;
+        self.ledger.outbox().delivered(numbers).await.map_err(|_| LedgerGone)?;
         crash::point("marked");
         // Only now: after a crash the next event of a key must not be ahead of one that is sent once more.
         sent.iter().for_each(|entry| self.backlog.published(entry));

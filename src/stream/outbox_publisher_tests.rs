@@ -88,7 +88,7 @@ async fn events_of_one_order_keep_their_sequence_whatever_fails() {
     let tasks = tokio_util::task::TaskTracker::new();
     let publishing =
         tasks.spawn(publish(ledger.clone(), topic.clone(), "out".into(), Arc::clone(&stats), stop.clone()));
-    until("the outbox is empty", || ledger.pending_outbox(0, 10).unwrap().is_empty()).await;
+    until("the outbox is empty", || ledger.outbox().pending(0, 10).unwrap().is_empty()).await;
     let published = topic.records.lock().unwrap().clone();
     let of = |order: char| published.iter().filter(|value| value.starts_with(order)).cloned().collect::<Vec<_>>();
     assert_eq!(
@@ -108,14 +108,14 @@ async fn pending_events_survive_a_restart_and_numbers_continue() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
     ledger.append(vec![event("a", "a1"), event("a", "a2")]).await.unwrap();
-    let first = ledger.pending_outbox(0, 10).unwrap();
-    ledger.outbox_delivered(vec![first[0].number]).await.unwrap();
+    let first = ledger.outbox().pending(0, 10).unwrap();
+    ledger.outbox().delivered(vec![first[0].number]).await.unwrap();
     ledger.close();
     drop(ledger);
     let ledger = open(dir.path());
     ledger.append(vec![event("a", "a1"), event("a", "a3")]).await.unwrap();
     let waiting: Vec<_> =
-        ledger.pending_outbox(0, 10).unwrap().into_iter().map(|row| (row.number, row.record.value)).collect();
+        ledger.outbox().pending(0, 10).unwrap().into_iter().map(|row| (row.number, row.record.value)).collect();
     assert_eq!(waiting, [(first[1].number, "a2".into()), (first[1].number + 1, "a3".into())]);
 }
 
@@ -133,9 +133,9 @@ async fn an_event_without_acknowledgement_delays_its_own_order_alone() {
     until("the other is published", || topic.records.lock().unwrap().as_slice() == ["b1"]).await;
     ledger.append(vec![event("b", "b2"), event("c", "c1")]).await.unwrap();
     until("later ones are published", || topic.records.lock().unwrap().len() == 3).await;
-    until("they are deleted from the outbox", || ledger.pending_outbox(0, 10).unwrap().len() == 2).await;
+    until("they are deleted from the outbox", || ledger.outbox().pending(0, 10).unwrap().len() == 2).await;
     topic.hangs.lock().unwrap().clear();
-    until("the outbox is empty", || ledger.pending_outbox(0, 10).unwrap().is_empty()).await;
+    until("the outbox is empty", || ledger.outbox().pending(0, 10).unwrap().is_empty()).await;
     let published = topic.records.lock().unwrap().clone();
     assert_eq!(published.iter().filter(|value| value.starts_with('a')).collect::<Vec<_>>(), ["a1", "a2"]);
     assert_eq!(published.len(), 5, "each once: {published:?}");
@@ -162,7 +162,7 @@ impl CountingReader {
 
 impl OutboxReader for CountingReader {
     fn entries(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
-        let entries = self.ledger.pending_outbox(from, max)?;
+        let entries = self.ledger.outbox().pending(from, max)?;
         self.rows.fetch_add(entries.len() as u64, Ordering::AcqRel);
         self.reads.fetch_add(1, Ordering::AcqRel);
         Ok(entries)
@@ -210,7 +210,7 @@ async fn a_round_reads_what_is_new_however_many_events_wait() {
     let reads = reader.reads.load(Ordering::Acquire);
     *topic.fails.lock().unwrap() = vec![("w150", 2)];
     topic.hangs.lock().unwrap().clear();
-    until("the outbox is empty", || ledger.pending_outbox(0, 10).unwrap().is_empty()).await;
+    until("the outbox is empty", || ledger.outbox().pending(0, 10).unwrap().is_empty()).await;
     let published = topic.records.lock().unwrap().clone();
     let of_order: Vec<_> = published.into_iter().filter(|value| value.starts_with('w')).collect();
     assert_eq!(of_order, (0..300).map(|number| format!("w{number}")).collect::<Vec<_>>(), "each once, in order");
@@ -239,7 +239,7 @@ async fn the_publisher_holds_a_bounded_part_of_the_outbox_and_a_restart_begins_w
         (reader, stop, stats, tasks.spawn(publishing))
     };
     let (reader, stop, stats, publishing) = start();
-    until("the other order's is deleted", || ledger.pending_outbox(0, 1).unwrap()[0].number == 1).await;
+    until("the other order's is deleted", || ledger.outbox().pending(0, 1).unwrap()[0].number == 1).await;
     until("as many as it may are held", || stats.pending.value() == MAX_HELD as u64).await;
     assert_eq!(reader.rows(), MAX_HELD as u64 + 1);
     stop.cancel();
@@ -247,7 +247,7 @@ async fn the_publisher_holds_a_bounded_part_of_the_outbox_and_a_restart_begins_w
     // Its place is gone: the next one begins with what is still in the outbox.
     topic.hangs.lock().unwrap().clear();
     let (reader, stop, _, publishing) = start();
-    until("the outbox is empty", || ledger.pending_outbox(0, 1).unwrap().is_empty()).await;
+    until("the outbox is empty", || ledger.outbox().pending(0, 1).unwrap().is_empty()).await;
     assert_eq!(reader.rows(), EVENTS as u64);
     let mut published = topic.records.lock().unwrap().split_off(1);
     let number = |value: &String| value[1..].parse::<usize>().unwrap();
