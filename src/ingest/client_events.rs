@@ -4,6 +4,7 @@
 //! answer. The same rules apply once more when the event is read back and applied: here they give the client an early answer, there they
 //! decide.
 
+use orderbell_protocol::frame::OrderStage;
 use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, Recipient, Role, UnixMs};
 use serde_json::{Map, Value};
 
@@ -11,7 +12,6 @@ use super::own_events::{self, OwnEvent};
 use super::stored_order;
 use crate::ledger_damage::LedgerDamage;
 use orderbell_ledger::{Ledger, NewEvent, OrderKey};
-use orderbell_orders::order::Stage;
 
 /// Longest event id, pickup code and reason that a client may send, in characters.
 const MAX_ID_CHARS: usize = 64;
@@ -67,7 +67,7 @@ pub fn accept(
         return Err("not-found");
     }
     // A customer cannot collect what no store has accepted: the event would end an order that the store has not seen yet.
-    if who.role == Role::Customer && state.stage() < Stage::Accepted {
+    if who.role == Role::Customer && state.stage() < OrderStage::Accepted {
         return Err("too-early");
     }
     let members = [("pickup_code", code), ("reason", said.reason.as_deref())];

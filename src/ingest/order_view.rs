@@ -4,27 +4,14 @@
 //! no pickup code, no customer and nothing of what was ordered.
 
 use orderbell_protocol::admin::{TraceAnswer, TraceEntry};
-use orderbell_protocol::frame::{OpenOrder, OrderStage};
+use orderbell_protocol::frame::OpenOrder;
 use orderbell_protocol::{Recipient, Role};
 
 use super::{stored_order, timeline};
 use crate::ledger_damage::{DamagedRow, LedgerDamage};
 use orderbell_ledger::{DeliveryHistory, OrderKey};
 use orderbell_orders::notices::VisibleFields;
-use orderbell_orders::order::{Order, Stage};
 use orderbell_orders::{notice_kinds, notices};
-
-/// The stage as clients read it.
-fn stage_of(order: &Order) -> OrderStage {
-    match order.stage() {
-        Stage::Unknown => OrderStage::Unknown,
-        Stage::Created => OrderStage::Created,
-        Stage::Paid => OrderStage::Paid,
-        Stage::Accepted => OrderStage::Accepted,
-        Stage::Ready => OrderStage::Ready,
-        Stage::PickedUp => OrderStage::PickedUp,
-    }
-}
 
 /// An order as its recipient sees it, with its timeline if a delivery log is given; `None` when the order is not the recipient's.
 ///
@@ -45,7 +32,7 @@ pub fn for_recipient(
     let body = notices::fields_for(&order, who.role, visible).and_then(|fields| serde_json::from_str(fields.get()));
     Ok(Some(OpenOrder {
         order: key.id.as_str().to_owned(),
-        stage: stage_of(&order),
+        stage: order.stage(),
         active: order.is_active_for(who.role),
         outcome: order.outcome(),
         at: order.last_event_at(),
@@ -80,7 +67,7 @@ pub fn for_operator<E: From<DamagedRow>>(
     timeline.sort_by_key(|entry| entry.entry.at);
     Ok(TraceAnswer {
         order: key.id.as_str().to_owned(),
-        stage: stage_of(&order),
+        stage: order.stage(),
         active: order.is_active_for(Role::Store),
         outcome: order.outcome(),
         store: order.store().map(|id| id.as_str().to_owned()),

@@ -6,10 +6,10 @@
 //! [`super::order::TRANSITIONS`] that notifies by it. A kind without a row does not compile, nor does a transition that notifies a role which
 //! the kind's row does not name. CONTRIBUTING.md walks through it.
 
+use orderbell_protocol::frame::OrderStage;
 use orderbell_protocol::{NoticeKind, Role};
 
 use super::notices::NoticeField;
-use super::order::Stage;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -58,7 +58,7 @@ pub struct NoticeRow {
     pub repetition: Repetition,
     /// It is not made once the order has reached this stage or ended early, and superseded where it was made before. `None`: useful until it
     /// expires.
-    pub useless_from: Option<Stage>,
+    pub useless_from: Option<OrderStage>,
     /// It is not made before the pickup code is known.
     pub needs_pickup_code: bool,
     /// What its body is made of.
@@ -80,7 +80,7 @@ pub static NOTICE_KINDS: [NoticeRow; NoticeKind::KNOWN.len()] = [
             retracts: None,
         }],
         repetition: Repetition::Once,
-        useless_from: Some(Stage::PickedUp),
+        useless_from: Some(OrderStage::PickedUp),
         needs_pickup_code: false,
         content: Content::Order,
     },
@@ -94,7 +94,7 @@ pub static NOTICE_KINDS: [NoticeRow; NoticeKind::KNOWN.len()] = [
             retracts: None,
         }],
         repetition: Repetition::Once,
-        useless_from: Some(Stage::PickedUp),
+        useless_from: Some(OrderStage::PickedUp),
         needs_pickup_code: true,
         content: Content::Order,
     },
@@ -108,7 +108,7 @@ pub static NOTICE_KINDS: [NoticeRow; NoticeKind::KNOWN.len()] = [
             retracts: None,
         }],
         repetition: Repetition::Once,
-        useless_from: Some(Stage::PickedUp),
+        useless_from: Some(OrderStage::PickedUp),
         needs_pickup_code: false,
         content: Content::Order,
     },
@@ -144,7 +144,7 @@ pub static NOTICE_KINDS: [NoticeRow; NoticeKind::KNOWN.len()] = [
             retracts: None,
         }],
         repetition: Repetition::Once,
-        useless_from: Some(Stage::PickedUp),
+        useless_from: Some(OrderStage::PickedUp),
         needs_pickup_code: false,
         content: Content::Order,
     },

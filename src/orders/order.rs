@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use orderbell_consumers::Reason;
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
-use orderbell_protocol::frame::OrderOutcome;
+use orderbell_protocol::frame::{OrderOutcome, OrderStage};
 use orderbell_protocol::{Event, EventType, Id, NoticeKind, Recipient, Role, UnixMs};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -29,32 +29,13 @@ use super::sha256;
 use notify::Pending;
 pub(super) use notify::{Notified, Occurrence};
 
-/// How far an order has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Events name the order, but none that reaches a stage.
-    #[default]
-    Unknown,
-    /// The order exists and is unpaid.
-    Created,
-    /// The order is paid; the store has to accept or refuse it.
-    Paid,
-    /// The store accepted the order and prepares it.
-    Accepted,
-    /// The customer can collect the order.
-    Ready,
-    /// The customer collected the order, which ends it.
-    PickedUp,
-}
-
 /// What an event does to an order's stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Advances the order to this stage, unless it has reached it or has ended.
-    AdvanceTo(Stage),
+    AdvanceTo(OrderStage),
     /// Ends the order early, if it has come no further than this stage and has not ended.
-    Close(OrderOutcome, Stage),
+    Close(OrderOutcome, OrderStage),
     /// Changes neither stage nor outcome.
     None,
 }
@@ -80,31 +61,35 @@ const fn rule(on: E, effect: Effect, notifies: &'static [(Role, NoticeKind)]) ->
 /// The transition of every event type. An order that has ended gets no NewOrder; a store that was not notified of an order is not notified of
 /// its end.
 pub const TRANSITIONS: [Transition; EventType::ALL.len()] = [
-    rule(E::Created, Effect::AdvanceTo(Stage::Created), &[]),
-    rule(E::Paid, Effect::AdvanceTo(Stage::Paid), &[(Store, NoticeKind::NewOrder)]),
+    rule(E::Created, Effect::AdvanceTo(OrderStage::Created), &[]),
+    rule(E::Paid, Effect::AdvanceTo(OrderStage::Paid), &[(Store, NoticeKind::NewOrder)]),
     rule(
         E::Accepted,
-        Effect::AdvanceTo(Stage::Accepted),
+        Effect::AdvanceTo(OrderStage::Accepted),
         &[(Store, NoticeKind::NewOrder), (Store, NoticeKind::OrderAccepted), (Customer, NoticeKind::PickupCode)],
     ),
-    rule(E::Ready, Effect::AdvanceTo(Stage::Ready), &[(Store, NoticeKind::NewOrder), (Customer, NoticeKind::Ready)]),
-    rule(E::PickedUp, Effect::AdvanceTo(Stage::PickedUp), &[]),
+    rule(
+        E::Ready,
+        Effect::AdvanceTo(OrderStage::Ready),
+        &[(Store, NoticeKind::NewOrder), (Customer, NoticeKind::Ready)],
+    ),
+    rule(E::PickedUp, Effect::AdvanceTo(OrderStage::PickedUp), &[]),
     rule(
         E::Refused,
-        Effect::Close(OrderOutcome::Refused, Stage::Ready),
+        Effect::Close(OrderOutcome::Refused, OrderStage::Ready),
         &[(Store, NoticeKind::OrderRefused), (Customer, NoticeKind::OrderRefused)],
     ),
     rule(
         E::Cancelled,
-        Effect::Close(OrderOutcome::Cancelled, Stage::Ready),
+        Effect::Close(OrderOutcome::Cancelled, OrderStage::Ready),
         &[(Store, NoticeKind::Cancelled), (Customer, NoticeKind::Cancelled)],
     ),
     rule(
         E::Refunded,
-        Effect::Close(OrderOutcome::Refunded, Stage::Ready),
+        Effect::Close(OrderOutcome::Refunded, OrderStage::Ready),
         &[(Store, NoticeKind::Cancelled), (Customer, NoticeKind::Cancelled)],
     ),
-    rule(E::Expired, Effect::Close(OrderOutcome::Expired, Stage::Created), &[]),
+    rule(E::Expired, Effect::Close(OrderOutcome::Expired, OrderStage::Created), &[]),
     rule(E::LatePayment, Effect::None, &[]),
     rule(E::Unattended, Effect::None, &[]),
     rule(E::StoreOnline, Effect::None, &[]),
@@ -164,7 +149,7 @@ pub struct HistoryEntry(
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Order {
-    pub(super) stage: Stage,
+    pub(super) stage: OrderStage,
     pub(super) outcome: Option<OrderOutcome>,
     pub(super) store: Option<Id>,
     pub(super) customer: Option<Id>,
@@ -314,14 +299,14 @@ impl Order {
     /// True when the order was collected or ended early: the store has nothing more to do for it.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.outcome.is_some() || self.stage == Stage::PickedUp
+        self.outcome.is_some() || self.stage == OrderStage::PickedUp
     }
 
     /// True while the order concerns this role: a store from its payment on, a customer from the beginning, both until it is over.
     #[must_use]
     pub fn is_active_for(&self, role: Role) -> bool {
         let has_begun = match role {
-            Store => self.stage >= Stage::Paid,
+            Store => self.stage >= OrderStage::Paid,
             Customer => true,
         };
         has_begun && !self.is_over()
@@ -342,7 +327,7 @@ impl Order {
 
     /// The furthest stage reached.
     #[must_use]
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> OrderStage {
         self.stage
     }
 
@@ -442,7 +427,7 @@ impl Order {
     fn is_late_payment(&self, event: &Event) -> bool {
         let is_after_end = self.ended_at.is_some_and(|ended_at| event.at > ended_at);
         let is_unpaid =
-            self.outcome.is_some_and(|outcome| outcome != OrderOutcome::Refunded) && self.stage < Stage::Paid;
+            self.outcome.is_some_and(|outcome| outcome != OrderOutcome::Refunded) && self.stage < OrderStage::Paid;
         is_after_end && is_unpaid && !self.late_payment
     }
 
@@ -476,7 +461,7 @@ impl Order {
                 self.stage = stage;
                 ApplyResult::Moved
             }
-            Effect::AdvanceTo(Stage::Paid) if self.is_late_payment(event) => {
+            Effect::AdvanceTo(OrderStage::Paid) if self.is_late_payment(event) => {
                 self.late_payment = true;
                 return ApplyResult::LatePayment;
             }

@@ -7,12 +7,14 @@ use crate::json;
 use crate::position::Position;
 use crate::{NoticeKind, UnixMs};
 
-/// How far an order has progressed. Ordered: a later stage is greater.
+/// How far an order has progressed. Ordered: a later stage is greater. Ledgers store the words with the state of each order, so none may
+/// change.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderStage {
-    /// Events named the order, but none said how far it is. Clients also read a stage of a later version as this one.
+    /// Events named the order, but none said how far it is: an order whose cancellation came first, for instance. Clients also read a stage of
+    /// a later version as this one.
     #[default]
     Unknown,
     /// The order exists and is not paid.
@@ -23,7 +25,7 @@ pub enum OrderStage {
     Accepted,
     /// The order can be collected.
     Ready,
-    /// The order was collected.
+    /// The order was collected, which ends it.
     PickedUp,
 }
 

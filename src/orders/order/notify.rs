@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::notice_kinds::{NoticeRow, Repetition};
 use super::super::notices::{self, NoticeDraft, VisibleFields};
-use super::{Effects, Order, OrderOutcome, Stage};
+use super::{Effects, Order, OrderOutcome, OrderStage};
 
 /// Notices of repeatable kinds that one order remembers, made or pending: tills that repeat an event under new ids must not grow its state.
 const MAX_REPEATED: usize = 16;
@@ -53,7 +53,7 @@ pub(in super::super) struct Notified {
 }
 
 /// True while a notice of this row is of use to an order in this state.
-fn is_useful(row: &NoticeRow, stage: Stage, outcome: Option<OrderOutcome>) -> bool {
+fn is_useful(row: &NoticeRow, stage: OrderStage, outcome: Option<OrderOutcome>) -> bool {
     row.useless_from.is_none_or(|from| outcome.is_none() && stage < from)
 }
 
