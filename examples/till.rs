@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use orderbell_client::{App, ClientError, Endpoint, MailboxClient};
 use orderbell_protocol::client::{Connectivity, Input, Output, PersistedState, Timings};
 use orderbell_protocol::event::PickupCode;
-use orderbell_protocol::frame::{NoticeFrame, OpenOrder, OrderStage};
+use orderbell_protocol::frame::{NoticeFrame, OpenOrder, OrderEnd, OrderStage};
 use orderbell_protocol::{ClientEvent, CloseKind, NoticeKind};
 use tokio::sync::mpsc;
 
@@ -72,7 +72,10 @@ impl Till {
             {
                 println!("order {} is cancelled", notice.order);
             }
-            NoticeKind::EventRejected => println!("order {}: too late, it is {}", notice.order, notice.body["reason"]),
+            NoticeKind::EventRejected => {
+                let end = notice.event_rejected().and_then(|rejected| rejected.reason).unwrap_or(OrderEnd::Unknown);
+                println!("order {}: too late, it is {end}", notice.order);
+            }
             // Kinds that a client does not show, or does not know yet, it ignores.
             _ => {}
         }

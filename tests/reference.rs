@@ -1,5 +1,5 @@
 //! Checks the protocol reference against the types: the types decode its examples and encode them again without loss, every field, kind, type, code
-//! and reason is documented, and the JSON Schemas and the SDK's kinds of notices match the types. `UPDATE=1 cargo test --test reference`
+//! and reason is documented, and the JSON Schemas and the SDK's kinds and reasons match the types. `UPDATE=1 cargo test --test reference`
 //! regenerates both.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends where it stands")]
@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use orderbell_protocol::admin;
 use orderbell_protocol::alert::AlertCode;
 use orderbell_protocol::cloud_event::CloudEvent;
-use orderbell_protocol::frame::{EventsAnswer, NoticeFrame, OpenOrder, OrdersAnswer, PollAnswer};
+use orderbell_protocol::frame::{
+    EventRejectedBody, EventsAnswer, NoticeFrame, OpenOrder, OrderEnd, OrdersAnswer, PollAnswer,
+};
 use orderbell_protocol::wall::Wall;
-use orderbell_protocol::{ClientFrame, CloseKind, EventType, NoticeKind, Problem, ServerFrame};
+use orderbell_protocol::{ClientFrame, CloseKind, EventType, NoticeKind, Problem, RejectionReason, ServerFrame};
 use schemars::{JsonSchema, schema_for};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -52,6 +54,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("orders-answer", of::<OrdersAnswer>()),
         ("order", of::<OpenOrder>()),
         ("events-answer", of::<EventsAnswer>()),
+        ("event-rejected-body", of::<EventRejectedBody>()),
         ("problem", of::<Problem>()),
         ("wall", of::<Wall>()),
     ]
@@ -201,7 +204,7 @@ fn sources(dir: &Path, text: &mut String) {
 
 /// Problems are created throughout the server, so their codes are collected from the source.
 #[test]
-fn every_problem_code_and_every_rejection_reason_is_in_the_reference() {
+fn every_problem_code_is_in_the_reference() {
     let reference = reference();
     let mut source = String::new();
     for dir in ["src/net", "src/ingest", "protocol/src"] {
@@ -219,13 +222,25 @@ fn every_problem_code_and_every_rejection_reason_is_in_the_reference() {
     assert!(problems.len() >= 16, "{problems:?}");
     let missing: Vec<_> = problems.iter().filter(|code| !reference.contains(&format!("`{code}`"))).collect();
     assert!(missing.is_empty(), "problems: {missing:?}");
-    let source = std::fs::read_to_string(root().join("src/ingest/client_events.rs")).unwrap();
-    let reasons =
-        source.split("Err(\"").skip(1).chain(source.split("ok_or(\"").skip(1)).filter_map(|rest| rest.split_once('"'));
-    let reasons: BTreeSet<&str> = reasons.map(|(word, _)| word).chain(["conflict", "busy"]).collect();
-    assert!(reasons.len() >= 8, "{reasons:?}");
-    let missing: Vec<_> = reasons.iter().filter(|word| !reference.contains(&format!("| `{word}` |"))).collect();
-    assert!(missing.is_empty(), "reasons: {missing:?}");
+}
+
+/// The words in the first column of the table that begins with this line.
+fn first_column<'a>(text: &'a str, head: &str) -> BTreeSet<&'a str> {
+    let (_, table) = text.split_once(head).unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with("| `"));
+    rows.filter_map(|row| row.split('`').nth(1)).collect()
+}
+
+#[test]
+fn the_reference_lists_exactly_the_reasons_of_rejected_events() {
+    let text = reference();
+    let listed = first_column(&text, "| `reason` | meaning | action |");
+    let reasons: BTreeSet<&str> = RejectionReason::KNOWN.iter().map(|reason| reason.word()).collect();
+    assert_eq!(listed, reasons, "protocol/README.md, table of the reasons of a rejected event");
+    let (_, sentence) = text.split_once("The `reason` of an `event_rejected` says how the order had ended:").unwrap();
+    let listed: BTreeSet<&str> = sentence.split('.').next().unwrap().split('`').skip(1).step_by(2).collect();
+    let ends: BTreeSet<&str> = OrderEnd::KNOWN.iter().map(|end| end.word()).collect();
+    assert_eq!(listed, ends, "protocol/README.md, Notices, the reason of an event_rejected");
 }
 
 #[test]
@@ -255,12 +270,21 @@ fn the_schemas_beside_the_reference_match_the_types() {
     }
 }
 
-#[test]
-fn the_kinds_of_the_sdk_match_the_types() {
-    let path = root().join("protocol/js/src/index.d.ts");
-    let stored = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = stored.split_once("export type NoticeKind =\n").unwrap();
+/// The text of the SDK's types with the words of one of them replaced.
+fn with_words(text: &str, name: &str, words: impl Iterator<Item = &'static str>) -> String {
+    let head = format!("export type {name} =\n");
+    let (before, rest) = text.split_once(&head).unwrap();
     let (_, after) = rest.split_once("  | (string & {});").unwrap();
-    let kinds: String = NoticeKind::KNOWN.iter().map(|kind| format!("  | \"{}\"\n", kind.word())).collect();
-    matches_types(&path, &format!("{before}export type NoticeKind =\n{kinds}  | (string & {{}});{after}"));
+    let words: String = words.map(|word| format!("  | \"{word}\"\n")).collect();
+    format!("{before}{head}{words}  | (string & {{}});{after}")
+}
+
+#[test]
+fn the_words_of_the_sdk_match_the_types() {
+    let path = root().join("protocol/js/src/index.d.ts");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = with_words(&text, "NoticeKind", NoticeKind::KNOWN.iter().map(|kind| kind.word()));
+    let text = with_words(&text, "RejectionReason", RejectionReason::KNOWN.iter().map(|reason| reason.word()));
+    let text = with_words(&text, "OrderEnd", OrderEnd::KNOWN.iter().map(|end| end.word()));
+    matches_types(&path, &text);
 }

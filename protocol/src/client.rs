@@ -30,7 +30,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::frame::{
-    CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, EventResult, EventStatus, Freshness, NoticeFrame, ServerFrame,
+    CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, EventResult, EventStatus, Freshness, NoticeFrame,
+    RejectionReason, ServerFrame,
 };
 use crate::position::Position;
 use codes::{CloseAction, EventOutcome};
@@ -256,7 +257,7 @@ impl Client {
     fn report_event(&mut self, event: ClientEvent, now: Duration, out: &mut Vec<Output>) {
         // The server closes every socket on which it receives a longer frame.
         if ClientFrame::Event(event.clone()).encode().len() > CLIENT_FRAME_BYTES_MAX {
-            return out.push(Output::EventResult { id: event.id, rejected: Some("too-long".into()) });
+            return out.push(Output::EventResult { id: event.id, rejected: Some(RejectionReason::TooLong) });
         }
         self.events.add(event, now);
     }
@@ -513,7 +514,7 @@ impl Client {
         &mut self,
         id: String,
         status: EventStatus,
-        reason: Option<String>,
+        reason: Option<RejectionReason>,
         now: Duration,
         out: &mut Vec<Output>,
     ) {

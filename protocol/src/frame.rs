@@ -11,10 +11,12 @@
 mod answer;
 mod notice;
 mod order;
+mod rejection;
 
 pub use answer::{EventResult, EventStatus, EventsAnswer, PollAnswer, encode_poll};
 pub use notice::{NoticeFields, NoticeFrame, encode_notice};
 pub use order::{OpenOrder, OrderOutcome, OrderStage, OrdersAnswer, TimelineEntry, TimelineStep};
+pub use rejection::{EventRejectedBody, OrderEnd, RejectionReason};
 
 use serde::{Deserialize, Serialize};
 
@@ -196,7 +198,8 @@ mod tests {
 
     #[test]
     fn a_frame_and_the_answer_to_a_post_hold_the_same_event_result() {
-        let result = EventResult { id: "9f2d".into(), status: EventStatus::Rejected, reason: Some("busy".into()) };
+        let result =
+            EventResult { id: "9f2d".into(), status: EventStatus::Rejected, reason: Some(RejectionReason::Busy) };
         let frame = ServerFrame::EventResult(result.clone()).encode();
         assert_eq!(frame, r#"{"type":"event_result","id":"9f2d","status":"rejected","reason":"busy"}"#);
         assert_eq!(serde_json::from_str::<ServerFrame>(&frame).unwrap(), ServerFrame::EventResult(result.clone()));

@@ -35,7 +35,9 @@ pub mod wall;
 
 pub use close::{Close, CloseKind, ResyncReason};
 pub use event::{Event, EventType};
-pub use frame::{ClientEvent, ClientFrame, EventResult, EventStatus, Freshness, SUBPROTOCOL, ServerFrame};
+pub use frame::{
+    ClientEvent, ClientFrame, EventResult, EventStatus, Freshness, RejectionReason, SUBPROTOCOL, ServerFrame,
+};
 pub use mailbox_page::{Delivery, MailboxPage, ReadError};
 pub use notice::{Notice, NoticeKind};
 pub use order_key::OrderKey;

@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use crate::close::{Close, ResyncReason};
 use crate::frame::{
-    CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, EventResult, EventStatus, Freshness, ServerFrame, TOKEN_BYTES_MAX,
+    CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, EventResult, EventStatus, Freshness, RejectionReason,
+    ServerFrame, TOKEN_BYTES_MAX,
 };
 use crate::mailbox_page::{MailboxPage, ReadError};
 use crate::position::Position;
@@ -118,8 +119,8 @@ pub enum EventVerdict {
     Stored,
     /// The event was durable before.
     Duplicate,
-    /// The event was not stored, for this reason. `unavailable` and `busy` are temporary; the others are final.
-    Rejected(&'static str),
+    /// The event was not stored, for this reason.
+    Rejected(RejectionReason),
 }
 
 impl EventVerdict {
@@ -129,7 +130,7 @@ impl EventVerdict {
         let (status, reason) = match self {
             Self::Stored => (EventStatus::Stored, None),
             Self::Duplicate => (EventStatus::Duplicate, None),
-            Self::Rejected(reason) => (EventStatus::Rejected, Some(reason.to_owned())),
+            Self::Rejected(reason) => (EventStatus::Rejected, Some(reason)),
         };
         EventResult { id, status, reason }
     }
@@ -140,7 +141,7 @@ impl EventVerdict {
         match self {
             Self::Stored => (EventStatus::Stored.word(), None),
             Self::Duplicate => (EventStatus::Duplicate.word(), None),
-            Self::Rejected(reason) => (EventStatus::Rejected.word(), Some(reason)),
+            Self::Rejected(reason) => (EventStatus::Rejected.word(), Some(reason.word())),
         }
     }
 }
@@ -315,7 +316,7 @@ impl Session {
                 self.publish(event, out);
             }
             (ClientFrame::Event(event), State::Live(_)) => {
-                let result = EventVerdict::Rejected("busy").into_result(event.id);
+                let result = EventVerdict::Rejected(RejectionReason::Busy).into_result(event.id);
                 out.push(SessionOutput::Send(ServerFrame::EventResult(result).encode()));
             }
             (ClientFrame::Event(_), _) => self.close(Close::BadMessage("event before hello"), out),

@@ -17,7 +17,8 @@ use orderbell_protocol::frame::NoticeFrame;
 use orderbell_protocol::notice::EncodedNotice;
 use orderbell_protocol::session::{Cursor, EventVerdict, Session, SessionInput, SessionLimits, SessionOutput};
 use orderbell_protocol::{
-    ClientEvent, ClientFrame, Close, Delivery, EventStatus, Freshness, Id, MailboxPage, Position, ServerFrame,
+    ClientEvent, ClientFrame, Close, Delivery, EventStatus, Freshness, Id, MailboxPage, Position, RejectionReason,
+    ServerFrame,
 };
 use proptest::prelude::*;
 
@@ -222,7 +223,7 @@ impl World {
                 if let ServerFrame::EventResult(result) = serde_json::from_str(&text).unwrap() {
                     self.answered += 1;
                     let full = self.pending.len() >= usize::from(MAX_PENDING_EVENTS);
-                    let is_busy = full && result.reason.as_deref() == Some("busy");
+                    let is_busy = full && result.reason == Some(RejectionReason::Busy);
                     assert!(result.status == EventStatus::Stored || is_busy, "{text}");
                 }
             }

@@ -5,7 +5,7 @@
 //! decide.
 
 use orderbell_protocol::frame::OrderStage;
-use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, Recipient, Role, UnixMs};
+use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, Recipient, RejectionReason, Role, UnixMs};
 use serde_json::{Map, Value};
 
 use super::own_events::{self, OwnEvent};
@@ -27,7 +27,7 @@ const ALLOWED_TYPES: [(Role, &[EventType]); 2] = [
 /// Validates an event of a client and makes the event that is appended to the stream.
 ///
 /// # Errors
-/// A stable word: what is wrong with the event, or that the client has no such order.
+/// What is wrong with the event, or that the client has no such order.
 pub fn accept(
     ledger: &Ledger,
     damage: &LedgerDamage,
@@ -35,40 +35,40 @@ pub fn accept(
     device: &DeviceId,
     said: &ClientEvent,
     now: UnixMs,
-) -> Result<NewEvent, &'static str> {
+) -> Result<NewEvent, RejectionReason> {
     if ledger.is_disk_low() {
-        return Err("unavailable");
+        return Err(RejectionReason::Unavailable);
     }
     let too_long = |text: Option<&str>, max: usize| text.is_some_and(|text| text.chars().count() > max);
     if said.id.is_empty() || too_long(Some(&said.id), MAX_ID_CHARS) {
-        return Err("bad-id");
+        return Err(RejectionReason::BadId);
     }
     let code = said.pickup_code.as_ref().map(|code| code.0.as_str());
     if too_long(code, MAX_CODE_CHARS) || too_long(said.reason.as_deref(), MAX_REASON_CHARS) {
-        return Err("too-long");
+        return Err(RejectionReason::TooLong);
     }
     // Other systems print these texts line by line.
     let has_control = |text: Option<&str>| text.is_some_and(|text| text.chars().any(char::is_control));
     if has_control(code) || has_control(said.reason.as_deref()) {
-        return Err("bad-text");
+        return Err(RejectionReason::BadText);
     }
-    let kind = EventType::named(&said.kind).ok_or("unknown-kind")?;
+    let kind = EventType::named(&said.kind).ok_or(RejectionReason::UnknownKind)?;
     if !ALLOWED_TYPES.iter().any(|(role, kinds)| *role == who.role && kinds.contains(&kind)) {
-        return Err("forbidden");
+        return Err(RejectionReason::Forbidden);
     }
-    let order = Id::new(&said.order).map_err(|_| "bad-order")?;
+    let order = Id::new(&said.order).map_err(|_| RejectionReason::BadOrder)?;
     let key = OrderKey { shadow: who.shadow, id: order.clone() };
     // While the ledger is being rebuilt from the log, a missing order may only not have been read yet.
-    let missing = if ledger.is_rebuilding() { "unavailable" } else { "not-found" };
-    let state = damage.check(ledger.orders().state(&key)).map_err(|_| "unavailable")?.ok_or(missing)?;
+    let missing = if ledger.is_rebuilding() { RejectionReason::Unavailable } else { RejectionReason::NotFound };
+    let state = damage.check(ledger.orders().state(&key)).map_err(|_| RejectionReason::Unavailable)?.ok_or(missing)?;
     // Temporary for the client: an operator is alerted, and the event is sent again.
-    let state = stored_order(damage, &key, &state).map_err(|_| "unavailable")?;
+    let state = stored_order(damage, &key, &state).map_err(|_| RejectionReason::Unavailable)?;
     if !state.belongs_to(who) {
-        return Err("not-found");
+        return Err(RejectionReason::NotFound);
     }
     // A customer cannot collect what no store has accepted: the event would end an order that the store has not seen yet.
     if who.role == Role::Customer && state.stage() < OrderStage::Accepted {
-        return Err("too-early");
+        return Err(RejectionReason::TooEarly);
     }
     let members = [("pickup_code", code), ("reason", said.reason.as_deref())];
     let data: Map<String, Value> =

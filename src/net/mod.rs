@@ -28,7 +28,7 @@ use axum::routing::{get, post};
 use orderbell_protocol::frame::OpenOrder;
 use orderbell_protocol::session;
 use orderbell_protocol::session::EventVerdict;
-use orderbell_protocol::{ClientEvent, DeviceId, Freshness, Problem, Recipient, UnixMs};
+use orderbell_protocol::{ClientEvent, DeviceId, Freshness, Problem, Recipient, RejectionReason, UnixMs};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,14 +59,14 @@ pub trait Orders: Send + Sync + 'static {
     /// Checks an event that a client published, and whether this client may publish it: the event ready to be appended.
     ///
     /// # Errors
-    /// The stable word for the reason of the rejection.
+    /// The reason of the rejection.
     fn check_client_event(
         &self,
         who: &Recipient,
         device: &DeviceId,
         event: &ClientEvent,
         now: UnixMs,
-    ) -> Result<NewEvent, &'static str>;
+    ) -> Result<NewEvent, RejectionReason>;
 
     /// What a recipient may see of an order, from its stored state; with its delivery history, also the timeline. None when the order is not theirs.
     ///
@@ -220,8 +220,8 @@ impl AppState {
                 Ok(appended) => match appended.await.as_deref() {
                     Ok([Appended::Stored]) => EventVerdict::Stored,
                     Ok([Appended::Duplicate]) => EventVerdict::Duplicate,
-                    Ok([Appended::Conflict]) => EventVerdict::Rejected("conflict"),
-                    _ => EventVerdict::Rejected("unavailable"),
+                    Ok([Appended::Conflict]) => EventVerdict::Rejected(RejectionReason::Conflict),
+                    _ => EventVerdict::Rejected(RejectionReason::Unavailable),
                 },
             };
             stats.record_client_event(verdict);

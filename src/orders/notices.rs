@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use orderbell_consumers::Reason;
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
+use orderbell_protocol::frame::EventRejectedBody;
 use orderbell_protocol::{Id, NoticeKind, Recipient, Role, UnixMs};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -64,8 +65,6 @@ struct Body<'a> {
     device: Option<&'a Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cancels: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -271,19 +270,17 @@ pub(super) fn body(
     visible: &VisibleFields,
 ) -> Result<Box<RawValue>, serde_json::Error> {
     let retracted = row.audience(to).and_then(|audience| audience.retracts);
-    let body = match row.content {
-        Content::Order => Body {
+    match row.content {
+        Content::Order => serde_json::value::to_raw_value(&Body {
             cancels: retracted.and_then(|kind| order.notified_of(to, kind)),
             ..visible_body(order, visible.of(row.kind, to))
-        },
-        Content::Rejection => Body {
-            device: occurrence.and_then(|occurrence| occurrence.device.as_ref()),
-            event: occurrence.map(|occurrence| occurrence.event.as_str()),
+        }),
+        Content::Rejection => serde_json::value::to_raw_value(&EventRejectedBody {
+            device: occurrence.and_then(|occurrence| occurrence.device.as_ref()).map(Id::to_string),
             reason: order.ended_as(),
-            ..Body::default()
-        },
-    };
-    serde_json::value::to_raw_value(&body)
+            event: occurrence.map(|occurrence| occurrence.event.clone()),
+        }),
+    }
 }
 
 /// A notice could not be encoded: its event is rejected, and the order stays as it was.

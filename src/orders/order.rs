@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use orderbell_consumers::Reason;
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
-use orderbell_protocol::frame::{OrderOutcome, OrderStage};
+use orderbell_protocol::frame::{OrderEnd, OrderOutcome, OrderStage};
 use orderbell_protocol::{Event, EventType, Id, NoticeKind, Recipient, Role, UnixMs};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -479,9 +479,9 @@ impl Order {
         result
     }
 
-    /// How the order ended, as clients read it: `None` while it is active.
-    pub(super) fn ended_as(&self) -> Option<&'static str> {
-        self.outcome.map(OrderOutcome::word).or_else(|| self.is_over().then_some("picked_up"))
+    /// How the order ended: `None` while it is active.
+    pub(super) fn ended_as(&self) -> Option<OrderEnd> {
+        self.outcome.map(OrderEnd::from).or_else(|| self.is_over().then_some(OrderEnd::PickedUp))
     }
 
     /// Notifies a device whose event came after the order had ended in another way. An event that repeats what is already so needs no answer:

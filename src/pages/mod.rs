@@ -82,7 +82,9 @@ pub const CONSOLE: &[File] = files! {
 
 #[cfg(test)]
 mod tests {
+    use orderbell_protocol::RejectionReason;
     use orderbell_protocol::alert::AlertCode;
+    use orderbell_protocol::frame::OrderEnd;
 
     use super::*;
 
@@ -117,6 +119,18 @@ mod tests {
         let text = std::str::from_utf8(file.bytes).unwrap();
         for code in AlertCode::ALL {
             assert!(text.contains(&format!("  {}: {{", code.word())), "alerts.js lacks {}", code.word());
+        }
+    }
+
+    #[test]
+    fn the_playground_has_words_in_both_languages_for_every_reason_of_a_rejection() {
+        let file = SHARED.iter().find(|file| file.path == "/assets/words.js").unwrap();
+        let text = std::str::from_utf8(file.bytes).unwrap();
+        let reasons = RejectionReason::KNOWN.map(RejectionReason::word).into_iter();
+        for word in reasons.chain(OrderEnd::KNOWN.map(OrderEnd::word)) {
+            let keys = [format!("    reason_{word}: "), format!("    \"reason_{word}\": ")];
+            let found: usize = keys.iter().map(|key| text.matches(key.as_str()).count()).sum();
+            assert_eq!(found, 2, "words.js, reason_{word}");
         }
     }
 }

@@ -5,7 +5,7 @@ use orderbell_protocol::admin::ReadyAnswer;
 use orderbell_protocol::alert::{AlertCode, Severity};
 use orderbell_protocol::frame::{EventsAnswer, OrderStage, OrdersAnswer};
 use orderbell_protocol::notice::EncodedNotice;
-use orderbell_protocol::{NoticeKind, Problem};
+use orderbell_protocol::{NoticeKind, Problem, RejectionReason};
 
 use super::*;
 use crate::config::Listen;
@@ -136,7 +136,11 @@ async fn a_stored_order_that_does_not_decode_is_an_error_and_an_alert_and_never_
     let event = r#"{"id":"e1","kind":"order.accepted","order":"bad"}"#;
     let answer = http.send("POST", "/v1/events", &token, "application/json", event).await.unwrap();
     let answer: EventsAnswer = decoded(&answer);
-    assert_eq!(answer.events[0].reason.as_deref(), Some("unavailable"), "a client keeps the event and sends it again");
+    assert_eq!(
+        answer.events[0].reason,
+        Some(RejectionReason::Unavailable),
+        "a client keeps the event and sends it again"
+    );
     assert_eq!(damage_alerts(&server).await, [Severity::Critical]);
 
     // The alert says what was found since the start: it stays.

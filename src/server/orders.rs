@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use orderbell_consumers::Stats;
 use orderbell_protocol::frame::OpenOrder;
-use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient, UnixMs};
+use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient, RejectionReason, UnixMs};
 
 use crate::clock::wall_clock;
 use crate::ingest::{OrderHandler, client_events, http_events, order_view};
@@ -32,7 +32,7 @@ impl Orders for OrderRules {
         device: &DeviceId,
         event: &ClientEvent,
         now: UnixMs,
-    ) -> Result<NewEvent, &'static str> {
+    ) -> Result<NewEvent, RejectionReason> {
         client_events::accept(&self.ledger, &self.handler.stats().damage, who, device, event, now)
     }
 

@@ -302,7 +302,7 @@ impl Till {
             match soon("an answer", self.socket.next()).await.unwrap() {
                 Received::Frame(ServerFrame::EventResult(orderbell_protocol::EventResult { id, status, reason })) => {
                     assert_eq!(id, said);
-                    return (status.word().to_owned(), reason);
+                    return (status.word().to_owned(), reason.map(|reason| reason.word().to_owned()));
                 }
                 heard @ Received::Notice(_) => self.early.push_back(heard),
                 Received::Frame(ServerFrame::Heartbeat { .. }) => {}

@@ -25,7 +25,7 @@ const ORDERS: usize = 12;
 struct Known {
     notices: Vec<NoticeFrame>,
     open: BTreeSet<String>,
-    answered: BTreeMap<String, Option<String>>,
+    answered: BTreeMap<String, Option<orderbell_protocol::RejectionReason>>,
 }
 
 struct Till {

@@ -38,6 +38,8 @@ const isResyncCode = (code) => code >= 4200 && code < 4300;
 /** HTTP statuses that this client distinguishes. */
 const STATUS = { OK: 200, UNAUTHORIZED: 401, TIMEOUT: 408, CONFLICT: 409, GONE: 410, TOO_MANY_REQUESTS: 429 };
 const isClientError = (status) => status >= 400 && status < 500 && status !== STATUS.TIMEOUT && status !== STATUS.TOO_MANY_REQUESTS;
+/** Reasons of a rejection that time mends: `RejectionReason::is_temporary` in Rust. */
+const TEMPORARY = ["busy", "unavailable"];
 const MAX_KNOWN_IDS = 4096;
 const MAX_PAGES = 1000;
 const MAX_EVENTS_IN_FLIGHT = 8;
@@ -167,16 +169,16 @@ export function machine({ token, device, state = {}, seed = 1, now: startedAt = 
       .map((entry) => entry.event);
   }
 
-  function eventResult({ id, status, reason = "" }) {
+  function eventResult({ id, status, reason }) {
     const isRejected = status === "rejected";
-    if (isRejected && (reason === "busy" || reason === "unavailable")) {
+    if (isRejected && TEMPORARY.includes(reason)) {
       events.filter(({ event }) => event.id === id).forEach((entry) => retry(entry, now + timings.retryMin * 4));
       return;
     }
     const before = events.length;
     events = events.filter(({ event }) => event.id !== id);
     if (events.length < before) {
-      emit("eventResult", { id, rejected: isRejected ? reason : null });
+      emit("eventResult", { id, rejected: isRejected ? reason || "unknown" : null });
     }
   }
 

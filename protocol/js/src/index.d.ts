@@ -58,10 +58,43 @@ export interface Event {
   at?: number;
 }
 
-/** `rejected` is null when the event is stored durably, otherwise the reason of the rejection. */
+/** Why the server did not store an event. Reasons may be added: treat one that you do not know as final. The SDK itself sends the event again after `busy` and `unavailable`. */
+export type RejectionReason =
+  | "busy"
+  | "unavailable"
+  | "not-found"
+  | "too-early"
+  | "forbidden"
+  | "unknown-kind"
+  | "bad-id"
+  | "bad-order"
+  | "too-long"
+  | "bad-text"
+  | "conflict"
+  | (string & {});
+
+/** `rejected` is null when the event is stored durably, otherwise the reason of the rejection; `unknown` when the server named none. */
 export interface EventResult {
   id: string;
-  rejected: string | null;
+  rejected: RejectionReason | null;
+}
+
+/** How an order ended. Words may be added. */
+export type OrderEnd =
+  | "refused"
+  | "cancelled"
+  | "refunded"
+  | "expired"
+  | "picked_up"
+  | (string & {});
+
+/** The body of a notice `event_rejected`: an event of `device` came after the order had ended. Other devices ignore the notice. */
+export interface EventRejectedBody {
+  device?: string;
+  /** How the order had ended. */
+  reason?: OrderEnd;
+  /** The id of the event. */
+  event?: string;
 }
 
 export interface Handlers {

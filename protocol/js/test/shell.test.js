@@ -182,8 +182,8 @@ test("an event reported twice is sent once, and both promises resolve", async ()
   const report = () => till.event({ id: "e1", kind: "order.accepted", order: "o1", pickup_code: "A17" });
   const both = Promise.all([report(), report()]);
   assert.equal(wire.sent.filter(({ type }) => type === "event").length, 1);
-  receive({ type: "event_result", id: "e1", status: "rejected", reason: "too-late" });
-  assert.deepEqual(await both, [1, 2].map(() => ({ id: "e1", rejected: "too-late" })));
+  receive({ type: "event_result", id: "e1", status: "rejected", reason: "not-found" });
+  assert.deepEqual(await both, [1, 2].map(() => ({ id: "e1", rejected: "not-found" })));
   till.close();
 });
 

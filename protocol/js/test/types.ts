@@ -1,6 +1,6 @@
 // Compiled, not run: correct uses must type-check, and wrong ones must not.
 
-import { connect, type Connectivity, type Order } from "../src/index.js";
+import { connect, type Connectivity, type EventRejectedBody, type Order, type RejectionReason } from "../src/index.js";
 
 const till = connect({
   server: "https://push.example",
@@ -15,7 +15,12 @@ const till = connect({
     connectivity: (connectivity: Connectivity) => connectivity === "unreachable",
   },
 });
-till.accept("o1", "A17").then(({ rejected }) => rejected?.length);
+till.accept("o1", "A17").then(({ rejected }) => {
+  const reason: RejectionReason = rejected ?? "busy";
+  console.log(reason === "not-found", reason === "of-a-newer-server");
+});
+const late: EventRejectedBody = { device: "till-1", reason: "picked_up", event: "9f2c" };
+console.log(late.reason === "cancelled");
 till.event({ kind: "order.ready", order: "o1", id: "9f2c", at: Date.now() });
 till.displayed({ position: "1.2.0000" });
 

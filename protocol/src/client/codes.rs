@@ -1,7 +1,7 @@
 //! What close codes, HTTP statuses and event results ask of a client.
 
 use crate::close::CloseKind;
-use crate::frame::EventStatus;
+use crate::frame::{EventStatus, RejectionReason};
 
 /// What a client does when a socket closes, besides reconnecting after the back-off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,22 +86,22 @@ impl ResponseClass {
 }
 
 /// What the result of an event means for its sender.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EventOutcome {
     /// The event is stored.
     Durable,
     /// Rejected for good, with the reason.
-    Rejected(String),
+    Rejected(RejectionReason),
     /// Rejected for now: send it again later.
     RetryLater,
 }
 
 impl EventOutcome {
-    pub(super) fn of(status: EventStatus, reason: Option<String>) -> Self {
-        match (status, reason.as_deref()) {
+    pub(super) fn of(status: EventStatus, reason: Option<RejectionReason>) -> Self {
+        match (status, reason.unwrap_or(RejectionReason::Unknown)) {
             (EventStatus::Stored | EventStatus::Duplicate, _) => Self::Durable,
-            (EventStatus::Rejected, Some("busy" | "unavailable")) => Self::RetryLater,
-            (EventStatus::Rejected, _) => Self::Rejected(reason.unwrap_or_default()),
+            (EventStatus::Rejected, reason) if reason.is_temporary() => Self::RetryLater,
+            (EventStatus::Rejected, reason) => Self::Rejected(reason),
         }
     }
 }

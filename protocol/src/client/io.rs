@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::frame::{ClientEvent, NoticeFrame, OpenOrder};
+use crate::frame::{ClientEvent, NoticeFrame, OpenOrder, RejectionReason};
 use crate::position::Position;
 
 /// Waits and time limits of a client.
@@ -141,7 +141,7 @@ pub enum Output {
         /// Id of the event.
         id: String,
         /// `None` when the event is durable, otherwise the reason for which the server rejected it.
-        rejected: Option<String>,
+        rejected: Option<RejectionReason>,
     },
     /// The connectivity has changed.
     Connectivity(Connectivity),

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Freshness;
 use super::notice::{FIELDS_BYTES, NoticeFrame, write_fields};
+use super::{Freshness, RejectionReason};
 use crate::json;
 use crate::mailbox_page::Delivery;
 use crate::position::Position;
@@ -88,9 +88,9 @@ pub struct EventResult {
     pub id: String,
     /// Whether the event was stored.
     pub status: EventStatus,
-    /// Why it was rejected, as a stable word. `unavailable` and `busy` are temporary: send the event again later. The others are final.
+    /// Why it was rejected. `unavailable` and `busy` are temporary: send the event again later. The others are final.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<RejectionReason>,
 }
 
 /// The answer to `POST /v1/events`.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::EventRejectedBody;
 use crate::mailbox_page::Delivery;
 use crate::position::Position;
 use crate::{NoticeKind, UnixMs};
@@ -38,6 +39,15 @@ pub struct NoticeFields {
     pub at: UnixMs,
     /// The order's fields that this recipient may see.
     pub body: serde_json::Value,
+}
+
+impl NoticeFields {
+    /// The body of an `event_rejected`; `None` for a notice of another kind, or a body that cannot be read.
+    #[must_use]
+    pub fn event_rejected(&self) -> Option<EventRejectedBody> {
+        let is_rejection = self.kind == NoticeKind::EventRejected;
+        is_rejection.then(|| EventRejectedBody::deserialize(&self.body).ok()).flatten()
+    }
 }
 
 /// The JSON of a `notice` frame. `attempt` is 1 at first, and higher when this device may have received the notice before.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use orderbell_protocol::ClientEvent;
 use orderbell_protocol::client::{Client, Connectivity, Input, Output, PersistedState, Timings, Token};
 use orderbell_protocol::frame::NoticeFrame;
+use orderbell_protocol::{ClientEvent, RejectionReason};
 use serde_json::json;
 
 fn timings() -> Timings {
@@ -320,7 +320,7 @@ fn events_of_one_order_are_sent_in_sequence() {
         Duration::from_secs(3),
         &mut out,
     );
-    assert_eq!(out, [Output::EventResult { id: "e4".into(), rejected: Some("too-long".into()) }]);
+    assert_eq!(out, [Output::EventResult { id: "e4".into(), rejected: Some(RejectionReason::TooLong) }]);
 }
 
 #[test]

@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use orderbell_protocol::ClientEvent;
 use orderbell_protocol::client::{Client, Input, Output, PersistedState, Timings, Token};
+use orderbell_protocol::{ClientEvent, RejectionReason};
 use serde_json::{Value, json};
 
 const SCRIPTS: u64 = 48;
@@ -218,13 +218,14 @@ impl Peer {
     }
 
     fn status(&mut self) -> (&'static str, Option<&'static str>) {
-        self.one_of(&[
-            ("stored", None),
-            ("duplicate", None),
-            ("rejected", Some("not-found")),
-            ("rejected", Some("busy")),
-            ("rejected", Some("unavailable")),
-        ])
+        match self.below(5) {
+            0 => ("stored", None),
+            1 => ("duplicate", None),
+            // Half of them temporary: the others end an event at once.
+            2 => ("rejected", Some(self.one_of(&["busy", "unavailable"]))),
+            3 => ("rejected", Some(self.one_of(&RejectionReason::KNOWN).word())),
+            _ => ("rejected", self.one_of(&[None, Some("not-found")])),
+        }
     }
 
     fn body(&mut self, request: &Value) -> String {

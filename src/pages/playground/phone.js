@@ -83,7 +83,7 @@ byId("collect").onclick = async () => {
     shown.stage = "picked_up";
     render();
   } else {
-    byId("sentence").textContent = word("rejected", rejected);
+    byId("sentence").textContent = rejectionText(rejected);
   }
 };
 initToolbar(render);

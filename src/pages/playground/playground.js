@@ -1,7 +1,7 @@
 // Shared by the till and the phone: tokens, a one-button order system, and the display of the connection.
 
 import { duration } from "/assets/format.js";
-import { word } from "/assets/words.js";
+import { hasWord, word } from "/assets/words.js";
 
 export const byId = (id) => document.getElementById(id);
 export const parameters = new URLSearchParams(location.search);
@@ -41,6 +41,12 @@ export async function payOrder(store, customer) {
     throw new Error(`the order was rejected: ${response.status}`);
   }
   return order;
+}
+
+/** Says why an event was rejected or came too late. A reason of a newer server is shown by its word. */
+export function rejectionText(reason = "unknown") {
+  const key = `reason_${reason}`;
+  return word("rejected", hasWord(key) ? word(key) : reason);
 }
 
 const SHAPES = { push: "push", polling: "poll", starting: "suspect", lost: "suspect", unreachable: "offline", superseded: "suspect" };

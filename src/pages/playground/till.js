@@ -4,7 +4,7 @@
 import { canPlaySound, isRinging, startRinging, stopRinging } from "/assets/bell.js";
 import { duration } from "/assets/format.js";
 import { connect } from "/assets/sdk/browser.js";
-import { byId, fetchToken, parameters, payOrder, persistentId, showConnection } from "/assets/playground.js";
+import { byId, fetchToken, parameters, payOrder, persistentId, rejectionText, showConnection } from "/assets/playground.js";
 import { initToolbar } from "/assets/toolbar.js";
 import { word } from "/assets/words.js";
 
@@ -90,7 +90,7 @@ async function report(order, answered, next) {
   if (!cards.has(order)) {
     return;
   }
-  card.message = rejected === null ? "" : word("rejected", rejected);
+  card.message = rejected === null ? "" : rejectionText(rejected);
   if (rejected === null && next) {
     card.stage = next;
   }
@@ -202,7 +202,7 @@ const till = connect({
       } else if (kind === "order_refused") {
         removeCard(order);
       } else if (kind === "event_rejected" && body.device === till.device && cards.has(order)) {
-        putCard(order, { message: word("rejected", body.reason ?? "") });
+        putCard(order, { message: rejectionText(body.reason) });
       }
       renderPage();
     },
