@@ -28,7 +28,7 @@ use crate::metrics::{MetricSources, Metrics};
 use crate::net::{self, AdminApi, AppState, Blocking, NetLimits};
 #[cfg(feature = "kafka")]
 use crate::stream::dlq_topics::DlqTopics;
-use crate::stream::{self, outbox_publisher::PublisherStats};
+use crate::stream::{self, StreamError, outbox_publisher::PublisherStats};
 use crate::wall::{Feed, WallTotals};
 use admin_api::Status;
 use alerts::Alerts;
@@ -69,9 +69,9 @@ pub enum StartError {
         /// The error of the operating system.
         error: std::io::Error,
     },
-    /// The Kafka cluster, the group or the topics do not permit a start.
-    #[error("Kafka: {0}")]
-    Kafka(String),
+    /// The stream cannot be started.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
 }
 
 /// A running server.

@@ -54,7 +54,7 @@ const ROOMS: [(&str, &[&str]); 9] = [
     ("src/wall/", &["cli", "config", "hub", "ingest", "metrics", "net", "server", "stream"]),
     ("src/ingest/", &["cli", "config", "hub", "metrics", "net", "server", "stream", "wall"]),
     ("src/net/", &["cli", "config", "ingest", "metrics", "server", "stream"]),
-    ("src/stream/", &["cli", "hub", "metrics", "wall"]),
+    ("src/stream/", &["cli", "hub", "metrics", "net", "server", "wall"]),
     ("src/metrics/", &["cli", "config", "server", "wall"]),
     ("src/config", &["cli", "hub", "ingest", "metrics", "server", "stream"]),
     ("src/pages/", &["cli", "config", "hub", "ingest", "metrics", "net", "server", "stream", "wall"]),

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "kafka")]
 pub(crate) mod dlq_topics;
+mod error;
 mod outbox_backlog;
 pub mod outbox_publisher;
 
@@ -13,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, KafkaConfig};
 use crate::ingest::{ExpiryCheck, OrderHandler};
-use crate::server::StartError;
+pub use error::StreamError;
 use orderbell_ledger::Ledger;
 use outbox_publisher::PublisherStats;
 
@@ -30,7 +31,7 @@ pub(crate) struct StreamContext<'a> {
 }
 
 /// Starts the consumer group, and on Kafka the outbox publisher.
-pub(crate) async fn start(context: StreamContext<'_>) -> Result<Group<ExpiryCheck>, StartError> {
+pub(crate) async fn start(context: StreamContext<'_>) -> Result<Group<ExpiryCheck>, StreamError> {
     let StreamContext { config, ledger, handler, .. } = &context;
     let options =
         Options { retention_ms: config.retention_ms(), skip_to: config.skip_to.clone(), ..Options::default() };
@@ -45,8 +46,8 @@ pub(crate) async fn start(context: StreamContext<'_>) -> Result<Group<ExpiryChec
 
 #[cfg(not(feature = "kafka"))]
 #[expect(clippy::unused_async, reason = "the same signature as with Kafka")]
-async fn on_kafka(_: &StreamContext<'_>, _: &KafkaConfig, _: &Options) -> Result<Group<ExpiryCheck>, StartError> {
-    Err(StartError::Kafka("this binary was built without the feature `kafka`".into()))
+async fn on_kafka(_: &StreamContext<'_>, _: &KafkaConfig, _: &Options) -> Result<Group<ExpiryCheck>, StreamError> {
+    Err(StreamError::NotBuilt)
 }
 
 #[cfg(feature = "kafka")]
@@ -54,7 +55,7 @@ async fn on_kafka(
     context: &StreamContext<'_>,
     kafka: &KafkaConfig,
     options: &Options,
-) -> Result<Group<ExpiryCheck>, StartError> {
+) -> Result<Group<ExpiryCheck>, StreamError> {
     use std::time::Duration;
 
     use orderbell_consumers::kafka::{KafkaDeadLetters, KafkaSink, KafkaSource};
@@ -69,11 +70,10 @@ async fn on_kafka(
 
     let StreamContext { ledger, handler, stats, tasks, stop, .. } = context;
     let (output, joining) = (kafka.output_topic(), options_of(kafka, ledger));
-    joining.check().map_err(|error| StartError::Kafka(error.to_string()))?;
-    let failed = |error: orderbell_consumers::SourceError| StartError::Kafka(error.to_string());
+    joining.check()?;
     ensure_sole_member(&joining, ledger.id()).await?;
     let like = kafka.topics.first().unwrap_or(&output);
-    let sink = Arc::new(KafkaSink::new(&joining, &output, like).map_err(failed)?);
+    let sink = Arc::new(KafkaSink::new(&joining, &output, like)?);
     match tokio::time::timeout(PREPARE_TIMEOUT, sink.prepare()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "the output topic could not be created yet"),
@@ -87,15 +87,15 @@ async fn on_kafka(
         require_full_assignment_after: Some(FULL_ASSIGNMENT_TIMEOUT),
         ..options.clone()
     };
-    let letters = Arc::new(KafkaDeadLetters::new(&joining, Arc::clone(ledger)).map_err(failed)?);
-    let source = KafkaSource::join(&joining).map_err(failed)?;
+    let letters = Arc::new(KafkaDeadLetters::new(&joining, Arc::clone(ledger))?);
+    let source = KafkaSource::join(&joining)?;
     Ok(Group::start(source, Arc::clone(handler), Arc::clone(ledger), letters, options))
 }
 
 /// Waits until this process is the only member of its consumer group: two members would each hold half of the orders in their ledgers. A member
 /// that was killed stays in the group until its session times out, so the wait is one session timeout and some slack.
 #[cfg(feature = "kafka")]
-async fn ensure_sole_member(joining: &orderbell_consumers::kafka::KafkaOptions, ours: &str) -> Result<(), StartError> {
+async fn ensure_sole_member(joining: &orderbell_consumers::kafka::KafkaOptions, ours: &str) -> Result<(), StreamError> {
     use std::time::{Duration, Instant};
 
     use orderbell_consumers::kafka::GroupInspector;
@@ -120,11 +120,7 @@ async fn ensure_sole_member(joining: &orderbell_consumers::kafka::KafkaOptions, 
         };
         let Some((_, host)) = members.iter().find(|(id, _)| !id.starts_with(ours)) else { return Ok(()) };
         if Instant::now() >= until {
-            return Err(StartError::Kafka(format!(
-                "another process (host {host}) is a member of the consumer group {}: stop it, or give this one a group of its own; a ledger needs \
-                 all partitions of its topics",
-                joining.group
-            )));
+            return Err(StreamError::GroupShared { group: joining.group.clone(), host: host.clone() });
         }
         tracing::warn!(
             host,
