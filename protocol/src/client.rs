@@ -139,6 +139,8 @@ pub struct Client {
     seed: u32,
     mode: Mode,
     position: Option<Position>,
+    /// The position that the last `hello` named.
+    hello_position: Option<Position>,
     known: KnownNotices,
     events: PendingEvents,
     socket: Socket,
@@ -168,6 +170,7 @@ impl Client {
             seed: (seed ^ (seed >> 32)) as u32,
             mode,
             position: state.position,
+            hello_position: None,
             known: KnownNotices::new(state.known),
             events: PendingEvents::new(state.events),
             socket: Socket::Down { retry_at: now, is_fixed: false },
@@ -338,6 +341,7 @@ impl Client {
     fn opened(&mut self, out: &mut Vec<Output>) {
         let Socket::Opening { .. } = self.socket else { return out.push(Output::DropSocket) };
         self.credentials.socket_version = self.credentials.version;
+        self.hello_position = self.position;
         let position = self.position.map(|position| position.to_string());
         let token = self.credentials.token.0.clone();
         let hello = ClientFrame::Hello { token, device: Some(self.device.clone()), position };
@@ -360,8 +364,11 @@ impl Client {
         }
         match serde_json::from_str(text) {
             Ok(ServerFrame::Welcome { position, heartbeat_ms, fresh, .. }) => {
-                // The server's position takes precedence: it may have skipped a notice that this device could not process.
-                self.position = Some(position);
+                // The server's position takes precedence: it may have skipped a notice that this device could not process. Unless a poll
+                // moved ours in the meantime: what the socket brings may then be older than what the poll delivered.
+                if self.position.is_none_or(|ours| Some(ours) == self.hello_position) {
+                    self.position = Some(position);
+                }
                 let heartbeat = self.bounded(Duration::from_millis(u64::from(heartbeat_ms)));
                 self.socket = Socket::Live { since: now, heard_at: now, silence: heartbeat * 2 };
                 self.expected_at = now + heartbeat;

@@ -71,6 +71,8 @@ export function machine({ token, device, state = {}, seed = 1, now: startedAt = 
   let now = startedAt;
   let out = [];
   let position = state.position || null;
+  // The position that the last `hello` named.
+  let helloPosition = null;
   let known = new Set(state.known || []);
   // Events without a result, in the order in which they were reported: { event, inFlight, notBefore }.
   let events = (state.events || []).map((event) => ({ event, inFlight: false, notBefore: 0 }));
@@ -330,8 +332,11 @@ export function machine({ token, device, state = {}, seed = 1, now: startedAt = 
   }
 
   function welcomed(frame) {
-    // The server's position takes precedence: it may have skipped a notice that this device could not process.
-    position = frame.position;
+    // The server's position takes precedence: it may have skipped a notice that this device could not process. Unless a poll moved ours in the
+    // meantime: what the socket brings may then be older than what the poll delivered.
+    if (position === null || position === helloPosition) {
+      position = frame.position;
+    }
     const heartbeat = bounded(frame.heartbeat_ms);
     socket = { since: now, heardAt: now, silence: heartbeat * 2 };
     expectedAt = now + heartbeat;
@@ -538,6 +543,7 @@ export function machine({ token, device, state = {}, seed = 1, now: startedAt = 
         return;
       }
       versionUsed.socket = tokenVersion;
+      helloPosition = position;
       emit("send", { frame: { type: "hello", token, device, ...(position && { position }) } });
     },
     text: textReceived,

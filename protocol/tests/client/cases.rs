@@ -16,6 +16,12 @@ fn sends(out: &[Output]) -> Vec<&str> {
     out.iter().filter_map(|output| if let Output::Send(text) = output { Some(text.0.as_str()) } else { None }).collect()
 }
 
+fn welcome(seq: u64) -> String {
+    json!({"type": "welcome", "recipient": "store:1", "device": "till-1", "position": format!("1.{seq:x}.0000"),
+        "heartbeat_ms": 10_000, "max_in_flight": 4, "max_frame_bytes": 16_384, "at": 1})
+    .to_string()
+}
+
 /// A client at position 1.2 with a live socket.
 fn live() -> (Client, Vec<Output>) {
     let saved = PersistedState { position: Some("1.2.0000".parse().unwrap()), ..PersistedState::default() };
@@ -23,9 +29,7 @@ fn live() -> (Client, Vec<Output>) {
     let mut out = Vec::new();
     client.input(Input::Time, Duration::ZERO, &mut out);
     client.input(Input::Opened, Duration::ZERO, &mut out);
-    let welcome = json!({"type": "welcome", "recipient": "store:1", "device": "till-1", "position": "1.2.0000",
-        "heartbeat_ms": 10_000, "max_in_flight": 4, "max_frame_bytes": 16_384, "at": 1});
-    client.input(Input::Text(&welcome.to_string()), Duration::ZERO, &mut out);
+    client.input(Input::Text(&welcome(2)), Duration::ZERO, &mut out);
     assert_eq!(client.connectivity(), Connectivity::Push);
     out.clear();
     (client, out)
@@ -138,6 +142,65 @@ fn a_notice_of_an_unknown_kind_is_delivered_and_acknowledged() {
     out.clear();
     client.input(Input::Text(r#"{"type":"notice","position":7}"#), Duration::ZERO, &mut out);
     assert!(out.contains(&Output::DropSocket), "{out:?}");
+}
+
+/// A client whose `hello` named position 1.2, and whose poll then delivered notice 7 behind it; both before the `welcome` arrives.
+fn polled_while_a_socket_opens() -> (Client, Vec<Output>) {
+    let (mut client, mut out) = live();
+    client.input(Input::Closed(None), Duration::from_secs(1), &mut out);
+    assert!(out.iter().any(|output| matches!(output, Output::Poll(_))), "{out:?}");
+    client.input(Input::Time, Duration::from_secs(2), &mut out);
+    client.input(Input::Opened, Duration::from_secs(2), &mut out);
+    assert!(sends(&out).last().is_some_and(|hello| hello.contains("\"1.2.0000\"")), "{out:?}");
+    let late: serde_json::Value = serde_json::from_str(&notice(7, 2)).unwrap();
+    let page = json!({"notices": [late], "position": "1.7.0000", "head": "1.7.0000", "next_poll_ms": 60_000, "at": 1});
+    client.input(
+        Input::Response { status: 200, body: &page.to_string(), retry_after: None },
+        Duration::from_secs(2),
+        &mut out,
+    );
+    assert_eq!(client.persisted_state().position.unwrap().to_string(), "1.7.0000");
+    out.clear();
+    (client, out)
+}
+
+/// The bug: a cancelled order rang, behind the notice of its cancellation. Its own notice was on its way over the socket that was being opened,
+/// and, cancelled in the meantime, not in the answer to the poll; `welcome` took the client back in front of it.
+#[test]
+fn a_superseded_notice_on_an_opening_socket_is_not_delivered_behind_what_a_poll_delivered() {
+    let (mut client, mut out) = polled_while_a_socket_opens();
+    client.input(Input::Text(&welcome(2)), Duration::from_secs(3), &mut out);
+    client.input(Input::Text(&notice(5, 2)), Duration::from_secs(3), &mut out);
+    assert!(!out.iter().any(|output| matches!(output, Output::Notice(_))), "{out:?}");
+    assert!(out.contains(&Output::DropSocket), "{out:?}");
+    assert_eq!(client.persisted_state().position.unwrap().to_string(), "1.7.0000");
+}
+
+#[test]
+fn what_a_poll_delivered_while_a_socket_opened_is_acknowledged_when_the_socket_repeats_it() {
+    let (mut client, mut out) = polled_while_a_socket_opens();
+    client.input(Input::Text(&welcome(2)), Duration::from_secs(3), &mut out);
+    client.input(Input::Text(&notice(7, 2)), Duration::from_secs(3), &mut out);
+    assert!(sends(&out).last().is_some_and(|ack| ack.contains("\"1.7.0000\"")), "{out:?}");
+    client.input(Input::Text(&notice(9, 7)), Duration::from_secs(3), &mut out);
+    let delivered = out.iter().filter_map(|output| match output {
+        Output::Notice(notice) => Some(notice.notice.id.as_str()),
+        _ => None,
+    });
+    assert_eq!(delivered.collect::<Vec<_>>(), ["n9"]);
+    assert_eq!(client.persisted_state().position.unwrap().to_string(), "1.9.0000");
+}
+
+/// The server may have skipped a notice that no connection of the device could get acknowledged.
+#[test]
+fn without_a_poll_in_between_the_position_of_the_welcome_takes_precedence() {
+    let (mut client, mut out) = live();
+    client.input(Input::Closed(None), Duration::from_secs(1), &mut out);
+    client.input(Input::Time, Duration::from_secs(2), &mut out);
+    client.input(Input::Opened, Duration::from_secs(2), &mut out);
+    client.input(Input::Text(&welcome(5)), Duration::from_secs(2), &mut out);
+    client.input(Input::Text(&notice(7, 5)), Duration::from_secs(2), &mut out);
+    assert_eq!(client.persisted_state().position.unwrap().to_string(), "1.7.0000");
 }
 
 fn event(id: &str, order: &str) -> ClientEvent {
