@@ -9,6 +9,7 @@ mod group_inspector;
 mod group_offsets;
 mod offset_requests;
 mod record_reader;
+mod scan_consumer;
 mod sink;
 mod source;
 mod topic_admin;

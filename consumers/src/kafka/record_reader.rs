@@ -8,6 +8,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
+use super::scan_consumer::{ScanContext, scan_consumer};
 use super::source::{number, offset, partition_of, raw, record};
 use super::topic_scan::{REQUEST_TIMEOUT, is_leader_change, transient, with_retry};
 use crate::error::SourceError;
@@ -19,7 +20,7 @@ const OPERATION: &str = "read a record";
 
 /// Reads single records. It starts each read at the record's own offset, so its cost does not depend on the size of the topic.
 pub struct RecordReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<ScanContext>,
 }
 
 impl RecordReader {
@@ -28,12 +29,8 @@ impl RecordReader {
     /// # Errors
     /// A property that librdkafka does not accept, with its message.
     pub fn new(options: &KafkaOptions) -> Result<Self, SourceError> {
-        let silent = KafkaOptions { instance: None, ..options.clone() };
-        let mut config = silent.consumer();
-        // The end is reported also behind control records. Nothing is fetched in advance, beyond the batches of the first answer.
-        config.set("enable.partition.eof", "true").set("queued.min.messages", "1");
-        let consumer = config.create().map_err(|error| SourceError::fatal("create consumer", error))?;
-        Ok(Self { consumer })
+        // Nothing is fetched in advance, beyond the batches of the first answer.
+        Ok(Self { consumer: scan_consumer(options, Some(1))? })
     }
 
     /// The record at this offset. `None` when the topic holds none there: it has no such partition, the record was deleted or is still to

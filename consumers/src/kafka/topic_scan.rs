@@ -9,6 +9,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
+use super::scan_consumer::{ScanContext, scan_consumer};
 use super::source::{partition_of, record};
 use crate::error::SourceError;
 use crate::record::Record;
@@ -49,7 +50,7 @@ pub(super) fn is_leader_change(error: &KafkaError) -> bool {
 
 /// A topic whose end is known, to be read once. Records that are appended after [`Self::open`] are not read.
 pub struct TopicScan {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<ScanContext>,
     topic: String,
     /// First and next offset of each partition that holds something.
     bounds: BTreeMap<i32, (i64, i64)>,
@@ -75,11 +76,7 @@ impl TopicScan {
     /// # Errors
     /// [`SourceError`] when the brokers do not answer.
     pub fn open(options: &KafkaOptions, topic: &str, newest: Option<u64>) -> Result<Self, SourceError> {
-        let silent = KafkaOptions { instance: None, ..options.clone() };
-        // Reports the end also behind control records, which are never delivered. With one topic, the event's partition is enough.
-        let mut config = silent.consumer();
-        config.set("enable.partition.eof", "true");
-        let consumer: BaseConsumer = config.create().map_err(|error| SourceError::fatal("create consumer", error))?;
+        let consumer = scan_consumer(options, None)?;
         let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(transient("fetch metadata"))?;
         let numbers = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id());
         let mut bounds = BTreeMap::new();

@@ -1,0 +1,78 @@
+//! The consumer of those that read a topic to its end. It reports each end, also behind control records, which are never delivered; with one
+//! topic, the partition that the report names is enough.
+
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::KafkaOptions;
+use crate::error::SourceError;
+
+/// Logs what goes wrong. librdkafka reports the end of a partition as an error, too.
+pub(super) struct ScanContext;
+
+impl ClientContext for ScanContext {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
+        tracing::error!(%error, reason, "librdkafka reports an error");
+    }
+}
+
+impl ConsumerContext for ScanContext {}
+
+/// A consumer that joins no group and commits nothing. `prefetch`: at least so many records are fetched in advance, if there is a choice.
+///
+/// # Errors
+/// A property that librdkafka does not accept, with its message.
+pub(super) fn scan_consumer(
+    options: &KafkaOptions,
+    prefetch: Option<u32>,
+) -> Result<BaseConsumer<ScanContext>, SourceError> {
+    let silent = KafkaOptions { instance: None, ..options.clone() };
+    let mut config = silent.consumer();
+    config.set("enable.partition.eof", "true");
+    if let Some(records) = prefetch {
+        config.set("queued.min.messages", records.to_string());
+    }
+    config.create_with_context(ScanContext).map_err(|error| SourceError::fatal("create consumer", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What librdkafka's report of this error adds to the log.
+    fn logged(code: RDKafkaErrorCode) -> String {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || ScanContext.error(KafkaError::Global(code), "1/1 brokers"));
+        let bytes = log.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn the_end_of_a_partition_is_not_logged_and_a_real_error_is() {
+        assert_eq!(logged(RDKafkaErrorCode::PartitionEOF), "");
+        let text = logged(RDKafkaErrorCode::AllBrokersDown);
+        assert!(text.contains("ERROR") && text.contains("AllBrokersDown") && text.contains("1/1 brokers"), "{text}");
+    }
+}
