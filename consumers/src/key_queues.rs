@@ -192,3 +192,7 @@ impl<T> KeyQueues<T> {
         self.backing_off.len()
     }
 }
+
+#[cfg(test)]
+#[path = "key_queues_tests.rs"]
+mod tests;

@@ -154,3 +154,14 @@ fn an_acknowledgement_by_poll_that_does_not_advance_changes_nothing() {
     script.input(SessionInput::AckedByPoll(position(3)));
     assert!(script.out.contains(&SessionOutput::SaveCursor(Cursor { acked: position(3), sent_seq: 4 })));
 }
+
+#[test]
+fn an_acknowledgement_does_not_examine_superseded_rows_again() {
+    let mut script = Script::live(limits(100), 2);
+    script.input(SessionInput::MailboxChanged);
+    script.input(SessionInput::Page(Ok(MailboxPage { notices: Vec::new(), next: position(9), head: position(9) })));
+    script.out.clear();
+    script.send(&ack(2));
+    let read = SessionOutput::Read { after: position(2), scan: position(9), limit: 64 };
+    assert!(script.out.contains(&read), "rows 3 to 9 are superseded, and were examined: {:?}", script.out);
+}
