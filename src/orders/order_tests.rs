@@ -312,6 +312,13 @@ fn an_acceptance_after_ready_still_sends_the_pickup_code() {
     );
 }
 
+#[test]
+fn an_event_of_the_stage_that_is_reached_is_stale() {
+    let scenario = Scenario::of(&[E::Paid, E::Accepted, E::Accepted]);
+    assert_eq!(scenario.results, [ApplyResult::Moved, ApplyResult::Moved, ApplyResult::Stale]);
+    assert_eq!(scenario.order.unwrap().history().len(), 2, "it is not in the history again");
+}
+
 /// Regression: a till that accepted too late set the pickup code of a cancelled order.
 #[test]
 fn an_acceptance_after_the_end_gives_no_pickup_code() {
