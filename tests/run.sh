@@ -100,4 +100,6 @@ grep -q 'new order' target/demo.txt && grep -q 'pickup code' target/demo.txt && 
 tail -n 1 target/demo.txt
 say "mutants"
 tests/mutants/run.sh
+say "mutants of the functions on which order and delivery depend"
+tests/cargo_mutants.sh --core --minutes 6
 say "everything passed"
