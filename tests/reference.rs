@@ -67,6 +67,7 @@ fn admin_schemas() -> Vec<(&'static str, Value)> {
     }
     vec![
         ("admin-ready", of::<admin::ReadyAnswer>()),
+        ("admin-acknowledge", of::<admin::AcknowledgeAnswer>()),
         ("admin-top", of::<admin::TopAnswer>()),
         ("admin-stores", of::<admin::StoresAnswer>()),
         ("admin-tail", of::<admin::TailAnswer>()),

@@ -9,6 +9,7 @@ pub mod group;
 pub mod kafka;
 #[doc(hidden)]
 pub mod key_queues;
+pub mod loss;
 pub mod options;
 #[doc(hidden)]
 pub mod poll_pacer;
@@ -27,6 +28,7 @@ pub mod watermark;
 pub use alert::{AlertKind, GroupAlert};
 pub use error::{BoxError, CheckpointError, DeadLetterError, SinkError, SourceError};
 pub use group::{Group, InjectError};
+pub use loss::Loss;
 pub use options::Options;
 pub use record::{Offset, Record, TopicPartition};
 pub use start_offset::ResumeFrom;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::{CheckpointError, DeadLetterError, SourceError};
+use crate::loss::Loss;
 use crate::record::{Offset, Record, TopicPartition};
 use crate::traits::{
     Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, PartitionOffsets, Polled,
@@ -287,6 +288,7 @@ pub struct MemoryStore {
     checkpoints: Mutex<BTreeMap<TopicPartition, Checkpoint>>,
     dead_letters: Mutex<Vec<DeadLetter>>,
     refuses_dead_letters: Mutex<bool>,
+    losses: Mutex<Vec<(TopicPartition, Loss)>>,
 }
 
 impl MemoryStore {
@@ -307,6 +309,12 @@ impl MemoryStore {
         lock(&self.dead_letters).clone()
     }
 
+    /// What the log lost so far.
+    #[must_use]
+    pub fn losses(&self) -> Vec<(TopicPartition, Loss)> {
+        lock(&self.losses).clone()
+    }
+
     /// Lets writes of dead letters fail, or succeed again.
     pub fn refuse_dead_letters(&self, refuse: bool) {
         *lock(&self.refuses_dead_letters) = refuse;
@@ -322,6 +330,17 @@ impl CheckpointStore for MemoryStore {
     fn save(&self, _cluster: &str, at: Vec<(TopicPartition, Checkpoint)>, durable: flume::Sender<DurableCheckpoints>) {
         lock(&self.checkpoints).extend(at.iter().cloned());
         let _full_or_gone = durable.try_send(at);
+    }
+
+    fn save_with_losses(
+        &self,
+        cluster: &str,
+        at: Vec<(TopicPartition, Checkpoint)>,
+        losses: Vec<(TopicPartition, Loss)>,
+        durable: flume::Sender<DurableCheckpoints>,
+    ) {
+        lock(&self.losses).extend(losses);
+        self.save(cluster, at, durable);
     }
 
     fn has_topic(&self, _cluster: &str, topic: &str) -> Result<bool, CheckpointError> {

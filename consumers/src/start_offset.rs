@@ -4,6 +4,7 @@
 //! beginning notifies stores of last week's orders. A checkpoint outside of what the log holds raises an alert with the size of the gap;
 //! then work goes on from the earliest record there is.
 
+use crate::loss::Loss;
 use crate::record::Offset;
 use crate::traits::{Checkpoint, PartitionOffsets};
 
@@ -19,23 +20,13 @@ pub enum ResumeFrom {
 /// A disagreement between the log and the saved checkpoint that needs an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartAlert {
-    /// The log's retention deleted records that were never read.
-    RetentionGap {
-        /// Number of offsets that were skipped.
-        missing: u64,
-    },
-    /// The log ends before the checkpoint: the topic was created again, or its brokers lost data.
-    Truncated {
-        /// Number of offsets between the log's end and the checkpoint.
-        beyond: u64,
-    },
+    /// The log does not hold records that were never read.
+    Loss(Loss),
     /// The group's committed offset is ahead of the checkpoint: another copy of the state has read further.
     StateRolledBack {
         /// Number of offsets between the checkpoint and the committed offset.
         by: u64,
     },
-    /// The record below the checkpoint is not the one that was read: the topic was deleted and created again.
-    Recreated,
 }
 
 /// Where a partition starts, and what was noticed.
@@ -58,6 +49,15 @@ impl StartOffset {
         match self.checkpoint.last {
             Some((offset, _)) if self.verify_last => offset,
             _ => self.checkpoint.next,
+        }
+    }
+
+    /// What the log lost of this partition. The checkpoint is new then, and both are saved together.
+    #[must_use]
+    pub fn loss(&self) -> Option<Loss> {
+        match self.alert {
+            Some(StartAlert::Loss(loss)) => Some(loss),
+            Some(StartAlert::StateRolledBack { .. }) | None => None,
         }
     }
 }
@@ -85,11 +85,11 @@ pub fn resolve(
     };
     if checkpoint.next < offsets.start {
         let missing = offsets.start - checkpoint.next;
-        return start_at(offsets.start, Some(StartAlert::RetentionGap { missing }));
+        return start_at(offsets.start, Some(StartAlert::Loss(Loss::RetentionGap { missing })));
     }
     if checkpoint.next > offsets.end {
         let beyond = checkpoint.next - offsets.end;
-        return start_at(offsets.start, Some(StartAlert::Truncated { beyond }));
+        return start_at(offsets.start, Some(StartAlert::Loss(Loss::Truncated { beyond })));
     }
     let compared = offsets.committed.filter(|_| resume_from == ResumeFrom::Checkpoint);
     let ahead = compared.filter(|committed| *committed > checkpoint.next);
@@ -107,7 +107,7 @@ pub fn skip_to(start: StartOffset, at: Offset) -> StartOffset {
 /// After [`crate::tracker::Offer::Mismatch`]: starts from the earliest record of the recreated topic.
 #[must_use]
 pub fn restart(offsets: PartitionOffsets) -> StartOffset {
-    start_at(offsets.start, Some(StartAlert::Recreated))
+    start_at(offsets.start, Some(StartAlert::Loss(Loss::Recreated)))
 }
 
 #[cfg(test)]
@@ -145,9 +145,9 @@ mod tests {
 
     #[test]
     fn a_checkpoint_outside_the_log_raises_an_alert_with_the_size_of_the_gap() {
-        let gap = StartAlert::RetentionGap { missing: 40 };
+        let gap = StartAlert::Loss(Loss::RetentionGap { missing: 40 });
         assert_eq!(resolve(checkpoint(60), OFFSETS, true, ResumeFrom::Checkpoint), start_at(100, Some(gap)));
-        let truncated = StartAlert::Truncated { beyond: 30 };
+        let truncated = StartAlert::Loss(Loss::Truncated { beyond: 30 });
         assert_eq!(resolve(checkpoint(230), OFFSETS, true, ResumeFrom::Checkpoint), start_at(100, Some(truncated)));
     }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::{CheckpointError, DeadLetterError, SinkError, SourceError};
+use crate::loss::Loss;
 use crate::record::{Header, Offset, Record, TopicPartition};
 
 /// One result of [`Source::poll`].
@@ -204,6 +205,19 @@ pub trait CheckpointStore: Send + Sync + 'static {
     fn load(&self, cluster: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Checkpoint>>, CheckpointError>;
     /// Asks for these checkpoints to be made durable, and returns at once. The answer comes over `durable`, for the whole call together.
     fn save(&self, cluster: &str, at: Vec<(TopicPartition, Checkpoint)>, durable: flume::Sender<DurableCheckpoints>);
+    /// The same for partitions that do not continue where they ended, with what the log lost of them. Both become durable in one step: the
+    /// checkpoint hides the loss, so a crash between the two would hide it from operators as well. A store without a place for losses need
+    /// not implement this; then nothing but the group's alert reports a loss, and it ends with the process.
+    fn save_with_losses(
+        &self,
+        cluster: &str,
+        at: Vec<(TopicPartition, Checkpoint)>,
+        losses: Vec<(TopicPartition, Loss)>,
+        durable: flume::Sender<DurableCheckpoints>,
+    ) {
+        drop(losses);
+        self.save(cluster, at, durable);
+    }
     /// True when at least one partition of the topic has a checkpoint. A partition of such a topic that has none was added later, and is
     /// read from its first record.
     ///

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use orderbell_consumers::{
     AlertKind, Checkpoint, DeadLetter, DeadLetterError, DeadLetterSink, Group, GroupAlert, Handler, KeyBatch, KeyHash,
-    KeyInput, Options, Outcome, Reason, Record, TopicPartition, sim,
+    KeyInput, Loss, Options, Outcome, Reason, Record, TopicPartition, sim,
 };
 
 /// Generous: a machine may be busy with other things.
@@ -441,7 +441,7 @@ async fn a_restart_resumes_at_the_checkpoint_and_a_recreated_topic_raises_an_ale
     let second = start(store.clone(), log);
     until("only the new one is handled", || second.checkpoint(0) == 11).await;
     assert_eq!(second.handled("k"), [(0, 10)]);
-    assert_eq!(second.group.stats().alerts(), []);
+    assert_eq!((second.group.stats().alerts(), second.store.losses()), (vec![], vec![]));
     tokio::task::spawn_blocking(|| second.group.stop()).await.unwrap().unwrap();
 
     let recreated = sim::Log::new("t", 1);
@@ -453,6 +453,7 @@ async fn a_restart_resumes_at_the_checkpoint_and_a_recreated_topic_raises_an_ale
     let alerts = third.group.stats().alerts();
     let [GroupAlert { kind: AlertKind::Recreated, subject, .. }] = &alerts[..] else { panic!("{alerts:?}") };
     assert_eq!(subject, "t/0");
+    assert_eq!(third.store.losses(), [(TopicPartition::new("t", 0), Loss::Recreated)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -468,6 +469,7 @@ async fn a_log_that_ends_before_the_checkpoint_raises_an_alert_with_the_distance
     let alerts = run.group.stats().alerts();
     let [GroupAlert { kind: AlertKind::Truncated, detail, .. }] = &alerts[..] else { panic!("{alerts:?}") };
     assert!(detail.contains("ends 4995 offsets before the checkpoint"), "{detail}");
+    assert_eq!(run.store.losses(), [(TopicPartition::new("t", 0), Loss::Truncated { beyond: 4995 })]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

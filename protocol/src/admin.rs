@@ -1,4 +1,4 @@
-//! The documents of the admin listener, for `orderbell top`, `stores`, `tail`, `trace`, `dlq` and the console.
+//! The documents of the admin listener, for `orderbell alerts`, `top`, `stores`, `tail`, `trace`, `dlq` and the console.
 //!
 //! They name stores and orders, so the server answers them on loopback only. None contains a pickup code or a customer; a dead letter is a whole
 //! record, with what was ordered.
@@ -18,6 +18,14 @@ pub struct ReadyAnswer {
     pub ready: bool,
     /// Everything that needs a person now. An alert does not make a server unready.
     pub alerts: Vec<Alert>,
+}
+
+/// The answer to `POST /alerts/ack?code=CODE&subject=SUBJECT`.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcknowledgeAnswer {
+    /// The alerts as they were raised; they are cleared now.
+    pub acknowledged: Vec<Alert>,
 }
 
 /// The answer to `GET /top`: alerts and activity.

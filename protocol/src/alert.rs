@@ -1,7 +1,8 @@
 //! Alerts: conditions that an operator must act on or know about.
 //!
 //! One table lists every code with its severity. `/ready`, `/top`, the metric `orderbell_alerts{code,severity}` and the console show the same
-//! alerts. An alert has no side effect: it is raised while its condition holds and cleared when the condition ends.
+//! alerts. An alert has no side effect. Most report a condition: they are raised while it holds and cleared when it ends. The others report
+//! something that happened and does not undo itself: they stay until an operator acknowledges them.
 
 use std::fmt;
 
@@ -37,9 +38,18 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Declares [`AlertCode`]: a row has the variant, its description, its word and its severity. There is no second list of codes.
+/// What ends an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndsWith {
+    /// The end of its condition.
+    Condition,
+    /// An operator, who acknowledges it: `orderbell alerts ack CODE`.
+    Acknowledgement,
+}
+
+/// Declares [`AlertCode`]: a row has the variant, its description, its word, its severity and what ends it. There is no second list of codes.
 macro_rules! alert_codes {
-    ($($(#[$doc:meta])+ $code:ident = $word:literal, $severity:ident;)+) => {
+    ($($(#[$doc:meta])+ $code:ident = $word:literal, $severity:ident, $end:ident;)+) => {
         /// The condition of an alert. Stable: monitoring rules match on its word.
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,10 +61,10 @@ macro_rules! alert_codes {
             /// Every code.
             pub const ALL: [Self; [$($word),+].len()] = [$(Self::$code),+];
 
-            /// The word in JSON and in metric labels, and the severity.
-            const fn row(self) -> (&'static str, Severity) {
+            /// The word in JSON and in metric labels, the severity, and what ends it.
+            const fn row(self) -> (&'static str, Severity, EndsWith) {
                 match self {
-                    $(Self::$code => ($word, Severity::$severity),)+
+                    $(Self::$code => ($word, Severity::$severity, EndsWith::$end),)+
                 }
             }
         }
@@ -63,39 +73,39 @@ macro_rules! alert_codes {
 
 alert_codes! {
     /// A partition holds a batch that cannot be read; it is paused until an operator skips the batch. Subject: `topic/partition`.
-    PartitionDamaged = "partition_damaged", Critical;
+    PartitionDamaged = "partition_damaged", Critical, Condition;
     /// Kafka deleted records, by retention, before they were consumed. Subject: `topic/partition`.
-    RetentionGap = "retention_gap", Critical;
+    RetentionGap = "retention_gap", Critical, Acknowledgement;
     /// The partition ends before the saved checkpoint: records were lost. Subject: `topic/partition`.
-    LogTruncated = "log_truncated", Critical;
+    LogTruncated = "log_truncated", Critical, Acknowledgement;
     /// The topic was deleted and created again: its offsets mean other records. Subject: `topic/partition`.
-    TopicRecreated = "topic_recreated", Critical;
+    TopicRecreated = "topic_recreated", Critical, Acknowledgement;
     /// The ledger is older than the consumer group's committed offset, for example restored from a backup. Subject: `topic/partition`.
-    StateRolledBack = "state_rolled_back", Warning;
+    StateRolledBack = "state_rolled_back", Warning, Condition;
     /// A partition of a subscribed topic is assigned to no member of the consumer group. Subject: `topic/partition`.
-    PartitionUnassigned = "partition_unassigned", Warning;
+    PartitionUnassigned = "partition_unassigned", Warning, Condition;
     /// Another member of the consumer group owns partitions that this server needs. Subject: `topic/partition`.
-    GroupShared = "group_shared", Critical;
+    GroupShared = "group_shared", Critical, Condition;
     /// The handler cannot process records: intake is stopped.
-    HandlerFailing = "handler_failing", Critical;
+    HandlerFailing = "handler_failing", Critical, Condition;
     /// Stored rows that do not decode: what they hold is not served until someone acts.
-    LedgerDamaged = "ledger_damaged", Critical;
+    LedgerDamaged = "ledger_damaged", Critical, Condition;
     /// The ledger is rebuilt from the log; open orders are not served until it is complete.
-    LedgerRebuilding = "ledger_rebuilding", Warning;
+    LedgerRebuilding = "ledger_rebuilding", Warning, Condition;
     /// The server does not know that it has read the stream up to the present.
-    StreamStale = "stream_stale", Critical;
+    StreamStale = "stream_stale", Critical, Condition;
     /// Entries of the outbox cannot be published.
-    OutboxBlocked = "outbox_blocked", Critical;
+    OutboxBlocked = "outbox_blocked", Critical, Condition;
     /// Free disk space is below the limit: intake is stopped.
-    DiskLow = "disk_low", Critical;
+    DiskLow = "disk_low", Critical, Condition;
     /// There are paid orders among the dead letters.
-    DeadLetters = "dead_letters", Critical;
+    DeadLetters = "dead_letters", Critical, Acknowledgement;
     /// Notices that devices rejected, or that no connection of a device could get acknowledged.
-    NoticesUndeliverable = "notices_undeliverable", Warning;
+    NoticesUndeliverable = "notices_undeliverable", Warning, Acknowledgement;
     /// A mailbox holds the maximum number of live notices. Subject: the recipient, `store:N`.
-    MailboxOverflow = "mailbox_overflow", Warning;
+    MailboxOverflow = "mailbox_overflow", Warning, Condition;
     /// The live numbers are not updated.
-    WallStalled = "wall_stalled", Warning;
+    WallStalled = "wall_stalled", Warning, Condition;
 }
 
 impl AlertCode {
@@ -109,6 +119,18 @@ impl AlertCode {
     #[must_use]
     pub const fn severity(self) -> Severity {
         self.row().1
+    }
+
+    /// What ends every alert with this code.
+    #[must_use]
+    pub const fn ends_with(self) -> EndsWith {
+        self.row().2
+    }
+
+    /// The code with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.word() == word)
     }
 }
 

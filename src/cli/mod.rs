@@ -1,5 +1,6 @@
 //! The command line.
 
+mod alerts;
 mod bench;
 mod config;
 mod demo;
@@ -96,6 +97,11 @@ enum Command {
     Mapping {
         #[command(subcommand)]
         command: config::MappingCommand,
+    },
+    /// List alerts, and acknowledge those that stay until you do.
+    Alerts {
+        #[command(subcommand)]
+        command: alerts::AlertsCommand,
     },
     /// List, show and replay dead letters.
     Dlq {
@@ -303,6 +309,7 @@ pub fn main() -> ExitCode {
         Command::Doctor { options } => doctor::run(&options),
         Command::Config { command } => config::run(&command),
         Command::Mapping { command } => config::run_mapping(&command),
+        Command::Alerts { command } => alerts::run(&command),
         Command::Dlq { command } => dlq::run(&command),
         Command::Ledger { command } => ledger::run(&command),
         Command::Stores { options } => stores::run(&options),

@@ -63,7 +63,7 @@ fn health(alerts: &[Alert]) -> &'static str {
 }
 
 /// Severity, code, subject and detail of an alert.
-fn alert_line(alert: &Alert) -> String {
+pub(super) fn alert_line(alert: &Alert) -> String {
     let subject = alert.subject.as_ref().map_or_else(String::new, |subject| format!(" {subject}"));
     format!("  {:<8}  {}{subject}: {}", alert.severity.word(), alert.code.word(), alert.detail)
 }

@@ -12,9 +12,10 @@
 //! process; no reply is sent after it, so no caller takes for durable what is not.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use orderbell_consumers::{Checkpoint, DurableCheckpoints, TopicPartition};
+use orderbell_consumers::{Checkpoint, DurableCheckpoints, Loss, TopicPartition};
 use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{DeviceId, Recipient, UnixMs};
 use tokio::sync::{Notify, oneshot};
@@ -28,6 +29,7 @@ use super::effects::{Appended, KeyBatchEffects, NewEvent};
 use super::embedded_log::GrowthSignal;
 use super::free_space::FreeSpaceMonitor;
 use super::keys;
+use super::losses::{Losses, StoredLoss};
 use super::mailbox_limit::MailboxLimit;
 use super::mailboxes::MailboxObserver;
 use super::outbox::PublishTo;
@@ -47,7 +49,14 @@ const RETENTION_REST: u32 = 4;
 pub(crate) enum Work {
     KeyBatch(KeyBatchEffects, oneshot::Sender<()>),
     Append(Vec<NewEvent>, oneshot::Sender<Vec<Appended>>),
-    Checkpoints(String, Vec<(TopicPartition, Checkpoint)>, flume::Sender<DurableCheckpoints>),
+    /// Checkpoints of a cluster, and what the log lost of their partitions.
+    Checkpoints(
+        String,
+        Vec<(TopicPartition, Checkpoint)>,
+        Vec<(TopicPartition, Loss)>,
+        flume::Sender<DurableCheckpoints>,
+    ),
+    LossesAcknowledged(Vec<StoredLoss>, oneshot::Sender<()>),
     DeadLetter(Vec<u8>, oneshot::Sender<()>),
     OutboxDelivered(Vec<u64>, oneshot::Sender<()>),
     FinishRebuild(oneshot::Sender<()>),
@@ -58,7 +67,8 @@ pub(crate) enum Work {
 enum Reply {
     Done(oneshot::Sender<()>),
     Appended(oneshot::Sender<Vec<Appended>>, Vec<Appended>),
-    Checkpoints(flume::Sender<DurableCheckpoints>, DurableCheckpoints),
+    Checkpoints(flume::Sender<DurableCheckpoints>, DurableCheckpoints, Vec<StoredLoss>),
+    LossesAcknowledged(oneshot::Sender<()>, Vec<StoredLoss>),
 }
 
 /// Cursors that are not durable yet. Losing them costs redeliveries.
@@ -132,11 +142,24 @@ pub(crate) struct Committer {
     /// Number of the next entry of the outbox.
     pub(crate) outbox: u64,
     pub(crate) outbox_grown: Arc<Notify>,
+    pub(crate) losses: Losses,
 }
 
 impl Committer {
+    /// Starts the thread.
+    pub(crate) fn spawn(self) -> std::io::Result<JoinHandle<()>> {
+        let failed = self.failed.clone();
+        std::thread::Builder::new().name("committer".into()).spawn(move || {
+            // A panic here is a bug. A process that goes on consuming without writing would be worse than one that ends.
+            let run = std::panic::AssertUnwindSafe(|| self.run());
+            if std::panic::catch_unwind(run).is_err() {
+                failed("the committer panicked");
+            }
+        })
+    }
+
     /// Runs until every sender is gone; then writes what is left.
-    pub(crate) fn run(mut self) {
+    fn run(mut self) {
         let mut tick_at = Instant::now() + TICK;
         let mut retention_at = tick_at;
         loop {
@@ -232,9 +255,20 @@ impl Committer {
                 let appended = events.iter().map(|event| batch.append(event, at)).collect::<Result<_, _>>()?;
                 Reply::Appended(reply, appended)
             }
-            Work::Checkpoints(cluster, at, reply) => {
+            Work::Checkpoints(cluster, at, losses, reply) => {
                 at.iter().for_each(|(part, checkpoint)| batch.put_checkpoint(&cluster, part, *checkpoint));
-                Reply::Checkpoints(reply, at)
+                // The poll thread waits for each loss to be durable: a batch holds no two of one kind and partition.
+                let at_now = now();
+                let stored = losses.into_iter().map(|(part, loss)| self.losses.add_to_stored(part, loss, at_now));
+                let stored: Vec<_> = stored.collect();
+                stored.iter().for_each(|loss| batch.put_row(RowKind::Loss, &loss.key(), &loss.encode()));
+                Reply::Checkpoints(reply, at, stored)
+            }
+            Work::LossesAcknowledged(mut losses, reply) => {
+                // One that has grown meanwhile was not seen by whoever acknowledges it.
+                losses.retain(|loss| self.losses.holds(loss));
+                losses.iter().for_each(|loss| batch.remove_row(RowKind::Loss, &loss.key()));
+                Reply::LossesAcknowledged(reply, losses)
             }
             Work::OutboxDelivered(numbers, reply) => {
                 batch.remove_from_outbox(&numbers);
@@ -286,7 +320,14 @@ impl Committer {
             match reply {
                 Reply::Done(reply) => drop(reply.send(())),
                 Reply::Appended(reply, appended) => drop(reply.send(appended)),
-                Reply::Checkpoints(reply, saved) => drop(reply.try_send(saved)),
+                Reply::Checkpoints(reply, saved, losses) => {
+                    losses.into_iter().for_each(|loss| self.losses.insert(loss));
+                    drop(reply.try_send(saved));
+                }
+                Reply::LossesAcknowledged(reply, losses) => {
+                    losses.iter().for_each(|loss| self.losses.remove(loss));
+                    let _gone_meanwhile = reply.send(());
+                }
             }
             crash::point("answered");
         }

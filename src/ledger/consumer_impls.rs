@@ -3,7 +3,7 @@
 
 use orderbell_consumers::{
     Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterError, DeadLetterSink, DurableCheckpoints,
-    TopicPartition,
+    Loss, TopicPartition,
 };
 
 use super::Ledger;
@@ -16,9 +16,19 @@ impl CheckpointStore for Ledger {
     }
 
     fn save(&self, cluster: &str, at: Vec<(TopicPartition, Checkpoint)>, durable: flume::Sender<DurableCheckpoints>) {
+        self.save_with_losses(cluster, at, Vec::new(), durable);
+    }
+
+    fn save_with_losses(
+        &self,
+        cluster: &str,
+        at: Vec<(TopicPartition, Checkpoint)>,
+        losses: Vec<(TopicPartition, Loss)>,
+        durable: flume::Sender<DurableCheckpoints>,
+    ) {
         if let Ok(work) = self.sender() {
             // The poll thread waits here when the committer's queue is full: that is backpressure, bounded by one fsync.
-            let _closed = work.send(Work::Checkpoints(cluster.to_owned(), at, durable));
+            let _closed = work.send(Work::Checkpoints(cluster.to_owned(), at, losses, durable));
         }
     }
 

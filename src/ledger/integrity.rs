@@ -88,10 +88,10 @@ pub(crate) fn begin_epoch(batch: &mut Batch<'_>, old: u32, rebuild_reason: Optio
     epoch
 }
 
-/// Rows that no topic can give back: the outbox, dead letters, the ledger's id and epoch.
+/// Rows that no topic can give back: the outbox, dead letters, losses, the ledger's id and epoch.
 pub(crate) fn irreplaceable_rows(view: &View<'_>) -> Result<Vec<(RowKind, Row)>, DiskError> {
     let mut rows = Vec::new();
-    for kind in [RowKind::OutboxEntry, RowKind::DeadLetter] {
+    for kind in [RowKind::OutboxEntry, RowKind::DeadLetter, RowKind::Loss] {
         let (from, to) = kind.range();
         for row in view.rows(kind.table(), &from, &to) {
             rows.push((kind, row?));

@@ -3,7 +3,7 @@
 //! Every key that belongs to traffic begins with the shadow bit: load-test rows and real rows cannot meet, whatever follows. Ids hold no
 //! control characters, so a zero byte ends them. Numbers are big-endian: the order of keys is the order of numbers.
 
-use orderbell_consumers::TopicPartition;
+use orderbell_consumers::{AlertKind, TopicPartition};
 use orderbell_protocol::{Id, Recipient, Role};
 
 pub use orderbell_protocol::OrderKey;
@@ -149,6 +149,30 @@ pub(crate) fn checkpoint(cluster: &str, part: &TopicPartition) -> Vec<u8> {
     let mut key = checkpoints_of_topic(cluster, &part.topic);
     key.extend(part.number.to_be_bytes());
     key
+}
+
+/// The loss of a kind in a partition.
+pub(crate) fn loss(kind: AlertKind, part: &TopicPartition) -> Vec<u8> {
+    let mut key = vec![b'l', loss_letter(kind)];
+    key.extend_from_slice(part.topic.as_bytes());
+    key.push(0);
+    key.extend(part.number.to_be_bytes());
+    key
+}
+
+/// The kinds of losses in keys. The other kinds of alerts are never stored.
+const LOSS_LETTERS: [(AlertKind, u8); 3] =
+    [(AlertKind::RetentionGap, b'g'), (AlertKind::Truncated, b't'), (AlertKind::Recreated, b'r')];
+
+fn loss_letter(kind: AlertKind) -> u8 {
+    LOSS_LETTERS.iter().find(|(of, _)| *of == kind).map_or(b'?', |(_, letter)| *letter)
+}
+
+/// The kind and the partition that a key of [`loss`] names.
+pub(crate) fn lost_partition(key: &[u8]) -> Option<(AlertKind, TopicPartition)> {
+    let (letter, rest) = key.get(1..)?.split_first()?;
+    let (kind, _) = LOSS_LETTERS.iter().find(|(_, of)| of == letter)?;
+    Some((*kind, checkpoint_part(rest)?))
 }
 
 /// Next offset of a partition of the embedded log.

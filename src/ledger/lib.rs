@@ -27,6 +27,7 @@ pub mod embedded_log;
 mod free_space;
 mod integrity;
 mod keys;
+mod losses;
 mod mailbox;
 mod mailbox_limit;
 mod mailboxes;
@@ -64,6 +65,8 @@ pub use effects::{Appended, KeyBatchEffects, LedgerFailed, NewEvent, NewNotice};
 use embedded_log::{EmbeddedLogSource, GrowthSignal};
 use free_space::{FreeSpaceMonitor, LedgerLimits, LowSpaceFlag};
 pub use keys::OrderKey;
+use losses::Losses;
+pub use losses::StoredLoss;
 pub use mailbox::MailboxError;
 use mailbox_limit::{MailboxLimit, Overflows};
 pub use mailboxes::{MailboxObserver, Mailboxes};
@@ -106,6 +109,7 @@ pub struct Ledger {
     timeline_retention_ms: i64,
     log_growth: Arc<GrowthSignal>,
     overflows: Overflows,
+    losses: Losses,
     outbox_grown: Arc<Notify>,
     low_space: LowSpaceFlag,
     limits: Arc<LedgerLimits>,
@@ -148,6 +152,7 @@ impl Ledger {
         let pending_steps = Arc::new(PendingSteps::default());
         let log_growth = Arc::new(GrowthSignal::default());
         let overflows = Overflows::default();
+        let losses = Losses::load(&disk.view()).map_err(disk_error)?;
         let outbox_grown = Arc::new(Notify::new());
         let low_space = LowSpaceFlag::default();
         let limits = Arc::new(LedgerLimits {
@@ -163,7 +168,7 @@ impl Ledger {
             cursors: cursors.clone(),
             pending_steps: pending_steps.clone(),
             log_growth: log_growth.clone(),
-            failed: failed.clone(),
+            failed,
             cursor_writer: CursorWriter::default(),
             retention: Retention::new(options.state_retention_ms, options.timeline_retention_ms),
             free_space: FreeSpaceMonitor::new(dir.to_owned(), limits.clone(), low_space.clone()),
@@ -173,17 +178,9 @@ impl Ledger {
             publish_to: options.publish_to,
             outbox: outbox::next(&disk.view()).map_err(disk_error)?,
             outbox_grown: outbox_grown.clone(),
+            losses: losses.clone(),
         };
-        let thread = std::thread::Builder::new()
-            .name("committer".into())
-            .spawn(move || {
-                // A panic here is a bug. A process that goes on consuming without writing would be worse than one that ends.
-                let run = std::panic::AssertUnwindSafe(|| committer.run());
-                if std::panic::catch_unwind(run).is_err() {
-                    failed("the committer panicked");
-                }
-            })
-            .map_err(io)?;
+        let thread = committer.spawn().map_err(io)?;
         Ok(Self {
             disk,
             work: Mutex::new(Some(tx)),
@@ -192,6 +189,7 @@ impl Ledger {
             timeline_retention_ms: options.timeline_retention_ms,
             log_growth,
             overflows,
+            losses,
             outbox_grown,
             low_space,
             limits,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use orderbell_consumers::{Checkpoint, TopicPartition};
+use orderbell_consumers::{AlertKind, Checkpoint, TopicPartition};
 use orderbell_protocol::notice::EncodedNotice;
 use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{Id, NoticeKind, OrderKey, Position, ReadError, Recipient, UnixMs};
@@ -274,6 +274,7 @@ fn every_kind_of_row_is_recognised_by_its_key() {
         (keys::log_start(1), RowKind::PartitionStart),
         (keys::outbox(1), RowKind::OutboxEntry),
         (keys::dead_letter(1), RowKind::DeadLetter),
+        (keys::loss(AlertKind::RetentionGap, &part), RowKind::Loss),
         (keys::SEQ.to_vec(), RowKind::Fact),
     ];
     for (key, kind) in meta {

@@ -12,6 +12,7 @@ use super::dead_letters::StoredDeadLetter;
 use super::delivery_log::{self, DeliveryStep};
 use super::devices::{self, StoredCursor};
 use super::disk::Table;
+use super::losses::StoredLoss;
 use super::mailbox::{Floor, IndexEntry, MailRow};
 use super::{checkpoints, embedded_log, integrity, keys};
 
@@ -190,6 +191,9 @@ schema! {
     /// A record that was rejected and that no topic took.
     DeadLetter = "dead letters" in Meta, Tag::First(b'd'), key "d, number", value StoredDeadLetter,
         goes UntilTaken("an operator, who replays it");
+    /// What the log lost before it was read. At most one for each kind of loss and partition.
+    Loss = "losses" in Meta, Tag::First(b'l'), key "l, kind, topic, 0, partition (32 bits)", value StoredLoss,
+        goes UntilTaken("an operator, who acknowledges it");
     /// Up to where a partition has been consumed. One for each partition that was ever read.
     Checkpoint = "checkpoints" in Meta, Tag::First(b'f'), key "f, cluster, 0, topic, 0, partition (32 bits)", value Checkpoint,
         goes Fixed(100_000);
@@ -331,6 +335,12 @@ impl Value for Checkpoint {
 impl Value for StoredDeadLetter {
     fn decodes(row: &[u8]) -> bool {
         serde_json::from_slice::<Self>(row).is_ok()
+    }
+}
+
+impl Value for StoredLoss {
+    fn decodes(row: &[u8]) -> bool {
+        row.len() == 16
     }
 }
 

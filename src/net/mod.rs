@@ -33,6 +33,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use admin::alerts::AcknowledgeFuture;
 pub use admin::dead_letters::{DeadLetterAccess, ReplayFuture, TopicListFuture, TopicReplayFuture};
 pub use admin::inspect::{Inspection, TailError};
 pub use admin::{AdminApi, BackupSource, ServerStatus, routes as admin_routes};

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use orderbell_protocol::alert::Alert;
+use orderbell_protocol::alert::{Alert, AlertCode};
 
 use super::alerts::Alerts;
 use super::dead_letters::DeadLetterAdmin;
 use super::inspector::Inspector;
 use crate::metrics::Metrics;
-use crate::net::{AdminApi, BackupSource, Blocking, ServerStatus};
+use crate::net::{AcknowledgeFuture, AdminApi, BackupSource, Blocking, ServerStatus};
 use orderbell_ledger::Ledger;
 
 /// Health of the server, and its metrics.
@@ -38,6 +38,11 @@ impl ServerStatus for Status {
 
     fn alerts(&self) -> Vec<Alert> {
         self.alerts.current()
+    }
+
+    fn acknowledge(&self, code: AlertCode, subject: Option<String>) -> AcknowledgeFuture {
+        let alerts = self.alerts.clone();
+        Box::pin(async move { alerts.acknowledge(code, subject.as_deref()).await })
     }
 
     fn metrics(&self) -> String {

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use orderbell_consumers::{AlertKind, Stats};
-use orderbell_protocol::alert::{Alert, AlertCode};
+use orderbell_consumers::{AlertKind, GroupAlert, Stats};
+use orderbell_protocol::alert::{Alert, AlertCode, EndsWith};
 use orderbell_protocol::{Role, UnixMs};
 
 use crate::clock::wall_clock;
@@ -16,7 +16,7 @@ use crate::ledger_damage::LedgerDamage;
 use crate::net::AppState;
 use crate::stream::outbox_publisher::PublisherStats;
 use crate::wall::Feed;
-use orderbell_ledger::Ledger;
+use orderbell_ledger::{Ledger, LedgerFailed, StoredLoss};
 
 /// Overfull mailboxes that are named: those with most notices.
 const MAILBOXES_MAX: usize = 20;
@@ -70,6 +70,15 @@ pub(super) struct Alerts {
     ledger: Arc<Ledger>,
     wall: Arc<Feed>,
     raised: Mutex<RaisedAlerts>,
+    acknowledged: Mutex<Counted>,
+}
+
+/// What is counted since the start and reported by an alert. Those that were acknowledged are taken off.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    nacked: u64,
+    poisoned: u64,
+    paid_rejected: u64,
 }
 
 impl Alerts {
@@ -82,7 +91,16 @@ impl Alerts {
         ledger: Arc<Ledger>,
         wall: Arc<Feed>,
     ) -> Arc<Self> {
-        Arc::new(Self { group, publisher, ingest, state, ledger, wall, raised: Mutex::default() })
+        Arc::new(Self {
+            group,
+            publisher,
+            ingest,
+            state,
+            ledger,
+            wall,
+            raised: Mutex::default(),
+            acknowledged: Mutex::default(),
+        })
     }
 
     /// Everything that needs a person now. Called every second, so that `since` does not depend on who asks.
@@ -90,35 +108,82 @@ impl Alerts {
         // Locked first: an older evaluation must not overwrite a newer one.
         let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
         let mut conditions = self.group_conditions();
+        conditions.extend(self.ledger.losses().into_iter().map(loss_condition));
         conditions.extend(self.notice_conditions());
         conditions.extend(self.ledger_conditions());
         conditions.extend(self.stream_conditions());
         raised.update(conditions, wall_clock())
     }
 
+    /// Clears the alerts with this code and subject that an acknowledgement ends, and returns them as they were. Losses are forgotten durably;
+    /// counts since the start go on from here.
+    ///
+    /// # Errors
+    /// [`LedgerFailed`] when the ledger can no longer be written.
+    pub(super) async fn acknowledge(&self, code: AlertCode, subject: Option<&str>) -> Result<Vec<Alert>, LedgerFailed> {
+        // Read before the alerts: what comes in between is not acknowledged.
+        let (counted, mut losses) = (self.counted(), self.ledger.losses());
+        losses.retain(|loss| {
+            code_of(loss.loss.kind()) == code && subject.is_none_or(|subject| subject == loss.partition.to_string())
+        });
+        let mut cleared = self.current();
+        cleared.retain(|alert| alert.code == code && (subject.is_none() || alert.subject.as_deref() == subject));
+        if !losses.is_empty() {
+            self.ledger.acknowledge_losses(losses).await?;
+        }
+        if !cleared.is_empty() {
+            let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+            match code {
+                AlertCode::NoticesUndeliverable => {
+                    (acknowledged.nacked, acknowledged.poisoned) = (counted.nacked, counted.poisoned);
+                }
+                AlertCode::DeadLetters => acknowledged.paid_rejected = counted.paid_rejected,
+                _ => {}
+            }
+        }
+        for alert in &cleared {
+            let (subject, detail) = (alert.subject.as_deref().unwrap_or_default(), &alert.detail);
+            tracing::info!(code = code.word(), subject, detail, "an operator acknowledged an alert");
+        }
+        Ok(cleared)
+    }
+
+    /// What is counted since the start.
+    fn counted(&self) -> Counted {
+        let stats = self.state.stats();
+        let (nacked, poisoned) = (stats.notices_nacked.get(), stats.notices_poisoned.get());
+        Counted { nacked, poisoned, paid_rejected: self.ingest.paid_rejected.value() }
+    }
+
     fn group_conditions(&self) -> Vec<Condition> {
-        let condition = |alert: orderbell_consumers::GroupAlert| Condition {
+        let condition = |alert: GroupAlert| Condition {
             code: code_of(alert.kind),
             subject: Some(alert.subject).filter(|subject| !subject.is_empty()),
             since: Some(UnixMs(alert.since_ms)),
             detail: alert.detail,
         };
-        self.group.alerts().into_iter().map(condition).collect()
+        // The ledger has the losses, and keeps them when the group starts a partition again.
+        let ends_by_itself = |alert: &GroupAlert| code_of(alert.kind).ends_with() == EndsWith::Condition;
+        self.group.alerts().into_iter().filter(ends_by_itself).map(condition).collect()
     }
 
     fn notice_conditions(&self) -> Vec<Condition> {
         let mut conditions = Vec::new();
-        let stats = self.state.stats();
-        let (nacked, poisoned) = (stats.notices_nacked.get(), stats.notices_poisoned.get());
+        let (all, seen) = (self.counted(), *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner));
+        let (nacked, poisoned) = (all.nacked - seen.nacked, all.poisoned - seen.poisoned);
         if nacked + poisoned > 0 {
             let detail = format!(
-                "since the start: {nacked} notices that clients cannot use, {poisoned} skipped after repeated ack timeouts"
+                "{nacked} notices that clients cannot use, {poisoned} skipped after repeated ack timeouts; {}",
+                ack_command(AlertCode::NoticesUndeliverable, None)
             );
             conditions.push(Condition::new(AlertCode::NoticesUndeliverable, detail));
         }
-        let paid = self.ingest.paid_rejected.value();
+        let paid = all.paid_rejected - seen.paid_rejected;
         if paid > 0 {
-            let detail = format!("since the start: {paid} dead letters look like paid orders; see orderbell dlq list");
+            let detail = format!(
+                "{paid} dead letters look like paid orders: see orderbell dlq list; {}",
+                ack_command(AlertCode::DeadLetters, None)
+            );
             conditions.push(Condition::new(AlertCode::DeadLetters, detail));
         }
         conditions
@@ -160,6 +225,18 @@ impl Alerts {
         let outbox = self.publisher.blocked().map(|detail| Condition::new(AlertCode::OutboxBlocked, detail));
         [stale, stalled, outbox].into_iter().flatten().collect()
     }
+}
+
+/// How an operator ends an alert, for its detail.
+fn ack_command(code: AlertCode, subject: Option<&str>) -> String {
+    let subject = subject.map_or_else(String::new, |subject| format!(" {subject}"));
+    format!("when this is dealt with: orderbell alerts ack {code}{subject}")
+}
+
+fn loss_condition(stored: StoredLoss) -> Condition {
+    let (code, subject) = (code_of(stored.loss.kind()), stored.partition.to_string());
+    let detail = format!("{}; {}", stored.loss, ack_command(code, Some(&subject)));
+    Condition { code, subject: Some(subject), since: Some(stored.since), detail }
 }
 
 fn code_of(kind: AlertKind) -> AlertCode {

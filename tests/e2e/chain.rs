@@ -100,6 +100,12 @@ impl Node {
     }
 
     fn serve(dir: &Path, args: &[String], die_at: &str) -> (Process, SocketAddr, SocketAddr) {
+        let process = Self::spawn(dir, args, die_at);
+        let ready = process.out.wait_for("that it is ready", ready_line);
+        (process, ready.public, ready.admin)
+    }
+
+    fn spawn(dir: &Path, args: &[String], die_at: &str) -> Process {
         let data = dir.to_str().unwrap();
         let mut all = vec!["serve", "--ready-json", "--data-dir", data];
         for address in ["--listen", "--admin"].into_iter().filter(|name| !args.iter().any(|arg| arg == name)) {
@@ -107,9 +113,26 @@ impl Node {
         }
         all.extend(args.iter().map(String::as_str));
         let env = [("ORDERBELL_LOG", "info"), ("ORDERBELL_DIE_AT", die_at)];
-        let process = Process::start(Path::new(env!("CARGO_BIN_EXE_orderbell")), &all, &env);
-        let ready = process.out.wait_for("that it is ready", ready_line);
-        (process, ready.public, ready.admin)
+        Process::start(Path::new(env!("CARGO_BIN_EXE_orderbell")), &all, &env)
+    }
+
+    /// Starts again and dies at this step as by kill -9, whether it is ready by then or not.
+    #[cfg(feature = "real-kafka")]
+    pub(crate) fn dies_while_it_starts(&mut self, step: &str) {
+        self.process.kill();
+        self.process = Self::spawn(&self.dir, &self.args, step);
+        let ended = tokio::task::block_in_place(|| self.process.ends());
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9), "it did not die at {step}");
+    }
+
+    /// Runs a command of `orderbell` with this server's configuration: whether it succeeded, and what it said.
+    pub(crate) fn command(&self, args: &[&str]) -> (bool, String) {
+        let (admin, dir) = (self.admin.to_string(), self.dir.to_str().unwrap());
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_orderbell"));
+        command.args(args).args(["--data-dir", dir, "--admin", &admin]).args(&self.args);
+        let done = tokio::task::block_in_place(|| command.output().unwrap());
+        let said = String::from_utf8_lossy(if done.status.success() { &done.stdout } else { &done.stderr });
+        (done.status.success(), said.into_owned())
     }
 
     /// From the next start on at the same addresses. Not such as the system gives to whoever connects: another process could take them meanwhile.

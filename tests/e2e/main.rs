@@ -45,6 +45,8 @@ mod kafka;
 mod ledger;
 mod limits;
 #[cfg(feature = "real-kafka")]
+mod losses;
+#[cfg(feature = "real-kafka")]
 mod members;
 mod notify;
 #[cfg(feature = "real-kafka")]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::{POLL_WAIT, Poller};
 use crate::alert::AlertKind;
 use crate::error::{CheckpointError, SourceError};
+use crate::loss::Loss;
 use crate::record::TopicPartition;
 use crate::shard::ToShard;
 use crate::start_offset::{self, StartAlert, StartOffset};
@@ -177,7 +178,9 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
             .filter(|(_, start)| start.is_new)
             .map(|(partition, start)| (partition.clone(), start.checkpoint))
             .collect();
-        if !new.is_empty() && !self.save_and_wait(new) {
+        let losses = partitions.iter().zip(starts);
+        let losses = losses.filter_map(|(partition, start)| Some((partition.clone(), start.loss()?))).collect();
+        if !new.is_empty() && !self.save_and_wait(new, losses) {
             tracing::warn!(?partitions, "the checkpoints of the start offsets are not durable yet");
             return self.start_later(partitions);
         }
@@ -205,10 +208,10 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         }
     }
 
-    /// True when these checkpoints became durable in time.
-    fn save_and_wait(&mut self, at: Vec<(TopicPartition, Checkpoint)>) -> bool {
+    /// True when these checkpoints, and these losses, became durable in time.
+    fn save_and_wait(&mut self, at: Vec<(TopicPartition, Checkpoint)>, losses: Vec<(TopicPartition, Loss)>) -> bool {
         let (tx, rx) = flume::bounded(1);
-        self.checkpoints.save(&self.source.cluster(), at, tx);
+        self.checkpoints.save_with_losses(&self.source.cluster(), at, losses, tx);
         rx.recv_timeout(MAX_SAVE_WAIT).is_ok()
     }
 
@@ -227,24 +230,12 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
             self.rolled_back.push((partition.clone(), start.checkpoint.next + by));
         }
         let (kind, detail) = match alert {
-            StartAlert::RetentionGap { missing } => {
-                (AlertKind::RetentionGap, format!("retention deleted {missing} offsets before they were read"))
-            }
-            StartAlert::Truncated { beyond } => (
-                AlertKind::Truncated,
-                format!(
-                    "the log ends {beyond} offsets before the checkpoint: its brokers lost data, or the topic was recreated"
-                ),
-            ),
+            StartAlert::Loss(loss) => (loss.kind(), loss.to_string()),
             StartAlert::StateRolledBack { by } => (
                 AlertKind::StateRolledBack,
                 format!(
                     "the group's committed offset is {by} offsets ahead of the checkpoint: the state is an older copy"
                 ),
-            ),
-            StartAlert::Recreated => (
-                AlertKind::Recreated,
-                String::from("the record below the checkpoint is not the one that was read: the topic was recreated"),
             ),
         };
         tracing::error!(%partition, next = start.checkpoint.next, detail, "a partition does not resume where it ended");

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `/live`, `/ready`, `/metrics` | health and metrics, for orchestrators and scrapers | no |
 //! | `/`, `/console/` | the console | yes |
+//! | `/alerts/ack` | acknowledges alerts: `orderbell alerts` | yes |
 //! | `/top`, `/stores`, `/stores/{id}/tail`, `/orders/{id}` | what the server is doing: `orderbell top`, `stores`, `tail`, `trace` | yes |
 //! | `/dead-letters...` | dead letters: `orderbell dlq` | yes |
 //! | `/ledger/backup` | a backup: `orderbell ledger` | yes |
@@ -11,6 +12,7 @@
 //! Each group asks a trait of its own, implemented by the server. The routes that expose orders exist only when the listener is on loopback, and
 //! there only for requests of this machine.
 
+pub(super) mod alerts;
 pub(super) mod dead_letters;
 pub(super) mod inspect;
 
@@ -26,11 +28,12 @@ use axum::response::Redirect;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use orderbell_protocol::admin::ReadyAnswer;
-use orderbell_protocol::alert::Alert;
+use orderbell_protocol::alert::{Alert, AlertCode};
 use tokio::sync::mpsc;
 
 use super::ledger_handle::Blocking;
 use super::{local_only, response, static_files};
+use alerts::AcknowledgeFuture;
 use dead_letters::DeadLetterAccess;
 use inspect::Inspection;
 
@@ -40,6 +43,9 @@ pub trait ServerStatus: Send + Sync + 'static {
     fn is_ready(&self) -> bool;
     /// Everything that needs a person now. Empty when all is well.
     fn alerts(&self) -> Vec<Alert>;
+    /// Clears the alerts with this code, of this subject if one is given. A code that [ends with its
+    /// condition](orderbell_protocol::alert::EndsWith::Condition) clears nothing.
+    fn acknowledge(&self, code: AlertCode, subject: Option<String>) -> AcknowledgeFuture;
     /// The metrics in the OpenMetrics text format.
     fn metrics(&self) -> String;
 }
@@ -56,7 +62,7 @@ pub trait BackupSource: Send + Sync + 'static {
 /// The parts of the server that the admin listener asks.
 #[derive(Clone)]
 pub struct AdminApi {
-    /// For `/ready` and `/metrics`.
+    /// For `/ready`, `/alerts` and `/metrics`.
     pub status: Arc<dyn ServerStatus>,
     /// For `/top`, `/stores` and `/orders`.
     pub inspection: Blocking<dyn Inspection>,
@@ -84,6 +90,7 @@ pub fn routes(api: AdminApi, is_loopback: bool) -> Router {
         let local = static_files::add(static_files::add(Router::new(), crate::pages::SHARED), crate::pages::CONSOLE)
             .route("/", get(|| async { Redirect::temporary("/console/") }))
             .route("/ledger/backup", get(backup))
+            .route("/alerts/ack", post(alerts::acknowledge))
             .route("/top", get(inspect::top))
             .route("/stores", get(inspect::stores))
             .route("/stores/{store}/tail", get(inspect::tail))
