@@ -111,6 +111,9 @@ async fn the_server_lists_the_dead_letters_of_a_topic_and_replays_the_chosen_one
     }
     let none = HttpClient::new(node.admin).get("/dead-letters/topics?which=orders.dlq/0%407777", "").await.unwrap();
     assert_eq!(none.status, 404);
+    // Stopped, not killed: what is not saved would be read again, by the new mapping.
+    node.process.signal("TERM");
+    assert!(tokio::task::block_in_place(|| node.process.ends()).success());
     let config = node.args[1].clone();
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n[mapping]\ntypes = {{ PAY_SUCCESS = \"order.paid\" }}\n")).unwrap();
