@@ -561,3 +561,6 @@ struct Tag {
     #[serde(rename = "type")]
     name: String,
 }
+
+#[cfg(test)]
+mod jitter_tests;

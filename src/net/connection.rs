@@ -35,7 +35,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::Span;
 
-use super::AppState;
+use super::{AppState, retry_spread};
 use crate::hub::SubscriberGuard;
 use backend::{Mailboxes, Server};
 use orderbell_ledger::DeliveryStep;
@@ -97,7 +97,7 @@ pub(crate) async fn run(state: Arc<AppState>, upgraded: Upgraded) {
     connection.run().await;
 }
 
-/// Spreads over time what all connections do: heartbeats, leaving a draining server, returning.
+/// Spreads the heartbeats of all connections over time.
 fn seed_of(number: u64) -> u64 {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -161,7 +161,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
                 biased;
                 () = drain.cancelled(), if self.leave_at.is_none() => {
                     let spread = millis(self.server.limits().drain_spread);
-                    self.leave_at = Some(now + Duration::from_millis(seed_of(self.number) % spread.max(1)));
+                    self.leave_at = Some(now + Duration::from_millis(retry_spread::part_of(self.number, spread)));
                 }
                 (id, verdict) = next_verdict(pending_events) => self.input(SessionInput::EventAnswered { id, verdict }),
                 () = wakeup(self.authenticated.as_ref()), if !is_blocked => self.on_wakeup(),
@@ -211,8 +211,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
     fn on_deadline(&mut self) {
         let now = self.server.uptime();
         if self.leave_at.is_some_and(|at| now >= at) {
-            let retry_ms = u32::try_from(self.server.retry_ms(seed_of(self.number))).unwrap_or(u32::MAX);
-            return self.input(SessionInput::Drain { retry_ms });
+            return self.input(SessionInput::Drain { retry_ms: self.server.retry_ms() });
         }
         if self.expires_at.is_some_and(|at| now >= at) {
             return self.input(SessionInput::TokenExpired);

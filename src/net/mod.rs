@@ -12,6 +12,7 @@ mod orders;
 mod playground;
 mod poll;
 mod response;
+mod retry_spread;
 mod static_files;
 mod stats;
 pub mod tokens;
@@ -47,6 +48,7 @@ use crate::ledger_damage::{DamagedRow, LedgerDamage};
 use crate::wall::Feed;
 use ledger_handle::LedgerHandle;
 use orderbell_ledger::{Appended, DeliveryHistory, Ledger, NewEvent, OrderKey};
+use retry_spread::RetrySpread;
 use tokens::Tokens;
 
 /// What orders mean. Declared here because the network side calls it; implemented by the server, which knows the mapping and the order rules.
@@ -157,6 +159,7 @@ pub struct AppState {
     draining: AtomicBool,
     started: Instant,
     started_at: UnixMs,
+    retry_spread: RetrySpread,
 }
 
 impl AppState {
@@ -185,6 +188,7 @@ impl AppState {
             draining: AtomicBool::new(false),
             started: Instant::now(),
             started_at: wall_clock(),
+            retry_spread: RetrySpread::default(),
         })
     }
 
@@ -289,11 +293,9 @@ impl AppState {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// When a client of a stopping server should reconnect, in milliseconds: after the restart, and spread over `retry_spread` by `seed`.
-    pub(crate) fn retry_ms(&self, seed: u64) -> u64 {
-        let spread = u64::try_from(self.limits().retry_spread.as_millis()).unwrap_or(1).max(1);
-        let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.uptime().as_nanos() as u64;
-        1_000 + (mixed >> 16) % spread
+    /// When the next client of a stopping server should reconnect, in milliseconds: after the restart, and spread over `retry_spread`.
+    pub(crate) fn retry_ms(&self) -> u32 {
+        self.retry_spread.next_ms(self.limits().retry_spread)
     }
 
     /// Stops accepting, sends every client away at a paced rate, and waits until all are gone, at most `timeout`. True when all were.

@@ -148,7 +148,7 @@ fn answer(
     let next_poll_ms = match page.has_more() {
         true => 0,
         // A stopping server answers waiting polls at once: their clients return after the restart, spread over time.
-        false if state.is_draining() => state.retry_ms(position.seq ^ acked.seq),
+        false if state.is_draining() => u64::from(state.retry_ms()),
         false => interval,
     };
     encode_poll(&notices, position, page.head, next_poll_ms, state.freshness())

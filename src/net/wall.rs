@@ -201,10 +201,6 @@ fn open_socket(state: Arc<AppState>, mut request: Request, interval: Duration) -
     Ok(response)
 }
 
-fn retry_ms(state: &AppState) -> u32 {
-    u32::try_from(state.retry_ms(state.stats.wall_documents.get())).unwrap_or(u32::MAX)
-}
-
 /// Serves one WebSocket: its hello, then documents.
 async fn serve(state: Arc<AppState>, connection: OwnedSemaphorePermit, mut socket: Socket, interval: Duration) {
     let close = match admit(&state, &mut socket).await {
@@ -225,12 +221,12 @@ async fn admit(state: &Arc<AppState>, socket: &mut Socket) -> Result<(Option<Uni
     let hello = tokio::time::timeout(state.limits().session.hello_timeout, hello(state, socket));
     let expires = tokio::select! {
         biased;
-        () = state.drain.cancelled() => return Err(Some(Close::Restart { retry_ms: retry_ms(state) })),
+        () = state.drain.cancelled() => return Err(Some(Close::Restart { retry_ms: state.retry_ms() })),
         expires = hello => expires.map_err(|_| Some(Close::Timeout))??,
     };
     match admit_viewer(state) {
         Ok(viewer) => Ok((expires, viewer)),
-        Err(_) => Err(Some(Close::Overloaded { retry_ms: retry_ms(state) })),
+        Err(_) => Err(Some(Close::Overloaded { retry_ms: state.retry_ms() })),
     }
 }
 
@@ -272,7 +268,7 @@ async fn send_documents(mut documents: Documents, socket: &mut Socket) -> Option
             next = documents.next() => next,
         };
         let Some(next) = next else {
-            let restart = Close::Restart { retry_ms: retry_ms(&documents.state) };
+            let restart = Close::Restart { retry_ms: documents.state.retry_ms() };
             return Some(if documents.state.is_draining() { restart } else { Close::Unauthorized });
         };
         let text = Utf8Bytes::try_from(next.json).ok()?;

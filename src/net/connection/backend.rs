@@ -52,7 +52,7 @@ pub(super) trait Server: ClientEvents {
     /// Cancelled when the drain begins.
     fn drain(&self) -> &CancellationToken;
     /// See [`AppState::retry_ms`].
-    fn retry_ms(&self, seed: u64) -> u64;
+    fn retry_ms(&self) -> u32;
 }
 
 impl Mailboxes for LedgerHandle {
@@ -114,7 +114,7 @@ impl Server for AppState {
         &self.drain
     }
 
-    fn retry_ms(&self, seed: u64) -> u64 {
-        Self::retry_ms(self, seed)
+    fn retry_ms(&self) -> u32 {
+        Self::retry_ms(self)
     }
 }

@@ -255,7 +255,7 @@ impl Server for ScriptedServer {
         &self.drain
     }
 
-    fn retry_ms(&self, _seed: u64) -> u64 {
+    fn retry_ms(&self) -> u32 {
         1_500
     }
 }
