@@ -5,11 +5,13 @@
 //! nothing.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Subcommand;
 use orderbell_protocol::admin::{DeadLetterAnswer, DeadLettersAnswer, ReplayAnswer};
 use serde::de::DeserializeOwned;
 
+use super::rate_limit::RateLimit;
 use super::{ConfigArgs, decoded, err_line, failed, out_line};
 use crate::config::Config;
 use orderbell_client::HttpClient;
@@ -116,20 +118,22 @@ async fn replay(config: &Config, filter: &Filter, rate: u32) -> Result<(), ExitC
     let (mut after, mut count) = (0, 0_u64);
     // Only records that are there now: one that is rejected again is appended behind them, and must not be sent for ever.
     let newest = newest(config).await?;
+    let mut limit = RateLimit::new(rate);
     while after < newest {
-        let mut second = tokio::time::interval(std::time::Duration::from_secs(1));
-        second.tick().await;
+        tokio::time::sleep_until(limit.slot(Instant::now()).into()).await;
+        let at = Instant::now();
         let page: ReplayAnswer =
-            ask(config, "POST", &format!("/dead-letters/replay?{}", query(filter, after, rate as usize))).await?;
+            ask(config, "POST", &format!("/dead-letters/replay?upto={newest}&{}", query(filter, after, rate as usize)))
+                .await?;
+        limit.sent(at, u32::try_from(page.replayed).unwrap_or(u32::MAX));
         count += page.replayed;
         err_line(&format!("{count} records replayed"));
         match page.next {
             Some(next) => after = next,
             None => break,
         }
-        second.tick().await;
     }
-    count += kafka::replay(config, filter, rate).await?;
+    count += kafka::replay(config, filter, limit).await?;
     out_line(&format!("{count} records were replayed"));
     Ok(())
 }
@@ -150,7 +154,7 @@ async fn newest(config: &Config) -> Result<u64, ExitCode> {
 #[cfg(not(feature = "kafka"))]
 #[expect(clippy::unused_async, reason = "the same signatures as with Kafka")]
 mod kafka {
-    use super::{Config, ExitCode, Filter, failed};
+    use super::{Config, ExitCode, Filter, RateLimit, failed};
 
     pub(super) async fn list(_: &Config, _: &Filter) -> Result<u64, ExitCode> {
         Ok(0)
@@ -160,18 +164,18 @@ mod kafka {
         Err(failed("there is no such record"))
     }
 
-    pub(super) async fn replay(_: &Config, _: &Filter, _: u32) -> Result<u64, ExitCode> {
+    pub(super) async fn replay(_: &Config, _: &Filter, _: RateLimit) -> Result<u64, ExitCode> {
         Ok(0)
     }
 }
 
 #[cfg(feature = "kafka")]
 mod kafka {
-    use std::time::Duration;
+    use std::time::Instant;
 
     use orderbell_consumers::{Record, Sink, SourceError};
 
-    use super::{Config, ExitCode, Filter, failed, out_line};
+    use super::{Config, ExitCode, Filter, RateLimit, failed, out_line};
     use crate::cli::progress;
     use crate::stream::dlq_topics::{DeadLetterStream, DlqTopics, header_text, record_name, to_out_record};
 
@@ -215,15 +219,15 @@ mod kafka {
         Ok(())
     }
 
-    /// Sends matching records to the output topic, `rate` of them in a second.
-    pub(super) async fn replay(config: &Config, filter: &Filter, rate: u32) -> Result<u64, ExitCode> {
+    /// Sends matching records to the output topic, as many in a second as the limit lets through.
+    pub(super) async fn replay(config: &Config, filter: &Filter, mut limit: RateLimit) -> Result<u64, ExitCode> {
         let Some(topics) = DlqTopics::of(config) else { return Ok(0) };
         let sink = topics.sink().map_err(failed)?;
-        let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
         let bar = progress(None, "records");
         let (mut records, mut count) = (topics.all(), 0);
         while let Some(record) = next_match(&mut records, filter).await? {
-            pace.tick().await;
+            tokio::time::sleep_until(limit.slot(Instant::now()).into()).await;
+            limit.sent(Instant::now(), 1);
             let sent = sink.send(&to_out_record(record)).await;
             sent.map_err(|error| failed(format!("after {count} records: {error}")))?;
             count += 1;

@@ -7,6 +7,7 @@ mod demo;
 mod dlq;
 mod doctor;
 mod ledger;
+mod rate_limit;
 mod reconcile;
 mod serve;
 mod stores;

@@ -51,3 +51,21 @@ async fn a_living_chain_is_on_the_wall_with_nothing_installed() {
     assert!(block_in_place(|| demo.ends()).success(), "{}", demo.err.text());
     assert!(demo.out.text().contains("tills rang"), "{}", demo.out.text());
 }
+
+/// Counted against the time that really passed. A slow machine makes up for what it was late with; only the last moments may be missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_come_at_the_rate_that_was_chosen() {
+    const RATE: f64 = 40.0;
+    const SECONDS: f64 = 5.0;
+    let began = std::time::Instant::now();
+    let (rate, seconds) = (RATE.to_string(), SECONDS.to_string());
+    let args = ["demo", "--terminal", "--listen", "127.0.0.1:0", "--rate", &rate, "--seconds", &seconds];
+    let mut demo = Process::start(Path::new(env!("CARGO_BIN_EXE_orderbell")), &args, &[]);
+    assert!(block_in_place(|| demo.ends()).success(), "{}", demo.err.text());
+    let elapsed = began.elapsed().as_secs_f64();
+    let summary = demo.out.text();
+    let (summary, _) = summary.rsplit_once(" orders, ").unwrap();
+    let orders: f64 = summary.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(orders >= RATE * SECONDS / 2.0, "{orders} orders in {elapsed} s");
+    assert!(orders <= RATE * elapsed * 1.1, "{orders} orders in {elapsed} s");
+}

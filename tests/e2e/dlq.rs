@@ -127,3 +127,27 @@ async fn the_server_lists_the_dead_letters_of_a_topic_and_replays_the_chosen_one
     node.pays("o9", "1").await;
     till.hears(NewOrder, "o9").await;
 }
+
+/// Five records at two a second take two seconds and more: the first pair at once, the last record two seconds later.
+async fn replays_at_its_rate(node: &Node) {
+    node.pays("o1", "1").await;
+    // Another store speaks about the order: refused, whatever the mapping says, and refused again when it is replayed.
+    let forged: Vec<Value> = (0..5).map(|_| event("order.ready", "o1", json!({"store": "2"}))).collect();
+    node.happens(&forged).await;
+    dead_lettered(node, 5).await;
+    until("all are listed", async || dlq(node, &["list"]).lines().count() == 5).await;
+    let began = std::time::Instant::now();
+    assert_eq!(dlq(node, &["replay", "--rate", "2"]), "5 records were replayed\n");
+    assert!(began.elapsed() >= std::time::Duration::from_secs(2), "five in {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_of_the_ledgers_dead_letters_holds_its_rate() {
+    replays_at_its_rate(&Node::embedded()).await;
+}
+
+#[cfg(feature = "real-kafka")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_of_a_topics_dead_letters_holds_its_rate() {
+    replays_at_its_rate(&crate::kafka::node().await).await;
+}

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::arrivals::{self, Arrivals};
 use super::{DemoOptions, Dice, config, day, listen, serve, until_the_end};
 use crate::cli::out_line;
 use crate::clock::wall_clock;
@@ -336,13 +337,13 @@ impl Chain {
     /// Draws orders at the rate of the time of day.
     async fn orders(self: Arc<Self>, began: UnixMs, rate: f64, stores: u16, seed: u64) {
         let token: Arc<str> = self.token("producer", "demo").into();
-        let mut dice = Dice(seed);
+        let (mut dice, mut arrivals, start) = (Dice(seed), Arrivals::default(), Instant::now());
         for number in 1.. {
             let (store, amount) = (day::store(&mut dice, stores).max(u64::from(YOURS) + 1), dice.between((900, 8_900)));
-            let pace = 1000.0 / (rate * day::busy(day::hour(began, wall_clock())));
-            let wait = (pace * dice.between((20, 180)) as f64 / 100.0) as u64;
+            let now_per_second = rate * day::busy(day::hour(began, wall_clock()));
+            let next = start + arrivals.next(now_per_second, &mut dice);
             self.tasks.spawn(self.clone().order(number, store, amount, token.clone()));
-            if !self.sleep(wait).await {
+            if !arrivals::sleep_until(next, &self.end).await {
                 return;
             }
         }

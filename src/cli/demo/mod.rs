@@ -4,6 +4,7 @@
 //! WebSocket connections, some tills only poll, some are slow, unresponsive or offline. The day is drawn from a seed ([`day`]); [`chain`]
 //! plays it; [`terminal`] prints a small chain line by line, for a look without a browser.
 
+mod arrivals;
 mod chain;
 mod day;
 mod terminal;

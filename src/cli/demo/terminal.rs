@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::arrivals::{self, Arrivals};
 use super::{DemoOptions, Dice, config, listen, serve, until_the_end};
 use crate::cli::{err_line, out_line};
 use crate::clock::wall_clock;
@@ -304,17 +305,16 @@ pub(super) async fn play(options: &DemoOptions) -> Result<(), String> {
     if clean { Ok(()) } else { Err("the drain did not end in time".into()) }
 }
 
-/// Draws orders from the seed at about the chosen rate.
+/// Draws orders from the seed at the chosen rate.
 async fn orders(chain: Arc<SmallChain>, seed: u64, rate: f64, stores: u64) {
-    let mut dice = Dice(seed);
-    let pace = 1000.0 / rate.clamp(0.1, 500.0);
+    let (mut dice, mut arrivals, start) = (Dice(seed), Arrivals::default(), Instant::now());
     for number in 1.. {
         let (store, amount) = (dice.between((1, stores + 1)), dice.between((380, 8_900)));
         let (accept_ms, cook_ms) = (dice.between(ACCEPT_MS), dice.between(COOK_MS));
         let cancelled = dice.between((0, 12)) == 0;
-        let wait = (pace * dice.between((40, 160)) as f64 / 100.0) as u64;
+        let next = start + arrivals.next(rate, &mut dice);
         chain.tasks.spawn(chain.clone().order(number, store, amount, accept_ms, cook_ms, cancelled));
-        if !chain.sleep(wait).await {
+        if !arrivals::sleep_until(next, &chain.end).await {
             return;
         }
     }

@@ -52,6 +52,8 @@ const NAMES_BYTES_MAX: usize = 256 * 1024;
 pub(crate) struct DeadLettersQuery {
     #[serde(default)]
     after: u64,
+    /// The last number; all when absent.
+    upto: Option<u64>,
     reason: Option<String>,
     limit: Option<usize>,
 }
@@ -61,7 +63,8 @@ type MatchingPage = (Vec<(u64, StoredDeadLetter)>, Option<u64>);
 
 async fn matching(api: &AdminApi, query: DeadLettersQuery) -> Result<MatchingPage, Refusal> {
     let limit = query.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
-    let letters = api.dead_letters.run(move |access| access.list(query.after, PAGE_MAX)).await??;
+    let mut letters = api.dead_letters.run(move |access| access.list(query.after, PAGE_MAX)).await??;
+    letters.retain(|(number, _)| query.upto.is_none_or(|upto| *number <= upto));
     let last = letters.last().map(|(number, _)| *number).filter(|_| letters.len() == PAGE_MAX);
     let matches = |letter: &StoredDeadLetter| query.reason.as_ref().is_none_or(|reason| *reason == letter.reason);
     let found: Vec<_> = letters.into_iter().filter(|(_, letter)| matches(letter)).take(limit).collect();
@@ -89,7 +92,7 @@ fn record_bytes(stored: StoredBytes) -> RecordBytes {
     }
 }
 
-/// `GET /dead-letters?after=&reason=&limit=`.
+/// `GET /dead-letters?after=&upto=&reason=&limit=`.
 pub(super) async fn list(
     State(api): State<AdminApi>,
     Query(query): Query<DeadLettersQuery>,
