@@ -52,6 +52,8 @@ mod notify;
 #[cfg(feature = "real-kafka")]
 mod outside;
 #[cfg(feature = "real-kafka")]
+mod own_topic;
+#[cfg(feature = "real-kafka")]
 mod pages;
 mod reload;
 mod resync;
