@@ -38,6 +38,7 @@ mod doctor;
 mod examples;
 #[cfg(feature = "real-kafka")]
 mod fsync;
+mod full_disk;
 mod handshake;
 mod http;
 #[cfg(feature = "real-kafka")]
