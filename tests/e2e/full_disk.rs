@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use orderbell_lab::Process;
 use orderbell_protocol::NoticeKind::NewOrder;
+use orderbell_protocol::Position;
 use orderbell_protocol::alert::AlertCode;
 use serde_json::json;
 use tempfile::TempDir;
@@ -165,11 +166,11 @@ async fn on_a_full_disk_the_server_ends_and_nothing_that_was_answered_is_lost() 
     disk.clear();
     node.restart();
     until("everything that was answered is there", async || {
-        let page = all_orders(&node).await;
+        let page = all_orders(&node, before).await;
         answered.iter().all(|order| page.contains(order))
     })
     .await;
-    let orders = all_orders(&node).await;
+    let orders = all_orders(&node, before).await;
     assert_eq!(orders.iter().collect::<BTreeSet<_>>().len(), orders.len(), "an order rings twice");
     assert_eq!(node.polls("1", "a", None, 0).await.head.epoch, before.epoch, "a full disk is no other history");
     assert!(node.is_well().await, "{:?}", node.alerts().await);
@@ -180,9 +181,9 @@ async fn on_a_full_disk_the_server_ends_and_nothing_that_was_answered_is_lost() 
     till.hears(NewOrder, "last").await;
 }
 
-/// The orders in the mailbox of store 1, as a device finds them that was never there.
-async fn all_orders(node: &Node) -> Vec<String> {
-    let (mut orders, mut after) = (Vec::new(), None);
+/// The orders in the mailbox of store 1 from a position on; a poll without one would go on from the device's cursor.
+async fn all_orders(node: &Node, from: Position) -> Vec<String> {
+    let (mut orders, mut after) = (Vec::new(), Some(from));
     loop {
         let page = node.polls("1", "stranger", after, 0).await;
         if page.notices.is_empty() {
