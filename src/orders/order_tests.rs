@@ -1,4 +1,4 @@
-use super::super::notice_kinds::{NoticeRow, audiences};
+use super::super::notice_kinds::{Content, NOTICE_KINDS, NoticeRow, audiences};
 use super::super::notices;
 use super::*;
 use proptest::prelude::*;
@@ -356,6 +356,17 @@ fn every_transition_that_notifies_makes_its_notices() {
         let scenario = Scenario::of(before).apply(&event(transition.on, "x"));
         let missing: Vec<_> = transition.notifies.iter().filter(|notice| !scenario.notified.contains(notice)).collect();
         assert!(missing.is_empty(), "{:?} does not notify {missing:?}", transition.on);
+    }
+}
+
+#[test]
+fn every_kind_of_notice_about_an_order_is_made_by_some_transition() {
+    for row in NOTICE_KINDS.iter().filter(|row| row.content == Content::Order) {
+        for audience in row.audiences {
+            let notice = (audience.role, row.kind);
+            let is_made = TRANSITIONS.iter().any(|transition| transition.notifies.contains(&notice));
+            assert!(is_made, "no row of TRANSITIONS notifies {notice:?}");
+        }
     }
 }
 
