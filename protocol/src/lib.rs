@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`event`] | order events, as decoded by the server |
 //! | [`notice`], [`mailbox_page`], [`position`] | notices, pages of a mailbox, positions in it |
-//! | [`recipient`] | recipients, devices and checked ids |
+//! | [`recipient`], [`id_text`] | recipients, devices and checked ids; which texts are ids |
 //! | [`frame`] | WebSocket frames and HTTP answers |
 //! | [`close`], [`problem`] | close codes and HTTP errors |
 //! | [`alert`], [`admin`] | alerts for operators, and the documents of the admin listener |
@@ -23,6 +23,7 @@ pub mod cloud_event;
 pub mod counters;
 pub mod event;
 pub mod frame;
+pub mod id_text;
 pub mod json;
 pub mod mailbox_page;
 pub mod notice;

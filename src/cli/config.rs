@@ -75,6 +75,9 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<(), ExitCode> {
                 config.boot.listen.public,
                 config.boot.data_dir.display()
             ));
+            for remark in config.boot.mapping.remarks() {
+                out_line(&format!("note: {remark}"));
+            }
             Ok(())
         }
     }

@@ -5,6 +5,7 @@
 //! decide.
 
 use orderbell_protocol::frame::OrderStage;
+use orderbell_protocol::id_text::is_no_id;
 use orderbell_protocol::{ClientEvent, DeviceId, EventType, Id, Recipient, RejectionReason, Role, UnixMs};
 use serde_json::{Map, Value};
 
@@ -40,7 +41,7 @@ pub fn accept(
         return Err(RejectionReason::Unavailable);
     }
     let too_long = |text: Option<&str>, max: usize| text.is_some_and(|text| text.chars().count() > max);
-    if said.id.is_empty() || too_long(Some(&said.id), MAX_ID_CHARS) {
+    if is_no_id(&said.id) || too_long(Some(&said.id), MAX_ID_CHARS) {
         return Err(RejectionReason::BadId);
     }
     let code = said.pickup_code.as_ref().map(|code| code.0.as_str());

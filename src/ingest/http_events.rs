@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use orderbell_consumers::{Record, TopicPartition};
-use orderbell_protocol::{Problem, UnixMs};
+use orderbell_protocol::{EventType, Problem, UnixMs};
 use serde_json::Value;
 
 use orderbell_ledger::{NewEvent, StoredBytes, StoredDeadLetter};
@@ -59,10 +59,10 @@ pub fn parse(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result
     if problem.errors.is_empty() { Ok(accepted) } else { Err(problem) }
 }
 
-/// The hash by which an event's id is stored for deduplication. Load-test traffic is hashed apart: its copy of an event must not turn the
+/// The hash by which an event is recognised when it comes again: by source, id and type. Load-test traffic is hashed apart: its copy of an event must not turn the
 /// real one into a duplicate.
-pub(crate) fn id_hash(shadow: bool, source: &str, id: &str) -> u128 {
-    sha256::hash_128(&[&[u8::from(shadow)], source.as_bytes(), id.as_bytes()])
+pub(crate) fn id_hash(shadow: bool, source: &str, id: &str, kind: EventType) -> u128 {
+    sha256::hash_128(&[&[u8::from(shadow)], source.as_bytes(), id.as_bytes(), kind.name().as_bytes()])
 }
 
 fn incoming(
@@ -85,7 +85,7 @@ fn incoming(
     let event = mapping.decode(&record, now)?;
     let incoming = NewEvent {
         key: Bytes::copy_from_slice(event.order.as_str().as_bytes()),
-        id_hash: id_hash(event.shadow, &event.source, &event.id),
+        id_hash: id_hash(event.shadow, &event.source, &event.id, event.kind),
         body_hash: sha256::hash_64(&[&value]),
         value,
         content_type: content_type.into(),
@@ -126,5 +126,22 @@ pub(crate) fn replay(number: u64, letter: &StoredDeadLetter, now: UnixMs) -> New
             OWN_EVENT_MEDIA_TYPE => OWN_EVENT_MEDIA_TYPE.into(),
             media => format!("{media}{TOPIC_PARAMETER}{}", letter.topic).into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn posted_events_that_share_their_id_and_differ_in_type_have_distinct_hashes() {
+        let post = |kind: &str, source: &str| {
+            let body = format!(r#"{{"type":"{kind}","id":900123,"order":"900123","store":"17","source":"{source}"}}"#);
+            parse(&Mapping::default(), PLAIN, body.as_bytes(), UnixMs(1_790_000_000_000)).unwrap()[0].1.id_hash
+        };
+        let paid = post("order.paid", "shop");
+        assert_eq!(paid, post("order.paid", "shop"), "the same event again");
+        assert_ne!(paid, post("order.created", "shop"), "another type");
+        assert_ne!(paid, post("order.paid", "app"), "another source");
     }
 }

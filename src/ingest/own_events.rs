@@ -34,7 +34,7 @@ pub(crate) fn derived(kind: EventType, order: &Id, at: UnixMs, shadow: bool, dat
     incoming(OwnEvent { kind, order, id, source: SOURCE.into(), at, shadow, data })
 }
 
-/// An event of a client, whose event id is unique within its device: recipient and device become the source.
+/// An event of a client, whose event id is unique for its type within its device: recipient and device become the source.
 pub(crate) fn from_client(who: &Recipient, device: &DeviceId, mut event: OwnEvent<'_>) -> NewEvent {
     let role = match who.role {
         Role::Store => "store",
@@ -51,7 +51,7 @@ pub(crate) fn from_client(who: &Recipient, device: &DeviceId, mut event: OwnEven
 
 fn incoming(event: OwnEvent<'_>) -> NewEvent {
     let OwnEvent { kind, order, id, source, at, shadow, data } = event;
-    let id_hash = http_events::id_hash(shadow, &source, &id);
+    let id_hash = http_events::id_hash(shadow, &source, &id, kind);
     // The content without the time: a client that repeats an event because no answer came sends another time.
     let content = Value::Object(data.clone()).to_string();
     let envelope = CloudEvent::new(kind.name(), source, id, order.as_str(), rfc3339(at), data);

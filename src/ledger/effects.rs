@@ -72,7 +72,7 @@ impl KeyBatchEffects {
 pub struct NewEvent {
     /// Key of the record: the order's id.
     pub key: Bytes,
-    /// Hash of the event's source and id: recognises duplicates.
+    /// Hash of the event's source, id and type: recognises duplicates.
     pub id_hash: u128,
     /// Hash of the whole event: the same id with another body is a conflict.
     pub body_hash: u64,

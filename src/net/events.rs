@@ -89,9 +89,9 @@ async fn append_produced(state: &Arc<AppState>, request: Request) -> Result<Resp
     state.stats.events_posted.inc_by(appended.len() as u64);
     if appended.contains(&Appended::Conflict) {
         let mut problem =
-            Problem::new(409, "event-conflict", "Another event has this id; the other events were stored");
+            Problem::new(409, "event-conflict", "Another event of this type has this id; the other events were stored");
         for (at, _) in appended.iter().enumerate().filter(|(_, appended)| **appended == Appended::Conflict) {
-            problem = problem.error(format!("/{at}/id"), "another event was stored with this id");
+            problem = problem.error(format!("/{at}/id"), "another event of this type was stored with this id");
         }
         return Err(problem.into());
     }

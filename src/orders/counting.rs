@@ -145,7 +145,7 @@ struct Fact(
 struct Refund(
     /// Event time.
     UnixMs,
-    /// Hash of the event's source and id.
+    /// Hash of the event's source and id; the type of all of them is the same.
     u64,
     /// The amount that the event stated.
     Option<MinorUnits>,

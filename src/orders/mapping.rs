@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
+use orderbell_protocol::id_text::is_no_id;
 use orderbell_protocol::{Event, EventType, Id, UnixMs};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +25,9 @@ pub const OWN_EVENT_MEDIA_TYPE: &str = "application/cloudevents+json; profile=or
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// Longer extra fields are left out of notices, with a flag: a mailbox row must fit into a page of a poll.
 const MAX_DETAILS_BYTES: usize = 8 * 1024;
-/// Pickup codes, reasons, ids and sources are cut to this length, in characters.
+/// Longest id and source of an event, in bytes. They are compared whole, and an order's state holds up to eight sources.
+const MAX_EVENT_ID_BYTES: usize = 1024;
+/// Pickup codes, reasons and currencies are cut to this length, in characters.
 const MAX_TEXT_CHARS: usize = 200;
 
 /// Header of a dead letter: the topic that it was read from.
@@ -62,7 +65,8 @@ pub enum KafkaKey {
 pub struct Mapping {
     /// Pointer to the event's type. For CloudEvents the envelope's `type` is used instead.
     pub r#type: String,
-    /// Pointer to the event's id, unique within its source. For CloudEvents the envelope's `id` is used instead.
+    /// Pointer to the event's id: two events with the same source, id and type are one event. Without an id, or with an empty one, 0 or a
+    /// word for nothing such as `undefined`, it is the hash of topic and value. For CloudEvents the envelope's `id` is used instead.
     pub id: String,
     /// Pointer to the event's source. For CloudEvents the envelope's `source` is used instead; without one it is the topic.
     pub source: String,
@@ -189,10 +193,26 @@ impl Mapping {
         self.of(record).decode_mapped(record, now)
     }
 
+    /// What is allowed and rarely meant, in sentences for whoever wrote the mapping.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let named = self.topics.iter().map(|(topic, mapping)| (format!("mapping.topics.{topic}"), mapping));
+        let all = std::iter::once((String::from("mapping"), self)).chain(named);
+        let shared = all.filter(|(_, mapping)| mapping.order.0 == [mapping.id.as_str()]);
+        let sentence = |(section, mapping): (String, &Self)| {
+            format!(
+                "{section}: id and order are one pointer, {}. Two events of the same type about one order, such as two refunds, count as one; \
+                 set id to \"/none\" if the events have no id of their own",
+                mapping.id
+            )
+        };
+        shared.map(sentence).collect()
+    }
+
     /// The mapping of a record: the default one for Orderbell's own events, the topic's own if it has one, otherwise this one.
     fn of(&self, record: &Record) -> &Self {
         static DEFAULT: LazyLock<Mapping> = LazyLock::new(Mapping::default);
-        if record.header("content-type").is_some_and(|media| media == OWN_EVENT_MEDIA_TYPE) {
+        if is_own(record) {
             return &DEFAULT;
         }
         self.topics.get(topic_of(record)).unwrap_or(self)
@@ -363,17 +383,19 @@ impl Mapping {
         let at_ms = event_time::resolve(time.as_ref(), &self.time_zone, record.timestamp_ms, now, &mut flags);
         let amount = self.amount(at(&self.amount), kind, &mut flags);
         let details = self.details(data, &mut flags);
-        let id = envelope.id.clone().or_else(|| text(&self.id)).map(clip).unwrap_or_else(|| derived_id(record));
+        let whole = |pointer: &str| at(pointer).and_then(scalar);
+        let id = match envelope.id.clone().filter(|id| is_own(record) || is_event_id(id)) {
+            Some(id) => Some(id),
+            None => whole(&self.id).filter(|id| is_event_id(id)),
+        };
+        let id = within_limit("id", id)?;
+        let source = within_limit("source", envelope.source.clone().or_else(|| whole(&self.source)))?;
         Ok(Event {
             kind,
             order,
-            id,
+            id: id.unwrap_or_else(|| derived_id(record)),
             // Events without a source have their topic as source: versions and ids of two topics must not be compared.
-            source: envelope
-                .source
-                .clone()
-                .or_else(|| text(&self.source))
-                .map_or_else(|| topic_of(record).to_owned(), clip),
+            source: source.unwrap_or_else(|| topic_of(record).to_owned()),
             at: at_ms,
             read_at: (record.read_ms > 0).then_some(UnixMs(record.read_ms)),
             version: at(&self.version).and_then(Value::as_u64),
@@ -479,6 +501,26 @@ fn check_specversion(version: &str) -> Result<(), Reason> {
     if version.starts_with("1.") { Ok(()) } else { Err(reject("bad-envelope", "only CloudEvents 1.x is supported")) }
 }
 
+/// The id or source of an event, compared whole: cut, two events could become one.
+fn within_limit(member: &str, text: Option<String>) -> Result<Option<String>, Reason> {
+    let text = text.filter(|text| !text.is_empty());
+    if text.as_ref().is_some_and(|text| text.len() > MAX_EVENT_ID_BYTES) {
+        return Err(reject("bad-id", format!("the event's {member} has more than {MAX_EVENT_ID_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
+/// True for a text that identifies an event. A producer that writes nothing, 0 or `undefined` in every event identifies none of them.
+fn is_event_id(text: &str) -> bool {
+    !is_no_id(text) && text != "0"
+}
+
+/// True for an event that Orderbell published, whose id is what a till chose.
+fn is_own(record: &Record) -> bool {
+    record.header("content-type").is_some_and(|media| media == OWN_EVENT_MEDIA_TYPE)
+}
+
+/// The id of an event without one: the same whenever the same value comes again.
 fn derived_id(record: &Record) -> String {
     let value = record.value.as_deref().unwrap_or_default();
     let hash = sha256::hash_128(&[record.partition.topic.as_bytes(), value]);

@@ -120,6 +120,56 @@ fn a_number_of_more_than_64_bits_is_no_id() {
 }
 
 #[test]
+fn an_empty_zero_or_invented_event_id_is_no_id() {
+    let mapping = Mapping::default();
+    let id = |id: &str, n: u32| {
+        let value = format!(r#"{{"type":"order.paid","order":"o1","id":{id},"amount":{n}}}"#);
+        mapping.decode(&record(None, &value, &[]), NOW).unwrap().id
+    };
+    for nothing in ["\"\"", "0", "\"0\"", "\"undefined\"", "\"NULL\"", "\"None\"", "\"nil\"", "\"NaN\"", "null", "false", "{}"] {
+        assert!(id(nothing, 1).starts_with("hash:"), "{nothing}");
+        assert_ne!(id(nothing, 1), id(nothing, 2), "two events without an id are two events: {nothing}");
+        assert_eq!(id(nothing, 1), id(nothing, 1), "a repeated one is one event: {nothing}");
+    }
+    assert_eq!((id("7", 1), id("\"e1\"", 1)), ("7".into(), "e1".into()));
+    let envelope = |id: &str| {
+        let body = json!({"specversion": "1.0", "type": "order.paid", "id": id, "subject": "o1", "data": {"id": "inner"}});
+        mapping.decode(&record(None, &body.to_string(), &[]), NOW).unwrap().id
+    };
+    assert_eq!((envelope("e1"), envelope("undefined")), ("e1".into(), "inner".into()));
+    // A till may count its events from 0.
+    let own = [("content-type", OWN_EVENT_MEDIA_TYPE)];
+    let body = json!({"specversion": "1.0", "type": "order.paid", "id": "0", "subject": "o1", "data": {}}).to_string();
+    assert_eq!(mapping.decode(&record(None, &body, &own), NOW).unwrap().id, "0");
+}
+
+/// Regression: ids were cut at 200 characters, so two events whose ids begin alike were one.
+#[test]
+fn event_ids_are_compared_whole_and_too_long_ones_are_rejected() {
+    let mapping = Mapping::default();
+    let with = |member: &str, text: &str| {
+        record(None, &json!({"type": "order.paid", "order": "o1", member: text}).to_string(), &[])
+    };
+    let long = "x".repeat(MAX_EVENT_ID_BYTES);
+    assert_eq!(mapping.decode(&with("id", &long), NOW).unwrap().id, long);
+    assert_eq!(mapping.decode(&with("source", &long), NOW).unwrap().source, long);
+    for member in ["id", "source"] {
+        let reason = mapping.decode(&with(member, &format!("{long}x")), NOW).unwrap_err();
+        assert_eq!((reason.code, reason.message), ("bad-id", format!("the event's {member} has more than 1024 bytes")));
+    }
+}
+
+#[test]
+fn one_pointer_for_id_and_order_is_remarked() {
+    let mapping: Mapping = toml::from_str("order = '/id'\n[topics.payments]\nid = '/no'\norder = '/no'").unwrap();
+    let remarks = mapping.remarks();
+    assert_eq!(remarks.len(), 2, "{remarks:?}");
+    assert!(remarks[0].starts_with("mapping: id and order are one pointer, /id."), "{remarks:?}");
+    assert!(remarks[1].starts_with("mapping.topics.payments: id and order are one pointer, /no."), "{remarks:?}");
+    assert!(Mapping::default().remarks().is_empty());
+}
+
+#[test]
 fn a_record_whose_key_contradicts_its_body_is_rejected() {
     let body = "{\"type\":\"order.paid\",\"order\":\"o1\",\"store\":\"s1\"}";
     let with = |kafka_key| Mapping { kafka_key, ..Mapping::default() };

@@ -274,7 +274,7 @@ impl Order {
         // An outdated version does not end an order. It still advances one: a paid order must be announced.
         let closes = TRANSITIONS.iter().any(|rule| rule.on == event.kind && matches!(rule.effect, Effect::Close(..)));
         // Counting is independent of versions and of the reading order.
-        order.facts.record(event, hash, &policy.counting.currency);
+        order.facts.record(event, refund_hash(event), &policy.counting.currency);
         let mut effects = nothing(if is_outdated && closes { ApplyResult::Stale } else { order.advance(event) });
         order.record_history(event, now, effects.result);
         if effects.result == ApplyResult::LatePayment {
@@ -501,8 +501,14 @@ impl Order {
     }
 }
 
-/// Identifies an event among those of its order.
+/// Identifies an event among those of its order. The type is part of it: order systems give all events of an order the order's number as id.
 fn event_hash(event: &Event) -> u64 {
+    sha256::hash_64(&[event.source.as_bytes(), event.id.as_bytes(), event.kind.name().as_bytes()])
+}
+
+/// Identifies a refund among the facts of its order. Not [`event_hash`]: stored facts have the hash without the type, and a refund that comes
+/// again must not be counted again.
+fn refund_hash(event: &Event) -> u64 {
     sha256::hash_64(&[event.source.as_bytes(), event.id.as_bytes()])
 }
 

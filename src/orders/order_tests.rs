@@ -82,6 +82,15 @@ fn the_usual_sequence_notifies_everybody_once() {
     assert_eq!(scenario.superseded.len(), 4, "the notices of an ended order need no delivery");
 }
 
+/// Regression: an order system that gives all events of an order the order's number as id notified nobody: the payment was a duplicate.
+#[test]
+fn events_of_one_order_that_share_their_id_and_differ_in_type_are_two_events() {
+    let scenario = Scenario::default().apply(&event(E::Created, "900123")).apply(&event(E::Paid, "900123"));
+    assert_eq!(scenario.notified, [(Store, NoticeKind::NewOrder)]);
+    let scenario = scenario.apply(&event(E::Paid, "900123"));
+    assert_eq!(scenario.results[1..], [ApplyResult::Moved, ApplyResult::Duplicate]);
+}
+
 #[test]
 fn an_acceptance_before_its_payment_notifies_the_store_once() {
     let scenario = Scenario::of(&[E::Accepted, E::Created, E::Paid]);
@@ -469,6 +478,14 @@ proptest! {
         for notice in &scenario.notified {
             prop_assert_eq!(scenario.notified.iter().filter(|other| *other == notice).count(), 1, "{:?} twice", notice);
         }
+    }
+
+    /// Events of different types are as different when they share an id as when each has its own.
+    #[test]
+    fn an_id_that_all_events_share_makes_no_difference(kinds in proptest::sample::subsequence(E::ALL.to_vec(), 1..=E::ALL.len()).prop_shuffle()) {
+        let shared = kinds.iter().fold(Scenario::default(), |scenario, kind| scenario.apply(&event(*kind, "900123")));
+        let own = Scenario::of(&kinds);
+        prop_assert_eq!((shared.notified, shared.results), (own.notified, own.results));
     }
 
     /// Replaying any part of the log changes nothing and notifies nobody again.

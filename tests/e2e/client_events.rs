@@ -119,11 +119,15 @@ async fn what_is_said_twice_is_one_event(node: Node) {
     let mut till = node.till("1", "a").await;
     node.pays("o1", "1").await;
     till.hears(NewOrder, "o1").await;
+    node.pays("o2", "1").await;
+    till.hears(NewOrder, "o2").await;
     let first = accepted("o1", "A17");
-    let another = ClientEvent { kind: "order.ready".into(), ..first.clone() };
+    let another = ClientEvent { order: "o2".into(), ..first.clone() };
+    let other_kind = ClientEvent { kind: "order.ready".into(), pickup_code: None, ..first.clone() };
     assert_eq!(till.says(first.clone()).await, ("stored".into(), None));
     assert_eq!(till.says(first.clone()).await, ("duplicate".into(), None), "no answer came, so it says it again");
-    assert_eq!(till.says(another).await, refused("conflict"), "another event under the same id");
+    assert_eq!(till.says(another).await, refused("conflict"), "another event of the same kind under the same id");
+    assert_eq!(till.says(other_kind).await, ("stored".into(), None), "events of two kinds are two events");
     // The same id from another device is another event.
     let mut b = node.till("1", "b").await;
     assert_eq!(b.says(first).await, ("stored".into(), None));

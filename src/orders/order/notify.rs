@@ -21,7 +21,7 @@ const MAX_REPEATED: usize = 16;
 /// The event of a repeatable notice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) struct Occurrence {
-    /// Hash of the event's source and id.
+    /// Hash of the event's source, id and type.
     hash: u64,
     /// The id that the sender gave the event.
     pub(in super::super) event: String,
