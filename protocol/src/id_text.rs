@@ -1,15 +1,61 @@
 //! The one rule for ids that come as text: from events, record keys, tokens, URL paths and the directory of stores.
 //!
-//! A text that stands for "nothing here" names nobody: two orders whose number is `undefined` are not one order.
+//! | in the text | what is done |
+//! |---|---|
+//! | white space, control and invisible characters at either end | removed: a person sees the same id |
+//! | nothing else, or a word for nothing such as `undefined` | no id: two orders whose number is `undefined` are not one order |
+//! | control or invisible characters inside | refused: two ids that look the same would be two |
+//! | more than [`ID_BYTES_MAX`](crate::recipient::ID_BYTES_MAX) bytes | refused, never cut: two long ids would be one |
+//!
+//! A record's key may stand in JSON quotes, and a JSON number that is whole is the id without its point: `17.0` is `17`.
 
 /// What programs write where they have no value, in lower case: JavaScript, Java, Python, Go, C, SQL.
-const WORDS_FOR_NOTHING: [&str; 8] =
-    ["undefined", "null", "none", "nil", "nan", "(null)", "<nil>", "[object object]"];
+const WORDS_FOR_NOTHING: [&str; 8] = ["undefined", "null", "none", "nil", "nan", "(null)", "<nil>", "[object object]"];
 
 /// True for a text that is no id: it is empty, or a word for nothing in any case.
 #[must_use]
 pub fn is_no_id(text: &str) -> bool {
     text.is_empty() || WORDS_FOR_NOTHING.iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+/// The text without white space, control and invisible characters at its ends.
+#[must_use]
+pub fn trim(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c.is_control() || is_invisible(c) || is_joiner(c))
+}
+
+/// True for characters that show nothing: byte order mark, soft hyphen, zero-width and bidirectional marks.
+pub(crate) fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
+/// True for the joiners of Indic scripts and emoji, which have a meaning inside a text and none at its ends.
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}')
+}
+
+/// The text of a key without the JSON quotes around it, and without what [`trim`] removes.
+///
+/// A JSON serializer for keys writes the string `o1` with its quotes.
+#[must_use]
+pub fn unquote(text: &str) -> String {
+    let text = trim(text);
+    let quoted = text.len() >= 2 && text.starts_with('"') && text.ends_with('"');
+    let inner = quoted.then(|| serde_json::from_str::<String>(text).ok()).flatten();
+    inner.map_or_else(|| text.to_owned(), |inner| trim(&inner).to_owned())
+}
+
+/// The digits of a JSON number that is whole: `17` for `17` and `17.0`. `None` for a fraction and for a number with an exponent, of which
+/// nobody knows how many digits were meant.
+#[must_use]
+pub fn whole_number(json: &str) -> Option<&str> {
+    let (whole, fraction) = json.split_once('.').unwrap_or((json, "0"));
+    let digits = whole.strip_prefix('-').unwrap_or(whole);
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_whole = is_digits(digits) && is_digits(fraction) && fraction.bytes().all(|byte| byte == b'0');
+    is_whole.then_some(if digits == "0" { digits } else { whole })
 }
 
 #[cfg(test)]
@@ -24,5 +70,39 @@ mod tests {
         for text in ["0", "nullo", "none1", "Nanjing", "17"] {
             assert!(!is_no_id(text), "{text}");
         }
+    }
+
+    #[test]
+    fn what_surrounds_an_id_is_removed() {
+        for text in [
+            "17",
+            " 17\t",
+            "17     ",
+            "17\u{feff}",
+            "\u{200b}17",
+            "\u{ad}17\u{200f}",
+            "\u{0}\t17\r\n\u{0}",
+            "\u{200d}17",
+            "\u{3000}17",
+        ] {
+            assert_eq!(trim(text), "17", "{text:?}");
+        }
+        assert_eq!((trim("1 7"), trim("１"), trim("017")), ("1 7", "１", "017"));
+    }
+
+    #[test]
+    fn a_key_may_stand_in_json_quotes_once() {
+        let all = ["o26", "\"o26\"", " \"o26\"\n", "\"\\u006f26\"", "\" o26 \""];
+        all.iter().for_each(|key| assert_eq!(unquote(key), "o26", "{key}"));
+        assert_eq!(unquote("\"\\\"o26\\\"\""), "\"o26\"");
+        assert_eq!((unquote("\""), unquote("\"a"), unquote("\"\"")), ("\"".into(), "\"a".into(), String::new()));
+    }
+
+    #[test]
+    fn a_whole_number_is_read_without_its_point_and_no_digit_is_lost() {
+        assert_eq!(whole_number("12345.0"), Some("12345"));
+        assert_eq!(whole_number("123456789012345678901234.00"), Some("123456789012345678901234"));
+        assert_eq!((whole_number("-7"), whole_number("-0"), whole_number("-0.0")), (Some("-7"), Some("0"), Some("0")));
+        assert_eq!((whole_number("1.5"), whole_number("1e3"), whole_number("1.0e3")), (None, None, None));
     }
 }

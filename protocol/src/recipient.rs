@@ -1,7 +1,7 @@
 //! Recipients of notices, and their devices.
 //!
-//! An id comes from outside (an order system, a token) and ends up in ledger keys, logs and frames. It is validated once, when it enters;
-//! after that all code may rely on it being short, printable and free of the separators of ledger keys.
+//! An id comes from outside (an order system, a token) and ends up in ledger keys, logs and frames. It is read once, when it enters
+//! ([`Id::parse`]); after that all code may rely on it being short, printable and free of the separators of ledger keys.
 //!
 //! Shadow (load-test) traffic has its own recipients: the mark is part of the identity, not a field that a comparison could omit.
 
@@ -10,6 +10,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::id_text;
 
 /// Longest accepted id, in bytes. Order numbers of real systems have 10 to 40; ledger keys hold several ids side by side.
 pub const ID_BYTES_MAX: usize = 128;
@@ -25,16 +27,34 @@ pub enum BadId {
     /// The text is empty.
     #[error("an id may not be empty")]
     Empty,
+    /// The text is a word for nothing.
+    #[error("undefined, null and the like stand for no id")]
+    Nothing,
     /// The text is longer than [`ID_BYTES_MAX`].
     #[error("an id has at most {ID_BYTES_MAX} bytes")]
     TooLong,
-    /// The text holds a control character, or white space at either end.
-    #[error("an id has no control characters and no white space at its ends")]
+    /// The text holds a control or invisible character, or white space at either end.
+    #[error("an id has no control or invisible characters and no white space at its ends")]
     Unprintable,
 }
 
 impl Id {
-    /// Validates `text` and stores it.
+    /// Reads an id that comes from outside, by the rule of [`id_text`].
+    ///
+    /// # Errors
+    /// [`BadId`] names the rule that the text violates.
+    pub fn parse(text: &str) -> Result<Self, BadId> {
+        let text = id_text::trim(text);
+        if !text.is_empty() && id_text::is_no_id(text) {
+            return Err(BadId::Nothing);
+        }
+        if text.chars().any(id_text::is_invisible) {
+            return Err(BadId::Unprintable);
+        }
+        Self::new(text)
+    }
+
+    /// Validates a text that is an id already, such as one that the ledger stored.
     ///
     /// # Errors
     /// [`BadId`] names the rule that the text violates.
@@ -179,6 +199,16 @@ mod tests {
         for text in [" 1", "1 ", "a\nb", "a\0b", "\u{7f}"] {
             assert_eq!(Id::new(text), Err(BadId::Unprintable), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_id_from_outside_is_read_by_one_rule() {
+        assert_eq!(Id::parse(" 17\u{feff}").unwrap().as_str(), "17");
+        assert_eq!(Id::parse(" \u{200b}"), Err(BadId::Empty));
+        assert_eq!(Id::parse(" Undefined "), Err(BadId::Nothing));
+        assert_eq!(Id::parse("1\u{200b}7"), Err(BadId::Unprintable), "it looks like 17 and is not");
+        assert_eq!(Id::parse(&"x".repeat(129)), Err(BadId::TooLong), "never cut");
+        assert_eq!(Id::parse("क्\u{200d}ष").unwrap().as_str(), "क्\u{200d}ष", "a joiner inside has a meaning");
     }
 
     #[test]

@@ -363,7 +363,7 @@ impl Session {
         if token.len() > TOKEN_BYTES_MAX {
             return self.close(Close::Unauthorized, out);
         }
-        let Ok(device) = device.map(|text| Id::new(&text)).transpose() else {
+        let Ok(device) = device.map(|text| Id::parse(&text)).transpose() else {
             return self.close(Close::BadMessage("not a device id"), out);
         };
         let Ok(position) = position.map(|text| text.parse()).transpose() else {

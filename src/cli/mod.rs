@@ -372,7 +372,7 @@ fn token(
         TokenRole::Wall => "wall",
     };
     for id in std::iter::once(id).chain(device) {
-        orderbell_protocol::Id::new(id).map_err(failed)?;
+        orderbell_protocol::Id::parse(id).map_err(failed)?;
     }
     let token = tokens
         .mint(role, id, device, wall_clock(), lifetime.get().as_secs())

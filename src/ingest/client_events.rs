@@ -57,7 +57,7 @@ pub fn accept(
     if !ALLOWED_TYPES.iter().any(|(role, kinds)| *role == who.role && kinds.contains(&kind)) {
         return Err(RejectionReason::Forbidden);
     }
-    let order = Id::new(&said.order).map_err(|_| RejectionReason::BadOrder)?;
+    let order = Id::parse(&said.order).map_err(|_| RejectionReason::BadOrder)?;
     let key = OrderKey { shadow: who.shadow, id: order.clone() };
     // While the ledger is being rebuilt from the log, a missing order may only not have been read yet.
     let missing = if ledger.is_rebuilding() { RejectionReason::Unavailable } else { RejectionReason::NotFound };

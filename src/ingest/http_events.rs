@@ -4,11 +4,12 @@ use bytes::Bytes;
 use orderbell_consumers::{Record, TopicPartition};
 use orderbell_protocol::{EventType, Problem, UnixMs};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use orderbell_ledger::{NewEvent, StoredBytes, StoredDeadLetter};
 use orderbell_orders::mapping::OWN_EVENT_MEDIA_TYPE;
 use orderbell_orders::mapping::{Mapping, TOPIC_PARAMETER};
-use orderbell_orders::sha256;
+use orderbell_orders::{json_text, sha256};
 
 /// Largest number of events in one request.
 pub const MAX_EVENTS: usize = 1_000;
@@ -31,17 +32,17 @@ pub fn parse(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result
                 .detail(format!("{PLAIN}, {STRUCTURED} or {BATCH}")));
         }
     };
-    let json: Value = serde_json::from_slice(body).map_err(|error| {
+    let malformed = |error: serde_json::Error| {
         Problem::new(400, "malformed-json", "The body is not JSON").detail(format!(
             "line {}, column {}",
             error.line(),
             error.column()
         ))
-    })?;
-    let (events, is_batch) = match json {
-        Value::Array(events) => (events, true),
-        one => (vec![one], false),
     };
+    let json: &RawValue = serde_json::from_slice(body).map_err(malformed)?;
+    let is_batch = json.get().starts_with('[');
+    let events: Vec<&RawValue> =
+        if is_batch { serde_json::from_str(json.get()).map_err(malformed)? } else { vec![json] };
     if events.is_empty() || events.len() > MAX_EVENTS {
         return Err(Problem::new(422, "invalid-field", "Wrong number of events").detail(format!("1 to {MAX_EVENTS}")));
     }
@@ -67,12 +68,16 @@ pub(crate) fn id_hash(shadow: bool, source: &str, id: &str, kind: EventType) -> 
 
 fn incoming(
     mapping: &Mapping,
-    event: Value,
+    event: &RawValue,
     content_type: &'static str,
     now: UnixMs,
 ) -> Result<(String, NewEvent), orderbell_consumers::Reason> {
-    // Serialised again with sorted members: requests that differ only in white space or member order are equal.
-    let value = Bytes::from(event.to_string());
+    // Written again with sorted members: requests that differ only in white space or member order are equal.
+    let value = json_text::canonical(event.get()).ok_or_else(|| orderbell_consumers::Reason {
+        code: "not-json",
+        message: format!("the event is nested more deeply than {} levels", json_text::MAX_DEPTH),
+    })?;
+    let value = Bytes::from(value);
     let record = Record {
         partition: TopicPartition::new(orderbell_ledger::embedded_log::TOPIC, 0),
         offset: 0,

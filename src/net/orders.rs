@@ -80,7 +80,7 @@ pub(crate) async fn show(
         return Err(Problem::not_found().into());
     };
     // A foreign order and a missing one give the same 404.
-    let id = Id::new(&order).map_err(|_| Problem::not_found())?;
+    let id = Id::parse(&order).map_err(|_| Problem::not_found())?;
     let app = state.clone();
     let order = state.ledger.scan(move |ledger| order_with_timeline(&app, ledger, &who, id)).await??;
     Ok(response::json(order.ok_or_else(Problem::not_found)?.encode()))

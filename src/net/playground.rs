@@ -38,7 +38,7 @@ async fn token(
     Query(query): Query<TokenQuery>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Refusal> {
-    if !is_loopback(&headers) || !ROLES.contains(&query.role.as_str()) || Id::new(&query.id).is_err() {
+    if !is_loopback(&headers) || !ROLES.contains(&query.role.as_str()) || Id::parse(&query.id).is_err() {
         return Err(Problem::not_found().into());
     }
     let minted = state.tokens().mint(&query.role, &query.id, None, wall_clock(), TOKEN_LIFETIME_SECONDS);

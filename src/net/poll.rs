@@ -46,7 +46,7 @@ impl From<ReadError> for Refusal {
 pub(crate) fn device_of(uri: &axum::http::Uri) -> Result<DeviceId, String> {
     let Query(query) =
         Query::<PollQuery>::try_from_uri(uri).map_err(|_| String::from("the query cannot be decoded"))?;
-    Id::new(query.device.as_deref().unwrap_or(DEVICE_DEFAULT)).map_err(|error| error.to_string())
+    Id::parse(query.device.as_deref().unwrap_or(DEVICE_DEFAULT)).map_err(|error| error.to_string())
 }
 
 pub(crate) fn invalid_parameter(pointer: &str, reason: impl Into<String>) -> Refusal {
@@ -65,7 +65,7 @@ pub(crate) async fn poll(
     let named = query.device.as_deref().unwrap_or(DEVICE_DEFAULT);
     let device = match device {
         Some(device) => device,
-        None => Id::new(named).map_err(|error| invalid_parameter("device", error.to_string()))?,
+        None => Id::parse(named).map_err(|error| invalid_parameter("device", error.to_string()))?,
     };
     let (cursor, _) = state.ledger.cursor_and_head(&who, &device)?;
     let after = match &query.after {

@@ -127,7 +127,7 @@ impl Tokens {
         let claims = decode::<Claims>(token, &DecodingKey::from_secret(&key.0), &self.validation)
             .map_err(|_| InvalidToken)?
             .claims;
-        let id = Id::new(&claims.sub).map_err(|_| InvalidToken)?;
+        let id = Id::parse(&claims.sub).map_err(|_| InvalidToken)?;
         let role = match claims.role.as_str() {
             "store" => Role::Store,
             "customer" => Role::Customer,
@@ -136,7 +136,7 @@ impl Tokens {
             _ => return Err(InvalidToken),
         };
         let expires = expiry_of(&claims);
-        let device = claims.device.map(|device| Id::new(&device)).transpose().map_err(|_| InvalidToken)?;
+        let device = claims.device.map(|device| Id::parse(&device)).transpose().map_err(|_| InvalidToken)?;
         Ok(Principal::Reader { who: Recipient { shadow: claims.shadow, role, id }, device, expires })
     }
 

@@ -4,12 +4,15 @@
 //! order adds to the counters, and [`reconcile`] counts a whole log again. Time is an argument everywhere.
 
 pub mod counting;
+mod envelope;
 pub mod event_time;
+mod fields;
+pub mod json_text;
 pub mod mapping;
+mod members;
 pub mod notice_kinds;
 pub mod notices;
 pub mod order;
-mod order_key;
 pub mod reconcile;
 pub mod sha256;
 

@@ -9,31 +9,24 @@ use std::sync::LazyLock;
 
 use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
-use orderbell_protocol::id_text::is_no_id;
-use orderbell_protocol::{Event, EventType, Id, UnixMs};
+use orderbell_protocol::{Event, EventType, Id, UnixMs, id_text};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::envelope::{self, Envelope, topic_of};
 use super::event_time::{self, Zone};
-use super::order_key::{self, Found};
+use super::fields::{self, clip, event_id, minor_units, reject, scalar, within_limit};
+use super::json_text::compact;
+use super::members::{self, Members};
 use super::sha256;
 
-/// Media type of Orderbell's own events: they are decoded by Orderbell's own member names, whatever mapping the chain's events need.
-pub const OWN_EVENT_MEDIA_TYPE: &str = "application/cloudevents+json; profile=orderbell";
+pub use super::envelope::{OWN_EVENT_MEDIA_TYPE, TOPIC_PARAMETER};
+
 /// Longest value that is decoded. An order event has 300 bytes to a few KiB.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// Longer extra fields are left out of notices, with a flag: a mailbox row must fit into a page of a poll.
 const MAX_DETAILS_BYTES: usize = 8 * 1024;
-/// Longest id and source of an event, in bytes. They are compared whole, and an order's state holds up to eight sources.
-const MAX_EVENT_ID_BYTES: usize = 1024;
-/// Pickup codes, reasons and currencies are cut to this length, in characters.
-const MAX_TEXT_CHARS: usize = 200;
-
-/// Header of a dead letter: the topic that it was read from.
-const ORIGINAL_TOPIC: &str = "kafka_dlt-original-topic";
-/// Parameter of the media type with the same meaning, for a dead letter that the ledger stored: the embedded stream stores no other header.
-pub const TOPIC_PARAMETER: &str = "; topic=";
 
 /// The unit of the amounts in the chain's events.
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -50,13 +43,28 @@ pub enum AmountUnit {
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KafkaKey {
-    /// Unspecified: the key is not checked.
+    /// Unspecified: the key is not checked, and names nothing.
     #[default]
     Any,
-    /// The order's id: a record whose body names another order is rejected and logged as a security event.
+    /// The order's id, also of an event that does not name it. A record whose body names another order is rejected and logged as a security
+    /// event.
     Order,
-    /// The store's id: a record whose body names another store is rejected likewise.
+    /// The store's id, also of an event that does not name it. A record whose body names another store is rejected likewise.
     Store,
+}
+
+/// What the `subject` of a CloudEvent identifies.
+#[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// The order of an event whose data does not name it, as long as `order` is the default pointer. A mapping that says where the order is
+    /// means it.
+    #[default]
+    Auto,
+    /// The order of an event whose data does not name it. A subject that is the event's store is no order.
+    Order,
+    /// Unspecified: it names nothing.
+    Any,
 }
 
 /// Which member of an event's JSON is what. Every pointer is an RFC 6901 pointer into the JSON (for CloudEvents: into `data`).
@@ -70,7 +78,8 @@ pub struct Mapping {
     pub id: String,
     /// Pointer to the event's source. For CloudEvents the envelope's `source` is used instead; without one it is the topic.
     pub source: String,
-    /// Pointer to the order's id, which is mandatory. Several pointers compose the id where a number alone is not unique in the chain; see
+    /// Pointer to the order's id, which is mandatory: without it the record's key and a CloudEvent's subject count only where `kafka_key` and
+    /// `subject` say so. Several pointers compose the id where a number alone is not unique in the chain; see
     /// [`OrderIdPointers`].
     pub order: OrderIdPointers,
     /// Pointer to the store's id.
@@ -104,6 +113,8 @@ pub struct Mapping {
     pub extra_fields: Vec<String>,
     /// What the key of a Kafka record identifies.
     pub kafka_key: KafkaKey,
+    /// What the `subject` of a CloudEvent identifies.
+    pub subject: Subject,
     /// Topics with other names for their members: each has a complete mapping of its own, which inherits nothing from this one.
     pub topics: BTreeMap<String, Self>,
 }
@@ -121,6 +132,12 @@ pub struct OrderIdPointers(Vec<String>);
 enum OneOrMany {
     One(String),
     Many(Vec<String>),
+}
+
+impl Default for OrderIdPointers {
+    fn default() -> Self {
+        Self(vec!["/order".into()])
+    }
 }
 
 impl TryFrom<OneOrMany> for OrderIdPointers {
@@ -148,7 +165,7 @@ impl Default for Mapping {
             r#type: at("/type"),
             id: at("/id"),
             source: at("/source"),
-            order: OrderIdPointers(vec![at("/order")]),
+            order: OrderIdPointers::default(),
             store: at("/store"),
             customer: at("/customer"),
             device: at("/device"),
@@ -164,24 +181,10 @@ impl Default for Mapping {
             types: BTreeMap::new(),
             extra_fields: ["items", "note", "table", "number", "channel", "due"].map(String::from).to_vec(),
             kafka_key: KafkaKey::Any,
+            subject: Subject::Auto,
             topics: BTreeMap::new(),
         }
     }
-}
-
-/// A CloudEvents envelope, from headers (binary mode) or from the JSON itself (structured mode).
-#[derive(Debug, Default)]
-struct Envelope {
-    kind: Option<String>,
-    id: Option<String>,
-    source: Option<String>,
-    subject: Option<String>,
-    time: Option<String>,
-    shadow: Option<Value>,
-}
-
-fn reject(code: &'static str, message: impl Into<String>) -> Reason {
-    Reason { code, message: message.into() }
 }
 
 impl Mapping {
@@ -190,7 +193,13 @@ impl Mapping {
     /// # Errors
     /// The reason why it cannot be decoded: for the dead letter, or for the answer to the producer that posted it.
     pub fn decode(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
-        self.of(record).decode_mapped(record, now)
+        let mapping = self.of(record);
+        let Some(value) = record.value.as_ref() else { return Err(reject("tombstone", "the record has no value")) };
+        if value.len() > MAX_VALUE_BYTES {
+            return Err(reject("too-long", format!("the value has more than {MAX_VALUE_BYTES} bytes")));
+        }
+        let (envelope, data) = envelope::split(record, value)?;
+        mapping.event(record, &envelope, &data, now)
     }
 
     /// What is allowed and rarely meant, in sentences for whoever wrote the mapping.
@@ -212,59 +221,10 @@ impl Mapping {
     /// The mapping of a record: the default one for Orderbell's own events, the topic's own if it has one, otherwise this one.
     fn of(&self, record: &Record) -> &Self {
         static DEFAULT: LazyLock<Mapping> = LazyLock::new(Mapping::default);
-        if is_own(record) {
+        if envelope::is_own(record) {
             return &DEFAULT;
         }
         self.topics.get(topic_of(record)).unwrap_or(self)
-    }
-
-    fn decode_mapped(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
-        let Some(value) = record.value.as_ref() else { return Err(reject("tombstone", "the record has no value")) };
-        if value.len() > MAX_VALUE_BYTES {
-            return Err(reject("too-long", format!("the value has more than {MAX_VALUE_BYTES} bytes")));
-        }
-        let json: Value = serde_json::from_slice(value).map_err(|error| {
-            let problem = if value.is_empty() { "the value is empty" } else { "the value is not JSON" };
-            reject("not-json", format!("{problem} (line {}, column {})", error.line(), error.column()))
-        })?;
-        let (envelope, data) = Self::split(record, json)?;
-        self.event(record, &envelope, &data, now)
-    }
-
-    /// Splits a record into envelope and data.
-    fn split(record: &Record, mut json: Value) -> Result<(Envelope, Value), Reason> {
-        let header = |name: &str| header_text(record, name);
-        match mode(record, json.get("specversion").is_some())? {
-            Mode::Plain => return Ok((Envelope::default(), json)),
-            Mode::Binary => {
-                let shadow = header("ce_shadow").map(|text| match text.as_str() {
-                    "true" => Value::Bool(true),
-                    "false" => Value::Bool(false),
-                    _ => Value::String(text),
-                });
-                let envelope = Envelope {
-                    kind: header("ce_type"),
-                    id: header("ce_id"),
-                    source: header("ce_source"),
-                    subject: header("ce_subject"),
-                    time: header("ce_time"),
-                    shadow,
-                };
-                return Ok((envelope, json));
-            }
-            Mode::Structured => {}
-        }
-        check_specversion(json.get("specversion").and_then(Value::as_str).unwrap_or_default())?;
-        let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
-        let envelope = Envelope {
-            kind: text("type"),
-            id: text("id"),
-            source: text("source"),
-            subject: text("subject"),
-            time: text("time"),
-            shadow: json.get("shadow").cloned(),
-        };
-        Ok((envelope, json.get_mut("data").map_or(Value::Null, Value::take)))
     }
 
     /// True when a record that cannot be decoded contains the type of a paid order anywhere. A guess that prefers a false alert.
@@ -289,104 +249,117 @@ impl Mapping {
         if mapping.kafka_key == KafkaKey::Order
             && let Some(key) = key_text(record)
         {
-            return Some(key.to_owned());
+            return Some(key);
         }
         let value = record.value.as_ref().filter(|value| value.len() <= MAX_VALUE_BYTES)?;
-        let members: Vec<&str> = mapping.order.0.iter().chain([&mapping.store]).map(String::as_str).collect();
-        let in_data = members.iter().map(|pointer| ("/data", *pointer));
-        let pointers = [("", "/specversion"), ("", "/subject")].into_iter();
-        let pointers: Vec<_> = pointers.chain(members.iter().map(|pointer| ("", *pointer))).chain(in_data).collect();
-        let found = order_key::pull(value, &pointers)?;
-        let (in_json, in_data) = found.get(2..)?.split_at(members.len());
-        let (subject, found) = match mode(record, found.first() != Some(&Found::Missing)).ok()? {
-            Mode::Plain => (None, in_json),
-            Mode::Binary => (header_text(record, "ce_subject"), in_json),
-            Mode::Structured => {
-                let text =
-                    |at: usize| if let Some(Found::Text(text)) = found.get(at) { Some(text.clone()) } else { None };
-                check_specversion(&text(0).unwrap_or_default()).ok()?;
-                (text(1), in_data)
-            }
-        };
-        let id_at =
-            |pointer: &str| match members.iter().position(|known| *known == pointer).and_then(|at| found.get(at)) {
-                Some(Found::Text(text) | Found::Number(text)) => Ok(Some(text.clone())),
-                Some(Found::Other) => Err(bad_id()),
-                Some(Found::Missing | Found::Null) | None => Ok(None),
-            };
-        let order = mapping.order(record, subject.as_deref(), id_at).ok()?;
-        order.or_else(|| mapping.named(record, subject.as_deref(), id_at(&mapping.store)).ok()?)
+        let (envelope, data) = envelope::split(record, value).ok()?;
+        let pointers = mapping.order.0.iter().chain([&mapping.store]).map(String::as_str);
+        let members = Members::read(&data, pointers).ok()?;
+        let order = mapping.order(record, &envelope, &members).ok()?;
+        order.or_else(|| mapping.store(record, &members).ok()?.or(envelope.subject))
     }
 
-    /// The order's id; `id_at` reads the id that a pointer leads to. Where it is composed, a missing part has no substitute: the envelope's
-    /// subject or the record's key is another id.
-    fn order(
-        &self,
-        record: &Record,
-        subject: Option<&str>,
-        id_at: impl Fn(&str) -> Result<Option<String>, Reason>,
-    ) -> Result<Option<String>, Reason> {
+    /// The order's id: the member, or else the envelope's subject or the record's key where the configuration says that it is the order. A
+    /// subject that is the event's store is no order. Where the id is composed, a missing part has no substitute.
+    fn order(&self, record: &Record, envelope: &Envelope, members: &Members<'_, '_>) -> Result<Option<String>, Reason> {
         let [pointer] = &self.order.0[..] else {
             let mut parts = Vec::with_capacity(self.order.0.len());
             for pointer in &self.order.0 {
-                let Some(part) = id_at(pointer)? else { return Ok(None) };
-                // Orders with a blank number must not share an id.
-                if part.is_empty() || part.trim() != part {
-                    return Err(reject(
-                        "bad-order",
-                        format!("{pointer}: a part of the order's id is empty, or begins or ends with white space"),
-                    ));
-                }
+                let Some(part) = id_at(members, pointer)? else { return Ok(None) };
                 parts.push(part.replace('~', "~0").replace(':', "~1"));
             }
             return Ok(Some(parts.join(":")));
         };
-        self.named(record, subject, id_at(pointer))
+        // Whoever has no number writes 0 for every order.
+        if let Some(id) = id_at(members, pointer)?.filter(|id| id != "0") {
+            return Ok(Some(id));
+        }
+        let store = id_at(members, &self.store).ok().flatten().filter(|_| !envelope::is_own(record));
+        let subject =
+            envelope.subject.clone().filter(|subject| self.is_subject_order() && store.as_ref() != Some(subject));
+        let key = || key_text(record).filter(|_| self.kafka_key == KafkaKey::Order);
+        Ok(subject.or_else(key))
     }
 
-    /// The id of a member, or else the envelope's subject, or else the record's key.
-    fn named(
-        &self,
-        record: &Record,
-        subject: Option<&str>,
-        member: Result<Option<String>, Reason>,
-    ) -> Result<Option<String>, Reason> {
-        let key = key_text(record).filter(|_| self.kafka_key != KafkaKey::Store);
-        Ok(member?.or_else(|| subject.or(key).map(str::to_owned)))
+    fn is_subject_order(&self) -> bool {
+        match self.subject {
+            Subject::Auto => self.order == OrderIdPointers::default(),
+            Subject::Order => true,
+            Subject::Any => false,
+        }
     }
 
-    fn event(&self, record: &Record, envelope: &Envelope, data: &Value, now: UnixMs) -> Result<Event, Reason> {
-        let at = |pointer: &str| data.pointer(pointer).filter(|value| !value.is_null());
-        let text = |pointer: &str| at(pointer).and_then(scalar).map(clip);
+    /// The store that an event names, or else the record's key where it is the store.
+    fn store(&self, record: &Record, members: &Members<'_, '_>) -> Result<Option<String>, Reason> {
+        let key = || key_text(record).filter(|_| self.kafka_key == KafkaKey::Store);
+        Ok(id_at(members, &self.store)?.or_else(key))
+    }
+
+    /// Every pointer into the data.
+    fn pointers(&self) -> impl Iterator<Item = &str> {
+        let single = [
+            &self.r#type,
+            &self.id,
+            &self.source,
+            &self.store,
+            &self.customer,
+            &self.device,
+            &self.amount,
+            &self.currency,
+            &self.pickup_code,
+            &self.reason,
+            &self.version,
+            &self.time,
+            &self.shadow,
+        ];
+        single.into_iter().chain(&self.order.0).map(String::as_str)
+    }
+
+    fn event(&self, record: &Record, envelope: &Envelope, data: &[u8], now: UnixMs) -> Result<Event, Reason> {
+        let extra_fields: Vec<(&str, String)> =
+            self.extra_fields.iter().map(|name| (name.as_str(), members::pointer_to(name))).collect();
+        let pointers = self.pointers().chain(extra_fields.iter().map(|(_, pointer)| pointer.as_str()));
+        let members = Members::read(data, pointers)
+            .map_err(|error| reject("not-json", format!("the data is not JSON (column {})", error.column())))?;
+        let whole = |pointer: &str| members.at(pointer).and_then(scalar);
+        let text = |pointer: &str| whole(pointer).map(clip);
         let kind = envelope.kind.clone().or_else(|| text(&self.r#type));
         let kind = self.kind(&kind.ok_or_else(|| reject("no-type", "the event has no type"))?)?;
-        let subject = envelope.subject.as_deref();
-        let id_at = |pointer: &str| data.pointer(pointer).map_or(Ok(None), id_text);
         let order = match kind.is_about_a_store() {
-            true => self.named(record, subject, id_at(&self.store))?,
-            false => self.order(record, subject, id_at)?,
+            true => self.store(record, &members)?.or_else(|| envelope.subject.clone()),
+            false => self.order(record, envelope, &members)?,
         };
-        let order = order.ok_or_else(|| reject("no-order", "the event names no order"))?;
-        let order = Id::new(&order).map_err(|error| reject("bad-order", format!("the order's id: {error}")))?;
-        let id_of = |pointer: &str| -> Result<Option<Id>, Reason> {
-            let Some(text) = at(pointer).map_or(Ok(None), id_text)? else { return Ok(None) };
-            Id::new(&text).map(Some).map_err(|error| reject("bad-id", format!("{pointer}: {error}")))
+        let order = order.ok_or_else(|| {
+            let (what, place) = match kind.is_about_a_store() {
+                true => ("store", self.store.clone()),
+                false => ("order", self.order.0.join(" and ")),
+            };
+            reject("no-order", format!("the event names no {what} at {place}"))
+        })?;
+        let order = Id::parse(&order).map_err(|error| reject("bad-order", format!("the order's id: {error}")))?;
+        let checked = |text: Option<String>, pointer: &str| -> Result<Option<Id>, Reason> {
+            let id = text.map(|text| Id::parse(&text)).transpose();
+            id.map_err(|error| reject("bad-id", format!("{pointer}: {error}")))
         };
-        let (store, customer, device) = (id_of(&self.store)?, id_of(&self.customer)?, id_of(&self.device)?);
+        let store = checked(self.store(record, &members)?, &self.store)?;
+        let customer = checked(id_at(&members, &self.customer)?, &self.customer)?;
+        let device = checked(id_at(&members, &self.device)?, &self.device)?;
         self.check_key(key_text(record), &order, store.as_ref())?;
-        let shadow = envelope.shadow.as_ref().or_else(|| at(&self.shadow)).cloned().unwrap_or(Value::Bool(false));
-        let Value::Bool(shadow) = shadow else {
-            return Err(reject("bad-shadow", "the shadow mark is neither true nor false"));
+        let shadow = match envelope.shadow.as_deref().or_else(|| members.at(&self.shadow)) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(reject("bad-shadow", "the shadow mark is neither true nor false")),
         };
         let mut flags = Vec::new();
-        let time = envelope.time.clone().map(Value::String).or_else(|| at(&self.time).cloned());
+        let value = |json: &str| serde_json::from_str::<Value>(json).ok();
+        let time = envelope.time.clone().map(Value::String).or_else(|| members.at(&self.time).and_then(value));
         let at_ms = event_time::resolve(time.as_ref(), &self.time_zone, record.timestamp_ms, now, &mut flags);
-        let amount = self.amount(at(&self.amount), kind, &mut flags);
-        let details = self.details(data, &mut flags);
-        let whole = |pointer: &str| at(pointer).and_then(scalar);
-        let id = match envelope.id.clone().filter(|id| is_own(record) || is_event_id(id)) {
-            Some(id) => Some(id),
-            None => whole(&self.id).filter(|id| is_event_id(id)),
+        let amount = self.amount(members.at(&self.amount), kind, &mut flags);
+        let details = details(&extra_fields, &members, &mut flags);
+        let id = match envelope.id.as_deref() {
+            // A till may count its events from 0.
+            Some(id) if envelope::is_own(record) => Some(id.to_owned()),
+            id => id.and_then(event_id).or_else(|| event_id(&whole(&self.id)?)),
         };
         let id = within_limit("id", id)?;
         let source = within_limit("source", envelope.source.clone().or_else(|| whole(&self.source)))?;
@@ -398,7 +371,7 @@ impl Mapping {
             source: source.unwrap_or_else(|| topic_of(record).to_owned()),
             at: at_ms,
             read_at: (record.read_ms > 0).then_some(UnixMs(record.read_ms)),
-            version: at(&self.version).and_then(Value::as_u64),
+            version: members.at(&self.version).and_then(|json| json.parse().ok()),
             store,
             customer,
             device,
@@ -417,7 +390,7 @@ impl Mapping {
         EventType::named(ours).ok_or_else(|| reject("unknown-type", "the event's type is not known"))
     }
 
-    fn check_key(&self, key: Option<&str>, order: &Id, store: Option<&Id>) -> Result<(), Reason> {
+    fn check_key(&self, key: Option<String>, order: &Id, store: Option<&Id>) -> Result<(), Reason> {
         let matches = match (self.kafka_key, key) {
             (KafkaKey::Any, _) | (_, None) => true,
             (KafkaKey::Order, Some(key)) => key == order.as_str(),
@@ -430,94 +403,42 @@ impl Mapping {
         }
     }
 
-    fn amount(&self, value: Option<&Value>, kind: EventType, flags: &mut Vec<Flag>) -> Option<MinorUnits> {
-        let parsed = value.and_then(|value| minor_units(value, self.amount_unit));
+    fn amount(&self, json: Option<&str>, kind: EventType, flags: &mut Vec<Flag>) -> Option<MinorUnits> {
+        let parsed = json.and_then(|json| minor_units(json, self.amount_unit));
         let needed = matches!(kind, EventType::Created | EventType::Paid);
-        if parsed.is_none() && (needed || value.is_some()) {
+        if parsed.is_none() && (needed || json.is_some()) {
             flags.push(Flag::Amount);
         }
         parsed
     }
+}
 
-    fn details(&self, data: &Value, flags: &mut Vec<Flag>) -> Option<Box<RawValue>> {
-        let kept: serde_json::Map<String, Value> =
-            self.extra_fields.iter().filter_map(|name| Some((name.clone(), data.get(name)?.clone()))).collect();
-        if kept.is_empty() {
-            return None;
-        }
-        let text = Value::Object(kept).to_string();
-        if text.len() > MAX_DETAILS_BYTES {
-            flags.push(Flag::Details);
-            return None;
-        }
-        RawValue::from_string(text).ok()
+/// The id that a pointer leads to.
+fn id_at(members: &Members<'_, '_>, pointer: &str) -> Result<Option<String>, Reason> {
+    members.at(pointer).map_or(Ok(None), fields::id)
+}
+
+/// The extra fields as one JSON object, each as the producer wrote it: no digit of a number changes.
+fn details(extra_fields: &[(&str, String)], members: &Members<'_, '_>, flags: &mut Vec<Flag>) -> Option<Box<RawValue>> {
+    let kept: BTreeMap<&str, Box<RawValue>> = extra_fields
+        .iter()
+        .filter_map(|(name, pointer)| Some((*name, RawValue::from_string(compact(members.at(pointer)?)).ok()?)))
+        .collect();
+    if kept.is_empty() {
+        return None;
     }
-}
-
-fn bad_id() -> Reason {
-    reject("bad-id", "an id is a string or a whole number of at most 64 bits")
-}
-
-fn key_text(record: &Record) -> Option<&str> {
-    record.key.as_ref().and_then(|key| std::str::from_utf8(key).ok())
-}
-
-fn header_text(record: &Record, name: &str) -> Option<String> {
-    record.header(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-}
-
-/// How a record carries its event.
-enum Mode {
-    /// JSON without an envelope.
-    Plain,
-    /// A CloudEvent whose envelope is in the headers.
-    Binary,
-    /// A CloudEvent whose envelope is in the JSON.
-    Structured,
-}
-
-/// The mode of a record; `has_specversion` says that its JSON has that member.
-fn mode(record: &Record, has_specversion: bool) -> Result<Mode, Reason> {
-    if let Some(version) = header_text(record, "ce_specversion") {
-        return check_specversion(&version).map(|()| Mode::Binary);
+    let object = serde_json::value::to_raw_value(&kept).ok()?;
+    if object.get().len() > MAX_DETAILS_BYTES {
+        flags.push(Flag::Details);
+        return None;
     }
-    let media = record.header("content-type").map_or(&b""[..], |media| &media[..]);
-    if media.starts_with(b"application/cloudevents-batch") {
-        return Err(reject("batch", "a record cannot be a batch of CloudEvents"));
-    }
-    let is_structured = media.starts_with(b"application/cloudevents") || has_specversion;
-    Ok(if is_structured { Mode::Structured } else { Mode::Plain })
+    Some(object)
 }
 
-/// The topic that a record was first read from: a replayed dead letter names it in a header, or in its media type.
-fn topic_of(record: &Record) -> &str {
-    let text = |name: &str| record.header(name).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let named =
-        text(ORIGINAL_TOPIC).or_else(|| text("content-type")?.split_once(TOPIC_PARAMETER).map(|(_, topic)| topic));
-    named.unwrap_or(&record.partition.topic)
-}
-
-fn check_specversion(version: &str) -> Result<(), Reason> {
-    if version.starts_with("1.") { Ok(()) } else { Err(reject("bad-envelope", "only CloudEvents 1.x is supported")) }
-}
-
-/// The id or source of an event, compared whole: cut, two events could become one.
-fn within_limit(member: &str, text: Option<String>) -> Result<Option<String>, Reason> {
-    let text = text.filter(|text| !text.is_empty());
-    if text.as_ref().is_some_and(|text| text.len() > MAX_EVENT_ID_BYTES) {
-        return Err(reject("bad-id", format!("the event's {member} has more than {MAX_EVENT_ID_BYTES} bytes")));
-    }
-    Ok(text)
-}
-
-/// True for a text that identifies an event. A producer that writes nothing, 0 or `undefined` in every event identifies none of them.
-fn is_event_id(text: &str) -> bool {
-    !is_no_id(text) && text != "0"
-}
-
-/// True for an event that Orderbell published, whose id is what a till chose.
-fn is_own(record: &Record) -> bool {
-    record.header("content-type").is_some_and(|media| media == OWN_EVENT_MEDIA_TYPE)
+/// The record's key, if it is an id.
+fn key_text(record: &Record) -> Option<String> {
+    let key = std::str::from_utf8(record.key.as_ref()?).ok()?;
+    Some(id_text::unquote(key)).filter(|key| !id_text::is_no_id(key))
 }
 
 /// The id of an event without one: the same whenever the same value comes again.
@@ -525,50 +446,6 @@ fn derived_id(record: &Record) -> String {
     let value = record.value.as_deref().unwrap_or_default();
     let hash = sha256::hash_128(&[record.partition.topic.as_bytes(), value]);
     format!("hash:{hash:032x}")
-}
-
-/// Strings and whole numbers are ids. A number of more than 64 bits has lost digits in the JSON parser, so that two orders could share an
-/// id: it is rejected.
-fn id_text(value: &Value) -> Result<Option<String>, Reason> {
-    match value {
-        Value::Null => Ok(None),
-        Value::String(text) => Ok(Some(text.clone())),
-        Value::Number(number) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
-        _ => Err(bad_id()),
-    }
-}
-
-/// The text of a string or number.
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-fn clip(text: String) -> String {
-    if text.chars().count() <= MAX_TEXT_CHARS { text } else { text.chars().take(MAX_TEXT_CHARS).collect() }
-}
-
-/// Works on the decimal digits, so that no amount passes through floating point.
-fn minor_units(value: &Value, unit: AmountUnit) -> Option<MinorUnits> {
-    let text = scalar(value)?;
-    let minor = match unit {
-        AmountUnit::Minor => text.parse::<i64>().ok()?,
-        AmountUnit::Major => {
-            let (whole, cents) = text.split_once('.').unwrap_or((&text, ""));
-            if cents.len() > 2
-                || !cents.bytes().all(|byte| byte.is_ascii_digit())
-                || !whole.bytes().all(|byte| byte.is_ascii_digit())
-            {
-                return None;
-            }
-            let cents = format!("{cents:0<2}");
-            whole.parse::<i64>().ok()?.checked_mul(100)?.checked_add(cents.parse().ok()?)?
-        }
-    };
-    (minor >= 0).then_some(MinorUnits(minor))
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use super::super::fields::MAX_EVENT_ID_BYTES;
 use super::*;
 use bytes::Bytes;
 use orderbell_consumers::TopicPartition;
@@ -97,7 +98,8 @@ fn a_record_that_cannot_be_decoded_is_rejected_with_a_reason() {
     assert_eq!(plain("[]"), "no-type");
     assert_eq!(plain("{\"type\":\"order.eaten\",\"order\":\"1\"}"), "unknown-type");
     assert_eq!(plain("{\"type\":\"order.paid\"}"), "no-order");
-    assert_eq!(plain("{\"type\":\"order.paid\",\"order\":\"\"}"), "bad-order");
+    assert_eq!(plain("{\"type\":\"order.paid\",\"order\":\"\"}"), "no-order");
+    assert_eq!(plain(&format!("{{\"type\":\"order.paid\",\"order\":\"{}\"}}", "x".repeat(129))), "bad-order");
     assert_eq!(plain("{\"type\":\"order.paid\",\"order\":\"1\",\"store\":\"a\\nb\"}"), "bad-id");
     assert_eq!(plain("{\"type\":\"order.paid\",\"order\":\"1\",\"shadow\":\"maybe\"}"), "bad-shadow");
     assert_eq!(plain("{\"specversion\":\"0.3\",\"type\":\"order.paid\",\"subject\":\"1\"}"), "bad-envelope");
@@ -108,15 +110,59 @@ fn a_record_that_cannot_be_decoded_is_rejected_with_a_reason() {
 }
 
 #[test]
-fn a_number_of_more_than_64_bits_is_no_id() {
+fn numbers_are_ids_when_they_are_whole_and_no_digit_is_lost() {
     let mapping = Mapping::default();
-    let plain =
-        |order: &str| outcome(&mapping, &record(None, &format!("{{\"type\":\"order.paid\",\"order\":{order}}}"), &[]));
-    assert_eq!(plain("18446744073709551615"), "decoded");
-    assert_eq!(plain("123456789012345678901234"), "bad-id");
-    assert_eq!(plain("1.5"), "bad-id");
-    assert_eq!(plain("[1]"), "bad-id");
-    assert_eq!(plain("\"123456789012345678901234\""), "decoded");
+    let plain = |order: &str| {
+        let value = format!("{{\"type\":\"order.paid\",\"order\":{order}}}");
+        mapping
+            .decode(&record(None, &value, &[]), NOW)
+            .map_or_else(|reason| reason.code.into(), |event| event.order.to_string())
+    };
+    assert_eq!(plain("18446744073709551615"), "18446744073709551615");
+    assert_eq!(plain("123456789012345678901234"), "123456789012345678901234");
+    assert_eq!((plain("12345.0"), plain("12345.000")), ("12345".into(), "12345".into()));
+    for refused in ["1.5", "1e3", "1.0e3", "[1]", "{}", "true"] {
+        assert_eq!(plain(refused), "bad-id", "{refused}");
+    }
+    assert_eq!(plain("\"12345.0\""), "12345.0", "a text is what it is");
+}
+
+#[test]
+fn padded_ids_are_the_ids_that_a_person_sees() {
+    for padded in ["17  ", "17\u{feff}", "\u{200b}17", " 17\u{0}", "\u{ad}17\t"] {
+        let value =
+            json!({"type": "order.paid", "order": padded, "store": padded, "customer": padded, "device": padded});
+        let event = Mapping::default().decode(&record(None, &value.to_string(), &[]), NOW).unwrap();
+        let ids = [Some(event.order), event.store, event.customer, event.device];
+        assert!(ids.iter().all(|id| id.as_ref().is_some_and(|id| id.as_str() == "17")), "{padded:?}: {ids:?}");
+    }
+}
+
+#[test]
+fn a_word_for_nothing_is_no_order_and_no_store() {
+    let mapping = Mapping::default();
+    for nothing in ["\"undefined\"", "\"null\"", "\"None\"", "\" NaN \"", "\"\"", "false", "null", "0", "\"0\""] {
+        let value = format!("{{\"type\":\"order.paid\",\"order\":{nothing}}}");
+        assert_eq!(outcome(&mapping, &record(None, &value, &[])), "no-order", "{nothing}");
+    }
+    let value = r#"{"type":"order.paid","order":"o1","store":"undefined"}"#;
+    assert_eq!(mapping.decode(&record(None, value, &[]), NOW).unwrap().store, None);
+}
+
+#[test]
+fn a_key_in_json_quotes_is_the_order_in_them() {
+    let mapping = Mapping { kafka_key: KafkaKey::Order, ..Mapping::default() };
+    let record = record(Some("\"o26\""), r#"{"type":"order.paid","order":"o26"}"#, &[]);
+    assert_eq!(mapping.decode(&record, NOW).unwrap().order.as_str(), "o26");
+    assert_eq!(mapping.order_of(&record).as_deref(), Some("o26"));
+}
+
+#[test]
+fn extra_fields_reach_the_store_as_the_producer_wrote_them() {
+    let value = r#"{"type":"order.paid","order":"o37","items":[ {"name": "rice, 2 x", "price": 12.50, "sku": 123456789012345678901234567890} ]}"#;
+    let event = Mapping::default().decode(&record(None, value, &[]), NOW).unwrap();
+    let expected = r#"{"items":[{"name":"rice, 2 x","price":12.50,"sku":123456789012345678901234567890}]}"#;
+    assert_eq!(event.details.unwrap().get(), expected);
 }
 
 #[test]
@@ -126,14 +172,28 @@ fn an_empty_zero_or_invented_event_id_is_no_id() {
         let value = format!(r#"{{"type":"order.paid","order":"o1","id":{id},"amount":{n}}}"#);
         mapping.decode(&record(None, &value, &[]), NOW).unwrap().id
     };
-    for nothing in ["\"\"", "0", "\"0\"", "\"undefined\"", "\"NULL\"", "\"None\"", "\"nil\"", "\"NaN\"", "null", "false", "{}"] {
+    for nothing in [
+        "\"\"",
+        "0",
+        "0.0",
+        "\"0\"",
+        "\"undefined\"",
+        "\"NULL\"",
+        "\"None\"",
+        "\"nil\"",
+        "\"NaN\"",
+        "null",
+        "false",
+        "{}",
+    ] {
         assert!(id(nothing, 1).starts_with("hash:"), "{nothing}");
         assert_ne!(id(nothing, 1), id(nothing, 2), "two events without an id are two events: {nothing}");
         assert_eq!(id(nothing, 1), id(nothing, 1), "a repeated one is one event: {nothing}");
     }
     assert_eq!((id("7", 1), id("\"e1\"", 1)), ("7".into(), "e1".into()));
     let envelope = |id: &str| {
-        let body = json!({"specversion": "1.0", "type": "order.paid", "id": id, "subject": "o1", "data": {"id": "inner"}});
+        let body =
+            json!({"specversion": "1.0", "type": "order.paid", "id": id, "subject": "o1", "data": {"id": "inner"}});
         mapping.decode(&record(None, &body.to_string(), &[]), NOW).unwrap().id
     };
     assert_eq!((envelope("e1"), envelope("undefined")), ("e1".into(), "inner".into()));
@@ -181,14 +241,14 @@ fn a_record_whose_key_contradicts_its_body_is_rejected() {
 
 #[test]
 fn amounts_never_pass_through_floating_point() {
-    let major = |value: Value| minor_units(&value, AmountUnit::Major).map(|minor| minor.0);
+    let major = |value: Value| minor_units(&value.to_string(), AmountUnit::Major).map(|minor| minor.0);
     assert_eq!(major(json!("12.50")), Some(1250));
     assert_eq!(major(json!(12.5)), Some(1250));
     assert_eq!(major(json!("0.07")), Some(7));
     assert_eq!(major(json!("1.005")), None);
     assert_eq!(major(json!("-1")), None);
     assert_eq!(major(json!("99999999999999999999")), None);
-    assert_eq!(minor_units(&json!(12.5), AmountUnit::Minor), None);
+    assert_eq!(minor_units("12.5", AmountUnit::Minor), None);
 }
 
 #[test]
@@ -213,10 +273,59 @@ fn a_composed_order_id_is_unique() {
     assert_eq!(outcome(&mapping, &half), "no-order");
     assert!(toml::from_str::<Mapping>("order = []").is_err());
     // Orders with a blank number must not share an id.
-    for blank in ["", " ", " 7"] {
+    for blank in ["", " ", "undefined"] {
         let value = json!({"type": "order.paid", "shop": {"id": "17"}, "no": blank}).to_string();
-        assert_eq!(outcome(&mapping, &record(None, &value, &[])), "bad-order", "{blank:?}");
+        assert_eq!(outcome(&mapping, &record(None, &value, &[])), "no-order", "{blank:?}");
     }
+    assert_eq!(order(" 17", "4711 "), "17:4711");
+}
+
+/// Regression: the member of the order was called otherwise and the record's key was the store: every order after the first was stale.
+#[test]
+fn a_key_is_an_order_only_where_the_configuration_says_so() {
+    let paid = r#"{"type":"order.paid","id":"e31","orderID":"o31","store":"17"}"#;
+    let decode = |kafka_key, key: &str| {
+        let mapping = Mapping { kafka_key, ..Mapping::default() };
+        mapping.decode(&record(Some(key), paid, &[]), NOW).map(|event| event.order.to_string())
+    };
+    let reason = decode(KafkaKey::Any, "17").unwrap_err();
+    assert_eq!((reason.code, &reason.message[..]), ("no-order", "the event names no order at /order"));
+    assert_eq!(decode(KafkaKey::Store, "17").unwrap_err().code, "no-order");
+    assert_eq!(decode(KafkaKey::Order, "o31").unwrap(), "o31");
+}
+
+#[test]
+fn a_key_is_a_store_only_where_the_configuration_says_so() {
+    let store = |kafka_key| {
+        let mapping = Mapping { kafka_key, ..Mapping::default() };
+        let record = record(Some("17"), r#"{"type":"order.paid","order":"o1"}"#, &[]);
+        mapping.decode(&record, NOW).map(|event| event.store.map(|store| store.to_string()))
+    };
+    assert_eq!(store(KafkaKey::Any).unwrap(), None);
+    assert_eq!(store(KafkaKey::Store).unwrap().as_deref(), Some("17"));
+}
+
+/// Regression: the subject of every event was the store, so all orders of a store were one.
+#[test]
+fn a_subject_that_is_the_store_is_no_order() {
+    let decode = |mapping: &str, subject: &str| {
+        let body = json!({"specversion": "1.0", "type": "order.paid", "id": "e41", "source": "/pos", "subject": subject,
+            "data": {"orderId": "o41", "store": "17"}});
+        let mapping: Mapping = toml::from_str(mapping).unwrap();
+        let decoded = mapping.decode(&record(None, &body.to_string(), &[]), NOW);
+        decoded.map_or_else(|reason| reason.message, |event| event.order.to_string())
+    };
+    assert_eq!(decode("", "17"), "the event names no order at /order");
+    assert_eq!(decode("", "o41"), "o41");
+    assert_eq!(decode("subject = 'any'", "o41"), "the event names no order at /order");
+    let renamed = "the event names no order at /orderNo";
+    assert_eq!(decode("order = '/orderNo'", "o41"), renamed, "a mapping that says where the order is means it");
+    assert_eq!(decode("order = '/orderNo'\nsubject = 'order'", "o41"), "o41");
+    // An order of Orderbell's own events may be called like its store.
+    let own = json!({"specversion": "1.0", "type": "order.ready", "id": "1", "subject": "17", "data": {"store": "17"}});
+    let record = record(None, &own.to_string(), &[("content-type", OWN_EVENT_MEDIA_TYPE)]);
+    assert_eq!(Mapping::default().decode(&record, NOW).unwrap().order.as_str(), "17");
+    assert_eq!(Mapping::default().order_of(&record).as_deref(), Some("17"));
 }
 
 #[test]
@@ -275,14 +384,58 @@ fn the_kafka_key_is_the_order_without_parsing_where_it_is_checked() {
     assert_eq!(outcome(&mapping, &record(Some("o1"), r#"{"type":"order.paid","order":"o2"}"#, &[])), "key-mismatch");
 }
 
-/// The id that decoding would find, from a JSON value.
+/// The id that decoding would find, from a built JSON value: a model that shares no code with the reader of members.
 fn order_by_value(mapping: &Mapping, record: &Record) -> Option<String> {
     let json: Value = serde_json::from_slice(record.value.as_ref()?).ok()?;
-    let (envelope, data) = Mapping::split(record, json).ok()?;
-    let id_at = |pointer: &str| data.pointer(pointer).map_or(Ok(None), id_text);
-    let subject = envelope.subject.as_deref();
-    let order = mapping.order(record, subject, id_at).ok()?;
-    order.or_else(|| mapping.named(record, subject, id_at(&mapping.store)).ok()?)
+    let header = |name: &str| record.header(name).and_then(|text| std::str::from_utf8(text).ok());
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let specversion = json.get("specversion").filter(|version| !version.is_null());
+    let is_cloud_event = |media: &str| media.starts_with("application/cloudevents");
+    let (subject, data) = if let Some(version) = header("ce_specversion") {
+        version.starts_with("1.").then_some(())?;
+        (header("ce_subject").map(str::to_owned), json.clone())
+    } else if header("content-type").is_some_and(|media| media.contains("batch")) {
+        return None;
+    } else if header("content-type").is_some_and(is_cloud_event) || specversion.is_some() {
+        specversion.and_then(text)?.starts_with("1.").then_some(())?;
+        (json.get("subject").and_then(text), json.get("data").cloned().unwrap_or_default())
+    } else {
+        (None, json.clone())
+    };
+    let is_id = |text: String| (!text.is_empty() && text != "undefined").then_some(text);
+    let subject = subject.map(|text| text.trim().to_owned()).and_then(is_id);
+    let id_at = |pointer: &str| match data.pointer(pointer) {
+        None | Some(Value::Null | Value::Bool(false)) => Ok(None),
+        Some(Value::String(text)) => Ok(is_id(text.trim().to_owned())),
+        Some(Value::Number(number)) => match number.to_string() {
+            text if text.ends_with(".0") => Ok(Some(text.trim_end_matches(".0").to_owned())),
+            text if text.contains('.') => Err(()),
+            text => Ok(Some(text)),
+        },
+        Some(_) => Err(()),
+    };
+    let key = |what: KafkaKey| key_text(record).filter(|_| mapping.kafka_key == what);
+    let subject_is_order = mapping.subject == Subject::Order || mapping.order.0 == ["/order"];
+    let order = match &mapping.order.0[..] {
+        [pointer] => {
+            let order = id_at(pointer).ok()?.filter(|order| order != "0");
+            let store = id_at(&mapping.store).ok().flatten();
+            let subject = subject.clone().filter(|subject| subject_is_order && Some(subject) != store.as_ref());
+            order.or(subject).or(key(KafkaKey::Order))
+        }
+        pointers => {
+            let parts: Result<Vec<_>, ()> =
+                pointers.iter().map(|pointer| id_at(pointer)).take_while(|id| *id != Ok(None)).collect();
+            let parts: Vec<String> =
+                parts.ok()?.into_iter().flatten().map(|id| id.replace('~', "~0").replace(':', "~1")).collect();
+            (parts.len() == pointers.len()).then(|| parts.join(":"))
+        }
+    };
+    order.or_else(|| id_at(&mapping.store).ok()?.or(key(KafkaKey::Store)).or(subject))
 }
 
 /// JSON text with the same member several times, and pointers into objects and arrays.
@@ -295,8 +448,12 @@ fn any_json() -> impl Strategy<Value = String> {
         "1",
         "-7",
         "1.5",
-        "18446744073709551616",
+        "7.0",
+        "0",
+        "false",
         "\"x\"",
+        "\"\"",
+        "\" undefined\"",
         "\" y\"",
         "\"1.0\"",
         "\"a:~\"",
@@ -312,6 +469,18 @@ fn any_json() -> impl Strategy<Value = String> {
     })
 }
 
+/// JSON of an id as producers write it: padded, with a point, or a word for nothing.
+fn any_id() -> impl Strategy<Value = String> {
+    let pad = || prop::sample::select(vec!["", " ", "\u{feff}", "\u{200b}", "\\u0000", "\\t"]);
+    let word = prop::sample::select(vec!["o1", "17", "a b", "", "undefined", "NULL", "0", "\u{200b}"]);
+    let text = (pad(), word, pad()).prop_map(|(before, word, after)| format!("\"{before}{word}{after}\""));
+    prop_oneof![
+        text,
+        prop::sample::select(vec!["12345.0", "17", "0", "1e3", "1.5", "null", "false", "true", "{}"])
+            .prop_map(str::to_owned)
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_096))]
 
@@ -325,10 +494,33 @@ proptest! {
             vec![("ce_specversion", "0.3")], vec![("content-type", "application/cloudevents-batch+json")],
         ]),
         key in prop::sample::select(vec![None, Some("k")]),
+        subject in prop::sample::select(vec![Subject::Auto, Subject::Order]),
+        kafka_key in prop::sample::select(vec![KafkaKey::Any, KafkaKey::Store]),
     ) {
         let order = OrderIdPointers(order.into_iter().map(str::to_owned).collect());
-        let mapping = Mapping { order, ..Mapping::default() };
+        let mapping = Mapping { order, subject, kafka_key, ..Mapping::default() };
         let record = record(key, &json, &headers);
         prop_assert_eq!(mapping.order_of(&record), order_by_value(&mapping, &record));
+    }
+
+    /// The same for whole events, with ids as producers pad them.
+    #[test]
+    fn the_queue_of_an_event_is_that_of_its_order(
+        order in any_id(), store in any_id(), key in prop::option::of("[ \"o1]{0,4}"), kafka_key in prop::sample::select(vec![KafkaKey::Any, KafkaKey::Order, KafkaKey::Store]),
+        composed in any::<bool>(), envelope in any::<bool>(),
+    ) {
+        let pointers = if composed { vec!["/store", "/order"] } else { vec!["/order"] };
+        let order_pointers = OrderIdPointers(pointers.into_iter().map(str::to_owned).collect());
+        let mapping = Mapping { order: order_pointers, kafka_key, ..Mapping::default() };
+        let data = format!(r#"{{"type":"order.paid","order":{order},"store":{store}}}"#);
+        let value = if envelope { format!(r#"{{"specversion":"1.0","type":"order.paid","subject":" s ","data":{data}}}"#) } else { data };
+        let record = record(key.as_deref(), &value, &[]);
+        if let Ok(event) = mapping.decode(&record, NOW) {
+            let queue = mapping.order_of(&record);
+            prop_assert_eq!(queue.as_deref(), Some(event.order.as_str()));
+            for id in [Some(&event.order), event.store.as_ref()].into_iter().flatten() {
+                prop_assert_eq!(&Id::parse(id.as_str()).unwrap(), id, "what was read is normal");
+            }
+        }
     }
 }

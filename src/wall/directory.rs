@@ -62,7 +62,7 @@ impl StoreDirectory {
             let record = record.map_err(|error| error.to_string())?;
             let line = record.position().map_or(0, csv::Position::line);
             let row: Row = record.deserialize(Some(&header)).map_err(|error| format!("line {line}: {error}"))?;
-            let id = Id::new(&row.id).map_err(|error| format!("line {line}: {error}"))?;
+            let id = Id::parse(&row.id).map_err(|error| format!("line {line}: {error}"))?;
             let non_empty = |text: String| {
                 let text: String = text.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
                 (!text.is_empty()).then_some(text)

@@ -85,7 +85,7 @@ pub(super) async fn order(
     Path(order): Path<String>,
     Query(query): Query<OrderQuery>,
 ) -> Result<Response<Body>, Refusal> {
-    let id = Id::new(&order).map_err(|_| Problem::not_found())?;
+    let id = Id::parse(&order).map_err(|_| Problem::not_found())?;
     let found = api.inspection.run(move |inspection| inspection.order(&id, query.shadow == 1)).await??;
     Ok(response::answer(&found.ok_or_else(Problem::not_found)?))
 }
@@ -108,7 +108,7 @@ pub(super) async fn tail(
     Path(store): Path<String>,
     Query(query): Query<TailQuery>,
 ) -> Result<Response<Body>, Refusal> {
-    let id = Id::new(&store).map_err(|_| Problem::not_found())?;
+    let id = Id::parse(&store).map_err(|_| Problem::not_found())?;
     let after = query.after.map(|text| text.parse::<Position>()).transpose().map_err(|_| Problem::epoch_changed())?;
     let answer = api.inspection.run(move |inspection| inspection.tail(&id, after)).await??;
     Ok(response::answer(&answer))

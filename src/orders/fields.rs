@@ -1,0 +1,84 @@
+//! Reads single members of an event from the JSON text that the producer wrote.
+
+use orderbell_consumers::Reason;
+use orderbell_protocol::event::MinorUnits;
+use orderbell_protocol::id_text;
+
+use super::mapping::AmountUnit;
+
+/// Longest id and source of an event, in bytes. They are compared whole, and an order's state holds up to eight sources.
+pub(super) const MAX_EVENT_ID_BYTES: usize = 1024;
+/// Pickup codes, reasons and currencies are cut to this length, in characters.
+const MAX_TEXT_CHARS: usize = 200;
+
+pub(super) fn reject(code: &'static str, message: impl Into<String>) -> Reason {
+    Reason { code, message: message.into() }
+}
+
+/// The text of a string or number.
+pub(super) fn scalar(json: &str) -> Option<String> {
+    match json.as_bytes().first()? {
+        b'"' => serde_json::from_str(json).ok(),
+        b'-' | b'0'..=b'9' => Some(json.to_owned()),
+        _ => None,
+    }
+}
+
+/// The id in a JSON value, by the rule of [`id_text`]: strings and whole numbers are ids. `null`, `false` and words for nothing are none.
+pub(super) fn id(json: &str) -> Result<Option<String>, Reason> {
+    match json.as_bytes().first() {
+        Some(b'"') => {
+            let text: String = serde_json::from_str(json).map_err(|_| bad_id())?;
+            let text = id_text::trim(&text);
+            Ok((!id_text::is_no_id(text)).then(|| text.to_owned()))
+        }
+        Some(b'n' | b'f') | None => Ok(None),
+        Some(b'-' | b'0'..=b'9') => {
+            id_text::whole_number(json).map(|digits| Some(digits.to_owned())).ok_or_else(bad_id)
+        }
+        Some(_) => Err(bad_id()),
+    }
+}
+
+fn bad_id() -> Reason {
+    reject("bad-id", "an id is a string or a whole number without an exponent")
+}
+
+/// The id or source of an event, compared whole: cut, two events could become one.
+pub(super) fn within_limit(member: &str, text: Option<String>) -> Result<Option<String>, Reason> {
+    let text = text.filter(|text| !text.is_empty());
+    if text.as_ref().is_some_and(|text| text.len() > MAX_EVENT_ID_BYTES) {
+        return Err(reject("bad-id", format!("the event's {member} has more than {MAX_EVENT_ID_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
+/// The id of an event in a text, if it is one. A producer that writes nothing, 0 or `undefined` in every event identifies none of them.
+pub(super) fn event_id(text: &str) -> Option<String> {
+    let text = id_text::trim(text);
+    (!id_text::is_no_id(text) && !matches!(text, "0" | "0.0")).then(|| text.to_owned())
+}
+
+pub(super) fn clip(text: String) -> String {
+    if text.chars().count() <= MAX_TEXT_CHARS { text } else { text.chars().take(MAX_TEXT_CHARS).collect() }
+}
+
+/// Works on the decimal digits, so that no amount passes through floating point.
+pub(super) fn minor_units(json: &str, unit: AmountUnit) -> Option<MinorUnits> {
+    let text = scalar(json)?;
+    let minor = match unit {
+        AmountUnit::Minor => text.parse::<i64>().ok()?,
+        AmountUnit::Major => {
+            let (whole, cents) = text.split_once('.').unwrap_or((&text, ""));
+            if cents.len() > 2
+                || !cents.bytes().all(|byte| byte.is_ascii_digit())
+                || !whole.bytes().all(|byte| byte.is_ascii_digit())
+            {
+                return None;
+            }
+            let cents = format!("{cents:0<2}");
+            whole.parse::<i64>().ok()?.checked_mul(100)?.checked_add(cents.parse().ok()?)?
+        }
+    };
+    (minor >= 0).then_some(MinorUnits(minor))
+}
