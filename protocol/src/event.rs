@@ -108,6 +108,12 @@ pub enum Flag {
     NoPickupCode,
     /// The extra fields were longer than the limit and were omitted.
     Details,
+    /// The customer's id was no id, or another one than the order's; the order keeps the customer that it has.
+    Customer,
+    /// The device's id was no id and was omitted.
+    Device,
+    /// A text was no text, had control characters or was cut; or the event's JSON was damaged and was repaired.
+    Text,
 }
 
 /// One event.

@@ -148,7 +148,7 @@ impl OrderHandler {
                 // Before the order counts its notices as made: a notice that cannot be encoded must not be skipped.
                 let notices = encode(&order, std::mem::take(&mut applied.notices));
                 let notices = notices.map_err(|reason| self.reject(record, reason))?;
-                self.count(&event, &applied, &notices);
+                self.count(record, &event, &applied, &notices);
                 effects.notices.extend(notices.into_iter().map(|(_, notice)| notice));
                 let mut before = state.as_ref().map_or_else(Vec::new, |state| state.active_for(order.shadow));
                 if effects.expunged.contains(&order) {
@@ -184,7 +184,10 @@ impl OrderHandler {
         Outcome::Reject(reason)
     }
 
-    fn count(&self, event: &Event, applied: &Effects, notices: &[(NoticeKind, NewNotice)]) {
+    fn count(&self, record: &Record, event: &Event, applied: &Effects, notices: &[(NoticeKind, NewNotice)]) {
+        if applied.is_other_customer {
+            tracing::error!(target: "security", part = %record.partition, offset = record.offset, reason = "customer-mismatch", "an event names another customer than its order has");
+        }
         count(&self.stats.events, (event.kind.name(), applied.result.word()));
         notices.iter().for_each(|(kind, _)| count(&self.stats.notices_created, kind.word()));
         self.stats.notices_expired.add(u64::from(applied.expired));

@@ -8,9 +8,6 @@ use super::mapping::AmountUnit;
 
 /// Longest id and source of an event, in bytes. They are compared whole, and an order's state holds up to eight sources.
 pub(super) const MAX_EVENT_ID_BYTES: usize = 1024;
-/// Pickup codes, reasons and currencies are cut to this length, in characters.
-const MAX_TEXT_CHARS: usize = 200;
-
 pub(super) fn reject(code: &'static str, message: impl Into<String>) -> Reason {
     Reason { code, message: message.into() }
 }
@@ -59,8 +56,9 @@ pub(super) fn event_id(text: &str) -> Option<String> {
     (!id_text::is_no_id(text) && !matches!(text, "0" | "0.0")).then(|| text.to_owned())
 }
 
-pub(super) fn clip(text: String) -> String {
-    if text.chars().count() <= MAX_TEXT_CHARS { text } else { text.chars().take(MAX_TEXT_CHARS).collect() }
+/// The version of an order: a whole number, or a text of digits.
+pub(super) fn version(json: &str) -> Option<u64> {
+    id_text::whole_number(id_text::trim(&scalar(json)?))?.parse().ok()
 }
 
 /// Works on the decimal digits, so that no amount passes through floating point.

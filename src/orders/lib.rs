@@ -5,6 +5,7 @@
 
 pub mod counting;
 mod envelope;
+mod event_fields;
 pub mod event_time;
 mod fields;
 pub mod json_text;

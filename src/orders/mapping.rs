@@ -8,25 +8,21 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use orderbell_consumers::{Reason, Record};
-use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
 use orderbell_protocol::{Event, EventType, Id, UnixMs, id_text};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::envelope::{self, Envelope, topic_of};
-use super::event_time::{self, Zone};
-use super::fields::{self, clip, event_id, minor_units, reject, scalar, within_limit};
-use super::json_text::compact;
+use super::event_fields::FieldReader;
+use super::event_time::Zone;
+use super::fields::{self, reject, scalar};
 use super::members::{self, Members};
-use super::sha256;
 
 pub use super::envelope::{OWN_EVENT_MEDIA_TYPE, TOPIC_PARAMETER};
 
 /// Longest value that is decoded. An order event has 300 bytes to a few KiB.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
-/// Longer extra fields are left out of notices, with a flag: a mailbox row must fit into a page of a poll.
-const MAX_DETAILS_BYTES: usize = 8 * 1024;
+/// Extra fields without configuration.
+const DEFAULT_EXTRA_FIELDS: [&str; 6] = ["items", "note", "table", "number", "channel", "due"];
 
 /// The unit of the amounts in the chain's events.
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -94,11 +90,11 @@ pub struct Mapping {
     pub amount_unit: AmountUnit,
     /// Pointer to the currency's ISO 4217 code.
     pub currency: String,
-    /// Pointer to the pickup code.
+    /// Pointer to the pickup code, in events that accept an order or say that it is ready.
     pub pickup_code: String,
     /// Pointer to the reason of a refusal or cancellation.
     pub reason: String,
-    /// Pointer to the order's version in its source: an event with an older version than a known one is stale.
+    /// Pointer to the order's version in its source: an end with a strictly older version than a known one is stale.
     pub version: String,
     /// Pointer to the time of the event: RFC 3339, Unix seconds or milliseconds, or a local time in `time_zone`. For CloudEvents the
     /// envelope's `time` is used if there is one.
@@ -109,7 +105,10 @@ pub struct Mapping {
     pub shadow: String,
     /// Orderbell's type names by the chain's own; Orderbell's names are always accepted as well.
     pub types: BTreeMap<String, String>,
-    /// Names of further members to keep, as `details` of notices; all others are dropped.
+    /// Ids of customers and devices that stand for nobody, besides empty ones and words for nothing: guests must not share a mailbox.
+    pub nobody: Vec<String>,
+    /// Further members to keep, as `details` of notices: names at the top, or pointers. All others are dropped. Without this key none are kept
+    /// where `order` leads below the top: a `table` there may be the database's.
     pub extra_fields: Vec<String>,
     /// What the key of a Kafka record identifies.
     pub kafka_key: KafkaKey,
@@ -179,7 +178,8 @@ impl Default for Mapping {
             time_zone: Zone::default(),
             shadow: at("/shadow"),
             types: BTreeMap::new(),
-            extra_fields: ["items", "note", "table", "number", "channel", "due"].map(String::from).to_vec(),
+            nobody: vec!["0".into()],
+            extra_fields: DEFAULT_EXTRA_FIELDS.map(String::from).to_vec(),
             kafka_key: KafkaKey::Any,
             subject: Subject::Auto,
             topics: BTreeMap::new(),
@@ -316,14 +316,10 @@ impl Mapping {
     }
 
     fn event(&self, record: &Record, envelope: &Envelope, data: &[u8], now: UnixMs) -> Result<Event, Reason> {
-        let extra_fields: Vec<(&str, String)> =
-            self.extra_fields.iter().map(|name| (name.as_str(), members::pointer_to(name))).collect();
-        let pointers = self.pointers().chain(extra_fields.iter().map(|(_, pointer)| pointer.as_str()));
-        let members = Members::read(data, pointers)
+        let extra_fields: Vec<String> = self.extra_fields().iter().map(|name| members::pointer_to(name)).collect();
+        let members = Members::read(data, self.pointers().chain(extra_fields.iter().map(String::as_str)))
             .map_err(|error| reject("not-json", format!("the data is not JSON (column {})", error.column())))?;
-        let whole = |pointer: &str| members.at(pointer).and_then(scalar);
-        let text = |pointer: &str| whole(pointer).map(clip);
-        let kind = envelope.kind.clone().or_else(|| text(&self.r#type));
+        let kind = envelope.kind.clone().or_else(|| members.at(&self.r#type).and_then(scalar));
         let kind = self.kind(&kind.ok_or_else(|| reject("no-type", "the event has no type"))?)?;
         let order = match kind.is_about_a_store() {
             true => self.store(record, &members)?.or_else(|| envelope.subject.clone()),
@@ -337,55 +333,23 @@ impl Mapping {
             reject("no-order", format!("the event names no {what} at {place}"))
         })?;
         let order = Id::parse(&order).map_err(|error| reject("bad-order", format!("the order's id: {error}")))?;
-        let checked = |text: Option<String>, pointer: &str| -> Result<Option<Id>, Reason> {
-            let id = text.map(|text| Id::parse(&text)).transpose();
-            id.map_err(|error| reject("bad-id", format!("{pointer}: {error}")))
-        };
-        let store = checked(self.store(record, &members)?, &self.store)?;
-        let customer = checked(id_at(&members, &self.customer)?, &self.customer)?;
-        let device = checked(id_at(&members, &self.device)?, &self.device)?;
+        let store = self.store(record, &members)?.map(|text| Id::parse(&text)).transpose();
+        let store = store.map_err(|error| reject("bad-id", format!("{}: {error}", self.store)))?;
         self.check_key(key_text(record), &order, store.as_ref())?;
-        let shadow = match envelope.shadow.as_deref().or_else(|| members.at(&self.shadow)) {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(_) => return Err(reject("bad-shadow", "the shadow mark is neither true nor false")),
-        };
-        let mut flags = Vec::new();
-        let value = |json: &str| serde_json::from_str::<Value>(json).ok();
-        let time = envelope.time.clone().map(Value::String).or_else(|| members.at(&self.time).and_then(value));
-        let at_ms = event_time::resolve(time.as_ref(), &self.time_zone, record.timestamp_ms, now, &mut flags);
-        let amount = self.amount(members.at(&self.amount), kind, &mut flags);
-        let details = details(&extra_fields, &members, &mut flags);
-        let id = match envelope.id.as_deref() {
-            // A till may count its events from 0.
-            Some(id) if envelope::is_own(record) => Some(id.to_owned()),
-            id => id.and_then(event_id).or_else(|| event_id(&whole(&self.id)?)),
-        };
-        let id = within_limit("id", id)?;
-        let source = within_limit("source", envelope.source.clone().or_else(|| whole(&self.source)))?;
-        Ok(Event {
-            kind,
-            order,
-            id: id.unwrap_or_else(|| derived_id(record)),
-            // Events without a source have their topic as source: versions and ids of two topics must not be compared.
-            source: source.unwrap_or_else(|| topic_of(record).to_owned()),
-            at: at_ms,
-            read_at: (record.read_ms > 0).then_some(UnixMs(record.read_ms)),
-            version: members.at(&self.version).and_then(|json| json.parse().ok()),
-            store,
-            customer,
-            device,
-            amount,
-            currency: text(&self.currency),
-            pickup_code: text(&self.pickup_code).filter(|code| !code.is_empty()).map(PickupCode),
-            reason: text(&self.reason),
-            details,
-            flags,
-            shadow,
-        })
+        let reader = FieldReader { mapping: self, record, envelope, members: &members, kind, flags: Vec::new() };
+        reader.event(order, store, now)
+    }
+
+    /// The extra fields, unless nobody asked for them where they would be taken from: at the top, beside what is no order, a `table` is the
+    /// database's.
+    pub(super) fn extra_fields(&self) -> &[String] {
+        let is_top = |pointer: &String| pointer.rfind('/') == Some(0);
+        let is_asked = !self.extra_fields.iter().eq(DEFAULT_EXTRA_FIELDS);
+        if is_asked || self.order.0.iter().all(is_top) { &self.extra_fields } else { &[] }
     }
 
     fn kind(&self, name: &str) -> Result<EventType, Reason> {
+        let name = id_text::trim(name);
         let ours = self.types.get(name).map_or(name, String::as_str);
         EventType::named(ours).ok_or_else(|| reject("unknown-type", "the event's type is not known"))
     }
@@ -402,15 +366,6 @@ impl Mapping {
             Err(reject("key-mismatch", "the record's key and its body identify different things"))
         }
     }
-
-    fn amount(&self, json: Option<&str>, kind: EventType, flags: &mut Vec<Flag>) -> Option<MinorUnits> {
-        let parsed = json.and_then(|json| minor_units(json, self.amount_unit));
-        let needed = matches!(kind, EventType::Created | EventType::Paid);
-        if parsed.is_none() && (needed || json.is_some()) {
-            flags.push(Flag::Amount);
-        }
-        parsed
-    }
 }
 
 /// The id that a pointer leads to.
@@ -418,34 +373,10 @@ fn id_at(members: &Members<'_, '_>, pointer: &str) -> Result<Option<String>, Rea
     members.at(pointer).map_or(Ok(None), fields::id)
 }
 
-/// The extra fields as one JSON object, each as the producer wrote it: no digit of a number changes.
-fn details(extra_fields: &[(&str, String)], members: &Members<'_, '_>, flags: &mut Vec<Flag>) -> Option<Box<RawValue>> {
-    let kept: BTreeMap<&str, Box<RawValue>> = extra_fields
-        .iter()
-        .filter_map(|(name, pointer)| Some((*name, RawValue::from_string(compact(members.at(pointer)?)).ok()?)))
-        .collect();
-    if kept.is_empty() {
-        return None;
-    }
-    let object = serde_json::value::to_raw_value(&kept).ok()?;
-    if object.get().len() > MAX_DETAILS_BYTES {
-        flags.push(Flag::Details);
-        return None;
-    }
-    Some(object)
-}
-
 /// The record's key, if it is an id.
 fn key_text(record: &Record) -> Option<String> {
     let key = std::str::from_utf8(record.key.as_ref()?).ok()?;
     Some(id_text::unquote(key)).filter(|key| !id_text::is_no_id(key))
-}
-
-/// The id of an event without one: the same whenever the same value comes again.
-fn derived_id(record: &Record) -> String {
-    let value = record.value.as_deref().unwrap_or_default();
-    let hash = sha256::hash_128(&[record.partition.topic.as_bytes(), value]);
-    format!("hash:{hash:032x}")
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-use super::super::fields::MAX_EVENT_ID_BYTES;
+use super::super::fields::{MAX_EVENT_ID_BYTES, minor_units};
 use super::*;
 use bytes::Bytes;
 use orderbell_consumers::TopicPartition;
+use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const NOW: UnixMs = UnixMs(1_790_000_000_000);
 
@@ -82,6 +83,112 @@ fn a_paid_order_with_invalid_amount_and_time_is_decoded_with_flags() {
     let event = Mapping::default().decode(&record(None, &body, &[]), NOW).unwrap();
     assert_eq!(event.flags, [Flag::Clock, Flag::Amount]);
     assert_eq!((event.store, event.amount), (None, None));
+}
+
+fn decoded(value: &str) -> Event {
+    Mapping::default().decode(&record(None, value, &[]), NOW).unwrap()
+}
+
+#[test]
+fn a_guest_is_nobody_and_guests_share_no_mailbox() {
+    let guests = [
+        r#""customer":"" "#,
+        r#""customer":false"#,
+        r#""customer":0"#,
+        r#""customer":"0""#,
+        r#""customer":"null""#,
+        r#""device":"" "#,
+    ];
+    for guest in guests {
+        let event = decoded(&format!(
+            r#"{{"type":"order.paid","order":"o1","store":"17","amount":5,"time":1789984800,{guest}}}"#
+        ));
+        assert_eq!((event.customer, event.device, event.flags), (None, None, vec![]), "{guest}");
+    }
+    let mapping: Mapping = toml::from_str("nobody = ['guest', '-1']").unwrap();
+    let customer = |id: &str| {
+        let value = format!(r#"{{"type":"order.paid","order":"o1","customer":{id}}}"#);
+        mapping.decode(&record(None, &value, &[]), NOW).unwrap().customer
+    };
+    assert_eq!((customer("-1"), customer("\"guest\"")), (None, None));
+    assert_eq!(customer("0").unwrap().as_str(), "0", "the list replaces the default");
+}
+
+#[test]
+fn a_bad_field_costs_itself_and_never_the_event() {
+    let cases = [
+        (r#""customer":1.5"#, Flag::Customer),
+        (r#""customer":{"id":7}"#, Flag::Customer),
+        (r#""customer":"a\nb""#, Flag::Customer),
+        (r#""device":[1]"#, Flag::Device),
+        (r#""device":true"#, Flag::Device),
+        (r#""reason":{}"#, Flag::Text),
+        (r#""reason":"sold\nout""#, Flag::Text),
+        (r#""currency":[]"#, Flag::Text),
+        (r#""amount":-5"#, Flag::Amount),
+        (r#""time":"soon""#, Flag::Clock),
+    ];
+    for (member, flag) in cases {
+        let time = if flag == Flag::Clock { "" } else { r#""time":1789984800,"# };
+        let event = decoded(&format!(r#"{{"type":"order.accepted","order":"o1","store":"17",{time}{member}}}"#));
+        assert_eq!(event.flags, [flag], "{member}");
+        assert_eq!(event.store.unwrap().as_str(), "17");
+    }
+    let long = "x".repeat(201);
+    let event = decoded(&json!({"type": "order.refused", "order": "o1", "time": NOW.0, "reason": long}).to_string());
+    assert_eq!((event.reason.unwrap().len(), event.flags), (200, vec![Flag::Text]));
+}
+
+/// Regression: `code` of a payment was the code of the event's kind, and would have been shown to the customer.
+#[test]
+fn a_pickup_code_is_taken_from_events_that_accept_or_say_ready() {
+    let mapping: Mapping = toml::from_str("pickup_code = '/code'").unwrap();
+    let code = |kind: &str| {
+        let value = json!({"type": kind, "order": "o1", "code": "PLC"}).to_string();
+        mapping.decode(&record(None, &value, &[]), NOW).unwrap().pickup_code.map(|code| code.0)
+    };
+    for kind in EventType::ALL.into_iter().filter(|kind| !kind.is_about_a_store()) {
+        let gives = matches!(kind, EventType::Accepted | EventType::Ready);
+        assert_eq!(code(kind.name()).is_some(), gives, "{}", kind.name());
+    }
+}
+
+/// Regression: the till showed the name of the database's table.
+#[test]
+fn extra_fields_beside_what_is_no_order_are_kept_only_when_asked_for() {
+    let value = r#"{"table":"orders","type":"order.paid","data":{"id":72,"note":"no onions","table":"5"}}"#;
+    let details = |mapping: &str| {
+        let mapping: Mapping = toml::from_str(mapping).unwrap();
+        let event = mapping.decode(&record(None, value, &[]), NOW).unwrap();
+        event.details.map(|details| details.get().to_owned())
+    };
+    assert_eq!(details("order = '/data/id'"), None);
+    assert_eq!(details("order = '/data/id'\nextra_fields = ['table']").as_deref(), Some(r#"{"table":"orders"}"#));
+    let nested = r#"{"note":"no onions","table":"5"}"#;
+    assert_eq!(details("order = '/data/id'\nextra_fields = ['/data/table', '/data/note']").as_deref(), Some(nested));
+}
+
+#[test]
+fn versions_are_whole_numbers_or_texts_of_digits() {
+    let version =
+        |version: &str| decoded(&format!(r#"{{"type":"order.paid","order":"o1","version":{version}}}"#)).version;
+    assert_eq!((version("7"), version("\"7\""), version("7.0")), (Some(7), Some(7), Some(7)));
+    assert_eq!((version("-1"), version("\"v2\""), version("{}")), (None, None, None));
+}
+
+#[test]
+fn the_shadow_mark_is_read_in_every_common_form() {
+    let shadow = |mark: &str| {
+        let value = format!(r#"{{"type":"order.paid","order":"o1","shadow":{mark}}}"#);
+        Mapping::default().decode(&record(None, &value, &[]), NOW).map(|event| event.shadow).ok()
+    };
+    for mark in ["true", "\"true\"", "1"] {
+        assert_eq!(shadow(mark), Some(true), "{mark}");
+    }
+    for mark in ["false", "\"false\"", "0", "null", "\"\""] {
+        assert_eq!(shadow(mark), Some(false), "{mark}");
+    }
+    assert_eq!(shadow("\"maybe\""), None);
 }
 
 #[test]

@@ -165,7 +165,7 @@ impl<'p> Visitor<'_> for Name<'_, 'p> {
     }
 }
 
-/// The pointer to a member of the top level.
+/// The pointer to a member of the top level, or the pointer itself.
 pub(super) fn pointer_to(name: &str) -> String {
-    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+    if name.starts_with('/') { name.to_owned() } else { format!("/{}", name.replace('~', "~0").replace('/', "~1")) }
 }

@@ -221,6 +221,8 @@ pub struct Effects {
     pub expired: u32,
     /// Events for Orderbell to publish, with their event time.
     pub derived: Vec<(EventType, UnixMs)>,
+    /// The event names another customer than the order has: a security event.
+    pub is_other_customer: bool,
 }
 
 /// The configured part of the order policy.
@@ -235,23 +237,34 @@ pub struct OrderPolicy {
 }
 
 fn mismatch(code: &'static str) -> Reason {
-    Reason { code, message: "the store and the customer of an order cannot change".into() }
+    Reason { code, message: "the event names another store or customer than its order has".into() }
+}
+
+/// True for what a customer's phone may send: it speaks for no other customer.
+fn is_from_customer(event: &Event) -> bool {
+    event.kind == E::PickedUp && event.store.is_none() && event.device.is_some()
 }
 
 impl Order {
     /// Applies one event to an order's state (`None`: unknown) and returns the next state and the effects.
     ///
     /// # Errors
-    /// The event names another store or customer than the order has, which is a security event, or a notice cannot be encoded. The state stays
-    /// as it was.
+    /// The event names another store than the one that was notified, or a customer's phone another customer than the order has, which is a
+    /// security event; or a notice cannot be encoded. The state stays as it was.
     pub fn apply(
         known: Option<&Self>,
         event: &Event,
         now: UnixMs,
         policy: &OrderPolicy,
     ) -> Result<(Option<Self>, Effects), Reason> {
-        let nothing =
-            |result| Effects { result, notices: Vec::new(), superseded: Vec::new(), expired: 0, derived: Vec::new() };
+        let nothing = |result| Effects {
+            result,
+            notices: Vec::new(),
+            superseded: Vec::new(),
+            expired: 0,
+            derived: Vec::new(),
+            is_other_customer: false,
+        };
         if event.kind.is_about_a_store() {
             return Ok((None, nothing(ApplyResult::Noted)));
         }
@@ -259,23 +272,29 @@ impl Order {
             return Ok((None, nothing(ApplyResult::Forgotten)));
         }
         let mut order = known.cloned().unwrap_or_default();
-        if order.store.is_some() && event.store.is_some() && order.store != event.store {
-            return Err(mismatch("store-mismatch"));
-        }
-        if order.customer.is_some() && event.customer.is_some() && order.customer != event.customer {
-            return Err(mismatch("customer-mismatch"));
-        }
-        let hash = event_hash(event);
-        if !order.remember(event, hash) {
+        // First of all: an event that comes again after the order was handed over names its former store.
+        if !order.remember(event, event_hash(event)) {
             return Ok((Some(order), nothing(ApplyResult::Duplicate)));
+        }
+        if order.store.is_some() && event.store.is_some() && order.store != event.store {
+            order.hand_over(event)?;
+        }
+        let is_other_customer =
+            order.customer.is_some() && event.customer.is_some() && order.customer != event.customer;
+        if is_other_customer && is_from_customer(event) {
+            return Err(mismatch("customer-mismatch"));
         }
         let is_outdated = order.is_outdated(event);
         order.fill(event);
+        if is_other_customer {
+            order.add_flag(Flag::Customer);
+        }
         // An outdated version does not end an order. It still advances one: a paid order must be announced.
         let closes = TRANSITIONS.iter().any(|rule| rule.on == event.kind && matches!(rule.effect, Effect::Close(..)));
         // Counting is independent of versions and of the reading order.
         order.facts.record(event, refund_hash(event), &policy.counting.currency);
         let mut effects = nothing(if is_outdated && closes { ApplyResult::Stale } else { order.advance(event) });
+        effects.is_other_customer = is_other_customer;
         order.record_history(event, now, effects.result);
         if effects.result == ApplyResult::LatePayment {
             effects.derived.push((E::LatePayment, event.at));
@@ -383,11 +402,12 @@ impl Order {
         true
     }
 
-    /// True when an event of the same source with this version, or a newer one, was applied before.
+    /// True when an event of the same source with a newer version was applied before. Many producers number their schema in `version`: equal
+    /// versions say nothing.
     fn is_outdated(&mut self, event: &Event) -> bool {
         let Some(version) = event.version else { return false };
         if let Some(newest) = self.versions.get_mut(&event.source) {
-            let is_outdated = version <= *newest;
+            let is_outdated = version < *newest;
             *newest = version.max(*newest);
             return is_outdated;
         }
@@ -415,11 +435,29 @@ impl Order {
         }
         keep(&mut self.reason, event.reason.as_ref());
         keep(&mut self.details, event.details.as_ref());
-        for flag in &event.flags {
-            if !self.flags.contains(flag) {
-                self.flags.push(*flag);
-            }
+        event.flags.iter().for_each(|flag| self.add_flag(*flag));
+    }
+
+    fn add_flag(&mut self, flag: Flag) {
+        if !self.flags.contains(&flag) {
+            self.flags.push(flag);
         }
+    }
+
+    /// Gives the order to the store that the event names: an order may be handed over until its store was notified of it.
+    ///
+    /// # Errors
+    /// The store was notified, or a till says so, which speaks for no other store.
+    fn hand_over(&mut self, event: &Event) -> Result<(), Reason> {
+        let was_notified = self.notified.iter().any(|one| one.to == Store);
+        if was_notified || event.device.is_some() {
+            return Err(mismatch("store-mismatch"));
+        }
+        // An older event says where the order was before.
+        if event.at >= self.last_event_at {
+            self.store = event.store.clone();
+        }
+        Ok(())
     }
 
     /// True for a payment after the order's early end, by event time: two topics have no order between them, and after a replay the end may be

@@ -266,15 +266,67 @@ fn versions_are_compared_within_one_source_only() {
     assert_eq!(scenario.results, [ApplyResult::Moved, ApplyResult::Stale, ApplyResult::Moved]);
 }
 
+/// Regression: a producer that numbers its schema in `version` has 1 in every event, and no store heard of a cancellation.
 #[test]
-fn another_store_or_customer_is_rejected() {
+fn only_a_strictly_older_version_is_stale() {
+    let versioned = |kind, id: &str| Event { version: Some(1), ..event(kind, id) };
+    let scenario = Scenario::default().apply(&versioned(E::Paid, "1")).apply(&versioned(E::Cancelled, "2"));
+    assert_eq!(scenario.results, [ApplyResult::Moved, ApplyResult::Moved]);
+    assert!(scenario.notified.contains(&(Store, NoticeKind::Cancelled)));
+}
+
+fn with_store(kind: E, id: &str, store: &str) -> Event {
+    Event { store: Some(Id::new(store).unwrap()), ..event(kind, id) }
+}
+
+fn with_customer(kind: E, id: &str, customer: &str) -> Event {
+    Event { customer: Some(Id::new(customer).unwrap()), ..event(kind, id) }
+}
+
+fn rejected(order: Option<&Order>, event: &Event) -> Option<&'static str> {
+    Order::apply(order, event, NOW, &policy()).err().map(|reason| reason.code)
+}
+
+#[test]
+fn another_store_is_rejected_once_the_first_one_was_notified() {
     let paid = Scenario::of(&[E::Paid]).order;
-    let apply = |event| Order::apply(paid.as_ref(), &event, NOW, &policy()).map(|_| ()).map_err(|reason| reason.code);
-    assert_eq!(apply(Event { store: Some(Id::new("s2").unwrap()), ..event(E::Accepted, "9") }), Err("store-mismatch"));
-    assert_eq!(
-        apply(Event { customer: Some(Id::new("c2").unwrap()), ..event(E::Accepted, "9") }),
-        Err("customer-mismatch")
-    );
+    assert_eq!(rejected(paid.as_ref(), &with_store(E::Accepted, "9", "s2")), Some("store-mismatch"));
+}
+
+/// Regression: the store to which an order was handed over before it was paid was not notified.
+#[test]
+fn an_order_may_be_handed_over_until_its_store_was_notified() {
+    let scenario = Scenario::of(&[E::Created]).apply(&with_store(E::Paid, "9", "s2"));
+    assert_eq!(scenario.drafts.iter().map(|draft| draft.recipient.to_string()).collect::<Vec<_>>(), ["store:s2"]);
+    let scenario = scenario.apply(&event(E::Created, "0"));
+    assert_eq!(scenario.results.last(), Some(&ApplyResult::Duplicate), "a replay is no mismatch");
+    // A till speaks for no other store.
+    let created = Scenario::of(&[E::Created]).order;
+    let till = Event { device: Some(Id::new("till").unwrap()), ..with_store(E::Accepted, "9", "s2") };
+    assert_eq!(rejected(created.as_ref(), &till), Some("store-mismatch"));
+    // An event from before does not give it back.
+    let before = Event { at: NOW.plus_ms(-1), ..with_store(E::Created, "8", "s2") };
+    let scenario = Scenario::of(&[E::Created]).apply(&before).apply(&Event { store: None, ..event(E::Paid, "9") });
+    assert_eq!(scenario.drafts[0].recipient.to_string(), "store:s1");
+}
+
+/// Regression: a customer who was a guest at first and a member when paying kept the store from being notified.
+#[test]
+fn another_customer_costs_its_field_and_never_the_stores_notice() {
+    let scenario = Scenario::of(&[E::Created]).apply(&with_customer(E::Paid, "9", "member-9"));
+    assert_eq!(scenario.notified, [(Store, NoticeKind::NewOrder)]);
+    assert_eq!(scenario.drafts[0].body.get(), r#"{"amount":1250,"flags":["customer"]}"#);
+    let order = scenario.order.unwrap();
+    assert_eq!(order.customer().unwrap().as_str(), "c1", "the first customer keeps the order");
+    let (_, effects) = Order::apply(Some(&order), &with_customer(E::Ready, "10", "c2"), NOW, &policy()).unwrap();
+    assert!(effects.is_other_customer, "for the security log");
+}
+
+#[test]
+fn a_phone_speaks_for_no_other_customer() {
+    let accepted = Scenario::of(&[E::Paid, E::Accepted]).order;
+    let phone = Event { store: None, device: Some(Id::new("phone").unwrap()), ..with_customer(E::PickedUp, "9", "c2") };
+    assert_eq!(rejected(accepted.as_ref(), &phone), Some("customer-mismatch"));
 }
 
 /// Regression: after a repeated creation with a newer version, the payment did not notify the store.
@@ -393,6 +445,7 @@ fn a_transition_without_effect_notifies_too() {
         superseded: Vec::new(),
         expired: 0,
         derived: Vec::new(),
+        is_other_customer: false,
     };
     order.flush_pending(&event, NOW, &VisibleFields::default(), &mut effects).unwrap();
     assert_eq!(effects.notices.len(), 1);

@@ -1,0 +1,181 @@
+//! The fields of an event besides its order: each is read by itself, and what is wrong with one costs that one.
+//!
+//! A paid order that can be announced is announced. A customer, device, amount, time or text that cannot be read is left out, and a flag on the
+//! notice says so. Only the store, without which nobody is notified, and the mark of load-test traffic reject a record.
+
+use std::collections::BTreeMap;
+
+use orderbell_consumers::{Reason, Record};
+use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
+use orderbell_protocol::{Event, EventType, Id, UnixMs, id_text};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::envelope::{self, Envelope, topic_of};
+use super::event_time;
+use super::fields::{self, event_id, minor_units, reject, scalar, within_limit};
+use super::json_text::compact;
+use super::mapping::Mapping;
+use super::members::{self, Members};
+use super::sha256;
+
+/// Longer extra fields are left out of notices, with a flag: a mailbox row must fit into a page of a poll.
+const MAX_DETAILS_BYTES: usize = 8 * 1024;
+/// Pickup codes, reasons and currencies are cut to this length, in characters.
+const MAX_TEXT_CHARS: usize = 200;
+
+/// Reads the fields of one event, and collects the flags.
+pub(super) struct FieldReader<'a, 'j> {
+    pub(super) mapping: &'a Mapping,
+    pub(super) record: &'a Record,
+    pub(super) envelope: &'a Envelope,
+    pub(super) members: &'a Members<'a, 'j>,
+    pub(super) kind: EventType,
+    pub(super) flags: Vec<Flag>,
+}
+
+impl FieldReader<'_, '_> {
+    /// The event about `order`, which names `store`.
+    pub(super) fn event(mut self, order: Id, store: Option<Id>, now: UnixMs) -> Result<Event, Reason> {
+        let (mapping, members) = (self.mapping, self.members);
+        let shadow = self.shadow()?;
+        let (id, source) = (self.id()?, self.source()?);
+        let customer = self.person(&mapping.customer, Flag::Customer);
+        let device = self.person(&mapping.device, Flag::Device);
+        let at = self.time(now);
+        let currency = self.text(&mapping.currency);
+        let amount = self.amount();
+        let reason = self.text(&mapping.reason);
+        // Other events have members of that name that are no pickup codes, such as the code of the event's kind.
+        let gives_code = matches!(self.kind, EventType::Accepted | EventType::Ready);
+        let pickup_code = if gives_code { self.text(&mapping.pickup_code) } else { None };
+        let details = self.details();
+        Ok(Event {
+            kind: self.kind,
+            order,
+            id,
+            source,
+            at,
+            read_at: (self.record.read_ms > 0).then_some(UnixMs(self.record.read_ms)),
+            version: members.at(&mapping.version).and_then(fields::version),
+            store,
+            customer,
+            device,
+            amount,
+            currency,
+            pickup_code: pickup_code.map(PickupCode),
+            reason,
+            details,
+            flags: self.flags,
+            shadow,
+        })
+    }
+
+    fn flag(&mut self, flag: Flag) {
+        if !self.flags.contains(&flag) {
+            self.flags.push(flag);
+        }
+    }
+
+    /// The producer's id of the event, or else a hash of topic and value: the same whenever the same value comes again.
+    fn id(&self) -> Result<String, Reason> {
+        let id = match self.envelope.id.as_deref() {
+            // A till may count its events from 0.
+            Some(id) if envelope::is_own(self.record) => Some(id.to_owned()),
+            id => id.and_then(event_id).or_else(|| event_id(&self.members.at(&self.mapping.id).and_then(scalar)?)),
+        };
+        Ok(within_limit("id", id)?.unwrap_or_else(|| {
+            let value = self.record.value.as_deref().unwrap_or_default();
+            let hash = sha256::hash_128(&[self.record.partition.topic.as_bytes(), value]);
+            format!("hash:{hash:032x}")
+        }))
+    }
+
+    /// Events without a source have their topic as source: versions and ids of two topics must not be compared.
+    fn source(&self) -> Result<String, Reason> {
+        let source = self.envelope.source.clone();
+        let source = source.or_else(|| self.members.at(&self.mapping.source).and_then(scalar));
+        Ok(within_limit("source", source)?.unwrap_or_else(|| topic_of(self.record).to_owned()))
+    }
+
+    /// A customer or device. Nobody is no mistake: guests have no id, or all have the same.
+    fn person(&mut self, pointer: &str, flag: Flag) -> Option<Id> {
+        let id = self.members.at(pointer).map_or(Ok(None), fields::id);
+        // A till may be called 0.
+        let is_nobody = |id: &String| !envelope::is_own(self.record) && self.mapping.nobody.contains(id);
+        let id = id.map(|id| id.filter(|id| !is_nobody(id)));
+        match id.map(|id| id.map(|id| Id::parse(&id)).transpose()) {
+            Ok(Ok(id)) => id,
+            Err(_) | Ok(Err(_)) => {
+                self.flag(flag);
+                None
+            }
+        }
+    }
+
+    fn shadow(&self) -> Result<bool, Reason> {
+        let mark = self.envelope.shadow.as_deref().or_else(|| self.members.at(&self.mapping.shadow));
+        match mark.map(|mark| scalar(mark).unwrap_or_else(|| mark.to_owned())).as_deref().map(id_text::trim) {
+            None | Some("" | "false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
+            Some(_) => Err(reject("bad-shadow", "the shadow mark is neither true nor false")),
+        }
+    }
+
+    fn time(&mut self, now: UnixMs) -> UnixMs {
+        let value = |json: &str| serde_json::from_str::<Value>(json).ok();
+        let time = self.envelope.time.clone().map(Value::String);
+        let time = time.or_else(|| self.members.at(&self.mapping.time).and_then(value));
+        event_time::resolve(time.as_ref(), &self.mapping.time_zone, self.record.timestamp_ms, now, &mut self.flags)
+    }
+
+    fn amount(&mut self) -> Option<MinorUnits> {
+        let json = self.members.at(&self.mapping.amount);
+        let parsed = json.and_then(|json| minor_units(json, self.mapping.amount_unit));
+        let needed = matches!(self.kind, EventType::Created | EventType::Paid);
+        if parsed.is_none() && (needed || json.is_some()) {
+            self.flag(Flag::Amount);
+        }
+        parsed
+    }
+
+    /// A text of one line. What is none, or had to be changed, is flagged.
+    fn text(&mut self, pointer: &str) -> Option<String> {
+        let json = self.members.at(pointer)?;
+        let Some(text) = scalar(json) else {
+            // PHP writes false where it has nothing.
+            if json != "false" {
+                self.flag(Flag::Text);
+            }
+            return None;
+        };
+        let text = id_text::trim(&text);
+        let line: String = text.chars().take(MAX_TEXT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        if line != text {
+            self.flag(Flag::Text);
+        }
+        (!line.is_empty()).then_some(line)
+    }
+
+    /// The extra fields as one JSON object, each as the producer wrote it: no digit of a number changes.
+    fn details(&mut self) -> Option<Box<RawValue>> {
+        let names = self.mapping.extra_fields();
+        let kept: BTreeMap<&str, Box<RawValue>> = names
+            .iter()
+            .filter_map(|name| {
+                let json = self.members.at(&members::pointer_to(name))?;
+                let name = name.rsplit_once('/').map_or(name.as_str(), |(_, name)| name);
+                Some((name, RawValue::from_string(compact(json)).ok()?))
+            })
+            .collect();
+        if kept.is_empty() {
+            return None;
+        }
+        let object = serde_json::value::to_raw_value(&kept).ok()?;
+        if object.get().len() > MAX_DETAILS_BYTES {
+            self.flag(Flag::Details);
+            return None;
+        }
+        Some(object)
+    }
+}
