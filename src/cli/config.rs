@@ -117,8 +117,8 @@ pub(crate) fn run_mapping(command: &MappingCommand) -> Result<(), ExitCode> {
 
 /// The event of a record and its notices, as the first event of its order; or why it is rejected.
 fn try_record(mapping: &Mapping, record: &Record, rules: &OrderPolicy, now: UnixMs) -> Result<String, String> {
-    let event = match mapping.decode(record, now) {
-        Ok(event) => event,
+    let (event, remarks) = match mapping.explain(record, now) {
+        Ok(explained) => explained,
         Err(reason) => return Err(format!("rejected: {}: {}", reason.code, reason.message)),
     };
     let outcome = match Order::apply(None, &event, now, rules) {
@@ -133,7 +133,8 @@ fn try_record(mapping: &Mapping, record: &Record, rules: &OrderPolicy, now: Unix
         }
     };
     let event = serde_json::to_string_pretty(&event_json(&event)).map_err(|error| error.to_string())?;
-    Ok(format!("{event}\n{outcome}"))
+    let remarks: String = remarks.iter().map(|remark| format!("{}: {}\n", remark.field, remark.why)).collect();
+    Ok(format!("{event}\n{remarks}{outcome}"))
 }
 
 fn event_json(event: &Event) -> Value {
@@ -170,6 +171,10 @@ mod tests {
         let text = try_record(&mapping, &paid, &rules, now).unwrap();
         assert!(text.contains("\"type\": \"order.paid\""), "{text}");
         assert!(text.contains("\n  store:17 is notified: new_order {\"amount\":5"), "{text}");
+        let comma = record(r#"{"type":"order.paid","order":"o1","store":"17","amount":"12,50"}"#);
+        let text = try_record(&mapping, &comma, &rules, now).unwrap();
+        assert!(text.contains("\n/amount: the amount has a comma"), "{text}");
+        assert!(text.contains("\n/time: the event has no time\n"), "{text}");
         let text = try_record(&mapping, &record("{\"type\":\"EATEN\"}"), &rules, now).unwrap_err();
         assert!(text.starts_with("rejected: unknown-type: "), "{text}");
     }

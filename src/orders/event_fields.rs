@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
 use orderbell_protocol::{Event, EventType, Id, UnixMs, id_text};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::amount;
 use super::envelope::{self, Envelope, topic_of};
 use super::event_time;
-use super::fields::{self, event_id, minor_units, reject, scalar, within_limit};
+use super::fields::{self, event_id, reject, scalar, within_limit};
 use super::json_text::compact;
-use super::mapping::Mapping;
+use super::mapping::{Mapping, Remark};
 use super::members::{self, Members};
 use super::sha256;
 
@@ -32,11 +32,13 @@ pub(super) struct FieldReader<'a, 'j> {
     pub(super) members: &'a Members<'a, 'j>,
     pub(super) kind: EventType,
     pub(super) flags: Vec<Flag>,
+    /// For whoever tries a mapping.
+    pub(super) remarks: Vec<Remark>,
 }
 
 impl FieldReader<'_, '_> {
     /// The event about `order`, which names `store`.
-    pub(super) fn event(mut self, order: Id, store: Option<Id>, now: UnixMs) -> Result<Event, Reason> {
+    pub(super) fn event(&mut self, order: Id, store: Option<Id>, now: UnixMs) -> Result<Event, Reason> {
         let (mapping, members) = (self.mapping, self.members);
         let shadow = self.shadow()?;
         let (id, source) = (self.id()?, self.source()?);
@@ -44,7 +46,7 @@ impl FieldReader<'_, '_> {
         let device = self.person(&mapping.device, Flag::Device);
         let at = self.time(now);
         let currency = self.text(&mapping.currency);
-        let amount = self.amount();
+        let amount = self.amount(currency.as_deref());
         let reason = self.text(&mapping.reason);
         // Other events have members of that name that are no pickup codes, such as the code of the event's kind.
         let gives_code = matches!(self.kind, EventType::Accepted | EventType::Ready);
@@ -66,15 +68,16 @@ impl FieldReader<'_, '_> {
             pickup_code: pickup_code.map(PickupCode),
             reason,
             details,
-            flags: self.flags,
+            flags: self.flags.clone(),
             shadow,
         })
     }
 
-    fn flag(&mut self, flag: Flag) {
+    fn flag(&mut self, flag: Flag, pointer: &str, why: &'static str) {
         if !self.flags.contains(&flag) {
             self.flags.push(flag);
         }
+        self.remarks.push(Remark { field: pointer.to_owned(), why });
     }
 
     /// The producer's id of the event, or else a hash of topic and value: the same whenever the same value comes again.
@@ -107,7 +110,7 @@ impl FieldReader<'_, '_> {
         match id.map(|id| id.map(|id| Id::parse(&id)).transpose()) {
             Ok(Ok(id)) => id,
             Err(_) | Ok(Err(_)) => {
-                self.flag(flag);
+                self.flag(flag, pointer, "the value is no id");
                 None
             }
         }
@@ -123,20 +126,27 @@ impl FieldReader<'_, '_> {
     }
 
     fn time(&mut self, now: UnixMs) -> UnixMs {
-        let value = |json: &str| serde_json::from_str::<Value>(json).ok();
-        let time = self.envelope.time.clone().map(Value::String);
-        let time = time.or_else(|| self.members.at(&self.mapping.time).and_then(value));
-        event_time::resolve(time.as_ref(), &self.mapping.time_zone, self.record.timestamp_ms, now, &mut self.flags)
+        // The envelope's time is text, also where a producer wrote a number.
+        let in_envelope = self.envelope.time.as_ref().and_then(|text| serde_json::to_string(text).ok());
+        let json = in_envelope.as_deref().or_else(|| self.members.at(&self.mapping.time));
+        let (at, why) = event_time::resolve(json, &self.mapping.time_zone, self.record.timestamp_ms, now);
+        if let Some(why) = why {
+            self.flag(Flag::Clock, &self.mapping.time, why);
+        }
+        at
     }
 
-    fn amount(&mut self) -> Option<MinorUnits> {
-        let json = self.members.at(&self.mapping.amount);
-        let parsed = json.and_then(|json| minor_units(json, self.mapping.amount_unit));
-        let needed = matches!(self.kind, EventType::Created | EventType::Paid);
-        if parsed.is_none() && (needed || json.is_some()) {
-            self.flag(Flag::Amount);
+    fn amount(&mut self, currency: Option<&str>) -> Option<MinorUnits> {
+        let pointer = &self.mapping.amount;
+        match self.members.at(pointer).map(|json| amount::read(json, self.mapping, currency)) {
+            Some(Ok(minor)) => return Some(minor),
+            Some(Err(why)) => self.flag(Flag::Amount, pointer, why),
+            None if matches!(self.kind, EventType::Created | EventType::Paid) => {
+                self.flag(Flag::Amount, pointer, "the event has no amount");
+            }
+            None => {}
         }
-        parsed
+        None
     }
 
     /// A text of one line. What is none, or had to be changed, is flagged.
@@ -145,14 +155,14 @@ impl FieldReader<'_, '_> {
         let Some(text) = scalar(json) else {
             // PHP writes false where it has nothing.
             if json != "false" {
-                self.flag(Flag::Text);
+                self.flag(Flag::Text, pointer, "the value is no text");
             }
             return None;
         };
         let text = id_text::trim(&text);
         let line: String = text.chars().take(MAX_TEXT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
         if line != text {
-            self.flag(Flag::Text);
+            self.flag(Flag::Text, pointer, "the text has control characters, or was cut");
         }
         (!line.is_empty()).then_some(line)
     }
@@ -173,7 +183,7 @@ impl FieldReader<'_, '_> {
         }
         let object = serde_json::value::to_raw_value(&kept).ok()?;
         if object.get().len() > MAX_DETAILS_BYTES {
-            self.flag(Flag::Details);
+            self.flag(Flag::Details, "extra_fields", "they are longer than 8 KiB and were left out");
             return None;
         }
         Some(object)

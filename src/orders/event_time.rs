@@ -3,20 +3,35 @@
 //! A missing or implausible time is replaced by the record's time stamp, or by the current time, and the event is flagged: an order from a
 //! producer with a broken clock is still announced.
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
-use orderbell_protocol::UnixMs;
-use orderbell_protocol::event::Flag;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::collections::BTreeMap;
 
-/// A time further in the future than this comes from a broken clock, not from clock skew.
-const AHEAD_MAX_MS: i64 = 24 * 3600 * 1000;
+use jiff::civil::{Date, DateTime};
+use jiff::fmt::rfc2822;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+use orderbell_protocol::{UnixMs, id_text};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::decimal::Decimal;
+use super::fields::scalar;
+
+/// A time further in the future than this comes from a clock that is off: no order is paid later than it is read.
+const AHEAD_MAX_MS: i64 = 15 * 60 * 1000;
 /// 2010-01-01: an earlier time cannot be that of an order.
 const EARLIEST_MS: i64 = 1_262_304_000_000;
-/// Numbers below this are seconds, others milliseconds. Read as seconds, it is the year 5138.
-const SECONDS_BELOW: i64 = 100_000_000_000;
+/// Whole numbers below these are seconds, milliseconds, microseconds; the others are nanoseconds. Each unit reaches beyond the year 5000.
+const SECONDS_BELOW: i128 = 100_000_000_000;
+const MILLISECONDS_BELOW: i128 = 100_000_000_000_000;
+const MICROSECONDS_BELOW: i128 = 100_000_000_000_000_000;
+/// Objects in objects, such as `{"$date": {"$numberLong": "..."}}`.
+const MAX_NESTING: u32 = 2;
+
+/// Why there is no usable time.
+pub(crate) type NoTime = &'static str;
+
+const DATE_ONLY: NoTime = "the time is a date without a time of day";
+const NOT_UNDERSTOOD: NoTime = "the time is in no form that is understood";
 
 /// A time zone, configured by its IANA name.
 #[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -53,68 +68,238 @@ impl From<Zone> for String {
     }
 }
 
-fn is_plausible(at_ms: i64, now: UnixMs) -> bool {
-    (EARLIEST_MS..=now.0.saturating_add(AHEAD_MAX_MS)).contains(&at_ms)
+fn check(at_ms: i64, now: UnixMs) -> Result<i64, NoTime> {
+    match at_ms {
+        ..EARLIEST_MS => Err("the time is before 2010"),
+        at_ms if at_ms > now.0.saturating_add(AHEAD_MAX_MS) => Err("the time is in the future: that clock is off"),
+        at_ms => Ok(at_ms),
+    }
 }
 
-/// The time of an event. Adds [`Flag::Clock`] when the producer's own time is missing or implausible.
-pub(crate) fn resolve(value: Option<&Value>, zone: &Zone, log_ms: i64, now: UnixMs, flags: &mut Vec<Flag>) -> UnixMs {
-    if let Some(at_ms) = value.and_then(|value| read(value, zone)).filter(|at_ms| is_plausible(*at_ms, now)) {
-        return UnixMs(at_ms);
+/// The time of an event, from its JSON, and why the producer's own time is not used. Then it is the record's time stamp or, without a plausible
+/// one, the current time.
+pub(crate) fn resolve(json: Option<&str>, zone: &Zone, log_ms: i64, now: UnixMs) -> (UnixMs, Option<NoTime>) {
+    let own = json.ok_or("the event has no time").and_then(|json| read(json, zone, 0));
+    match own.and_then(|at_ms| check(at_ms, now)) {
+        Ok(at_ms) => (UnixMs(at_ms), None),
+        Err(reason) => (check(log_ms, now).map_or(now, UnixMs), Some(reason)),
     }
-    flags.push(Flag::Clock);
-    if is_plausible(log_ms, now) { UnixMs(log_ms) } else { now }
 }
 
-fn read(value: &Value, zone: &Zone) -> Option<i64> {
-    match value {
-        Value::Number(number) => {
-            let number = number.as_i64()?;
-            if number.abs() < SECONDS_BELOW { number.checked_mul(1000) } else { Some(number) }
+fn read(json: &str, zone: &Zone, nesting: u32) -> Result<i64, NoTime> {
+    match json.as_bytes().first() {
+        Some(b'"') => {
+            let text: String = serde_json::from_str(json).map_err(|_| NOT_UNDERSTOOD)?;
+            read_text(id_text::trim(&text), zone)
         }
-        Value::String(text) => {
-            if let Ok(at) = text.parse::<Timestamp>() {
-                return Some(at.as_millisecond());
-            }
-            let local: DateTime = text.parse().ok()?;
-            // When clocks change, a local time exists twice or never: jiff's default takes the earlier or the later reading.
-            Some(zone.0.to_zoned(local).ok()?.timestamp().as_millisecond())
-        }
-        _ => None,
+        Some(b'[') => read_array(json, zone),
+        Some(b'{') if nesting < MAX_NESTING => read_object(json, zone, nesting + 1),
+        _ => read_number(json, zone).ok_or(NOT_UNDERSTOOD),
     }
+}
+
+/// Seconds, milliseconds, microseconds or nanoseconds since 1970, with or without a fraction; or the fourteen digits of a local time.
+fn read_number(text: &str, zone: &Zone) -> Option<i64> {
+    if let Some(at_ms) = read_digits(text, zone) {
+        return Some(at_ms);
+    }
+    let number = Decimal::parse(text)?;
+    let shift = match number.truncated(0)?.abs() {
+        whole if whole < SECONDS_BELOW => 3,
+        whole if whole < MILLISECONDS_BELOW => 0,
+        whole if whole < MICROSECONDS_BELOW => -3,
+        _ => -6,
+    };
+    number.truncated(shift)?.try_into().ok()
+}
+
+/// `20260921180000`, and with three more digits for milliseconds: as a number of seconds or milliseconds it would be in the year 2600.
+fn read_digits(text: &str, zone: &Zone) -> Option<i64> {
+    if !matches!(text.len(), 14 | 17) || !text.starts_with("20") || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let part = |range: std::ops::Range<usize>| text.get(range)?.parse::<i16>().ok();
+    let small = |range| part(range).and_then(|number| i8::try_from(number).ok());
+    let ms = if text.len() == 17 { i32::from(part(14..17)?) } else { 0 };
+    let local = DateTime::new(
+        part(0..4)?,
+        small(4..6)?,
+        small(6..8)?,
+        small(8..10)?,
+        small(10..12)?,
+        small(12..14)?,
+        ms * 1_000_000,
+    );
+    in_zone(local.ok()?, zone)
+}
+
+fn read_text(text: &str, zone: &Zone) -> Result<i64, NoTime> {
+    if text.is_empty() {
+        return Err("the time is empty");
+    }
+    // `/Date(1789984800000)/`, of .NET; an offset behind the number says nothing about the moment.
+    let text = text.strip_prefix("/Date(").map_or(text, |rest| rest.split([')', '+']).next().unwrap_or(rest));
+    if let Some(at_ms) = read_number(text, zone) {
+        return Ok(at_ms);
+    }
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(at.as_millisecond());
+    }
+    if let Ok(at) = text.parse::<Zoned>() {
+        return Ok(at.timestamp().as_millisecond());
+    }
+    if let Ok(at) = rfc2822::DateTimeParser::new().parse_timestamp(text) {
+        return Ok(at.as_millisecond());
+    }
+    // 2026/09/21 is how China and Japan write dates. A slash in brackets is that of a zone, which was not known.
+    let text = if text.contains('[') { text.to_owned() } else { text.replace('/', "-") };
+    if !text.contains(['T', 't', ' ']) && text.parse::<Date>().is_ok() {
+        return Err(DATE_ONLY);
+    }
+    let local = Some(text).filter(|text| !text.contains('[')).and_then(|text| text.parse().ok());
+    local.and_then(|local| in_zone(local, zone)).ok_or(NOT_UNDERSTOOD)
+}
+
+/// When clocks change, a local time exists twice or never: jiff's default takes the earlier or the later reading.
+fn in_zone(local: DateTime, zone: &Zone) -> Option<i64> {
+    Some(zone.0.to_zoned(local).ok()?.timestamp().as_millisecond())
+}
+
+/// `[2026, 9, 21, 18, 0, 0, 123000000]`: a local time as Java writes it.
+fn read_array(json: &str, zone: &Zone) -> Result<i64, NoTime> {
+    let parts: Vec<i32> = serde_json::from_str(json).map_err(|_| NOT_UNDERSTOOD)?;
+    if parts.len() == 3 {
+        return Err(DATE_ONLY);
+    }
+    if !(5..=7).contains(&parts.len()) {
+        return Err(NOT_UNDERSTOOD);
+    }
+    let at = |index: usize| parts.get(index).copied().unwrap_or_default();
+    let small = |index| i8::try_from(at(index)).ok();
+    let local = || {
+        let year = i16::try_from(at(0)).ok()?;
+        DateTime::new(year, small(1)?, small(2)?, small(3)?, small(4)?, small(5)?, at(6)).ok()
+    };
+    local().and_then(|local| in_zone(local, zone)).ok_or(NOT_UNDERSTOOD)
+}
+
+/// MongoDB's `{"$date": ...}` and `{"$numberLong": "..."}`, and `{"seconds": ..., "nanos": ...}` of Protobuf and Firestore.
+fn read_object(json: &str, zone: &Zone, nesting: u32) -> Result<i64, NoTime> {
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(json).map_err(|_| NOT_UNDERSTOOD)?;
+    let named = |names: [&str; 2]| names.into_iter().find_map(|name| members.get(name)).map(|json| json.get());
+    if let Some(inner) = named(["$date", "$numberLong"]) {
+        return read(inner, zone, nesting);
+    }
+    let seconds = named(["seconds", "_seconds"]).ok_or(NOT_UNDERSTOOD)?;
+    let seconds = scalar(seconds).and_then(|text| Decimal::parse(&text)?.truncated(3)).ok_or(NOT_UNDERSTOOD)?;
+    let nanos = named(["nanos", "_nanoseconds"]).and_then(scalar).and_then(|text| Decimal::parse(&text)?.truncated(-6));
+    i64::try_from(seconds + nanos.unwrap_or_default()).map_err(|_| NOT_UNDERSTOOD)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use proptest::prelude::*;
 
     const NOW: UnixMs = UnixMs(1_790_000_000_000);
+    const AT: i64 = 1_789_984_800_000;
 
-    fn resolved(value: Value, zone: &str) -> (i64, bool) {
-        let mut flags = Vec::new();
-        let at = resolve(Some(&value), &Zone::try_from(zone.to_owned()).unwrap(), 0, NOW, &mut flags);
-        (at.0, !flags.is_empty())
+    fn resolved(json: &str, zone: &str) -> (i64, Option<NoTime>) {
+        let (at, reason) = resolve(Some(json), &Zone::try_from(zone.to_owned()).unwrap(), 0, NOW);
+        (at.0, reason)
     }
 
     #[test]
-    fn every_accepted_form_of_a_time_is_read() {
-        assert_eq!(resolved(json!("2026-09-21T10:00:00Z"), "UTC"), (1_789_984_800_000, false));
-        assert_eq!(resolved(json!("2026-09-21T18:00:00+08:00"), "UTC"), (1_789_984_800_000, false));
-        assert_eq!(resolved(json!("2026-09-21 18:00:00"), "Asia/Shanghai"), (1_789_984_800_000, false));
-        assert_eq!(resolved(json!(1_789_984_800), "UTC"), (1_789_984_800_000, false));
-        assert_eq!(resolved(json!(1_789_984_800_000_i64), "UTC"), (1_789_984_800_000, false));
+    fn every_common_form_of_a_time_is_read() {
+        let forms = [
+            "\"2026-09-21T10:00:00Z\"",
+            "\" 2026-09-21T10:00:00Z \"",
+            "\"2026-09-21T18:00:00+08:00\"",
+            "\"2026-09-21T18:00:00+0800\"",
+            "\"2026-09-21T18:00:00+08:00[Asia/Shanghai]\"",
+            "\"2026-09-21T18:00:00[Asia/Shanghai]\"",
+            "\"2026-09-21T10:00:00,000Z\"",
+            "\"Mon, 21 Sep 2026 10:00:00 GMT\"",
+            "\"/Date(1789984800000+0800)/\"",
+            "1789984800",
+            "1789984800.0",
+            "1789984800.000000001",
+            "1.7899848E9",
+            "1.7899848E12",
+            "1789984800000",
+            "1789984800000000",
+            "1789984800000000000",
+            "\"1789984800\"",
+            "\"1789984800000\"",
+            "\"1789984800000000000\"",
+            "{\"$date\":\"2026-09-21T10:00:00Z\"}",
+            "{\"$date\":1789984800000}",
+            "{\"$date\":{\"$numberLong\":\"1789984800000\"}}",
+            "{\"seconds\":1789984800,\"nanos\":0}",
+            "{\"_seconds\":\"1789984800\"}",
+        ];
+        forms.iter().for_each(|json| assert_eq!(resolved(json, "UTC"), (AT, None), "{json}"));
+        assert_eq!(resolved("1789984800.123", "UTC").0, AT + 123);
+        assert_eq!(resolved("{\"seconds\":1789984800,\"nanos\":123000000}", "UTC").0, AT + 123);
     }
 
     #[test]
-    fn an_implausible_time_is_flagged_and_replaced() {
-        for value in
-            [json!("yesterday"), json!(0), json!("1970-01-01T00:00:00Z"), json!("2099-01-01T00:00:00Z"), json!({})]
-        {
-            assert_eq!(resolved(value, "UTC"), (NOW.0, true));
+    fn a_local_time_is_read_in_its_zone() {
+        let forms = [
+            "\"2026-09-21 18:00:00\"",
+            "\"2026-09-21T18:00\"",
+            "\"2026/09/21 18:00:00\"",
+            "[2026,9,21,18,0]",
+            "[2026,9,21,18,0,0]",
+            "[2026,9,21,18,0,0,0]",
+            "\"20260921180000\"",
+            "20260921180000",
+            "\"20260921180000000\"",
+        ];
+        forms.iter().for_each(|json| assert_eq!(resolved(json, "Asia/Shanghai"), (AT, None), "{json}"));
+        assert_eq!(resolved("[2026,9,21,18,0,0,123000000]", "Asia/Shanghai").0, AT + 123);
+    }
+
+    #[test]
+    fn a_date_is_no_usable_time() {
+        for json in ["\"2026-09-21\"", "\"2026/09/21\"", "[2026,9,21]"] {
+            assert_eq!(resolved(json, "UTC"), (NOW.0, Some(DATE_ONLY)), "{json}");
         }
-        let mut flags = Vec::new();
-        assert_eq!(resolve(None, &Zone::default(), NOW.0 - 5, NOW, &mut flags), UnixMs(NOW.0 - 5));
-        assert_eq!(flags, [Flag::Clock]);
+    }
+
+    #[test]
+    fn an_implausible_time_is_replaced_and_the_reason_said() {
+        for json in ["\"yesterday\"", "{}", "[]", "[2026,13,1,0,0]", "true", "\"1e99\"", "\"20269921180000\""] {
+            let (at, reason) = resolved(json, "UTC");
+            assert!(at == NOW.0 && reason.is_some(), "{json}");
+        }
+        assert_eq!(resolved("0", "UTC").1, Some("the time is before 2010"));
+        assert_eq!(resolved("\"1970-01-01T00:00:00Z\"", "UTC").1, Some("the time is before 2010"));
+        let ahead = (NOW.0, Some("the time is in the future: that clock is off"));
+        assert_eq!(resolved(&(NOW.0 + 8 * 3_600_000).to_string(), "UTC"), ahead);
+        assert_eq!(resolved(&(NOW.0 + 60_000).to_string(), "UTC"), (NOW.0 + 60_000, None), "clocks differ a little");
+        let missing = resolve(None, &Zone::default(), NOW.0 - 5, NOW);
+        assert_eq!(missing, (UnixMs(NOW.0 - 5), Some("the event has no time")));
+    }
+
+    proptest! {
+        #[test]
+        fn a_moment_is_the_same_in_every_unit(at_ms in EARLIEST_MS..NOW.0) {
+            let (seconds, ms) = (at_ms / 1000, at_ms % 1000);
+            let timestamp = Timestamp::from_millisecond(at_ms).unwrap();
+            let forms = [
+                format!("{seconds}.{ms:03}"), format!("{at_ms}"), format!("{at_ms}000"), format!("{at_ms}000000"),
+                format!("\"{at_ms}\""), format!("\"{timestamp}\""), format!("{{\"$date\":\"{timestamp}\"}}"),
+            ];
+            for json in forms {
+                prop_assert_eq!(resolved(&json, "UTC"), (at_ms, None), "{}", json);
+            }
+        }
+
+        #[test]
+        fn no_text_is_read_as_a_time_that_is_implausible(json in ".{0,40}") {
+            let (at, _) = resolved(&serde_json::to_string(&json).unwrap(), "Asia/Shanghai");
+            prop_assert!((EARLIEST_MS..=NOW.0 + AHEAD_MAX_MS).contains(&at));
+        }
     }
 }

@@ -1,10 +1,7 @@
 //! Reads single members of an event from the JSON text that the producer wrote.
 
 use orderbell_consumers::Reason;
-use orderbell_protocol::event::MinorUnits;
 use orderbell_protocol::id_text;
-
-use super::mapping::AmountUnit;
 
 /// Longest id and source of an event, in bytes. They are compared whole, and an order's state holds up to eight sources.
 pub(super) const MAX_EVENT_ID_BYTES: usize = 1024;
@@ -59,24 +56,4 @@ pub(super) fn event_id(text: &str) -> Option<String> {
 /// The version of an order: a whole number, or a text of digits.
 pub(super) fn version(json: &str) -> Option<u64> {
     id_text::whole_number(id_text::trim(&scalar(json)?))?.parse().ok()
-}
-
-/// Works on the decimal digits, so that no amount passes through floating point.
-pub(super) fn minor_units(json: &str, unit: AmountUnit) -> Option<MinorUnits> {
-    let text = scalar(json)?;
-    let minor = match unit {
-        AmountUnit::Minor => text.parse::<i64>().ok()?,
-        AmountUnit::Major => {
-            let (whole, cents) = text.split_once('.').unwrap_or((&text, ""));
-            if cents.len() > 2
-                || !cents.bytes().all(|byte| byte.is_ascii_digit())
-                || !whole.bytes().all(|byte| byte.is_ascii_digit())
-            {
-                return None;
-            }
-            let cents = format!("{cents:0<2}");
-            whole.parse::<i64>().ok()?.checked_mul(100)?.checked_add(cents.parse().ok()?)?
-        }
-    };
-    (minor >= 0).then_some(MinorUnits(minor))
 }

@@ -3,7 +3,9 @@
 //! [`mapping`] decodes a record, [`order`] decides what it means for its order, [`notices`] builds what recipients are told, [`counting`] says what an
 //! order adds to the counters, and [`reconcile`] counts a whole log again. Time is an argument everywhere.
 
+mod amount;
 pub mod counting;
+mod decimal;
 mod envelope;
 mod event_fields;
 pub mod event_time;

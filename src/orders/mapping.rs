@@ -31,8 +31,29 @@ pub enum AmountUnit {
     /// The currency's smallest unit: 1250 is 12.50.
     #[default]
     Minor,
-    /// The main unit with two decimals: 12.5 or "12.50". Decimal digits are counted, never a floating-point number.
+    /// The main unit, with the decimals of the event's currency by ISO 4217, or else two: 12.5 or "12.50". Decimal digits are counted, never a
+    /// floating-point number.
     Major,
+}
+
+/// How amounts are written.
+#[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AmountFormat {
+    /// A decimal number, or a text with one.
+    #[default]
+    Decimal,
+    /// As Kafka Connect and Debezium write precise decimals: a text with the bytes of a whole number in base64, and `amount_scale` decimals.
+    Base64,
+}
+
+/// Why a flag was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// The pointer of the field.
+    pub field: String,
+    /// A sentence that quotes nothing of the content.
+    pub why: &'static str,
 }
 
 /// What the key of a Kafka record identifies, besides the partition.
@@ -88,6 +109,10 @@ pub struct Mapping {
     pub amount: String,
     /// Unit of the amount: the currency's smallest, or its main unit.
     pub amount_unit: AmountUnit,
+    /// How amounts are written.
+    pub amount_format: AmountFormat,
+    /// Number of decimals of an amount in base64.
+    pub amount_scale: u8,
     /// Pointer to the currency's ISO 4217 code.
     pub currency: String,
     /// Pointer to the pickup code, in events that accept an order or say that it is ready.
@@ -96,7 +121,8 @@ pub struct Mapping {
     pub reason: String,
     /// Pointer to the order's version in its source: an end with a strictly older version than a known one is stale.
     pub version: String,
-    /// Pointer to the time of the event: RFC 3339, Unix seconds or milliseconds, or a local time in `time_zone`. For CloudEvents the
+    /// Pointer to the time of the event, in any common form: RFC 3339 and 9557, HTTP dates, seconds to nanoseconds since 1970 as number or text,
+    /// `{"$date": ...}`, or a local time in `time_zone`, also as an array or as fourteen digits. A date alone is no time. For CloudEvents the
     /// envelope's `time` is used if there is one.
     pub time: String,
     /// Time zone of local times, by its IANA name.
@@ -170,6 +196,8 @@ impl Default for Mapping {
             device: at("/device"),
             amount: at("/amount"),
             amount_unit: AmountUnit::Minor,
+            amount_format: AmountFormat::Decimal,
+            amount_scale: 2,
             currency: at("/currency"),
             pickup_code: at("/pickup_code"),
             reason: at("/reason"),
@@ -193,6 +221,14 @@ impl Mapping {
     /// # Errors
     /// The reason why it cannot be decoded: for the dead letter, or for the answer to the producer that posted it.
     pub fn decode(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
+        self.explain(record, now).map(|(event, _)| event)
+    }
+
+    /// Decodes a record, and says why each flag was set.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn explain(&self, record: &Record, now: UnixMs) -> Result<(Event, Vec<Remark>), Reason> {
         let mapping = self.of(record);
         let Some(value) = record.value.as_ref() else { return Err(reject("tombstone", "the record has no value")) };
         if value.len() > MAX_VALUE_BYTES {
@@ -315,7 +351,13 @@ impl Mapping {
         single.into_iter().chain(&self.order.0).map(String::as_str)
     }
 
-    fn event(&self, record: &Record, envelope: &Envelope, data: &[u8], now: UnixMs) -> Result<Event, Reason> {
+    fn event(
+        &self,
+        record: &Record,
+        envelope: &Envelope,
+        data: &[u8],
+        now: UnixMs,
+    ) -> Result<(Event, Vec<Remark>), Reason> {
         let extra_fields: Vec<String> = self.extra_fields().iter().map(|name| members::pointer_to(name)).collect();
         let members = Members::read(data, self.pointers().chain(extra_fields.iter().map(String::as_str)))
             .map_err(|error| reject("not-json", format!("the data is not JSON (column {})", error.column())))?;
@@ -336,8 +378,10 @@ impl Mapping {
         let store = self.store(record, &members)?.map(|text| Id::parse(&text)).transpose();
         let store = store.map_err(|error| reject("bad-id", format!("{}: {error}", self.store)))?;
         self.check_key(key_text(record), &order, store.as_ref())?;
-        let reader = FieldReader { mapping: self, record, envelope, members: &members, kind, flags: Vec::new() };
-        reader.event(order, store, now)
+        let (flags, remarks) = (Vec::new(), Vec::new());
+        let mut reader = FieldReader { mapping: self, record, envelope, members: &members, kind, flags, remarks };
+        let event = reader.event(order, store, now)?;
+        Ok((event, reader.remarks))
     }
 
     /// The extra fields, unless nobody asked for them where they would be taken from: at the top, beside what is no order, a `table` is the

@@ -1,4 +1,4 @@
-use super::super::fields::{MAX_EVENT_ID_BYTES, minor_units};
+use super::super::fields::MAX_EVENT_ID_BYTES;
 use super::*;
 use bytes::Bytes;
 use orderbell_consumers::TopicPartition;
@@ -347,15 +347,16 @@ fn a_record_whose_key_contradicts_its_body_is_rejected() {
 }
 
 #[test]
-fn amounts_never_pass_through_floating_point() {
-    let major = |value: Value| minor_units(&value.to_string(), AmountUnit::Major).map(|minor| minor.0);
-    assert_eq!(major(json!("12.50")), Some(1250));
-    assert_eq!(major(json!(12.5)), Some(1250));
-    assert_eq!(major(json!("0.07")), Some(7));
-    assert_eq!(major(json!("1.005")), None);
-    assert_eq!(major(json!("-1")), None);
-    assert_eq!(major(json!("99999999999999999999")), None);
-    assert_eq!(minor_units("12.5", AmountUnit::Minor), None);
+fn what_is_flagged_is_explained_by_field() {
+    let value = r#"{"type":"order.paid","order":"o1","customer":1.5,"amount":"1,250.00","time":"2026-09-21"}"#;
+    let (event, remarks) = Mapping::default().explain(&record(None, value, &[]), NOW).unwrap();
+    assert_eq!(event.flags, [Flag::Customer, Flag::Clock, Flag::Amount]);
+    let expected = [
+        ("/customer", "the value is no id"),
+        ("/time", "the time is a date without a time of day"),
+        ("/amount", "the amount has a comma, which may separate thousands or decimals"),
+    ];
+    assert_eq!(remarks, expected.map(|(field, why)| Remark { field: field.to_owned(), why }));
 }
 
 #[test]
