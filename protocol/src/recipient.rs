@@ -27,6 +27,9 @@ pub enum BadId {
     /// The text is empty.
     #[error("an id may not be empty")]
     Empty,
+    /// Characters of the text were lost: two ids may be equal only for that.
+    #[error("characters of the id are damaged")]
+    Damaged,
     /// The text is a word for nothing.
     #[error("undefined, null and the like stand for no id")]
     Nothing,
@@ -47,6 +50,9 @@ impl Id {
         let text = id_text::trim(text);
         if !text.is_empty() && id_text::is_no_id(text) {
             return Err(BadId::Nothing);
+        }
+        if text.contains('\u{fffd}') {
+            return Err(BadId::Damaged);
         }
         if text.chars().any(id_text::is_invisible) {
             return Err(BadId::Unprintable);
@@ -206,6 +212,7 @@ mod tests {
         assert_eq!(Id::parse(" 17\u{feff}").unwrap().as_str(), "17");
         assert_eq!(Id::parse(" \u{200b}"), Err(BadId::Empty));
         assert_eq!(Id::parse(" Undefined "), Err(BadId::Nothing));
+        assert_eq!(Id::parse("店\u{fffd}"), Err(BadId::Damaged));
         assert_eq!(Id::parse("1\u{200b}7"), Err(BadId::Unprintable), "it looks like 17 and is not");
         assert_eq!(Id::parse(&"x".repeat(129)), Err(BadId::TooLong), "never cut");
         assert_eq!(Id::parse("क्\u{200d}ष").unwrap().as_str(), "क्\u{200d}ष", "a joiner inside has a meaning");

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::{ConfigArgs, failed, out_line};
 use crate::clock::wall_clock;
 use crate::config;
-use orderbell_orders::Mapping;
 use orderbell_orders::order::{Order, OrderPolicy};
+use orderbell_orders::{Mapping, json_text};
 
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -87,7 +87,7 @@ pub(crate) fn run_mapping(command: &MappingCommand) -> Result<(), ExitCode> {
     let MappingCommand::Try { file, key, header, args } = command;
     let config = args.config()?;
     let text = std::fs::read(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
-    let one = serde_json::from_slice::<Value>(&text).is_ok();
+    let one = json_text::read(&text).is_ok_and(|json| json_text::canonical(&json.text).is_some());
     let values: Vec<&[u8]> = if one { vec![&text] } else { text.split(|byte| *byte == b'\n').collect() };
     let now = wall_clock();
     let mut rejected = 0_u32;

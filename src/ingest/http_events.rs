@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use orderbell_consumers::{Record, TopicPartition};
-use orderbell_protocol::{EventType, Problem, UnixMs};
+use orderbell_protocol::{EventType, Problem, UnixMs, id_text};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use orderbell_ledger::{NewEvent, StoredBytes, StoredDeadLetter};
 use orderbell_orders::mapping::OWN_EVENT_MEDIA_TYPE;
-use orderbell_orders::mapping::{Mapping, TOPIC_PARAMETER};
+use orderbell_orders::mapping::{Mapping, TOPIC_PARAMETER, attribute_of_header};
 use orderbell_orders::{json_text, sha256};
 
 /// Largest number of events in one request.
@@ -39,7 +39,9 @@ pub fn parse(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result
             error.column()
         ))
     };
-    let json: &RawValue = serde_json::from_slice(body).map_err(malformed)?;
+    let body = json_text::read(body)
+        .map_err(|problem| Problem::new(400, "malformed-json", "The body is not JSON").detail(problem))?;
+    let json: &RawValue = serde_json::from_str(&body.text).map_err(malformed)?;
     let is_batch = json.get().starts_with('[');
     let events: Vec<&RawValue> =
         if is_batch { serde_json::from_str(json.get()).map_err(malformed)? } else { vec![json] };
@@ -108,18 +110,17 @@ pub(crate) fn replay(number: u64, letter: &StoredDeadLetter, now: UnixMs) -> New
     let mut content_type = known.into_iter().find(|known| media == Some(*known));
     let mut value = bytes(&letter.value);
     // The stream stores no header but the media type: an event in binary mode becomes structured.
-    if header("ce_specversion").is_some()
-        && let Ok(data) = serde_json::from_slice::<Value>(&value)
-    {
-        let attributes = letter.headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("ce_")?, value)));
-        let text = |value: &Option<StoredBytes>| Value::String(String::from_utf8_lossy(&bytes(value)).into_owned());
-        let mut envelope: serde_json::Map<String, Value> =
-            attributes.map(|(name, value)| (name.to_owned(), text(value))).collect();
+    let attributes = letter.headers.iter().filter_map(|(name, value)| Some((attribute_of_header(name)?, value)));
+    let text = |value: &Option<StoredBytes>| id_text::unquote(&String::from_utf8_lossy(&bytes(value)));
+    let mut envelope: serde_json::Map<String, Value> =
+        attributes.map(|(name, value)| (name, Value::String(text(value)))).collect();
+    if envelope.contains_key("specversion") {
         if let Some(shadow) = envelope.get_mut("shadow") {
             *shadow = Value::Bool(*shadow == "true");
         }
-        envelope.insert("data".into(), data);
-        (value, content_type) = (Bytes::from(Value::Object(envelope).to_string()), Some(STRUCTURED));
+        if let Some(structured) = structured(envelope, &value) {
+            (value, content_type) = (Bytes::from(structured), Some(STRUCTURED));
+        }
     }
     NewEvent {
         key: bytes(&letter.key),
@@ -134,9 +135,30 @@ pub(crate) fn replay(number: u64, letter: &StoredDeadLetter, now: UnixMs) -> New
     }
 }
 
+/// The JSON of a structured CloudEvent with this data, which may be missing; `None` when the data is not JSON.
+fn structured(envelope: serde_json::Map<String, Value>, data: &[u8]) -> Option<String> {
+    let envelope = Value::Object(envelope).to_string();
+    if data.is_empty() {
+        return Some(envelope);
+    }
+    let data = json_text::canonical(&json_text::read(data).ok()?.text)?;
+    Some(format!("{},\"data\":{data}}}", envelope.strip_suffix('}')?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_body_is_read_and_stored_as_json() {
+        let body =
+            "\u{feff}{\"type\":\"order.paid\",\"order\":\"o1\",\"note\":\"x \\ud83d\ty\",\"rate\":NaN,\"price\":12.50}";
+        let (_, event) =
+            parse(&Mapping::default(), PLAIN, body.as_bytes(), UnixMs(1_790_000_000_000)).unwrap().remove(0);
+        let stored =
+            "{\"note\":\"x \u{fffd}\\ty\",\"order\":\"o1\",\"price\":12.50,\"rate\":null,\"type\":\"order.paid\"}";
+        assert_eq!(event.value, stored);
+    }
 
     #[test]
     fn posted_events_that_share_their_id_and_differ_in_type_have_distinct_hashes() {

@@ -4,10 +4,15 @@
 
 use std::borrow::Cow;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::id_text;
 
 use super::fields::{reject, scalar};
+use super::json_text::{self, JsonText};
+use super::mapping::MAX_VALUE_BYTES;
 use super::members::Members;
 
 /// Media type of Orderbell's own events: they are decoded by Orderbell's own member names, whatever mapping the chain's events need.
@@ -17,6 +22,9 @@ pub const OWN_EVENT_MEDIA_TYPE: &str = "application/cloudevents+json; profile=or
 const ORIGINAL_TOPIC: &str = "kafka_dlt-original-topic";
 /// Parameter of the media type with the same meaning, for a dead letter that the ledger stored: the embedded stream stores no other header.
 pub const TOPIC_PARAMETER: &str = "; topic=";
+
+/// What the headers of CloudEvents begin with, in lower case: by the Kafka binding, the HTTP binding, and Spring.
+const PREFIXES: [&str; 4] = ["ce_", "ce-", "cloudevents_", "cloudevents:"];
 
 /// The attributes of a CloudEvents envelope. Without an envelope none is there.
 #[derive(Debug, Default)]
@@ -29,57 +37,114 @@ pub(super) struct Envelope {
     pub(super) time: Option<String>,
     /// JSON text.
     pub(super) shadow: Option<String>,
+    /// The JSON of the event was damaged.
+    pub(super) is_repaired: bool,
 }
 
-/// Splits a record, whose value is the JSON text `json`, into envelope and data.
+/// Splits a record into envelope and the JSON text of its data.
 ///
 /// # Errors
-/// The value is not JSON, or the envelope is none that is known.
-pub(super) fn split<'j>(record: &Record, json: &'j [u8]) -> Result<(Envelope, Cow<'j, [u8]>), Reason> {
-    const POINTERS: [&str; 8] = ["/specversion", "/type", "/id", "/source", "/subject", "/time", "/shadow", "/data"];
-    let members = Members::read(json, POINTERS).map_err(|error| {
-        let problem = if json.is_empty() { "the value is empty" } else { "the value is not JSON" };
-        reject("not-json", format!("{problem} (line {}, column {})", error.line(), error.column()))
+/// The value is missing or not JSON, or the envelope is none that is known.
+pub(super) fn split(record: &Record) -> Result<(Envelope, Cow<'_, str>), Reason> {
+    let is_binary = attribute(record, "specversion").is_some();
+    let value = match record.value.as_ref() {
+        Some(value) if value.len() > MAX_VALUE_BYTES => {
+            return Err(reject("too-long", format!("the value has more than {MAX_VALUE_BYTES} bytes")));
+        }
+        Some(value) if !value.is_empty() => &value[..],
+        // All that such an event says is in its headers.
+        _ if is_binary => b"null",
+        Some(_) => return Err(reject("not-json", "the value is empty")),
+        None => return Err(reject("tombstone", "the record has no value")),
+    };
+    let JsonText { text, is_repaired } = json_text::read(value).map_err(|problem| reject("not-json", problem))?;
+    let (mut envelope, data) = match text {
+        Cow::Borrowed(text) => split_text(record, text)?,
+        Cow::Owned(text) => {
+            let (envelope, data) = split_text(record, &text)?;
+            (envelope, Cow::Owned(data.into_owned()))
+        }
+    };
+    envelope.is_repaired |= is_repaired;
+    Ok((envelope, data))
+}
+
+fn split_text<'j>(record: &Record, json: &'j str) -> Result<(Envelope, Cow<'j, str>), Reason> {
+    const POINTERS: [&str; 9] =
+        ["/specversion", "/type", "/id", "/source", "/subject", "/time", "/shadow", "/data", "/data_base64"];
+    let members = Members::read(json.as_bytes(), POINTERS).map_err(|error| {
+        reject("not-json", format!("the value is not JSON (line {}, column {})", error.line(), error.column()))
     })?;
     let id =
         |text: Option<String>| text.map(|text| id_text::trim(&text).to_owned()).filter(|text| !id_text::is_no_id(text));
-    let envelope = match mode(record, members.at("/specversion"))? {
-        Mode::Plain => return Ok((Envelope::default(), Cow::Borrowed(json))),
+    match mode(record, members.at("/specversion"))? {
+        Mode::Plain => Ok((Envelope::default(), Cow::Borrowed(json))),
         Mode::Binary => {
-            let header = |name: &str| header_text(record, name);
-            Envelope {
-                kind: header("ce_type"),
-                id: header("ce_id"),
-                source: header("ce_source"),
-                subject: id(header("ce_subject")),
-                time: header("ce_time"),
-                shadow: header("ce_shadow"),
-            }
+            let header = |name: &str| attribute(record, name);
+            let envelope = Envelope {
+                kind: header("type"),
+                id: header("id"),
+                source: header("source"),
+                subject: id(header("subject")),
+                time: header("time"),
+                shadow: header("shadow"),
+                is_repaired: false,
+            };
+            Ok((envelope, Cow::Borrowed(json)))
         }
         Mode::Structured => {
             let text = |pointer: &str| members.at(pointer).and_then(scalar);
-            Envelope {
+            let (data, is_repaired) = data(&members)?;
+            let envelope = Envelope {
                 kind: text("/type"),
                 id: text("/id"),
                 source: text("/source"),
                 subject: id(text("/subject")),
                 time: text("/time"),
                 shadow: members.at("/shadow").map(str::to_owned),
-            }
+                is_repaired,
+            };
+            Ok((envelope, data))
         }
-    };
-    let is_structured = header_text(record, "ce_specversion").is_none();
-    let data = if is_structured { members.at("/data").unwrap_or("null").as_bytes() } else { json };
-    Ok((envelope, Cow::Borrowed(data)))
+    }
+}
+
+/// The data of a structured CloudEvent, and whether it was repaired: JSON, JSON in a string, or JSON in base64.
+fn data<'j>(members: &Members<'_, 'j>) -> Result<(Cow<'j, str>, bool), Reason> {
+    let bad = |problem: String| reject("bad-envelope", format!("the data of the CloudEvent: {problem}"));
+    match (members.at("/data"), members.at("/data_base64").and_then(scalar)) {
+        (Some(data), _) if data.starts_with('"') => {
+            let JsonText { text, is_repaired } = json_text::read(data.as_bytes()).map_err(bad)?;
+            Ok((text, is_repaired))
+        }
+        (Some(data), _) => Ok((Cow::Borrowed(data), false)),
+        (None, Some(encoded)) => {
+            let not_base64 = |_| bad("data_base64 is not in base64".into());
+            let bytes = STANDARD.decode(id_text::trim(&encoded)).map_err(not_base64)?;
+            let JsonText { text, is_repaired } = json_text::read(&bytes).map_err(bad)?;
+            Ok((Cow::Owned(text.into_owned()), is_repaired))
+        }
+        (None, None) => Ok((Cow::Borrowed("null"), false)),
+    }
+}
+
+/// The CloudEvents attribute that a header carries, in lower case; `None` for any other header.
+#[must_use]
+pub fn attribute_of_header(name: &str) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).map(str::to_owned)
+}
+
+/// The value of a CloudEvents attribute in the headers, in whatever case and quoting: some serializers write each header as JSON.
+pub(super) fn attribute(record: &Record, attribute: &str) -> Option<String> {
+    let is_it = |name: &str| attribute_of_header(name).is_some_and(|known| known == attribute);
+    let (_, value) = record.headers.iter().rev().find(|(name, value)| value.is_some() && is_it(name))?;
+    Some(id_text::unquote(&String::from_utf8_lossy(value.as_ref()?)))
 }
 
 /// True for an event that Orderbell published, whose id is what a till chose.
 pub(super) fn is_own(record: &Record) -> bool {
     record.header("content-type").is_some_and(|media| media == OWN_EVENT_MEDIA_TYPE)
-}
-
-pub(super) fn header_text(record: &Record, name: &str) -> Option<String> {
-    record.header(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// How a record carries its event.
@@ -94,14 +159,16 @@ enum Mode {
 
 /// The mode of a record; `specversion` is that member of its JSON.
 fn mode(record: &Record, specversion: Option<&str>) -> Result<Mode, Reason> {
-    if let Some(version) = header_text(record, "ce_specversion") {
+    if let Some(version) = attribute(record, "specversion") {
         return check_specversion(&version).map(|()| Mode::Binary);
     }
-    let media = record.header("content-type").map_or(&b""[..], |media| &media[..]);
-    if media.starts_with(b"application/cloudevents-batch") {
+    let is_media = |(name, _): &&(String, Option<Bytes>)| name.eq_ignore_ascii_case("content-type");
+    let media = record.headers.iter().rev().find(is_media).and_then(|(_, media)| media.as_deref()).unwrap_or_default();
+    let media = id_text::unquote(&String::from_utf8_lossy(media)).to_ascii_lowercase();
+    if media.starts_with("application/cloudevents-batch") {
         return Err(reject("batch", "a record cannot be a batch of CloudEvents"));
     }
-    let is_structured = media.starts_with(b"application/cloudevents") || specversion.is_some();
+    let is_structured = media.starts_with("application/cloudevents") || specversion.is_some();
     if is_structured {
         check_specversion(&specversion.and_then(scalar).unwrap_or_default())?;
     }

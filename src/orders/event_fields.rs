@@ -40,6 +40,9 @@ impl FieldReader<'_, '_> {
     /// The event about `order`, which names `store`.
     pub(super) fn event(&mut self, order: Id, store: Option<Id>, now: UnixMs) -> Result<Event, Reason> {
         let (mapping, members) = (self.mapping, self.members);
+        if self.envelope.is_repaired {
+            self.flag(Flag::Text, "", "the JSON was damaged and was repaired");
+        }
         let shadow = self.shadow()?;
         let (id, source) = (self.id()?, self.source()?);
         let customer = self.person(&mapping.customer, Flag::Customer);
@@ -182,6 +185,10 @@ impl FieldReader<'_, '_> {
             return None;
         }
         let object = serde_json::value::to_raw_value(&kept).ok()?;
+        // Posted events are stored repaired: what was lost is seen here only.
+        if object.get().contains('\u{fffd}') || object.get().contains("\\ufffd") {
+            self.flag(Flag::Text, "extra_fields", "they have characters that were damaged");
+        }
         if object.get().len() > MAX_DETAILS_BYTES {
             self.flag(Flag::Details, "extra_fields", "they are longer than 8 KiB and were left out");
             return None;

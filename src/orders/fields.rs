@@ -50,7 +50,9 @@ pub(super) fn within_limit(member: &str, text: Option<String>) -> Result<Option<
 /// The id of an event in a text, if it is one. A producer that writes nothing, 0 or `undefined` in every event identifies none of them.
 pub(super) fn event_id(text: &str) -> Option<String> {
     let text = id_text::trim(text);
-    (!id_text::is_no_id(text) && !matches!(text, "0" | "0.0")).then(|| text.to_owned())
+    // Damaged texts may be equal where the ids were not.
+    let is_id = !id_text::is_no_id(text) && !matches!(text, "0" | "0.0") && !text.contains('\u{fffd}');
+    is_id.then(|| text.to_owned())
 }
 
 /// The version of an order: a whole number, or a text of digits.

@@ -17,7 +17,7 @@ use super::event_time::Zone;
 use super::fields::{self, reject, scalar};
 use super::members::{self, Members};
 
-pub use super::envelope::{OWN_EVENT_MEDIA_TYPE, TOPIC_PARAMETER};
+pub use super::envelope::{OWN_EVENT_MEDIA_TYPE, TOPIC_PARAMETER, attribute_of_header};
 
 /// Longest value that is decoded. An order event has 300 bytes to a few KiB.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
@@ -229,13 +229,8 @@ impl Mapping {
     /// # Errors
     /// As [`Self::decode`].
     pub fn explain(&self, record: &Record, now: UnixMs) -> Result<(Event, Vec<Remark>), Reason> {
-        let mapping = self.of(record);
-        let Some(value) = record.value.as_ref() else { return Err(reject("tombstone", "the record has no value")) };
-        if value.len() > MAX_VALUE_BYTES {
-            return Err(reject("too-long", format!("the value has more than {MAX_VALUE_BYTES} bytes")));
-        }
-        let (envelope, data) = envelope::split(record, value)?;
-        mapping.event(record, &envelope, &data, now)
+        let (envelope, data) = envelope::split(record)?;
+        self.of(record).event(record, &envelope, data.as_bytes(), now)
     }
 
     /// What is allowed and rarely meant, in sentences for whoever wrote the mapping.
@@ -271,7 +266,7 @@ impl Mapping {
         let mut names = theirs.chain([paid]);
         let value = record.value.as_deref().unwrap_or_default();
         names.any(|name| {
-            let in_header = record.header("ce_type").is_some_and(|kind| kind == name);
+            let in_header = envelope::attribute(record, "type").is_some_and(|kind| kind == name);
             in_header || value.windows(name.len()).any(|window| window == name.as_bytes())
         })
     }
@@ -287,10 +282,9 @@ impl Mapping {
         {
             return Some(key);
         }
-        let value = record.value.as_ref().filter(|value| value.len() <= MAX_VALUE_BYTES)?;
-        let (envelope, data) = envelope::split(record, value).ok()?;
+        let (envelope, data) = envelope::split(record).ok()?;
         let pointers = mapping.order.0.iter().chain([&mapping.store]).map(String::as_str);
-        let members = Members::read(&data, pointers).ok()?;
+        let members = Members::read(data.as_bytes(), pointers).ok()?;
         let order = mapping.order(record, &envelope, &members).ok()?;
         order.or_else(|| mapping.store(record, &members).ok()?.or(envelope.subject))
     }
@@ -362,7 +356,7 @@ impl Mapping {
         let members = Members::read(data, self.pointers().chain(extra_fields.iter().map(String::as_str)))
             .map_err(|error| reject("not-json", format!("the data is not JSON (column {})", error.column())))?;
         let kind = envelope.kind.clone().or_else(|| members.at(&self.r#type).and_then(scalar));
-        let kind = self.kind(&kind.ok_or_else(|| reject("no-type", "the event has no type"))?)?;
+        let kind = self.kind(&kind.ok_or_else(|| no_type(data, &self.r#type))?)?;
         let order = match kind.is_about_a_store() {
             true => self.store(record, &members)?.or_else(|| envelope.subject.clone()),
             false => self.order(record, envelope, &members)?,
@@ -409,6 +403,14 @@ impl Mapping {
         } else {
             Err(reject("key-mismatch", "the record's key and its body identify different things"))
         }
+    }
+}
+
+/// Says what is there instead of an event with a type.
+fn no_type(data: &[u8], pointer: &str) -> Reason {
+    match serde_json::from_slice::<Vec<serde::de::IgnoredAny>>(data) {
+        Ok(items) => reject("no-type", format!("the value is an array of {} events: a record holds one", items.len())),
+        Err(_) => reject("no-type", format!("the event has no type at {pointer}")),
     }
 }
 
