@@ -307,7 +307,7 @@ async fn kcat_rings_the_till() {
     let node = node().await;
     let topic = node.topic.as_ref().unwrap();
     let mut till = node.till("1", "a").await;
-    let headers = ["ce_specversion=1.0", "ce_type=order.paid", "ce_id=k1", "ce_source=kcat"];
+    let headers = ["ce_specversion=1.0", "ce_type=order.paid", "ce_id=k1", "ce_source=kcat", "ce_subject=o1"];
     let mut kcat = std::process::Command::new("kcat");
     kcat.args(["-P", "-b", &topic.bootstrap, "-t", &topic.name, "-k", "o1"]).stdin(std::process::Stdio::piped());
     headers.iter().for_each(|header| {
