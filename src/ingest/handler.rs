@@ -24,6 +24,7 @@ use orderbell_orders::counting;
 use orderbell_orders::mapping::Mapping;
 use orderbell_orders::notices::{NoticeDraft, not_encodable};
 use orderbell_orders::order::{Effects, Order, OrderPolicy};
+use orderbell_orders::record_type::LooksPaid;
 
 /// Asks, in an order's own queue, whether the order's state can be expunged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,8 +44,10 @@ pub struct IngestStats {
     pub notices_created: Mutex<BTreeMap<&'static str, u64>>,
     /// Records rejected, by reason code.
     pub rejected: Mutex<BTreeMap<&'static str, u64>>,
-    /// Rejected records that look like paid orders: a customer waits for an order that no store knows.
+    /// Rejected records whose type is that of a paid order: a customer waits for an order that no store knows.
     pub paid_rejected: Count,
+    /// Rejected records whose type cannot be read: they may be paid orders.
+    pub unreadable_rejected: Count,
     /// Notices that had expired before they could be made.
     pub notices_expired: Count,
     /// Orders expunged after the state retention.
@@ -173,9 +176,16 @@ impl OrderHandler {
     }
 
     fn reject(&self, record: &Record, reason: Reason) -> Outcome {
-        if self.mapping.looks_paid(record) {
-            self.stats.paid_rejected.increment();
-            tracing::error!(part = %record.partition, offset = record.offset, reason = reason.code, "a record that looks like a paid order was rejected");
+        match self.mapping.looks_paid(record) {
+            LooksPaid::Yes => {
+                self.stats.paid_rejected.increment();
+                tracing::error!(part = %record.partition, offset = record.offset, reason = reason.code, "a paid order was rejected");
+            }
+            LooksPaid::Unreadable => {
+                self.stats.unreadable_rejected.increment();
+                tracing::error!(part = %record.partition, offset = record.offset, reason = reason.code, "a record was rejected that may be a paid order: its type cannot be read");
+            }
+            LooksPaid::No => {}
         }
         count(&self.stats.rejected, reason.code);
         if matches!(reason.code, "key-mismatch" | "store-mismatch" | "customer-mismatch") {

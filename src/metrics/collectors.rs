@@ -90,8 +90,10 @@ impl Collector for IngestCollector {
         counter_family(e, "notices_created", "Notices created, by kind", by_label("kind", &ingest.notices_created))?;
         let help = "Records rejected because they cannot be decoded or applied, by reason";
         counter_family(e, "records_rejected", help, by_label("reason", &ingest.rejected))?;
-        let help = "Rejected records that look like paid orders";
-        counter(e, "paid_records_rejected", help, ingest.paid_rejected.value())?;
+        let help = "Rejected records that are paid orders, or may be since their type cannot be read";
+        let paid = [("paid", &ingest.paid_rejected), ("unreadable", &ingest.unreadable_rejected)];
+        let paid = paid.map(|(kind, count)| ([("type", kind)], count.value()));
+        counter_family(e, "paid_records_rejected", help, paid)?;
         counter(e, "notices_expired", "Notices that were due and past their lifetime", ingest.notices_expired.value())?;
         counter(e, "orders_expunged", "Orders deleted after their retention", ingest.orders_expunged.value())
     }

@@ -142,6 +142,14 @@ pub(super) fn attribute(record: &Record, attribute: &str) -> Option<String> {
     Some(id_text::unquote(&String::from_utf8_lossy(value.as_ref()?)))
 }
 
+/// The type in the JSON of a structured CloudEvent that [`split`] refuses.
+pub(super) fn structured_type(record: &Record) -> Option<String> {
+    let value = record.value.as_deref().filter(|value| value.len() <= MAX_VALUE_BYTES)?;
+    let JsonText { text, .. } = json_text::read(value).ok()?;
+    let members = Members::read(text.as_bytes(), ["/specversion", "/type"]).ok()?;
+    members.at("/specversion").and_then(|_| members.at("/type")).and_then(scalar)
+}
+
 /// True for an event that Orderbell published, whose id is what a till chose.
 pub(super) fn is_own(record: &Record) -> bool {
     record.header("content-type").is_some_and(|media| media == OWN_EVENT_MEDIA_TYPE)

@@ -17,6 +17,7 @@ pub mod notice_kinds;
 pub mod notices;
 pub mod order;
 pub mod reconcile;
+pub mod record_type;
 pub mod sha256;
 
 pub use mapping::Mapping;

@@ -250,25 +250,12 @@ impl Mapping {
     }
 
     /// The mapping of a record: the default one for Orderbell's own events, the topic's own if it has one, otherwise this one.
-    fn of(&self, record: &Record) -> &Self {
+    pub(super) fn of(&self, record: &Record) -> &Self {
         static DEFAULT: LazyLock<Mapping> = LazyLock::new(Mapping::default);
         if envelope::is_own(record) {
             return &DEFAULT;
         }
         self.topics.get(topic_of(record)).unwrap_or(self)
-    }
-
-    /// True when a record that cannot be decoded contains the type of a paid order anywhere. A guess that prefers a false alert.
-    #[must_use]
-    pub fn looks_paid(&self, record: &Record) -> bool {
-        let paid = EventType::Paid.name();
-        let theirs = self.of(record).types.iter().filter(|(_, ours)| *ours == paid).map(|(theirs, _)| theirs.as_str());
-        let mut names = theirs.chain([paid]);
-        let value = record.value.as_deref().unwrap_or_default();
-        names.any(|name| {
-            let in_header = envelope::attribute(record, "type").is_some_and(|kind| kind == name);
-            in_header || value.windows(name.len()).any(|window| window == name.as_bytes())
-        })
     }
 
     /// The id of a record's order, by which its queue is chosen. Whenever [`Self::decode`] succeeds, it finds the same id: so two records of
@@ -291,7 +278,12 @@ impl Mapping {
 
     /// The order's id: the member, or else the envelope's subject or the record's key where the configuration says that it is the order. A
     /// subject that is the event's store is no order. Where the id is composed, a missing part has no substitute.
-    fn order(&self, record: &Record, envelope: &Envelope, members: &Members<'_, '_>) -> Result<Option<String>, Reason> {
+    pub(super) fn order(
+        &self,
+        record: &Record,
+        envelope: &Envelope,
+        members: &Members<'_, '_>,
+    ) -> Result<Option<String>, Reason> {
         let [pointer] = &self.order.0[..] else {
             let mut parts = Vec::with_capacity(self.order.0.len());
             for pointer in &self.order.0 {
@@ -320,13 +312,13 @@ impl Mapping {
     }
 
     /// The store that an event names, or else the record's key where it is the store.
-    fn store(&self, record: &Record, members: &Members<'_, '_>) -> Result<Option<String>, Reason> {
+    pub(super) fn store(&self, record: &Record, members: &Members<'_, '_>) -> Result<Option<String>, Reason> {
         let key = || key_text(record).filter(|_| self.kafka_key == KafkaKey::Store);
         Ok(id_at(members, &self.store)?.or_else(key))
     }
 
     /// Every pointer into the data.
-    fn pointers(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn pointers(&self) -> impl Iterator<Item = &str> {
         let single = [
             &self.r#type,
             &self.id,
@@ -386,7 +378,7 @@ impl Mapping {
         if is_asked || self.order.0.iter().all(is_top) { &self.extra_fields } else { &[] }
     }
 
-    fn kind(&self, name: &str) -> Result<EventType, Reason> {
+    pub(super) fn kind(&self, name: &str) -> Result<EventType, Reason> {
         let name = id_text::trim(name);
         let ours = self.types.get(name).map_or(name, String::as_str);
         EventType::named(ours).ok_or_else(|| reject("unknown-type", "the event's type is not known"))

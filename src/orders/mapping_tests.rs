@@ -1,4 +1,5 @@
 use super::super::fields::MAX_EVENT_ID_BYTES;
+use super::super::record_type::LooksPaid;
 use super::*;
 use bytes::Bytes;
 use orderbell_consumers::TopicPartition;
@@ -246,7 +247,7 @@ fn headers_are_read_in_any_case_and_quoting() {
             let record = record(None, r#"{"store":"17","order":"o16","amount":500}"#, &headers);
             assert_eq!(paid(&record), expected, "{headers:?}");
             assert_eq!(Mapping::default().decode(&record, NOW).unwrap().id, "2");
-            assert!(Mapping::default().looks_paid(&record));
+            assert_eq!(Mapping::default().looks_paid(&record), LooksPaid::Yes);
         }
     }
     let media = [("Content-Type", "\"application/CloudEvents+json\"")];
@@ -563,7 +564,7 @@ fn a_topic_may_have_a_mapping_of_its_own() {
         Record { partition: TopicPartition::new("payments", 0), ..record(None, r#"{"type":"OK","trade":"o1"}"#, &[]) };
     assert_eq!(mapping.decode(&theirs, NOW).unwrap().order.as_str(), "o1");
     assert_eq!(mapping.order_of(&theirs).as_deref(), Some("o1"));
-    assert!(mapping.looks_paid(&theirs));
+    assert_eq!(mapping.looks_paid(&theirs), LooksPaid::Yes);
     let ours = record(None, r#"{"type":"PAID","order":"o1"}"#, &[]);
     assert_eq!(mapping.decode(&ours, NOW).unwrap().order.as_str(), "o1");
     assert_eq!(outcome(&mapping, &Record { partition: TopicPartition::new("payments", 0), ..ours }), "unknown-type");

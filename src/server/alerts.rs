@@ -79,6 +79,7 @@ struct Counted {
     nacked: u64,
     poisoned: u64,
     paid_rejected: u64,
+    unreadable_rejected: u64,
 }
 
 impl Alerts {
@@ -137,7 +138,10 @@ impl Alerts {
                 AlertCode::NoticesUndeliverable => {
                     (acknowledged.nacked, acknowledged.poisoned) = (counted.nacked, counted.poisoned);
                 }
-                AlertCode::DeadLetters => acknowledged.paid_rejected = counted.paid_rejected,
+                AlertCode::DeadLetters => {
+                    acknowledged.paid_rejected = counted.paid_rejected;
+                    acknowledged.unreadable_rejected = counted.unreadable_rejected;
+                }
                 _ => {}
             }
         }
@@ -152,7 +156,9 @@ impl Alerts {
     fn counted(&self) -> Counted {
         let stats = self.state.stats();
         let (nacked, poisoned) = (stats.notices_nacked.get(), stats.notices_poisoned.get());
-        Counted { nacked, poisoned, paid_rejected: self.ingest.paid_rejected.value() }
+        let (paid_rejected, unreadable_rejected) =
+            (self.ingest.paid_rejected.value(), self.ingest.unreadable_rejected.value());
+        Counted { nacked, poisoned, paid_rejected, unreadable_rejected }
     }
 
     fn group_conditions(&self) -> Vec<Condition> {
@@ -178,10 +184,11 @@ impl Alerts {
             );
             conditions.push(Condition::new(AlertCode::NoticesUndeliverable, detail));
         }
-        let paid = all.paid_rejected - seen.paid_rejected;
-        if paid > 0 {
+        let (paid, unreadable) =
+            (all.paid_rejected - seen.paid_rejected, all.unreadable_rejected - seen.unreadable_rejected);
+        if paid + unreadable > 0 {
             let detail = format!(
-                "{paid} dead letters look like paid orders: see orderbell dlq list; {}",
+                "{paid} dead letters are paid orders, and of {unreadable} the type cannot be read: see orderbell dlq list; {}",
                 ack_command(AlertCode::DeadLetters, None)
             );
             conditions.push(Condition::new(AlertCode::DeadLetters, detail));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use orderbell_protocol::NoticeKind::NewOrder;
+use orderbell_protocol::alert::AlertCode;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 
 use crate::chain::until;
@@ -126,4 +127,35 @@ async fn a_letter_of_a_partition_that_the_dead_letter_topic_lacks_is_kept_all_th
     let names = async || node.metric("orderbell_records_dead_lettered_total").await;
     until("the letter counts", async || names().await == 1).await;
     until("its record is finished", async || topic.committed(4) == 2).await;
+}
+
+/// The bug: what only mentions a payment raised the alert of a lost payment, and what cannot be read at all raised none.
+#[tokio::test]
+async fn what_is_no_payment_raises_no_alert_and_what_cannot_be_read_does() {
+    let node = node_with("[mapping]\ntypes = { \"2\" = \"order.paid\", PAID = \"order.paid\" }\n").await;
+    let topic = node.topic.as_ref().unwrap();
+    let rejected = async || node.metric("orderbell_records_dead_lettered_total").await;
+    for (at, other) in [
+        r#"{"type":"courier.moved","id":"e411","order":"o41","lat":31.2,"lon":121.4}"#,
+        r#"{"type":"UNPAID","id":"e412","order":"o41"}"#,
+        r#"{"data":null,"table":"orders","isDdl":true,"sql":"alter orders add column x2 INT"}"#,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        topic.produces_raw(0, Some(other.as_bytes())).await;
+        until("it is a dead letter", async || rejected().await == at as u64 + 1).await;
+    }
+    assert!(node.is_well().await, "{:?}", node.alerts().await);
+    let utf16: Vec<u8> = "{\"type\":\"2\"}".encode_utf16().flat_map(u16::to_be_bytes).collect();
+    topic.produces_raw(0, Some(&utf16)).await;
+    let alert = async || node.alert(AlertCode::DeadLetters).await.map(|alert| alert.detail);
+    until("it is an alert", async || alert().await.is_some()).await;
+    let detail = alert().await.unwrap();
+    assert!(detail.contains("0 dead letters are paid orders, and of 1 the type cannot be read"), "{detail}");
+    assert_eq!(node.metric("orderbell_paid_records_rejected_total{type=\"unreadable\"}").await, 1);
+    assert_eq!(node.metric("orderbell_paid_records_rejected_total{type=\"paid\"}").await, 0);
+    topic.produces_raw(0, Some(br#"{"type":"2","order":{}}"#)).await;
+    let paid = async || node.metric("orderbell_paid_records_rejected_total{type=\"paid\"}").await;
+    until("a paid order is counted as one", async || paid().await == 1).await;
 }

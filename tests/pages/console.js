@@ -137,7 +137,7 @@ async function testAppearance(browser) {
         await page.evaluate(() => document.fonts.ready);
         await translated(page, name, lang);
         if (lang === "zh") {
-          await page.locator("#alerts button", { hasText: "死信中有疑似已支付的订单" }).waitFor();
+          await page.locator("#alerts button", { hasText: "死信中有已支付的订单，或可能有" }).waitFor();
         }
         if (width > 900) {
           await page.locator("#list .open").first().click();

@@ -1,0 +1,62 @@
+//! What the type of a rejected record says: whether it may be a paid order.
+//!
+//! The type is compared, never searched for in the text: what merely mentions a payment is none. A record whose type cannot be read may be
+//! anything, and a lost order must not be quiet.
+
+use orderbell_consumers::Record;
+use orderbell_protocol::EventType;
+
+use super::envelope::{self, Envelope};
+use super::fields::scalar;
+use super::mapping::Mapping;
+use super::members::Members;
+
+/// Whether a rejected record may be a paid order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LooksPaid {
+    /// Its type is that of a paid order.
+    Yes,
+    /// Its type cannot be read, or is missing in what names an order or store.
+    Unreadable,
+    /// It has another type, or is not about an order.
+    No,
+}
+
+impl Mapping {
+    /// Whether a record that was rejected may be a paid order.
+    #[must_use]
+    pub fn looks_paid(&self, record: &Record) -> LooksPaid {
+        let mapping = self.of(record);
+        match envelope::split(record) {
+            Ok((envelope, data)) => mapping.looks_paid_in(record, &envelope, &data),
+            Err(reason) if reason.code == "tombstone" => LooksPaid::No,
+            // What is wrong is the data or the version, and the type may stand beside it.
+            Err(_) => {
+                let kind = envelope::attribute(record, "type").or_else(|| envelope::structured_type(record));
+                kind.map_or(LooksPaid::Unreadable, |kind| mapping.compared(&kind))
+            }
+        }
+    }
+
+    fn looks_paid_in(&self, record: &Record, envelope: &Envelope, data: &str) -> LooksPaid {
+        let members = Members::read(data.as_bytes(), self.pointers());
+        let in_data = || members.as_ref().ok()?.at(&self.r#type).and_then(scalar);
+        if let Some(kind) = envelope.kind.clone().or_else(in_data) {
+            return self.compared(&kind);
+        }
+        let Ok(members) = &members else { return LooksPaid::Unreadable };
+        // An id that cannot be read is there all the same.
+        let names_order = !matches!(self.order(record, envelope, members), Ok(None));
+        let names_store = !matches!(self.store(record, members), Ok(None));
+        let may_hold_others = !data.trim_start().starts_with('{') && data != "null";
+        if names_order || names_store || may_hold_others { LooksPaid::Unreadable } else { LooksPaid::No }
+    }
+
+    fn compared(&self, kind: &str) -> LooksPaid {
+        if matches!(self.kind(kind), Ok(EventType::Paid)) { LooksPaid::Yes } else { LooksPaid::No }
+    }
+}
+
+#[cfg(test)]
+#[path = "record_type_tests.rs"]
+mod tests;

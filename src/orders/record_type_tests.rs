@@ -1,0 +1,78 @@
+use super::*;
+use bytes::Bytes;
+use orderbell_consumers::TopicPartition;
+use orderbell_protocol::UnixMs;
+
+const NOW: UnixMs = UnixMs(1_790_000_000_000);
+
+fn record(value: impl AsRef<[u8]>, headers: &[(&str, &str)]) -> Record {
+    let header = |(name, value): &(&str, &str)| ((*name).to_owned(), Some(Bytes::copy_from_slice(value.as_bytes())));
+    Record {
+        partition: TopicPartition::new("orders", 0),
+        offset: 0,
+        timestamp_ms: NOW.0,
+        read_ms: NOW.0,
+        key: None,
+        value: Some(Bytes::copy_from_slice(value.as_ref())),
+        headers: headers.iter().map(header).collect(),
+    }
+}
+
+fn mapping(text: &str) -> Mapping {
+    toml::from_str(text).unwrap()
+}
+
+#[test]
+fn a_record_that_only_mentions_a_payment_is_no_paid_order() {
+    let mapping = mapping("types = { '2' = 'order.paid', PAID = 'order.paid' }");
+    for other in [
+        r#"{"type":"courier.moved","id":"e411","order":"o41","lat":31.2,"lon":121.4}"#,
+        r#"{"type":"UNPAID","order":"o41"}"#,
+        r#"{"type":"note","order":"o41","text":"order.paid soon"}"#,
+        r#"{"specversion":"1.0","type":"shop.moved","subject":"o41","data":{"type":"PAID"}}"#,
+        r#"{"specversion":"0.3","type":"UNPAID","data":{"type":"PAID"}}"#,
+    ] {
+        assert!(mapping.decode(&record(other, &[]), NOW).is_err(), "{other}");
+        assert_eq!(mapping.looks_paid(&record(other, &[])), LooksPaid::No, "{other}");
+    }
+}
+
+#[test]
+fn a_paid_order_that_is_rejected_is_known_by_its_type_wherever_that_is() {
+    let mapping = mapping("order = '/no'\ntypes = { PAID = 'order.paid' }");
+    let binary = [("ce_specversion", "1.0"), ("CE_Type", "\"PAID\"")];
+    for (value, headers) in [
+        (r#"{"type":"PAID"}"#, &[][..]),
+        (r#"{"type":" order.paid ","no":{}}"#, &[]),
+        (r#"{"specversion":"1.0","type":"PAID","data":{}}"#, &[]),
+        (r#"{"specversion":"1.0","type":"PAID","data_base64":"?"}"#, &[]),
+        (r#"{"specversion":"2.0","type":"PAID","data":{}}"#, &[]),
+        ("{}", &binary),
+        ("no JSON", &binary),
+    ] {
+        let record = record(value, headers);
+        assert!(mapping.decode(&record, NOW).is_err(), "{value}");
+        assert_eq!(mapping.looks_paid(&record), LooksPaid::Yes, "{value}");
+    }
+}
+
+#[test]
+fn a_record_whose_type_cannot_be_read_may_be_a_paid_order() {
+    let utf16: Vec<u8> = "\u{feff}{\"type\":\"x\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let long = format!("{{\"type\":\"x\",\"note\":\"{}\"}}", "n".repeat(70_000));
+    let mapping = Mapping::default();
+    for unreadable in [&utf16[..], long.as_bytes(), b"type=x", b"\0\0\0\0\x0c\x02\x06o1", b"[{\"type\":\"x\"}]"] {
+        assert!(mapping.decode(&record(unreadable, &[]), NOW).is_err());
+        assert_eq!(mapping.looks_paid(&record(unreadable, &[])), LooksPaid::Unreadable);
+    }
+    for (nameless, expected) in [
+        (r#"{"event":"x","order":"o1"}"#, LooksPaid::Unreadable),
+        (r#"{"event":"x","order":{"id":1}}"#, LooksPaid::Unreadable),
+        (r#"{"event":"x","store":17}"#, LooksPaid::Unreadable),
+        (r#"{"data":null,"table":"orders","sql":"alter orders add order.paid INT"}"#, LooksPaid::No),
+        ("null", LooksPaid::No),
+    ] {
+        assert_eq!(mapping.looks_paid(&record(nameless, &[])), expected, "{nameless}");
+    }
+    assert_eq!(mapping.looks_paid(&Record { value: None, ..record("", &[]) }), LooksPaid::No, "a tombstone");
+}
