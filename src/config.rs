@@ -5,6 +5,8 @@
 //! as [`BootConfig`], which holds until the process ends, and [`LiveConfig`], which a SIGHUP replaces.
 
 mod keys;
+#[cfg(test)]
+mod mapping_tests;
 mod reading;
 mod secret;
 mod template;

@@ -16,6 +16,7 @@ mod members;
 pub mod notice_kinds;
 pub mod notices;
 pub mod order;
+mod pointers;
 pub mod reconcile;
 pub mod record_type;
 pub mod sha256;

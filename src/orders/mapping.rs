@@ -16,6 +16,7 @@ use super::event_fields::FieldReader;
 use super::event_time::Zone;
 use super::fields::{self, reject, scalar};
 use super::members::{self, Members};
+use super::pointers;
 
 pub use super::envelope::{OWN_EVENT_MEDIA_TYPE, TOPIC_PARAMETER, attribute_of_header};
 
@@ -89,23 +90,30 @@ pub enum Subject {
 #[serde(default, deny_unknown_fields)]
 pub struct Mapping {
     /// Pointer to the event's type. For CloudEvents the envelope's `type` is used instead.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub r#type: String,
     /// Pointer to the event's id: two events with the same source, id and type are one event. Without an id, or with an empty one, 0 or a
     /// word for nothing such as `undefined`, it is the hash of topic and value. For CloudEvents the envelope's `id` is used instead.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub id: String,
     /// Pointer to the event's source. For CloudEvents the envelope's `source` is used instead; without one it is the topic.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub source: String,
     /// Pointer to the order's id, which is mandatory: without it the record's key and a CloudEvent's subject count only where `kafka_key` and
     /// `subject` say so. Several pointers compose the id where a number alone is not unique in the chain; see
     /// [`OrderIdPointers`].
     pub order: OrderIdPointers,
     /// Pointer to the store's id.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub store: String,
     /// Pointer to the customer's id.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub customer: String,
     /// Pointer to the id of the device that sent the event.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub device: String,
     /// Pointer to the order's amount, a number or a text of digits.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub amount: String,
     /// Unit of the amount: the currency's smallest, or its main unit.
     pub amount_unit: AmountUnit,
@@ -114,20 +122,26 @@ pub struct Mapping {
     /// Number of decimals of an amount in base64.
     pub amount_scale: u8,
     /// Pointer to the currency's ISO 4217 code.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub currency: String,
     /// Pointer to the pickup code, in events that accept an order or say that it is ready.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub pickup_code: String,
     /// Pointer to the reason of a refusal or cancellation.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub reason: String,
     /// Pointer to the order's version in its source: an end with a strictly older version than a known one is stale.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub version: String,
     /// Pointer to the time of the event, in any common form: RFC 3339 and 9557, HTTP dates, seconds to nanoseconds since 1970 as number or text,
     /// `{"$date": ...}`, or a local time in `time_zone`, also as an array or as fourteen digits. A date alone is no time. For CloudEvents the
     /// envelope's `time` is used if there is one.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub time: String,
     /// Time zone of local times, by its IANA name.
     pub time_zone: Zone,
     /// Pointer to the mark of load-test traffic: true or false.
+    #[serde(deserialize_with = "pointers::pointer")]
     pub shadow: String,
     /// Orderbell's type names by the chain's own; Orderbell's names are always accepted as well.
     pub types: BTreeMap<String, String>,
@@ -135,6 +149,7 @@ pub struct Mapping {
     pub nobody: Vec<String>,
     /// Further members to keep, as `details` of notices: names at the top, or pointers. All others are dropped. Without this key none are kept
     /// where `order` leads below the top: a `table` there may be the database's.
+    #[serde(deserialize_with = "pointers::names_or_pointers")]
     pub extra_fields: Vec<String>,
     /// What the key of a Kafka record identifies.
     pub kafka_key: KafkaKey,
@@ -166,13 +181,17 @@ impl Default for OrderIdPointers {
 }
 
 impl TryFrom<OneOrMany> for OrderIdPointers {
-    type Error = &'static str;
+    type Error = String;
     fn try_from(given: OneOrMany) -> Result<Self, Self::Error> {
-        match given {
-            OneOrMany::One(pointer) => Ok(Self(vec![pointer])),
-            OneOrMany::Many(pointers) if pointers.is_empty() => Err("an order id needs at least one pointer"),
-            OneOrMany::Many(pointers) => Ok(Self(pointers)),
-        }
+        let all = match given {
+            OneOrMany::One(pointer) => vec![pointer],
+            OneOrMany::Many(pointers) if pointers.is_empty() => {
+                return Err("an order id needs at least one pointer".into());
+            }
+            OneOrMany::Many(pointers) => pointers,
+        };
+        all.iter().try_for_each(|pointer| pointers::check(pointer))?;
+        Ok(Self(all))
     }
 }
 
