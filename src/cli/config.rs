@@ -154,8 +154,7 @@ mod tests {
 
     #[test]
     fn a_record_is_shown_as_event_and_notices_or_with_the_reason_of_its_rejection() {
-        let mut mapping = Mapping::default();
-        mapping.types.insert("PAY_SUCCESS".into(), "order.paid".into());
+        let mapping: Mapping = toml::from_str("types = { PAY_SUCCESS = 'order.paid' }").unwrap();
         let record = |value: &str| Record {
             partition: TopicPartition::new("sample", 0),
             offset: 0,

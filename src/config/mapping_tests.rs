@@ -44,3 +44,33 @@ fn a_pointer_that_leads_nowhere_is_a_mistake_with_its_place_and_what_was_meant()
         assert_eq!(said(&format!("[mapping]\n{key} = \"\"\n")), "good", "{key}: the whole value");
     }
 }
+
+#[test]
+fn a_type_of_ours_that_is_misspelt_is_a_mistake_with_its_place_and_what_was_meant() {
+    assert_says(
+        "[mapping]\ntypes = { PAY_SUCCESS = \"order.payed\", X = \"ignored\" }\n",
+        &[
+            "2 mistakes",
+            "`order.payed` is no type of event",
+            "chain.toml:2:25",
+            "did you mean `order.paid`?",
+            "`ignored` is no type of event",
+            "did you mean `ignore`?",
+        ],
+    );
+    assert_says(
+        "[mapping.topics.payments.types]\nOK = \"order.canceled\"\n",
+        &["chain.toml:2:6", "`order.cancelled`?"],
+    );
+    assert_says("[mapping.types]\n\"*\" = \"order.paid\"\n", &["can only be `ignore`, not order.paid"]);
+    let good = "[mapping.types]\n\"*\" = \"ignore\"\n\"payment.settled\" = \"ignore\"\nPAID = \"order.paid\"\n";
+    assert_eq!(said(good), "good");
+}
+
+#[test]
+fn a_misspelt_type_in_the_environment_is_named_by_its_variable() {
+    let variable = |value: &str| ("ORDERBELL__MAPPING__TYPES__PAY_SUCCESS".to_owned(), value.to_owned());
+    let said = Config::load(None, &[variable("order.payed")]).unwrap_err().to_string();
+    assert!(said.contains("ORDERBELL__MAPPING__TYPES__PAY_SUCCESS: `order.payed`"), "{said}");
+    Config::load(None, &[variable("order.paid")]).unwrap();
+}

@@ -14,13 +14,14 @@ use orderbell_protocol::notice::{EncodedNotice, Notice};
 use orderbell_protocol::{Event, NoticeKind, UnixMs};
 use tracing::{Instrument, Span};
 
-use super::{own_events, stored_order};
+use super::{IgnoredTypes, own_events, stored_order};
 use crate::clock::wall_clock;
 use crate::latency::LatencyHistogram;
 use crate::ledger_damage::LedgerDamage;
 use orderbell_ledger::crash;
 use orderbell_ledger::{DiskError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
 use orderbell_orders::counting;
+use orderbell_orders::event_types::IGNORED;
 use orderbell_orders::mapping::Mapping;
 use orderbell_orders::notices::{NoticeDraft, not_encodable};
 use orderbell_orders::order::{Effects, Order, OrderPolicy};
@@ -48,6 +49,8 @@ pub struct IngestStats {
     pub paid_rejected: Count,
     /// Rejected records whose type cannot be read: they may be paid orders.
     pub unreadable_rejected: Count,
+    /// Events that the configuration ignores, by type.
+    pub ignored: Mutex<IgnoredTypes>,
     /// Notices that had expired before they could be made.
     pub notices_expired: Count,
     /// Orders expunged after the state retention.
@@ -58,6 +61,13 @@ pub struct IngestStats {
     pub consume_lag: LatencyHistogram,
     /// From consuming a record until its effects were durable.
     pub commit_latency: LatencyHistogram,
+}
+
+impl IngestStats {
+    /// Counts an event that the configuration ignores.
+    pub fn count_ignored(&self, kind: &str) {
+        self.ignored.lock().unwrap_or_else(PoisonError::into_inner).count(kind);
+    }
 }
 
 fn count<K: Ord>(map: &Mutex<BTreeMap<K, u64>>, key: K) {
@@ -139,6 +149,10 @@ impl OrderHandler {
             Ok(event) => event,
             Err(reason) if reason.code == "tombstone" => {
                 count(&self.stats.rejected, reason.code);
+                return Ok(());
+            }
+            Err(reason) if reason.code == IGNORED => {
+                self.mapping.ignored(record).iter().for_each(|event| self.stats.count_ignored(&event.kind));
                 return Ok(());
             }
             Err(reason) => return Err(self.reject(record, reason)),

@@ -104,6 +104,21 @@ async fn records_before_a_rejected_one_are_written_and_those_after_it_wait() {
 }
 
 #[tokio::test]
+async fn an_ignored_event_ends_no_batch_and_is_counted_by_type() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = handler(dir.path(), 3_600_000);
+    let mapping = toml::from_str("types = { '*' = 'ignore' }").unwrap();
+    let policy = OrderPolicy { retention_ms: 3_600_000, ..OrderPolicy::default() };
+    let handler = OrderHandler::new(ledger.clone(), mapping, policy);
+    let event = |kind: &str| record(&serde_json::json!({"type": kind, "order": "o", "store": "1"}));
+    let done = handler.process(turn(vec![event("courier.moved"), event("order.paid"), event("courier.moved")])).await;
+    assert_eq!(done, [Outcome::Done, Outcome::Done, Outcome::Done]);
+    assert!(ledger.orders().state(&OrderKey { shadow: false, id: Id::new("o").unwrap() }).unwrap().is_some());
+    assert_eq!(handler.stats().ignored.lock().unwrap().counts().collect::<Vec<_>>(), [("courier.moved", 2)]);
+    assert!(handler.stats().rejected.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn shadow_traffic_and_real_traffic_are_separate() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, handler) = handler(dir.path(), 3_600_000);

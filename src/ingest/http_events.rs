@@ -7,8 +7,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use orderbell_ledger::{NewEvent, StoredBytes, StoredDeadLetter};
+use orderbell_orders::event_types::IGNORED;
 use orderbell_orders::mapping::OWN_EVENT_MEDIA_TYPE;
 use orderbell_orders::mapping::{Mapping, TOPIC_PARAMETER, attribute_of_header};
+use orderbell_orders::record_type::IgnoredEvent;
 use orderbell_orders::{json_text, sha256};
 
 /// Largest number of events in one request.
@@ -18,11 +20,20 @@ const PLAIN: &str = "application/json";
 const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
 
+/// One event of a request.
+#[derive(Debug)]
+pub enum PostedEvent {
+    /// To be appended, with its id.
+    New(String, NewEvent),
+    /// The configuration ignores it.
+    Ignored(IgnoredEvent),
+}
+
 /// Parses the body of a request: one event, or an array of them. If one is invalid, none is accepted.
 ///
 /// # Errors
 /// 400, 415 or 422, with a pointer to each invalid event.
-pub fn parse(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result<Vec<(String, NewEvent)>, Problem> {
+pub fn parse(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result<Vec<PostedEvent>, Problem> {
     let media = media.split(';').next().unwrap_or_default().trim();
     let content_type = match media {
         PLAIN | "" => PLAIN,
@@ -73,7 +84,7 @@ fn incoming(
     event: &RawValue,
     content_type: &'static str,
     now: UnixMs,
-) -> Result<(String, NewEvent), orderbell_consumers::Reason> {
+) -> Result<PostedEvent, orderbell_consumers::Reason> {
     // Written again with sorted members: requests that differ only in white space or member order are equal.
     let value = json_text::canonical(event.get()).ok_or_else(|| orderbell_consumers::Reason {
         code: "not-json",
@@ -89,7 +100,13 @@ fn incoming(
         value: Some(value.clone()),
         headers: vec![("content-type".into(), Some(Bytes::from_static(content_type.as_bytes())))],
     };
-    let event = mapping.decode(&record, now)?;
+    let event = match mapping.decode(&record, now) {
+        Ok(event) => event,
+        Err(reason) if reason.code == IGNORED => {
+            return mapping.ignored(&record).map(PostedEvent::Ignored).ok_or(reason);
+        }
+        Err(reason) => return Err(reason),
+    };
     let incoming = NewEvent {
         key: Bytes::copy_from_slice(event.order.as_str().as_bytes()),
         id_hash: id_hash(event.shadow, &event.source, &event.id, event.kind),
@@ -97,7 +114,7 @@ fn incoming(
         value,
         content_type: content_type.into(),
     };
-    Ok((event.id, incoming))
+    Ok(PostedEvent::New(event.id, incoming))
 }
 
 /// A dead letter to append to the stream once more. Every replay is appended; the event's own id decides whether it is applied.
@@ -149,12 +166,31 @@ fn structured(envelope: serde_json::Map<String, Value>, data: &[u8]) -> Option<S
 mod tests {
     use super::*;
 
+    const NOW: UnixMs = UnixMs(1_790_000_000_000);
+
+    fn posted(mapping: &Mapping, body: &str) -> NewEvent {
+        match parse(mapping, PLAIN, body.as_bytes(), NOW).unwrap().remove(0) {
+            PostedEvent::New(_, event) => event,
+            PostedEvent::Ignored(event) => panic!("{event:?}"),
+        }
+    }
+
+    #[test]
+    fn an_ignored_event_is_no_mistake_of_its_producer() {
+        let mapping: Mapping = toml::from_str("types = { 'courier.moved' = 'ignore' }").unwrap();
+        let body = r#"[{"type":"courier.moved","id":7},{"type":"order.paid","id":8,"order":"o1"}]"#;
+        let events = parse(&mapping, PLAIN, body.as_bytes(), NOW).unwrap();
+        let [PostedEvent::Ignored(ignored), PostedEvent::New(id, _)] = &events[..] else { panic!("{events:?}") };
+        assert_eq!((ignored.kind.as_str(), ignored.id.as_str(), id.as_str()), ("courier.moved", "7", "8"));
+        let problem = parse(&mapping, PLAIN, br#"[{"type":"courier.moved"},{"type":"x"}]"#, NOW).unwrap_err();
+        assert_eq!((problem.errors.len(), problem.errors[0].pointer.as_str()), (1, "/1"));
+    }
+
     #[test]
     fn a_damaged_body_is_read_and_stored_as_json() {
         let body =
             "\u{feff}{\"type\":\"order.paid\",\"order\":\"o1\",\"note\":\"x \\ud83d\ty\",\"rate\":NaN,\"price\":12.50}";
-        let (_, event) =
-            parse(&Mapping::default(), PLAIN, body.as_bytes(), UnixMs(1_790_000_000_000)).unwrap().remove(0);
+        let event = posted(&Mapping::default(), body);
         let stored =
             "{\"note\":\"x \u{fffd}\\ty\",\"order\":\"o1\",\"price\":12.50,\"rate\":null,\"type\":\"order.paid\"}";
         assert_eq!(event.value, stored);
@@ -164,7 +200,7 @@ mod tests {
     fn posted_events_that_share_their_id_and_differ_in_type_have_distinct_hashes() {
         let post = |kind: &str, source: &str| {
             let body = format!(r#"{{"type":"{kind}","id":900123,"order":"900123","store":"17","source":"{source}"}}"#);
-            parse(&Mapping::default(), PLAIN, body.as_bytes(), UnixMs(1_790_000_000_000)).unwrap()[0].1.id_hash
+            posted(&Mapping::default(), &body).id_hash
         };
         let paid = post("order.paid", "shop");
         assert_eq!(paid, post("order.paid", "shop"), "the same event again");

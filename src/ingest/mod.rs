@@ -7,6 +7,7 @@
 pub mod client_events;
 pub mod handler;
 pub mod http_events;
+mod ignored_types;
 pub mod order_view;
 mod own_events;
 mod timeline;
@@ -17,6 +18,7 @@ use orderbell_orders::order::Order;
 use crate::ledger_damage::{DamagedRow, LedgerDamage};
 
 pub use handler::{ExpiryCheck, IngestStats, OrderHandler};
+pub use ignored_types::IgnoredTypes;
 
 /// Decodes an order's stored state; nothing else does. One that does not decode is logged and raises an alert.
 fn stored_order(damage: &LedgerDamage, key: &OrderKey, state: &[u8]) -> Result<Order, DamagedRow> {

@@ -94,6 +94,11 @@ impl Collector for IngestCollector {
         let paid = [("paid", &ingest.paid_rejected), ("unreadable", &ingest.unreadable_rejected)];
         let paid = paid.map(|(kind, count)| ([("type", kind)], count.value()));
         counter_family(e, "paid_records_rejected", help, paid)?;
+        let ignored: Vec<_> = {
+            let types = ingest.ignored.lock().unwrap_or_else(PoisonError::into_inner);
+            types.counts().map(|(kind, count)| ([("type", kind.to_owned())], count)).collect()
+        };
+        counter_family(e, "events_ignored", "Events that the configuration ignores, by type", ignored)?;
         counter(e, "notices_expired", "Notices that were due and past their lifetime", ingest.notices_expired.value())?;
         counter(e, "orders_expunged", "Orders deleted after their retention", ingest.orders_expunged.value())
     }

@@ -83,21 +83,29 @@ async fn append_produced(state: &Arc<AppState>, request: Request) -> Result<Resp
     if state.ledger.is_disk_low() {
         return Err(Problem::unavailable("the ledger's disk has too little free space", 10_000).into());
     }
-    let (ids, events): (Vec<String>, Vec<_>) = events.into_iter().unzip();
-    let appended =
-        state.ledger.append(events).await.map_err(|_| Problem::unavailable("the ledger cannot write", 5_000))?;
+    let (ids, events): (Vec<String>, Vec<Option<_>>) = events.into_iter().unzip();
+    let is_new: Vec<bool> = events.iter().map(Option::is_some).collect();
+    let appended = state.ledger.append(events.into_iter().flatten().collect()).await;
+    let appended = appended.map_err(|_| Problem::unavailable("the ledger cannot write", 5_000))?;
     state.stats.events_posted.inc_by(appended.len() as u64);
-    if appended.contains(&Appended::Conflict) {
+    // One entry for each event of the request, none for an ignored one: it was not appended.
+    let mut appended = appended.into_iter();
+    let appended: Vec<_> = is_new.into_iter().map(|is_new| if is_new { appended.next() } else { None }).collect();
+    if appended.contains(&Some(Appended::Conflict)) {
         let mut problem =
             Problem::new(409, "event-conflict", "Another event of this type has this id; the other events were stored");
-        for (at, _) in appended.iter().enumerate().filter(|(_, appended)| **appended == Appended::Conflict) {
+        for (at, _) in appended.iter().enumerate().filter(|(_, appended)| **appended == Some(Appended::Conflict)) {
             problem = problem.error(format!("/{at}/id"), "another event of this type was stored with this id");
         }
         return Err(problem.into());
     }
-    let result = |(id, appended): (String, Appended)| EventResult {
+    let result = |(id, appended): (String, Option<Appended>)| EventResult {
         id,
-        status: if appended == Appended::Stored { EventStatus::Stored } else { EventStatus::Duplicate },
+        status: match appended {
+            Some(Appended::Stored) => EventStatus::Stored,
+            Some(Appended::Duplicate | Appended::Conflict) => EventStatus::Duplicate,
+            None => EventStatus::Ignored,
+        },
         reason: None,
     };
     Ok(response::answer(&EventsAnswer { events: ids.into_iter().zip(appended).map(result).collect() }))

@@ -44,7 +44,7 @@ impl FieldReader<'_, '_> {
             self.flag(Flag::Text, "", "the JSON was damaged and was repaired");
         }
         let shadow = self.shadow()?;
-        let (id, source) = (self.id()?, self.source()?);
+        let (id, source) = (id_of(mapping, self.record, self.envelope, members)?, self.source()?);
         let customer = self.person(&mapping.customer, Flag::Customer);
         let device = self.person(&mapping.device, Flag::Device);
         let at = self.time(now);
@@ -81,20 +81,6 @@ impl FieldReader<'_, '_> {
             self.flags.push(flag);
         }
         self.remarks.push(Remark { field: pointer.to_owned(), why });
-    }
-
-    /// The producer's id of the event, or else a hash of topic and value: the same whenever the same value comes again.
-    fn id(&self) -> Result<String, Reason> {
-        let id = match self.envelope.id.as_deref() {
-            // A till may count its events from 0.
-            Some(id) if envelope::is_own(self.record) => Some(id.to_owned()),
-            id => id.and_then(event_id).or_else(|| event_id(&self.members.at(&self.mapping.id).and_then(scalar)?)),
-        };
-        Ok(within_limit("id", id)?.unwrap_or_else(|| {
-            let value = self.record.value.as_deref().unwrap_or_default();
-            let hash = sha256::hash_128(&[self.record.partition.topic.as_bytes(), value]);
-            format!("hash:{hash:032x}")
-        }))
     }
 
     /// Events without a source have their topic as source: versions and ids of two topics must not be compared.
@@ -195,4 +181,23 @@ impl FieldReader<'_, '_> {
         }
         Some(object)
     }
+}
+
+/// The producer's id of an event, or else a hash of topic and value: the same whenever the same value comes again.
+pub(super) fn id_of(
+    mapping: &Mapping,
+    record: &Record,
+    envelope: &Envelope,
+    members: &Members<'_, '_>,
+) -> Result<String, Reason> {
+    let id = match envelope.id.as_deref() {
+        // A till may count its events from 0.
+        Some(id) if envelope::is_own(record) => Some(id.to_owned()),
+        id => id.and_then(event_id).or_else(|| event_id(&members.at(&mapping.id).and_then(scalar)?)),
+    };
+    Ok(within_limit("id", id)?.unwrap_or_else(|| {
+        let value = record.value.as_deref().unwrap_or_default();
+        let hash = sha256::hash_128(&[record.partition.topic.as_bytes(), value]);
+        format!("hash:{hash:032x}")
+    }))
 }

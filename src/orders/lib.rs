@@ -9,6 +9,7 @@ mod decimal;
 mod envelope;
 mod event_fields;
 pub mod event_time;
+pub mod event_types;
 mod fields;
 pub mod json_text;
 pub mod mapping;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::envelope::{self, Envelope, topic_of};
 use super::event_fields::FieldReader;
 use super::event_time::Zone;
+use super::event_types::{IGNORED, TypeRule, TypeRules};
 use super::fields::{self, reject, scalar};
 use super::members::{self, Members};
 use super::pointers;
@@ -143,8 +144,9 @@ pub struct Mapping {
     /// Pointer to the mark of load-test traffic: true or false.
     #[serde(deserialize_with = "pointers::pointer")]
     pub shadow: String,
-    /// Orderbell's type names by the chain's own; Orderbell's names are always accepted as well.
-    pub types: BTreeMap<String, String>,
+    /// Orderbell's type names by the chain's own, or `"ignore"` for events that are none of Orderbell's: they are counted and dropped, without a
+    /// dead letter. `"*" = "ignore"` does so with every type that is not listed. Orderbell's names are always accepted as well.
+    pub types: TypeRules,
     /// Ids of customers and devices that stand for nobody, besides empty ones and words for nothing: guests must not share a mailbox.
     pub nobody: Vec<String>,
     /// Further members to keep, as `details` of notices: names at the top, or pointers. All others are dropped. Without this key none are kept
@@ -224,7 +226,7 @@ impl Default for Mapping {
             time: at("/time"),
             time_zone: Zone::default(),
             shadow: at("/shadow"),
-            types: BTreeMap::new(),
+            types: TypeRules::default(),
             nobody: vec!["0".into()],
             extra_fields: DEFAULT_EXTRA_FIELDS.map(String::from).to_vec(),
             kafka_key: KafkaKey::Any,
@@ -398,9 +400,11 @@ impl Mapping {
     }
 
     pub(super) fn kind(&self, name: &str) -> Result<EventType, Reason> {
-        let name = id_text::trim(name);
-        let ours = self.types.get(name).map_or(name, String::as_str);
-        EventType::named(ours).ok_or_else(|| reject("unknown-type", "the event's type is not known"))
+        match self.types.rule(id_text::trim(name)) {
+            Some(TypeRule::Is(kind)) => Ok(kind),
+            Some(TypeRule::Ignore) => Err(reject(IGNORED, "the configuration ignores events of this type")),
+            None => Err(reject("unknown-type", "the event's type is not known")),
+        }
     }
 
     fn check_key(&self, key: Option<String>, order: &Id, store: Option<&Id>) -> Result<(), Reason> {

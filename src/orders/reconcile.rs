@@ -13,6 +13,7 @@ use orderbell_consumers::Record;
 use orderbell_protocol::{Event, UnixMs};
 
 use super::counting::{self, Counter};
+use super::event_types::IGNORED;
 use super::mapping::Mapping;
 use super::order::{Order, OrderPolicy};
 use orderbell_protocol::OrderKey;
@@ -68,9 +69,12 @@ impl Recount {
     pub fn apply(&mut self, record: &Record, finished: bool) {
         // The time of the first reading is not stored. The record's time stamp is close enough to judge the event's age, unless it is implausible.
         let read_at = UnixMs(record.timestamp_ms).clamp(EARLIEST, self.now);
-        let Ok(event) = self.mapping.decode(record, read_at) else {
-            self.rejected += 1;
-            return;
+        let event = match self.mapping.decode(record, read_at) {
+            Ok(event) => event,
+            Err(reason) => {
+                self.rejected += u64::from(reason.code != IGNORED);
+                return;
+            }
         };
         let key = OrderKey { shadow: event.shadow, id: event.order.clone() };
         let (slice, slices) = self.slice;

@@ -1,12 +1,14 @@
-//! What the type of a rejected record says: whether it may be a paid order.
+//! What the type says of a record that becomes no event: whether a rejected one may be a paid order, and which ignored one it is.
 //!
 //! The type is compared, never searched for in the text: what merely mentions a payment is none. A record whose type cannot be read may be
 //! anything, and a lost order must not be quiet.
 
 use orderbell_consumers::Record;
-use orderbell_protocol::EventType;
+use orderbell_protocol::{EventType, id_text};
 
 use super::envelope::{self, Envelope};
+use super::event_fields;
+use super::event_types::TypeRule;
 use super::fields::scalar;
 use super::mapping::Mapping;
 use super::members::Members;
@@ -20,6 +22,15 @@ pub enum LooksPaid {
     Unreadable,
     /// It has another type, or is not about an order.
     No,
+}
+
+/// An event that the configuration ignores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgnoredEvent {
+    /// The producer's name of its type.
+    pub kind: String,
+    /// Its id, as that of any event.
+    pub id: String,
 }
 
 impl Mapping {
@@ -54,6 +65,22 @@ impl Mapping {
 
     fn compared(&self, kind: &str) -> LooksPaid {
         if matches!(self.kind(kind), Ok(EventType::Paid)) { LooksPaid::Yes } else { LooksPaid::No }
+    }
+
+    /// The event of a record that the configuration ignores; `None` for any other record.
+    #[must_use]
+    pub fn ignored(&self, record: &Record) -> Option<IgnoredEvent> {
+        let mapping = self.of(record);
+        let (envelope, data) = envelope::split(record).ok()?;
+        let members = Members::read(data.as_bytes(), mapping.pointers()).ok()?;
+        let kind = envelope.kind.clone().or_else(|| members.at(&mapping.r#type).and_then(scalar))?;
+        let kind = id_text::trim(&kind).to_owned();
+        if mapping.types.rule(&kind) != Some(TypeRule::Ignore) {
+            return None;
+        }
+        // One that is too long is answered without.
+        let id = event_fields::id_of(mapping, record, &envelope, &members).unwrap_or_default();
+        Some(IgnoredEvent { kind, id })
     }
 }
 

@@ -76,3 +76,34 @@ fn a_record_whose_type_cannot_be_read_may_be_a_paid_order() {
     }
     assert_eq!(mapping.looks_paid(&Record { value: None, ..record("", &[]) }), LooksPaid::No, "a tombstone");
 }
+
+#[test]
+fn foreign_types_are_ignored_where_the_configuration_says_so() {
+    let outcome = |text: &str, kind: &str| {
+        let record = record(format!(r#"{{"type":"{kind}","id":"e1","order":"o1"}}"#), &[]);
+        let mapping = mapping(text);
+        let code = mapping.decode(&record, NOW).map_or_else(|reason| reason.code, |event| event.kind.name());
+        (code, mapping.ignored(&record).map(|ignored| ignored.kind))
+    };
+    let one = "types = { 'payment.settled' = 'ignore', PAID = 'order.paid' }";
+    assert_eq!(outcome(one, "payment.settled"), ("ignored", Some("payment.settled".into())));
+    assert_eq!(outcome(one, "courier.moved"), ("unknown-type", None));
+    assert_eq!(outcome(one, "PAID"), ("order.paid", None));
+    let rest = "types = { '*' = 'ignore', PAID = 'order.paid', 'order.created' = 'ignore' }";
+    assert_eq!(outcome(rest, "courier.moved"), ("ignored", Some("courier.moved".into())));
+    assert_eq!(outcome(rest, "PAID"), ("order.paid", None));
+    assert_eq!(outcome(rest, "order.ready"), ("order.ready", None), "Orderbell's own types are never foreign");
+    assert_eq!(outcome(rest, "order.created"), ("ignored", Some("order.created".into())), "unless they are listed");
+    let topic = "[topics.payments]\ntypes = { '*' = 'ignore' }";
+    assert_eq!(outcome(topic, "courier.moved"), ("unknown-type", None), "another topic");
+}
+
+#[test]
+fn an_ignored_event_needs_no_order_and_has_the_id_of_its_producer() {
+    let mapping = mapping("types = { '*' = 'ignore' }");
+    let ignored = |value: &str| mapping.ignored(&record(value, &[])).unwrap();
+    assert_eq!(ignored(r#"{"type":"courier.moved","id":7}"#).id, "7");
+    assert!(ignored(r#"{"type":"courier.moved"}"#).id.starts_with("hash:"));
+    let envelope = r#"{"specversion":"1.0","type":"courier.moved","id":"c1","data":null}"#;
+    assert_eq!(ignored(envelope), IgnoredEvent { kind: "courier.moved".into(), id: "c1".into() });
+}

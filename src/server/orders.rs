@@ -7,7 +7,8 @@ use orderbell_protocol::frame::OpenOrder;
 use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient, RejectionReason, UnixMs};
 
 use crate::clock::wall_clock;
-use crate::ingest::{OrderHandler, client_events, http_events, order_view};
+use crate::ingest::http_events::{self, PostedEvent};
+use crate::ingest::{OrderHandler, client_events, order_view};
 use crate::ledger_damage::DamagedRow;
 use crate::net::Orders;
 use orderbell_ledger::{DeliveryHistory, Ledger, NewEvent, OrderKey};
@@ -22,8 +23,16 @@ pub(super) struct OrderRules {
 }
 
 impl Orders for OrderRules {
-    fn decode_events(&self, media_type: &str, body: &[u8]) -> Result<Vec<(String, NewEvent)>, Problem> {
-        http_events::parse(&self.mapping, media_type, body, wall_clock())
+    fn decode_events(&self, media_type: &str, body: &[u8]) -> Result<Vec<(String, Option<NewEvent>)>, Problem> {
+        let posted = http_events::parse(&self.mapping, media_type, body, wall_clock())?;
+        let event = |posted: PostedEvent| match posted {
+            PostedEvent::New(id, event) => (id, Some(event)),
+            PostedEvent::Ignored(event) => {
+                self.handler.stats().count_ignored(&event.kind);
+                (event.id, None)
+            }
+        };
+        Ok(posted.into_iter().map(event).collect())
     }
 
     fn check_client_event(

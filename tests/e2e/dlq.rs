@@ -59,7 +59,7 @@ async fn after_the_mapping_is_corrected_the_replayed_dead_letters_of_a_topic_not
     assert_eq!(alert().await, None);
     node.happens(&[json!({"type": "order.paid", "order": {"a": 2}})]).await;
     dead_lettered(&node, 5).await;
-    assert!(alert().await.unwrap().detail.starts_with("1 dead letters look"));
+    assert!(alert().await.unwrap().detail.starts_with("1 dead letters are paid orders"));
 
     node.process.signal("TERM");
     assert!(tokio::task::block_in_place(|| node.process.ends()).success());

@@ -36,6 +36,7 @@ mod disk;
 mod dlq;
 mod doctor;
 mod examples;
+mod foreign_types;
 #[cfg(feature = "real-kafka")]
 mod fsync;
 mod full_disk;

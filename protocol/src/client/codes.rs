@@ -99,7 +99,8 @@ pub(super) enum EventOutcome {
 impl EventOutcome {
     pub(super) fn of(status: EventStatus, reason: Option<RejectionReason>) -> Self {
         match (status, reason.unwrap_or(RejectionReason::Unknown)) {
-            (EventStatus::Stored | EventStatus::Duplicate, _) => Self::Durable,
+            // Nobody waits for an event that is ignored.
+            (EventStatus::Stored | EventStatus::Duplicate | EventStatus::Ignored, _) => Self::Durable,
             (EventStatus::Rejected, reason) if reason.is_temporary() => Self::RetryLater,
             (EventStatus::Rejected, reason) => Self::Rejected(reason),
         }

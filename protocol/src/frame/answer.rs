@@ -66,6 +66,8 @@ pub enum EventStatus {
     Duplicate,
     /// The event was not stored, for the `reason`.
     Rejected,
+    /// The event was not stored: the configuration ignores its type. Only producers are answered so.
+    Ignored,
 }
 
 impl EventStatus {
@@ -76,6 +78,7 @@ impl EventStatus {
             Self::Stored => "stored",
             Self::Duplicate => "duplicate",
             Self::Rejected => "rejected",
+            Self::Ignored => "ignored",
         }
     }
 }
