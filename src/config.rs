@@ -242,18 +242,35 @@ impl Config {
     /// [`ConfigError`] when a secret cannot be read or generated, or is too short.
     pub fn load_tokens(&self) -> Result<Tokens, ConfigError> {
         let tokens = &self.live.tokens;
-        let mut keys = Vec::new();
-        for key in &tokens.keys {
-            keys.push((key.kid.clone(), Secret::new(read_secret(&key.secret_file)?)));
+        let path = self.generated_key();
+        if tokens.keys.is_empty() && !path.exists() {
+            make_secret(&path).map_err(|error| ConfigError::Io { path: path.clone(), error })?;
         }
-        if keys.is_empty() {
-            let path = self.boot.data_dir.join("token-key");
-            if !path.exists() {
-                make_secret(&path).map_err(|error| ConfigError::Io { path: path.clone(), error })?;
-            }
-            keys.push(("local".into(), Secret::new(read_secret(&path)?)));
+        Ok(Tokens::new(&tokens.issuer, &tokens.audience, self.read_keys(&path)?))
+    }
+
+    /// Sees that the keys can be read. Generates none: a file of whoever checks may be unreadable to the server.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a secret that is there cannot be read, or is too short.
+    pub fn check_tokens(&self) -> Result<(), ConfigError> {
+        let path = self.generated_key();
+        let is_generated_later = self.live.tokens.keys.is_empty() && path.try_exists().is_ok_and(|exists| !exists);
+        if is_generated_later { Ok(()) } else { self.read_keys(&path).map(|_| ()) }
+    }
+
+    /// Where the key is that is used when none is configured.
+    fn generated_key(&self) -> PathBuf {
+        self.boot.data_dir.join("token-key")
+    }
+
+    /// The configured keys, or else the generated one at `path`.
+    fn read_keys(&self, path: &Path) -> Result<Vec<(String, Secret)>, ConfigError> {
+        let configured = &self.live.tokens.keys;
+        if configured.is_empty() {
+            return Ok(vec![("local".into(), Secret::new(read_secret(path)?))]);
         }
-        Ok(Tokens::new(&tokens.issuer, &tokens.audience, keys))
+        configured.iter().map(|key| Ok((key.kid.clone(), Secret::new(read_secret(&key.secret_file)?)))).collect()
     }
 }
 
@@ -454,11 +471,16 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let config = Config::in_dir(dir.path());
-        config.load_tokens().unwrap();
         let path = dir.path().join("token-key");
+        config.check_tokens().unwrap();
+        assert!(!path.exists(), "a check generates none");
+        config.load_tokens().unwrap();
+        config.check_tokens().unwrap();
         let first = std::fs::read(&path).unwrap();
         config.load_tokens().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), first);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::write(&path, "short").unwrap();
+        assert!(config.check_tokens().unwrap_err().to_string().contains("shorter than 32 bytes"));
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<(), ExitCode> {
         }
         ConfigCommand::Check { args } => {
             let config = args.config()?;
-            config.load_tokens().map_err(|error| {
+            config.check_tokens().map_err(|error| {
                 super::err_line(&format!("orderbell: {error}"));
                 ExitCode::from(super::CONFIG)
             })?;

@@ -128,24 +128,18 @@ fn clock() -> Finding {
 
 fn tokens(config: &Config) -> Finding {
     let tokens = &config.live.tokens;
-    for key in &tokens.keys {
-        if let Err(error) = std::fs::metadata(&key.secret_file) {
-            let found = format!("{}: {error}", key.secret_file.display());
-            return failure(
-                "tokens",
-                found,
-                "write a secret of at least 32 bytes to this file, readable by this user only",
-            );
-        }
+    if let Err(error) = config.check_tokens() {
+        return failure(
+            "tokens",
+            error.to_string(),
+            "write a secret of at least 32 bytes to this file, readable by this user only",
+        );
     }
     if tokens.keys.is_empty() {
         let fix = "fine for a trial; configure [tokens] keys when another system issues tokens";
-        return warning("tokens", "no key is configured: one is generated in the data directory", fix);
+        return warning("tokens", "no key is configured: one is generated in the data directory at the start", fix);
     }
-    match config.load_tokens() {
-        Ok(_) => ok("tokens", format!("{} keys, the first one signs", tokens.keys.len())),
-        Err(error) => failure("tokens", error.to_string(), "write a secret of at least 32 bytes to this file"),
-    }
+    ok("tokens", format!("{} keys, the first one signs", tokens.keys.len()))
 }
 
 fn port(check: &'static str, address: std::net::SocketAddr) -> Finding {

@@ -77,3 +77,30 @@ async fn it_knows_the_topics_of_a_real_kafka() {
     let found = doctor(&["--config", path.to_str().unwrap()], &[]);
     assert!(String::from_utf8_lossy(&found.stdout).contains("none-such does not exist"), "{found:?}");
 }
+
+/// The bug: `config check` generated the token key, and the server of another user could not read it.
+#[test]
+fn a_check_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let sample = outside.path().join("sample.json");
+    std::fs::write(&sample, "{\"type\":\"order.paid\",\"order\":\"o1\",\"store\":\"17\"}").unwrap();
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    let exe = env!("CARGO_BIN_EXE_orderbell");
+    for data in ["empty", "missing/deeper"] {
+        let path = outside.path().join("chain.toml");
+        std::fs::write(&path, format!("data_dir = \"{}\"\n{LOOPBACK}", dir.path().join(data).display())).unwrap();
+        let path = path.to_str().unwrap();
+        for (args, wanted) in [
+            (&["config", "check", "--config", path][..], "ok: "),
+            (&["doctor", "--config", path], "an fsync takes"),
+            (&["mapping", "try", sample.to_str().unwrap(), "--config", path], "store:17 is notified"),
+        ] {
+            let done = Command::new(exe).args(args).current_dir(dir.path()).output().unwrap();
+            assert!(text(&done).contains(wanted), "{args:?}: {done:?}");
+            let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(left, ["empty"], "{args:?}");
+            assert_eq!(std::fs::read_dir(dir.path().join("empty")).unwrap().count(), 0, "{args:?}");
+        }
+    }
+}
