@@ -7,6 +7,7 @@ mod demo;
 mod dlq;
 mod doctor;
 mod ledger;
+mod mapping;
 mod rate_limit;
 mod reconcile;
 mod serve;
@@ -97,7 +98,7 @@ enum Command {
     /// Try the mapping of events.
     Mapping {
         #[command(subcommand)]
-        command: config::MappingCommand,
+        command: mapping::MappingCommand,
     },
     /// List alerts, and acknowledge those that stay until you do.
     Alerts {
@@ -309,7 +310,7 @@ pub fn main() -> ExitCode {
         Command::Bench { bench } => bench::run(&bench),
         Command::Doctor { options } => doctor::run(&options),
         Command::Config { command } => config::run(&command),
-        Command::Mapping { command } => config::run_mapping(&command),
+        Command::Mapping { command } => mapping::run(&command),
         Command::Alerts { command } => alerts::run(&command),
         Command::Dlq { command } => dlq::run(&command),
         Command::Ledger { command } => ledger::run(&command),

@@ -271,7 +271,8 @@ impl Mapping {
     }
 
     /// The mapping of a record: the default one for Orderbell's own events, the topic's own if it has one, otherwise this one.
-    pub(super) fn of(&self, record: &Record) -> &Self {
+    #[must_use]
+    pub fn of(&self, record: &Record) -> &Self {
         static DEFAULT: LazyLock<Mapping> = LazyLock::new(Mapping::default);
         if envelope::is_own(record) {
             return &DEFAULT;

@@ -1,0 +1,138 @@
+use super::*;
+
+const NOW: UnixMs = UnixMs(1_790_000_000_000);
+
+/// What is said of each line of a history, and of all.
+fn tried(config: &str, lines: &[&str]) -> (Vec<String>, (String, bool)) {
+    tried_on(SAMPLE_TOPIC, config, lines)
+}
+
+fn tried_on(topic: &str, config: &str, lines: &[&str]) -> (Vec<String>, (String, bool)) {
+    let mapping: Mapping = toml::from_str(config).unwrap();
+    let policy = OrderPolicy { retention_ms: 86_400_000, ..OrderPolicy::default() };
+    let mut history = History::new(&mapping, &policy, NOW);
+    let record = |(at, value): (usize, &&str)| Record {
+        partition: TopicPartition::new(topic, 0),
+        offset: at as u64,
+        timestamp_ms: NOW.0,
+        read_ms: 0,
+        key: None,
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        headers: Vec::new(),
+    };
+    let said = lines.iter().enumerate().map(record).map(|record| history.add(&record)).collect();
+    (said, history.summary())
+}
+
+#[track_caller]
+fn says(text: &str, wanted: &str) {
+    assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
+}
+
+#[test]
+fn a_record_is_shown_as_event_and_notices_or_with_the_reason_of_its_rejection() {
+    let (said, (summary, is_good)) = tried(
+        "types = { PAY_SUCCESS = 'order.paid', 'courier.moved' = 'ignore' }",
+        &[
+            r#"{"type":"PAY_SUCCESS","order":"o1","store":"17","amount":5}"#,
+            r#"{"type":"order.paid","order":"o2","store":"17","amount":"12,50"}"#,
+            r#"{"type":"EATEN"}"#,
+            r#"{"type":"order.paid","order":{}}"#,
+            "type=paid",
+            r#"{"type":"courier.moved"}"#,
+        ],
+    );
+    says(&said[0], "\"type\": \"order.paid\"");
+    says(&said[0], "\nas the first event of its order: moved\n  store:17 is notified: new_order {\"amount\":5");
+    says(&said[1], "\n/amount: the amount has a comma");
+    says(&said[1], "\n/time: the event has no time\n");
+    assert!(said[2].starts_with("rejected: unknown-type: "), "{}", said[2]);
+    assert!(said[2].ends_with("\n  notifies nobody: it becomes a dead letter"), "{}", said[2]);
+    says(&said[3], "it becomes a dead letter, and an alert: it is a paid order");
+    says(&said[4], "it becomes a dead letter, and an alert: it may be a paid order");
+    assert_eq!(said[5], "ignored: the configuration ignores the type courier.moved: notifies nobody");
+    assert_eq!(summary, "of the records, 2 notify somebody, 1 are ignored, 3 would become dead letters");
+    assert!(!is_good);
+}
+
+#[test]
+fn an_event_that_notifies_nobody_says_why() {
+    let renamed = r#"{"type":"order.paid","id":"e71","order":"o71","shop_id":"17","amount":500}"#;
+    let (said, (summary, is_good)) = tried("", &[renamed]);
+    says(&said[0], ": moved\n  notifies nobody: no store at /store");
+    assert_eq!(summary, "of the records, 1 notify nobody; 1 orders are paid, and no store is notified of them");
+    assert!(!is_good);
+    let at = |ms: i64| NOW.0 - ms;
+    let old = format!(r#"{{"type":"order.paid","order":"o1","store":"17","time":{}}}"#, at(3 * 3_600_000));
+    says(&tried("", &[&old]).0[0], "\n  notifies nobody: the event is too old");
+    let forgotten = format!(r#"{{"type":"order.paid","order":"o1","store":"17","time":{}}}"#, at(2 * 86_400_000));
+    says(&tried("", &[&forgotten]).0[0], "notifies nobody: the order is unknown, and the event is older");
+    let accepted = r#"{"type":"order.accepted","order":"o1","store":"17"}"#;
+    let (said, _) = tried("", &[accepted]);
+    says(&said[0], "store:17 is notified: order_accepted");
+    says(&said[0], "\n  waits with a notice: no customer at /customer");
+    let accepted = r#"{"type":"order.accepted","order":"o1","store":"17","customer":"c1"}"#;
+    says(&tried("", &[accepted]).0[0], "\n  waits with a notice: no pickup code at /pickup_code");
+    says(
+        &tried("", &[r#"{"type":"order.created","order":"o1"}"#]).0[0],
+        "notifies nobody: no event of the type order.created does",
+    );
+}
+
+#[test]
+fn a_file_is_one_history_in_its_order() {
+    let event = |kind: &str, id: &str, more: &str| format!(r#"{{"type":"{kind}","id":"{id}","order":"o1"{more}}}"#);
+    let paid = event("order.paid", "2", "");
+    let lines = [
+        event("order.created", "1", ""),
+        paid.clone(),
+        paid,
+        event("order.created", "3", r#","store":"17""#),
+        event("order.cancelled", "4", ""),
+        event("order.ready", "5", ""),
+    ];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let (said, (summary, is_good)) = tried("", &lines);
+    says(&said[0], "as the first event of its order: moved");
+    says(&said[1], "after the events above: moved\n  notifies nobody: no store at /store");
+    says(&said[2], "duplicate\n  notifies nobody: the same event came before");
+    says(&said[3], "stale\n  store:17 is notified: new_order");
+    says(&said[4], "moved\n  store:17 is notified: cancelled");
+    says(&said[5], "stale\n  notifies nobody: the order had come further or had ended");
+    assert_eq!(summary, "of the records, 2 notify somebody, 4 notify nobody");
+    assert!(is_good, "the store was named in the end");
+}
+
+#[test]
+fn the_mapping_of_one_topic_is_tried_by_its_name() {
+    let text =
+        "[mapping.topics.payments]\norder = \"/order_no\"\nstore = \"/shop\"\ntypes = { SUCCESS = \"order.paid\" }\n";
+    let config = |text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chain.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(Some(&path), &[]).unwrap()
+    };
+    let record = r#"{"type":"SUCCESS","id":"e39","order_no":"o39","shop":"17","amount":500}"#;
+    let mapping = toml::to_string(&config(text).boot.mapping).unwrap();
+    says(&tried_on("payments", &mapping, &[record]).0[0], "store:17 is notified: new_order");
+    says(&tried(&mapping, &[record]).0[0], "rejected: unknown-type");
+    let note = topic_note(&config(text), None).unwrap();
+    assert_eq!(note, "[mapping] is tried; --topic NAME tries that of a topic with a mapping of its own: payments");
+    assert_eq!(topic_note(&config(text), Some("payments")), None);
+    assert_eq!(topic_note(&config(""), None), None);
+    says(&topic_note(&config(text), Some("orders")).unwrap(), "orders has no mapping of its own");
+    let kafka = "[kafka]\nbootstrap = \"a:1\"\ntopics = [\"orders\"]\n";
+    says(&topic_note(&config(kafka), Some("order")).unwrap(), "order is none of kafka.topics");
+}
+
+#[test]
+fn a_cancelled_order_of_which_nobody_knew_notifies_nobody() {
+    let cancelled = r#"{"type":"order.cancelled","order":"o1","store":"17"}"#;
+    let (said, (_, is_good)) = tried("", &[cancelled]);
+    says(
+        &said[0],
+        "moved\n  notifies nobody: its recipients have this notice already, or were never notified of the order",
+    );
+    assert!(is_good);
+}
