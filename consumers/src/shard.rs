@@ -289,6 +289,12 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
             return self.finish(key, unhandled);
         };
         self.stats.dead_lettered.increment();
+        let observed = AssertUnwindSafe(|| self.handler.on_dead_letter(&record, &reason));
+        if std::panic::catch_unwind(observed).is_err() {
+            self.stats.panics.increment();
+            let (partition, offset) = (&record.partition, record.offset);
+            tracing::error!(%partition, offset, "the handler panicked about a dead letter; it is written all the same");
+        }
         let (dead_letters, stats) = (self.dead_letters.clone(), self.stats.clone());
         let ticket = queued.ticket;
         let letter = DeadLetter { record, reason, attempts: queued.attempts + 1 };

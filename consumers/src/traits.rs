@@ -182,6 +182,10 @@ pub trait Handler: Send + Sync + 'static {
     /// Handles a batch and returns one outcome per input, in order. The first outcome that is not `Done` ends the batch: the inputs after it
     /// are handed out again. A task that is rejected or retried too often is given up with a line in the log: no record is lost with it.
     fn handle(self: Arc<Self>, batch: KeyBatch<Self::Task>) -> impl Future<Output = Vec<Outcome>> + Send + 'static;
+    /// A record goes to the dead letters for this reason: the handler rejected it, all its attempts failed, or its key panicked. Called once
+    /// for each, before the dead letter is written. For counters and alerts, so that no way into the dead letters escapes them; a panic is
+    /// caught.
+    fn on_dead_letter(&self, _record: &Record, _reason: &Reason) {}
 }
 
 /// A point in a partition below which every record is finished.

@@ -25,7 +25,7 @@ struct Task(&'static str, &'static str);
 /// Where a task is noted among the records.
 const TASK: (u32, u64) = (u32::MAX, 0);
 
-/// Does what the record's value or the task says: `ok`, `reject`, `panic once`, `back off` and `hang` (both until released), `no key` (a panic while the key
+/// Does what the record's value or the task says: `ok`, `reject`, `panic`, `panic once`, `back off` and `hang` (both until released), `no key` (a panic while the key
 /// is chosen).
 #[derive(Default)]
 struct Scripted {
@@ -33,6 +33,8 @@ struct Scripted {
     panicked: AtomicU32,
     released: AtomicBool,
     release: tokio::sync::Notify,
+    /// Offset and reason of each dead letter that the handler was told of.
+    dead_letters: Mutex<Vec<(u64, &'static str)>>,
 }
 
 fn text(bytes: Option<&Bytes>) -> String {
@@ -67,6 +69,7 @@ impl Handler for Scripted {
                     break;
                 }
                 "panic once" if self.panicked.fetch_add(1, Ordering::SeqCst) == 0 => panic!("the test asked for it"),
+                "panic" => panic!("the test asked for it"),
                 "back off" if !self.released.load(Ordering::SeqCst) => {
                     outcomes.push(Outcome::Retry(Duration::from_secs(1)));
                     break;
@@ -82,6 +85,11 @@ impl Handler for Scripted {
             outcomes.push(Outcome::Done);
         }
         outcomes
+    }
+
+    fn on_dead_letter(&self, record: &Record, reason: &Reason) {
+        self.dead_letters.lock().unwrap().push((record.offset, reason.code));
+        assert_ne!(record.key.as_deref(), Some(&b"panic"[..]), "the test asked for it");
     }
 }
 
@@ -341,6 +349,20 @@ async fn a_record_whose_key_panics_goes_to_the_dead_letters_and_the_others_are_h
     assert_eq!((record.offset, reason.code), (1, "key-panicked"));
     assert_eq!((run.group.stats().panics.value(), run.group.stats().dead_lettered.value()), (1, 1));
     tokio::task::spawn_blocking(|| run.group.stop()).await.unwrap().unwrap();
+}
+
+/// The bug: a paid order at which the handler panicked until it was given up became a dead letter without an alert.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_handler_is_told_of_every_dead_letter_once_however_it_became_one() {
+    let run = start_with(Arc::default(), sim::Log::new("t", 1), &Options { max_attempts: 2, ..quick() });
+    for (key, value) in [("a", "reject"), ("b", "no key"), ("c", "panic"), ("panic", "reject"), ("d", "ok")] {
+        run.log.append(0, key, value);
+    }
+    until("all are done", || run.checkpoint(0) == 5).await;
+    let mut told = run.handler.dead_letters.lock().unwrap().clone();
+    told.sort_unstable();
+    let wanted = [(0, "requested"), (1, "key-panicked"), (2, "retries-exhausted"), (3, "requested")];
+    assert_eq!((told, run.store.dead_letters().len()), (wanted.to_vec(), 4));
 }
 
 /// Panics at the first dead letter, and keeps the others.

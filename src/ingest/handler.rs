@@ -155,7 +155,7 @@ impl OrderHandler {
                 self.mapping.ignored(record).iter().for_each(|event| self.stats.count_ignored(&event.kind));
                 return Ok(());
             }
-            Err(reason) => return Err(self.reject(record, reason)),
+            Err(reason) => return Err(Outcome::Reject(reason)),
         };
         self.stats.consume_lag.observe_ms(record.read_ms - event.at.0);
         let order = OrderKey { shadow: event.shadow, id: event.order.clone() };
@@ -164,7 +164,7 @@ impl OrderHandler {
             Ok((next, mut applied)) => {
                 // Before the order counts its notices as made: a notice that cannot be encoded must not be skipped.
                 let notices = encode(&order, std::mem::take(&mut applied.notices));
-                let notices = notices.map_err(|reason| self.reject(record, reason))?;
+                let notices = notices.map_err(Outcome::Reject)?;
                 self.count(record, &event, &applied, &notices);
                 effects.notices.extend(notices.into_iter().map(|(_, notice)| notice));
                 let mut before = state.as_ref().map_or_else(Vec::new, |state| state.active_for(order.shadow));
@@ -185,27 +185,14 @@ impl OrderHandler {
                 self.add_effects(&order, state.is_none(), next, applied, known, effects);
                 Ok(())
             }
-            Err(reason) => Err(self.reject(record, reason)),
+            Err(reason) => Err(Outcome::Reject(reason)),
         }
     }
 
-    fn reject(&self, record: &Record, reason: Reason) -> Outcome {
-        match self.mapping.looks_paid(record) {
-            LooksPaid::Yes => {
-                self.stats.paid_rejected.increment();
-                tracing::error!(part = %record.partition, offset = record.offset, reason = reason.code, "a paid order was rejected");
-            }
-            LooksPaid::Unreadable => {
-                self.stats.unreadable_rejected.increment();
-                tracing::error!(part = %record.partition, offset = record.offset, reason = reason.code, "a record was rejected that may be a paid order: its type cannot be read");
-            }
-            LooksPaid::No => {}
-        }
-        count(&self.stats.rejected, reason.code);
-        if matches!(reason.code, "key-mismatch" | "store-mismatch" | "customer-mismatch") {
-            tracing::error!(target: "security", part = %record.partition, offset = record.offset, reason = reason.code, "an event was rejected");
-        }
-        Outcome::Reject(reason)
+    /// Whether a record that becomes a dead letter may be a paid order. One at which the mapping panics may be one.
+    fn looks_paid(&self, record: &Record) -> LooksPaid {
+        let looks = std::panic::AssertUnwindSafe(|| self.mapping.looks_paid(record));
+        std::panic::catch_unwind(looks).unwrap_or(LooksPaid::Unreadable)
     }
 
     fn count(&self, record: &Record, event: &Event, applied: &Effects, notices: &[(NoticeKind, NewNotice)]) {
@@ -374,6 +361,25 @@ impl Handler for OrderHandler {
     async fn handle(self: Arc<Self>, turn: KeyBatch<ExpiryCheck>) -> Vec<Outcome> {
         let span = self.span(&turn);
         self.process(turn).instrument(span).await
+    }
+
+    fn on_dead_letter(&self, record: &Record, reason: &Reason) {
+        let (part, offset, code) = (&record.partition, record.offset, reason.code);
+        match self.looks_paid(record) {
+            LooksPaid::Yes => {
+                self.stats.paid_rejected.increment();
+                tracing::error!(%part, offset, reason = code, "a paid order was rejected");
+            }
+            LooksPaid::Unreadable => {
+                self.stats.unreadable_rejected.increment();
+                tracing::error!(%part, offset, reason = code, "a record was rejected that may be a paid order: its type cannot be read");
+            }
+            LooksPaid::No => {}
+        }
+        count(&self.stats.rejected, code);
+        if matches!(code, "key-mismatch" | "store-mismatch" | "customer-mismatch") {
+            tracing::error!(target: "security", %part, offset, reason = code, "an event was rejected");
+        }
     }
 }
 

@@ -191,3 +191,19 @@ async fn a_batch_is_a_span_that_says_where_its_records_are_and_not_whose_order_i
     handler.handle(turn(vec![paid("e3", 43)])).await;
     assert_eq!(log.text(), "");
 }
+
+#[test]
+fn a_paid_order_is_counted_whatever_made_it_a_dead_letter() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_ledger, handler) = handler(dir.path(), 3_600_000);
+    let paid = record(&serde_json::json!({"type": "order.paid", "order": "o1", "store": "1"}));
+    let ready = record(&serde_json::json!({"type": "order.ready", "order": "o1", "store": "1"}));
+    for code in ["bad-state", "retries-exhausted", "key-panicked"] {
+        let reason = Reason { code, message: String::new() };
+        handler.on_dead_letter(&paid, &reason);
+        handler.on_dead_letter(&ready, &reason);
+    }
+    let stats = handler.stats();
+    assert_eq!((stats.paid_rejected.value(), stats.unreadable_rejected.value()), (3, 0));
+    assert_eq!(stats.rejected.lock().unwrap().get("retries-exhausted"), Some(&2));
+}
