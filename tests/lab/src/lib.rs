@@ -18,28 +18,47 @@ pub fn patience() -> Duration {
 /// Of what a process said before a scenario failed: enough for its last minute, and a page to read.
 const LAST_LINES: usize = 120;
 
+/// How long the rest of an output may take after its process ended. A child that it left behind may hold the output open.
+const REST_OF_OUTPUT: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+struct Captured {
+    text: String,
+    /// Nothing more comes.
+    is_closed: bool,
+}
+
 /// What a process has written so far.
 #[derive(Clone, Default)]
-pub struct CapturedOutput(Arc<(Mutex<String>, Condvar)>);
+pub struct CapturedOutput(Arc<(Mutex<Captured>, Condvar)>);
 
 impl CapturedOutput {
     fn follow(&self, from: impl Read + Send + 'static) {
         let output = self.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(from).lines().map_while(Result::ok) {
-                let (text, more) = &*output.0;
-                let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
-                text.push_str(&line);
-                text.push('\n');
+                let (captured, more) = &*output.0;
+                let mut captured = captured.lock().unwrap_or_else(PoisonError::into_inner);
+                captured.text.push_str(&line);
+                captured.text.push('\n');
                 more.notify_all();
             }
+            output.0.0.lock().unwrap_or_else(PoisonError::into_inner).is_closed = true;
+            output.0.1.notify_all();
         });
+    }
+
+    /// Waits until everything that an ended process wrote is here.
+    fn wait_for_end(&self) {
+        let (captured, more) = &*self.0;
+        let open = captured.lock().unwrap_or_else(PoisonError::into_inner);
+        let _closed_or_left_behind = more.wait_timeout_while(open, REST_OF_OUTPUT, |captured| !captured.is_closed);
     }
 
     /// Everything written so far.
     #[must_use]
     pub fn text(&self) -> String {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).text.clone()
     }
 
     /// Waits for a line that `matches`.
@@ -56,15 +75,15 @@ impl CapturedOutput {
     /// When none comes in time.
     pub fn wait_within<T>(&self, time: Duration, what: &str, matches: impl Fn(&str) -> Option<T>) -> T {
         let until = Instant::now() + time;
-        let (text, more) = &*self.0;
-        let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+        let (captured, more) = &*self.0;
+        let mut captured = captured.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(found) = text.lines().find_map(&matches) {
+            if let Some(found) = captured.text.lines().find_map(&matches) {
                 return found;
             }
             let rest = until.saturating_duration_since(Instant::now());
-            assert!(!rest.is_zero(), "no line with {what} came; there is:\n{text}");
-            text = more.wait_timeout(text, rest).unwrap_or_else(PoisonError::into_inner).0;
+            assert!(!rest.is_zero(), "no line with {what} came; there is:\n{}", captured.text);
+            captured = more.wait_timeout(captured, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -125,7 +144,7 @@ impl Process {
         self.child.try_wait().expect("the process can be waited for").is_some()
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and for all that it wrote.
     ///
     /// # Panics
     /// When it does not end in time.
@@ -141,6 +160,8 @@ impl Process {
         let until = Instant::now() + time;
         loop {
             if let Some(status) = self.child.try_wait().expect("the process can be waited for") {
+                self.out.wait_for_end();
+                self.err.wait_for_end();
                 return status;
             }
             assert!(Instant::now() < until, "the process does not end; it said:\n{}", self.err.text());
@@ -182,5 +203,20 @@ impl Dice {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % below.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bug: a process was seen to end before its last lines were read.
+    #[test]
+    fn all_that_a_process_wrote_is_there_when_it_has_ended() {
+        for _ in 0..50 {
+            let mut process = Process::start(Path::new("/bin/sh"), &["-c", "seq 2000; echo last >&2"], &[]);
+            assert!(process.ends().success());
+            assert_eq!((process.out.text().lines().count(), process.err.text().as_str()), (2_000, "last\n"));
+        }
     }
 }
