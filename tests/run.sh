@@ -87,8 +87,9 @@ say "tests: unit, property, scenarios, crashes, real Kafka"
 # One of the scenarios starts the example of the consumers as a process.
 cargo build --quiet --package orderbell-consumers --examples
 cargo test --workspace --features orderbell/real-kafka
-say "retention of a million customers"
-ORDERBELL_TEST_CUSTOMERS=1000000 cargo test --release --package orderbell-ledger --lib after_a_million
+say "retention of a million customers, beside lints, documentation and demo"
+ORDERBELL_TEST_CUSTOMERS=1000000 cargo test --release --package orderbell-ledger --lib after_a_million > target/million.txt 2>&1 &
+million=$!
 say "lints"
 cargo clippy --workspace --all-targets -- -D warnings
 cargo clippy --workspace --all-targets --features orderbell/real-kafka -- -D warnings
@@ -98,6 +99,8 @@ say "the demo prints notices of every kind"
 cargo run --quiet -- demo --terminal --listen 127.0.0.1:0 --seconds 9 > target/demo.txt
 grep -q 'new order' target/demo.txt && grep -q 'pickup code' target/demo.txt && grep -q '\[poll\]' target/demo.txt
 tail -n 1 target/demo.txt
+wait "$million" || { tail -n 60 target/million.txt; exit 1; }
+grep '^test result: ok. 1 passed' target/million.txt
 say "mutants"
 tests/mutants/run.sh
 say "mutants of the functions on which order and delivery depend"

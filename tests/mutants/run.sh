@@ -13,24 +13,44 @@
 # Each command runs once without a fault first: a test that fails anyway proves nothing. A fault that does not apply exactly (no fuzz), does not
 # build, that no test catches, or that another test than the named one catches, fails the run.
 #
+# Two processes go side by side, each with its own copy of the tree: one has the faults of the root package, which take longest to build, the
+# other all others.
+#
 #   tests/mutants/run.sh --check        only sees that each still applies and says what catches it; takes a second
 #   tests/mutants/run.sh NAME...        only these
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
+
+field() { sed -n "s/^# $2: //p" "$1" | head -n 1; }
+
+if [ $# = 0 ]; then
+  ours=() others=()
+  for patch in "$root"/tests/mutants/*.patch; do
+    if [ "$(field "$patch" package)" = orderbell ]; then ours+=("$(basename "$patch" .patch)"); else others+=("$(basename "$patch" .patch)"); fi
+  done
+  mkdir -p target/mutants
+  ORDERBELL_MUTANTS_DIR=target/mutants/root tests/mutants/run.sh "${ours[@]}" > target/mutants/root.txt 2>&1 &
+  failed=0
+  ORDERBELL_MUTANTS_DIR=target/mutants/others tests/mutants/run.sh "${others[@]}" || failed=1
+  wait $! || failed=1
+  cat target/mutants/root.txt
+  exit "$failed"
+fi
+
 # Outside the tree that people search: a second copy would double every hit.
-tree=$root/target/mutants/tree
+work=$root/${ORDERBELL_MUTANTS_DIR:-target/mutants/named}
+tree=$work/tree
 # A check does not disturb a run.
-[ "${1-}" != --check ] || tree=$root/target/mutants/check
+[ "$1" != --check ] || tree=$root/target/mutants/check
 rm -rf "$tree"; mkdir -p "$tree"
 git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done \
   | tar --null -cf - -T - | tar -xf - -C "$tree"
 
-field() { sed -n "s/^# $2: //p" "$1" | head -n 1; }
 apply() { patch --quiet --fuzz=0 --no-backup-if-mismatch -p1 "$@"; }
 
 patches=()
-if [ "${1-}" = --check ] || [ $# = 0 ]; then patches=("$root"/tests/mutants/*.patch); else
+if [ "$1" = --check ]; then patches=("$root"/tests/mutants/*.patch); else
   for name in "$@"; do patches+=("$root/tests/mutants/$name.patch"); done
 fi
 stale=0
@@ -44,11 +64,11 @@ for patch in "${patches[@]}"; do
   echo "mutant $(basename "$patch" .patch) no longer applies: the code it changes has changed"; stale=$((stale + 1))
 done
 [ "$stale" = 0 ]
-if [ "${1-}" = --check ]; then exit; fi
+if [ "$1" = --check ]; then exit; fi
 
 # Dependencies that are built serve here, too; what is built of mutants stays apart. Linked is only what is never written in place: cargo does
 # write its fingerprints so, and one that two target folders share makes a build that is old look fresh.
-export CARGO_TARGET_DIR=$root/target/mutants/build ORDERBELL_KAFKA_LIBS=$root/.cache/kafka/libs
+export CARGO_TARGET_DIR=$work/build ORDERBELL_KAFKA_LIBS=$root/.cache/kafka/libs
 rm -rf "$CARGO_TARGET_DIR"; mkdir -p "$CARGO_TARGET_DIR/debug"
 if [ -d "$root/target/debug/deps" ]; then
   cp -al "$root/target/debug/deps" "$CARGO_TARGET_DIR/debug"
