@@ -21,8 +21,10 @@ use crate::net::NetLimits;
 use crate::net::tokens::{Secret, Tokens};
 use crate::wall::WallConfig;
 use keys::ConfigFile;
+use orderbell_ledger::embedded_log::TOPIC;
 use orderbell_ledger::{LedgerOptions, PublishTo};
 use orderbell_orders::counting::CountingRules;
+use orderbell_orders::mapping::Mapping;
 use orderbell_orders::order::OrderPolicy;
 
 pub use keys::{
@@ -205,6 +207,13 @@ impl Config {
     #[must_use]
     pub fn order_policy(&self) -> OrderPolicy {
         self.live.order_policy(self.counting(), self.retention_ms())
+    }
+
+    /// The mapping of the chain's events, and that of the topic which Orderbell writes.
+    #[must_use]
+    pub fn mapping(&self) -> Mapping {
+        let own = self.boot.kafka.as_ref().map_or_else(|| TOPIC.to_owned(), KafkaConfig::output_topic);
+        self.boot.mapping.clone().with_own_topic(&own)
     }
 
     /// Days and currency that counters are kept in.

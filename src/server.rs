@@ -119,7 +119,7 @@ impl Server {
         let totals = Arc::new(WallTotals::default());
         let ledger = open_ledger(config, &hub, &totals, failed.clone()).await?;
         let tokens = config.load_tokens()?;
-        let handler = Arc::new(OrderHandler::new(ledger.clone(), config.boot.mapping.clone(), config.order_policy()));
+        let handler = Arc::new(OrderHandler::new(ledger.clone(), config.mapping(), config.order_policy()));
         let (background, publisher_stop) = (TaskTracker::new(), CancellationToken::new());
         let publisher_stats = Arc::<PublisherStats>::default();
         let parts = stream::StreamContext {
@@ -134,7 +134,7 @@ impl Server {
         let group_stats = group.stats().clone();
         let wall = wall_feed(config, totals, &ledger, &hub)?;
         let rules = OrderRules {
-            mapping: config.boot.mapping.clone(),
+            mapping: config.mapping(),
             ledger: ledger.clone(),
             handler: handler.clone(),
             group: group_stats.clone(),

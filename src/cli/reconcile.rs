@@ -56,8 +56,7 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
     let (mut log, mut moving, mut read, mut rejected) = (Sums::new(), BTreeSet::new(), PassStats::default(), 0);
     let bar = progress(None, "records");
     for slice in 0..options.passes {
-        let mut recount =
-            Recount::new(config.boot.mapping.clone(), config.order_policy(), now, (slice, options.passes));
+        let mut recount = Recount::new(config.mapping(), config.order_policy(), now, (slice, options.passes));
         read = PassStats::default();
         let mut seen = HashSet::new();
         let begins = each(&config, &ledger, now, |record| {

@@ -129,15 +129,12 @@ pub(crate) fn replay(number: u64, letter: &StoredDeadLetter, now: UnixMs) -> New
     // The stream stores no header but the media type: an event in binary mode becomes structured.
     let attributes = letter.headers.iter().filter_map(|(name, value)| Some((attribute_of_header(name)?, value)));
     let text = |value: &Option<StoredBytes>| id_text::unquote(&String::from_utf8_lossy(&bytes(value)));
-    let mut envelope: serde_json::Map<String, Value> =
+    let envelope: serde_json::Map<String, Value> =
         attributes.map(|(name, value)| (name, Value::String(text(value)))).collect();
-    if envelope.contains_key("specversion") {
-        if let Some(shadow) = envelope.get_mut("shadow") {
-            *shadow = Value::Bool(*shadow == "true");
-        }
-        if let Some(structured) = structured(envelope, &value) {
-            (value, content_type) = (Bytes::from(structured), Some(STRUCTURED));
-        }
+    if envelope.contains_key("specversion")
+        && let Some(structured) = structured(envelope, &value)
+    {
+        (value, content_type) = (Bytes::from(structured), Some(STRUCTURED));
     }
     NewEvent {
         key: bytes(&letter.key),
@@ -194,6 +191,41 @@ mod tests {
         let stored =
             "{\"note\":\"x \u{fffd}\\ty\",\"order\":\"o1\",\"price\":12.50,\"rate\":null,\"type\":\"order.paid\"}";
         assert_eq!(event.value, stored);
+    }
+
+    /// Regression: a mark that was not `true` became real traffic when its dead letter was replayed.
+    #[test]
+    fn a_replayed_dead_letter_keeps_its_mark_of_load_test_traffic() {
+        let shadow = |mark: &str| {
+            let headers = [("ce_specversion", "1.0"), ("ce_type", "order.paid"), ("ce_id", "e1"), ("ce_shadow", mark)];
+            let text = |text: &str| Some(StoredBytes::Text(text.to_owned()));
+            let letter = StoredDeadLetter {
+                at: NOW,
+                topic: "orders".into(),
+                partition: 0,
+                offset: 7,
+                timestamp_ms: NOW.0,
+                reason: "bad-shadow".into(),
+                message: String::new(),
+                attempts: 1,
+                key: None,
+                value: text(r#"{"order":"o1"}"#),
+                headers: headers.map(|(name, value)| (name.to_owned(), text(value))).to_vec(),
+            };
+            let event = replay(1, &letter, NOW);
+            let record = Record {
+                partition: TopicPartition::new(orderbell_ledger::embedded_log::TOPIC, 0),
+                offset: 0,
+                timestamp_ms: NOW.0,
+                read_ms: 0,
+                key: None,
+                value: Some(event.value),
+                headers: vec![("content-type".into(), Some(Bytes::copy_from_slice(event.content_type.as_bytes())))],
+            };
+            Mapping::default().decode(&record, NOW).map(|event| event.shadow).map_err(|reason| reason.code)
+        };
+        assert_eq!([shadow("1"), shadow("TRUE"), shadow("true")], [Ok(true); 3]);
+        assert_eq!((shadow("0"), shadow("perhaps")), (Ok(false), Err("bad-shadow")));
     }
 
     #[test]

@@ -107,7 +107,8 @@ impl FieldReader<'_, '_> {
 
     fn shadow(&self) -> Result<bool, Reason> {
         let mark = self.envelope.shadow.as_deref().or_else(|| self.members.at(&self.mapping.shadow));
-        match mark.map(|mark| scalar(mark).unwrap_or_else(|| mark.to_owned())).as_deref().map(id_text::trim) {
+        let mark = mark.map(|mark| scalar(mark).unwrap_or_else(|| mark.to_owned()).to_ascii_lowercase());
+        match mark.as_deref().map(id_text::trim) {
             None | Some("" | "false" | "0") => Ok(false),
             Some("true" | "1") => Ok(true),
             Some(_) => Err(reject("bad-shadow", "the shadow mark is neither true nor false")),

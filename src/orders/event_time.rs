@@ -21,9 +21,9 @@ const AHEAD_MAX_MS: i64 = 15 * 60 * 1000;
 /// 2010-01-01: an earlier time cannot be that of an order.
 const EARLIEST_MS: i64 = 1_262_304_000_000;
 /// Whole numbers below these are seconds, milliseconds, microseconds; the others are nanoseconds. Each unit reaches beyond the year 5000.
-const SECONDS_BELOW: i128 = 100_000_000_000;
-const MILLISECONDS_BELOW: i128 = 100_000_000_000_000;
-const MICROSECONDS_BELOW: i128 = 100_000_000_000_000_000;
+const SECONDS_BELOW: u128 = 100_000_000_000;
+const MILLISECONDS_BELOW: u128 = 100_000_000_000_000;
+const MICROSECONDS_BELOW: u128 = 100_000_000_000_000_000;
 /// Objects in objects, such as `{"$date": {"$numberLong": "..."}}`.
 const MAX_NESTING: u32 = 2;
 
@@ -104,7 +104,7 @@ fn read_number(text: &str, zone: &Zone) -> Option<i64> {
         return Some(at_ms);
     }
     let number = Decimal::parse(text)?;
-    let shift = match number.truncated(0)?.abs() {
+    let shift = match number.truncated(0)?.unsigned_abs() {
         whole if whole < SECONDS_BELOW => 3,
         whole if whole < MILLISECONDS_BELOW => 0,
         whole if whole < MICROSECONDS_BELOW => -3,
@@ -138,7 +138,11 @@ fn read_text(text: &str, zone: &Zone) -> Result<i64, NoTime> {
         return Err("the time is empty");
     }
     // `/Date(1789984800000)/`, of .NET; an offset behind the number says nothing about the moment.
-    let text = text.strip_prefix("/Date(").map_or(text, |rest| rest.split([')', '+']).next().unwrap_or(rest));
+    let text = text.strip_prefix("/Date(").map_or(text, |rest| {
+        let end =
+            rest.char_indices().skip(1).find(|(_, c)| matches!(c, ')' | '+' | '-')).map_or(rest.len(), |(at, _)| at);
+        rest.get(..end).unwrap_or(rest)
+    });
     if let Some(at_ms) = read_number(text, zone) {
         return Ok(at_ms);
     }
@@ -193,7 +197,8 @@ fn read_object(json: &str, zone: &Zone, nesting: u32) -> Result<i64, NoTime> {
     let seconds = named(["seconds", "_seconds"]).ok_or(NOT_UNDERSTOOD)?;
     let seconds = scalar(seconds).and_then(|text| Decimal::parse(&text)?.truncated(3)).ok_or(NOT_UNDERSTOOD)?;
     let nanos = named(["nanos", "_nanoseconds"]).and_then(scalar).and_then(|text| Decimal::parse(&text)?.truncated(-6));
-    i64::try_from(seconds + nanos.unwrap_or_default()).map_err(|_| NOT_UNDERSTOOD)
+    let ms = seconds.checked_add(nanos.unwrap_or_default()).ok_or(NOT_UNDERSTOOD)?;
+    i64::try_from(ms).map_err(|_| NOT_UNDERSTOOD)
 }
 
 #[cfg(test)]
@@ -221,6 +226,7 @@ mod tests {
             "\"2026-09-21T10:00:00,000Z\"",
             "\"Mon, 21 Sep 2026 10:00:00 GMT\"",
             "\"/Date(1789984800000+0800)/\"",
+            "\"/Date(1789984800000-0500)/\"",
             "1789984800",
             "1789984800.0",
             "1789984800.000000001",
@@ -274,6 +280,11 @@ mod tests {
             assert!(at == NOW.0 && reason.is_some(), "{json}");
         }
         assert_eq!(resolved("0", "UTC").1, Some("the time is before 2010"));
+        let beyond = [
+            "\"-170141183460469231731687303715884105728\"",
+            r#"{"seconds":"170000000000000000000000000000000000","nanos":"170141183460469231731687303715884105727e6"}"#,
+        ];
+        beyond.iter().for_each(|json| assert!(resolved(json, "UTC").1.is_some(), "no overflow: {json}"));
         assert_eq!(resolved("\"1970-01-01T00:00:00Z\"", "UTC").1, Some("the time is before 2010"));
         let ahead = (NOW.0, Some("the time is in the future: that clock is off"));
         assert_eq!(resolved(&(NOW.0 + 8 * 3_600_000).to_string(), "UTC"), ahead);

@@ -236,6 +236,9 @@ impl Default for Mapping {
     }
 }
 
+/// Whoever has no number writes 0 for every order.
+const NO_NUMBER: &str = "0";
+
 impl Mapping {
     /// Decodes a record.
     ///
@@ -306,23 +309,35 @@ impl Mapping {
         envelope: &Envelope,
         members: &Members<'_, '_>,
     ) -> Result<Option<String>, Reason> {
-        let [pointer] = &self.order.0[..] else {
-            let mut parts = Vec::with_capacity(self.order.0.len());
-            for pointer in &self.order.0 {
-                let Some(part) = id_at(members, pointer)? else { return Ok(None) };
-                parts.push(part.replace('~', "~0").replace(':', "~1"));
-            }
-            return Ok(Some(parts.join(":")));
-        };
-        // Whoever has no number writes 0 for every order.
-        if let Some(id) = id_at(members, pointer)?.filter(|id| id != "0") {
+        if let Some(id) = self.named_order(members)? {
             return Ok(Some(id));
         }
-        let store = id_at(members, &self.store).ok().flatten().filter(|_| !envelope::is_own(record));
-        let subject =
-            envelope.subject.clone().filter(|subject| self.is_subject_order() && store.as_ref() != Some(subject));
-        let key = || key_text(record).filter(|_| self.kafka_key == KafkaKey::Order);
-        Ok(subject.or_else(key))
+        if self.order.0.len() > 1 {
+            return Ok(None);
+        }
+        let is_id = |id: &String| id != NO_NUMBER;
+        let store = self.store(record, members).ok().flatten().filter(|_| !envelope::is_own(record));
+        let subject = envelope
+            .subject
+            .clone()
+            .filter(|subject| self.is_subject_order() && is_id(subject) && store.as_ref() != Some(subject));
+        let key = key_text(record).filter(|key| self.kafka_key == KafkaKey::Order && is_id(key));
+        // What the configuration says goes before what is a guess.
+        Ok(if self.subject == Subject::Order { subject.or(key) } else { key.or(subject) })
+    }
+
+    /// The order's id as the members name it.
+    fn named_order(&self, members: &Members<'_, '_>) -> Result<Option<String>, Reason> {
+        let part = |pointer| Ok::<_, Reason>(id_at(members, pointer)?.filter(|id| id != NO_NUMBER));
+        if let [pointer] = &self.order.0[..] {
+            return part(pointer);
+        }
+        let mut parts = Vec::with_capacity(self.order.0.len());
+        for pointer in &self.order.0 {
+            let Some(part) = part(pointer)? else { return Ok(None) };
+            parts.push(part.replace('~', "~0").replace(':', "~1"));
+        }
+        Ok(Some(parts.join(":")))
     }
 
     fn is_subject_order(&self) -> bool {
@@ -331,6 +346,17 @@ impl Mapping {
             Subject::Order => true,
             Subject::Any => false,
         }
+    }
+
+    /// The mapping with an entry for the topic that Orderbell writes: the keys of its records are orders, whatever `kafka_key` says of the
+    /// chain's.
+    #[must_use]
+    pub fn with_own_topic(mut self, topic: &str) -> Self {
+        if !self.topics.contains_key(topic) {
+            let own = Self { kafka_key: KafkaKey::Any, topics: BTreeMap::new(), ..self.clone() };
+            self.topics.insert(topic.to_owned(), own);
+        }
+        self
     }
 
     /// The store that an event names, or else the record's key where it is the store.

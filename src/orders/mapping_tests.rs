@@ -508,6 +508,70 @@ fn a_composed_order_id_is_unique() {
     assert_eq!(order(" 17", "4711 "), "17:4711");
 }
 
+/// Regression: an order numbered 0 was all orders that have no number, where the id is composed or comes from the key or the subject.
+#[test]
+fn zero_is_no_order_wherever_it_comes_from() {
+    let composed: Mapping = toml::from_str("order = ['/shop', '/no']").unwrap();
+    assert_eq!(outcome(&composed, &record(None, r#"{"type":"order.paid","shop":"17","no":0}"#, &[])), "no-order");
+    let by_key = Mapping { kafka_key: KafkaKey::Order, ..Mapping::default() };
+    assert_eq!(outcome(&by_key, &record(Some("0"), r#"{"type":"order.paid","store":"17"}"#, &[])), "no-order");
+    let subject =
+        r#"{"specversion":"1.0","type":"order.paid","id":"e","source":"s","subject":"0","data":{"store":"17"}}"#;
+    assert_eq!(outcome(&Mapping::default(), &record(None, subject, &[])), "no-order");
+}
+
+/// Regression: a subject that nobody had called the order went before the key that the configuration calls so.
+#[test]
+fn a_configured_key_goes_before_a_guessed_subject() {
+    let body = r#"{"specversion":"1.0","type":"order.paid","id":"e","source":"s","subject":"customer-5","data":{"store":"17"}}"#;
+    let order = |subject| {
+        let mapping = Mapping { kafka_key: KafkaKey::Order, subject, ..Mapping::default() };
+        mapping
+            .decode(&record(Some("o1"), body, &[]), NOW)
+            .map_or_else(|reason| reason.code.into(), |event| event.order.to_string())
+    };
+    assert_eq!((order(Subject::Auto), order(Subject::Order)), ("o1".to_owned(), "key-mismatch".to_owned()));
+}
+
+/// Regression: where the key is the store, a subject that is the same store was the order.
+#[test]
+fn a_subject_that_is_the_store_of_the_key_is_no_order() {
+    let body =
+        r#"{"specversion":"1.0","type":"order.paid","id":"e","source":"s","subject":"17","data":{"orderNo":"a"}}"#;
+    let mapping = Mapping { kafka_key: KafkaKey::Store, ..Mapping::default() };
+    assert_eq!(outcome(&mapping, &record(Some("17"), body, &[])), "no-order");
+}
+
+/// Regression: an event posted by HTTP is stored with its order as key, which was read back as the store.
+#[test]
+fn keys_that_orderbell_wrote_are_orders_whatever_the_chains_keys_are() {
+    let mapping = Mapping { kafka_key: KafkaKey::Store, ..Mapping::default() }.with_own_topic("orderbell.events");
+    let store = |topic: &str, body: &str| {
+        let record = Record { partition: TopicPartition::new(topic, 0), ..record(Some("o1"), body, &[]) };
+        assert_eq!(mapping.order_of(&record).as_deref(), Some("o1"));
+        mapping
+            .decode(&record, NOW)
+            .map(|event| event.store.map(|store| store.to_string()))
+            .map_err(|reason| reason.code)
+    };
+    let (without, with) =
+        (r#"{"type":"order.paid","order":"o1"}"#, r#"{"type":"order.paid","order":"o1","store":"17"}"#);
+    assert_eq!(
+        (store("orderbell.events", without), store("orderbell.events", with)),
+        (Ok(None), Ok(Some("17".into())))
+    );
+    assert_eq!((store("orders", without), store("orders", with)), (Ok(Some("o1".into())), Err("key-mismatch")));
+    let own: Mapping = toml::from_str("kafka_key = 'store'\n[topics.'orderbell.events']\nkafka_key = 'order'").unwrap();
+    assert_eq!(own.clone().with_own_topic("orderbell.events"), own, "what the configuration says of that topic stays");
+}
+
+#[test]
+fn a_load_test_mark_is_read_in_any_case() {
+    let shadow = |mark: &str| decoded(&format!(r#"{{"type":"order.paid","order":"o1","shadow":{mark}}}"#)).shadow;
+    assert!([r#""True""#, r#""TRUE""#, "1", "true"].into_iter().all(shadow));
+    assert!(![r#""False""#, r#""FALSE""#, "0", "false"].into_iter().any(shadow));
+}
+
 /// Regression: the member of the order was called otherwise and the record's key was the store: every order after the first was stale.
 #[test]
 fn a_key_is_an_order_only_where_the_configuration_says_so() {
@@ -651,13 +715,18 @@ fn order_by_value(mapping: &Mapping, record: &Record) -> Option<String> {
     let order = match &mapping.order.0[..] {
         [pointer] => {
             let order = id_at(pointer).ok()?.filter(|order| order != "0");
-            let store = id_at(&mapping.store).ok().flatten();
-            let subject = subject.clone().filter(|subject| subject_is_order && Some(subject) != store.as_ref());
-            order.or(subject).or(key(KafkaKey::Order))
+            let store = id_at(&mapping.store).ok().and_then(|store| store.or(key(KafkaKey::Store)));
+            let is_order = |subject: &String| subject_is_order && subject != "0" && Some(subject) != store.as_ref();
+            let subject = subject.clone().filter(is_order);
+            let key = key(KafkaKey::Order).filter(|key| key != "0");
+            order.or(if mapping.subject == Subject::Order { subject.or(key) } else { key.or(subject) })
         }
         pointers => {
-            let parts: Result<Vec<_>, ()> =
-                pointers.iter().map(|pointer| id_at(pointer)).take_while(|id| *id != Ok(None)).collect();
+            let parts: Result<Vec<_>, ()> = pointers
+                .iter()
+                .map(|pointer| Ok(id_at(pointer)?.filter(|id| id != "0")))
+                .take_while(|id| *id != Ok(None))
+                .collect();
             let parts: Vec<String> =
                 parts.ok()?.into_iter().flatten().map(|id| id.replace('~', "~0").replace(':', "~1")).collect();
             (parts.len() == pointers.len()).then(|| parts.join(":"))

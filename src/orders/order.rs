@@ -453,8 +453,12 @@ impl Order {
         if was_notified || event.device.is_some() {
             return Err(mismatch("store-mismatch"));
         }
-        // An older event says where the order was before.
-        if event.at >= self.last_event_at {
+        // An older event says where the order was before; but the one that notifies the store decides which: clocks of two systems differ.
+        let notifies = TRANSITIONS
+            .iter()
+            .find(|row| row.on == event.kind)
+            .is_some_and(|row| row.notifies.contains(&(Store, NoticeKind::NewOrder)));
+        if notifies || event.at >= self.last_event_at {
             self.store = event.store.clone();
         }
         Ok(())

@@ -310,6 +310,14 @@ fn an_order_may_be_handed_over_until_its_store_was_notified() {
     assert_eq!(scenario.drafts[0].recipient.to_string(), "store:s1");
 }
 
+/// Regression: a creation from a clock that is ahead kept the order at a store to which it did not belong any more when it was paid.
+#[test]
+fn the_event_that_notifies_the_store_decides_which_store_that_is() {
+    let ahead = Event { at: NOW.plus_ms(600_000), ..event(E::Created, "1") };
+    let scenario = Scenario::default().apply(&ahead).apply(&with_store(E::Paid, "9", "s2"));
+    assert_eq!(scenario.drafts.iter().map(|draft| draft.recipient.to_string()).collect::<Vec<_>>(), ["store:s2"]);
+}
+
 /// Regression: a customer who was a guest at first and a member when paying kept the store from being notified.
 #[test]
 fn another_customer_costs_its_field_and_never_the_stores_notice() {

@@ -52,7 +52,8 @@ impl Mapping {
     fn looks_paid_in(&self, record: &Record, envelope: &Envelope, data: &str) -> LooksPaid {
         let members = Members::read(data.as_bytes(), self.pointers());
         let in_data = || members.as_ref().ok()?.at(&self.r#type).and_then(scalar);
-        if let Some(kind) = envelope.kind.clone().or_else(in_data) {
+        let is_type = |kind: &String| !id_text::is_no_id(id_text::trim(kind));
+        if let Some(kind) = envelope.kind.clone().or_else(in_data).filter(is_type) {
             return self.compared(&kind);
         }
         let Ok(members) = &members else { return LooksPaid::Unreadable };

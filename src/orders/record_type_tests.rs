@@ -69,6 +69,9 @@ fn a_record_whose_type_cannot_be_read_may_be_a_paid_order() {
         (r#"{"event":"x","order":"o1"}"#, LooksPaid::Unreadable),
         (r#"{"event":"x","order":{"id":1}}"#, LooksPaid::Unreadable),
         (r#"{"event":"x","store":17}"#, LooksPaid::Unreadable),
+        (r#"{"type":"","order":"o1"}"#, LooksPaid::Unreadable),
+        (r#"{"type":" undefined ","store":17}"#, LooksPaid::Unreadable),
+        (r#"{"type":"","table":"orders"}"#, LooksPaid::No),
         (r#"{"data":null,"table":"orders","sql":"alter orders add order.paid INT"}"#, LooksPaid::No),
         ("null", LooksPaid::No),
     ] {
