@@ -81,8 +81,8 @@ async fn an_order_is_expunged_after_its_retention_and_not_before() {
     assert_eq!(due, [(young.plus_ms(RETENTION_MS), key("young"))], "the young one is in the expiry index again");
     // The mailbox's floor has passed the expunged order's notice: a position below it is answered by 410.
     let who = Recipient::store(Id::new("1").unwrap());
-    let (standing, head) = ledger.devices().cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
-    assert_eq!((standing.acked.seq, head.seq), (1, 2));
+    let (cursor, head) = ledger.devices().cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
+    assert_eq!((cursor.acked.seq, head.seq), (1, 2));
     let before = orderbell_protocol::Position::start(ledger.epoch());
     let gone = ledger.mailboxes().read(&who, before, before, 9, now());
     assert!(matches!(gone, Err(MailboxError::PositionExpired)));

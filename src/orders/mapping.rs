@@ -468,5 +468,8 @@ fn key_text(record: &Record) -> Option<String> {
 }
 
 #[cfg(test)]
+#[path = "mapping_id_tests.rs"]
+mod id_tests;
+#[cfg(test)]
 #[path = "mapping_tests.rs"]
 mod tests;

@@ -1,15 +1,13 @@
-use super::super::fields::MAX_EVENT_ID_BYTES;
 use super::super::record_type::LooksPaid;
 use super::*;
 use bytes::Bytes;
 use orderbell_consumers::TopicPartition;
 use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const NOW: UnixMs = UnixMs(1_790_000_000_000);
+pub(super) const NOW: UnixMs = UnixMs(1_790_000_000_000);
 
-fn record(key: Option<&str>, value: &str, headers: &[(&str, &str)]) -> Record {
+pub(super) fn record(key: Option<&str>, value: &str, headers: &[(&str, &str)]) -> Record {
     Record {
         partition: TopicPartition::new("orders", 0),
         offset: 0,
@@ -24,7 +22,7 @@ fn record(key: Option<&str>, value: &str, headers: &[(&str, &str)]) -> Record {
     }
 }
 
-fn outcome(mapping: &Mapping, record: &Record) -> &'static str {
+pub(super) fn outcome(mapping: &Mapping, record: &Record) -> &'static str {
     mapping.decode(record, NOW).map_or_else(|reason| reason.code, |_| "decoded")
 }
 
@@ -183,10 +181,10 @@ fn the_shadow_mark_is_read_in_every_common_form() {
         let value = format!(r#"{{"type":"order.paid","order":"o1","shadow":{mark}}}"#);
         Mapping::default().decode(&record(None, &value, &[]), NOW).map(|event| event.shadow).ok()
     };
-    for mark in ["true", "\"true\"", "1"] {
+    for mark in ["true", "\"true\"", "\"True\"", "\"TRUE\"", "1"] {
         assert_eq!(shadow(mark), Some(true), "{mark}");
     }
-    for mark in ["false", "\"false\"", "0", "null", "\"\""] {
+    for mark in ["false", "\"false\"", "\"False\"", "0", "null", "\"\""] {
         assert_eq!(shadow(mark), Some(false), "{mark}");
     }
     assert_eq!(shadow("\"maybe\""), None);
@@ -337,113 +335,11 @@ fn a_record_that_cannot_be_decoded_is_rejected_with_a_reason() {
 }
 
 #[test]
-fn numbers_are_ids_when_they_are_whole_and_no_digit_is_lost() {
-    let mapping = Mapping::default();
-    let plain = |order: &str| {
-        let value = format!("{{\"type\":\"order.paid\",\"order\":{order}}}");
-        mapping
-            .decode(&record(None, &value, &[]), NOW)
-            .map_or_else(|reason| reason.code.into(), |event| event.order.to_string())
-    };
-    assert_eq!(plain("18446744073709551615"), "18446744073709551615");
-    assert_eq!(plain("123456789012345678901234"), "123456789012345678901234");
-    assert_eq!((plain("12345.0"), plain("12345.000")), ("12345".into(), "12345".into()));
-    for refused in ["1.5", "1e3", "1.0e3", "[1]", "{}", "true"] {
-        assert_eq!(plain(refused), "bad-id", "{refused}");
-    }
-    assert_eq!(plain("\"12345.0\""), "12345.0", "a text is what it is");
-}
-
-#[test]
-fn padded_ids_are_the_ids_that_a_person_sees() {
-    for padded in ["17  ", "17\u{feff}", "\u{200b}17", " 17\u{0}", "\u{ad}17\t"] {
-        let value =
-            json!({"type": "order.paid", "order": padded, "store": padded, "customer": padded, "device": padded});
-        let event = Mapping::default().decode(&record(None, &value.to_string(), &[]), NOW).unwrap();
-        let ids = [Some(event.order), event.store, event.customer, event.device];
-        assert!(ids.iter().all(|id| id.as_ref().is_some_and(|id| id.as_str() == "17")), "{padded:?}: {ids:?}");
-    }
-}
-
-#[test]
-fn a_word_for_nothing_is_no_order_and_no_store() {
-    let mapping = Mapping::default();
-    for nothing in ["\"undefined\"", "\"null\"", "\"None\"", "\" NaN \"", "\"\"", "false", "null", "0", "\"0\""] {
-        let value = format!("{{\"type\":\"order.paid\",\"order\":{nothing}}}");
-        assert_eq!(outcome(&mapping, &record(None, &value, &[])), "no-order", "{nothing}");
-    }
-    let value = r#"{"type":"order.paid","order":"o1","store":"undefined"}"#;
-    assert_eq!(mapping.decode(&record(None, value, &[]), NOW).unwrap().store, None);
-}
-
-#[test]
-fn a_key_in_json_quotes_is_the_order_in_them() {
-    let mapping = Mapping { kafka_key: KafkaKey::Order, ..Mapping::default() };
-    let record = record(Some("\"o26\""), r#"{"type":"order.paid","order":"o26"}"#, &[]);
-    assert_eq!(mapping.decode(&record, NOW).unwrap().order.as_str(), "o26");
-    assert_eq!(mapping.order_of(&record).as_deref(), Some("o26"));
-}
-
-#[test]
 fn extra_fields_reach_the_store_as_the_producer_wrote_them() {
     let value = r#"{"type":"order.paid","order":"o37","items":[ {"name": "rice, 2 x", "price": 12.50, "sku": 123456789012345678901234567890} ]}"#;
     let event = Mapping::default().decode(&record(None, value, &[]), NOW).unwrap();
     let expected = r#"{"items":[{"name":"rice, 2 x","price":12.50,"sku":123456789012345678901234567890}]}"#;
     assert_eq!(event.details.unwrap().get(), expected);
-}
-
-#[test]
-fn an_empty_zero_or_invented_event_id_is_no_id() {
-    let mapping = Mapping::default();
-    let id = |id: &str, n: u32| {
-        let value = format!(r#"{{"type":"order.paid","order":"o1","id":{id},"amount":{n}}}"#);
-        mapping.decode(&record(None, &value, &[]), NOW).unwrap().id
-    };
-    for nothing in [
-        "\"\"",
-        "0",
-        "0.0",
-        "\"0\"",
-        "\"undefined\"",
-        "\"NULL\"",
-        "\"None\"",
-        "\"nil\"",
-        "\"NaN\"",
-        "null",
-        "false",
-        "{}",
-    ] {
-        assert!(id(nothing, 1).starts_with("hash:"), "{nothing}");
-        assert_ne!(id(nothing, 1), id(nothing, 2), "two events without an id are two events: {nothing}");
-        assert_eq!(id(nothing, 1), id(nothing, 1), "a repeated one is one event: {nothing}");
-    }
-    assert_eq!((id("7", 1), id("\"e1\"", 1)), ("7".into(), "e1".into()));
-    let envelope = |id: &str| {
-        let body =
-            json!({"specversion": "1.0", "type": "order.paid", "id": id, "subject": "o1", "data": {"id": "inner"}});
-        mapping.decode(&record(None, &body.to_string(), &[]), NOW).unwrap().id
-    };
-    assert_eq!((envelope("e1"), envelope("undefined")), ("e1".into(), "inner".into()));
-    // A till may count its events from 0.
-    let own = [("content-type", OWN_EVENT_MEDIA_TYPE)];
-    let body = json!({"specversion": "1.0", "type": "order.paid", "id": "0", "subject": "o1", "data": {}}).to_string();
-    assert_eq!(mapping.decode(&record(None, &body, &own), NOW).unwrap().id, "0");
-}
-
-/// Regression: ids were cut at 200 characters, so two events whose ids begin alike were one.
-#[test]
-fn event_ids_are_compared_whole_and_too_long_ones_are_rejected() {
-    let mapping = Mapping::default();
-    let with = |member: &str, text: &str| {
-        record(None, &json!({"type": "order.paid", "order": "o1", member: text}).to_string(), &[])
-    };
-    let long = "x".repeat(MAX_EVENT_ID_BYTES);
-    assert_eq!(mapping.decode(&with("id", &long), NOW).unwrap().id, long);
-    assert_eq!(mapping.decode(&with("source", &long), NOW).unwrap().source, long);
-    for member in ["id", "source"] {
-        let reason = mapping.decode(&with(member, &format!("{long}x")), NOW).unwrap_err();
-        assert_eq!((reason.code, reason.message), ("bad-id", format!("the event's {member} has more than 1024 bytes")));
-    }
 }
 
 #[test]
@@ -457,16 +353,6 @@ fn one_pointer_for_id_and_order_is_remarked() {
 }
 
 #[test]
-fn a_record_whose_key_contradicts_its_body_is_rejected() {
-    let body = "{\"type\":\"order.paid\",\"order\":\"o1\",\"store\":\"s1\"}";
-    let with = |kafka_key| Mapping { kafka_key, ..Mapping::default() };
-    assert_eq!(outcome(&with(KafkaKey::Order), &record(Some("o1"), body, &[])), "decoded");
-    assert_eq!(outcome(&with(KafkaKey::Order), &record(Some("o2"), body, &[])), "key-mismatch");
-    assert_eq!(outcome(&with(KafkaKey::Store), &record(Some("s2"), body, &[])), "key-mismatch");
-    assert_eq!(outcome(&with(KafkaKey::Any), &record(Some("s2"), body, &[])), "decoded");
-}
-
-#[test]
 fn what_is_flagged_is_explained_by_field() {
     let value = r#"{"type":"order.paid","order":"o1","customer":1.5,"amount":"1,250.00","time":"2026-09-21"}"#;
     let (event, remarks) = Mapping::default().explain(&record(None, value, &[]), NOW).unwrap();
@@ -477,147 +363,6 @@ fn what_is_flagged_is_explained_by_field() {
         ("/amount", "the amount has a comma, which may separate thousands or decimals"),
     ];
     assert_eq!(remarks, expected.map(|(field, why)| Remark { field: field.to_owned(), why }));
-}
-
-#[test]
-fn a_composed_order_id_is_unique() {
-    let mapping: Mapping = toml::from_str("order = ['/shop/id', '/no']").unwrap();
-    let order = |shop: &str, no: &str| {
-        let value = json!({"type": "order.paid", "shop": {"id": shop}, "no": no}).to_string();
-        let record = record(Some("key"), &value, &[]);
-        let event = mapping.decode(&record, NOW).unwrap();
-        assert_eq!(
-            mapping.order_of(&record).as_deref(),
-            Some(event.order.as_str()),
-            "the queue's key is the order's id"
-        );
-        event.order.as_str().to_owned()
-    };
-    assert_eq!(order("17", "4711"), "17:4711");
-    assert_ne!(order("a:b", "c"), order("a", "b:c"));
-    assert_ne!(order("a~1b", "c"), order("a:b", "c"));
-    // A missing part has no substitute.
-    let half = record(Some("17:4711"), r#"{"type":"order.paid","no":4711}"#, &[]);
-    assert_eq!(outcome(&mapping, &half), "no-order");
-    assert!(toml::from_str::<Mapping>("order = []").is_err());
-    // Orders with a blank number must not share an id.
-    for blank in ["", " ", "undefined"] {
-        let value = json!({"type": "order.paid", "shop": {"id": "17"}, "no": blank}).to_string();
-        assert_eq!(outcome(&mapping, &record(None, &value, &[])), "no-order", "{blank:?}");
-    }
-    assert_eq!(order(" 17", "4711 "), "17:4711");
-}
-
-/// Regression: an order numbered 0 was all orders that have no number, where the id is composed or comes from the key or the subject.
-#[test]
-fn zero_is_no_order_wherever_it_comes_from() {
-    let composed: Mapping = toml::from_str("order = ['/shop', '/no']").unwrap();
-    assert_eq!(outcome(&composed, &record(None, r#"{"type":"order.paid","shop":"17","no":0}"#, &[])), "no-order");
-    let by_key = Mapping { kafka_key: KafkaKey::Order, ..Mapping::default() };
-    assert_eq!(outcome(&by_key, &record(Some("0"), r#"{"type":"order.paid","store":"17"}"#, &[])), "no-order");
-    let subject =
-        r#"{"specversion":"1.0","type":"order.paid","id":"e","source":"s","subject":"0","data":{"store":"17"}}"#;
-    assert_eq!(outcome(&Mapping::default(), &record(None, subject, &[])), "no-order");
-}
-
-/// Regression: a subject that nobody had called the order went before the key that the configuration calls so.
-#[test]
-fn a_configured_key_goes_before_a_guessed_subject() {
-    let body = r#"{"specversion":"1.0","type":"order.paid","id":"e","source":"s","subject":"customer-5","data":{"store":"17"}}"#;
-    let order = |subject| {
-        let mapping = Mapping { kafka_key: KafkaKey::Order, subject, ..Mapping::default() };
-        mapping
-            .decode(&record(Some("o1"), body, &[]), NOW)
-            .map_or_else(|reason| reason.code.into(), |event| event.order.to_string())
-    };
-    assert_eq!((order(Subject::Auto), order(Subject::Order)), ("o1".to_owned(), "key-mismatch".to_owned()));
-}
-
-/// Regression: where the key is the store, a subject that is the same store was the order.
-#[test]
-fn a_subject_that_is_the_store_of_the_key_is_no_order() {
-    let body =
-        r#"{"specversion":"1.0","type":"order.paid","id":"e","source":"s","subject":"17","data":{"orderNo":"a"}}"#;
-    let mapping = Mapping { kafka_key: KafkaKey::Store, ..Mapping::default() };
-    assert_eq!(outcome(&mapping, &record(Some("17"), body, &[])), "no-order");
-}
-
-/// Regression: an event posted by HTTP is stored with its order as key, which was read back as the store.
-#[test]
-fn keys_that_orderbell_wrote_are_orders_whatever_the_chains_keys_are() {
-    let mapping = Mapping { kafka_key: KafkaKey::Store, ..Mapping::default() }.with_own_topic("orderbell.events");
-    let store = |topic: &str, body: &str| {
-        let record = Record { partition: TopicPartition::new(topic, 0), ..record(Some("o1"), body, &[]) };
-        assert_eq!(mapping.order_of(&record).as_deref(), Some("o1"));
-        mapping
-            .decode(&record, NOW)
-            .map(|event| event.store.map(|store| store.to_string()))
-            .map_err(|reason| reason.code)
-    };
-    let (without, with) =
-        (r#"{"type":"order.paid","order":"o1"}"#, r#"{"type":"order.paid","order":"o1","store":"17"}"#);
-    assert_eq!(
-        (store("orderbell.events", without), store("orderbell.events", with)),
-        (Ok(None), Ok(Some("17".into())))
-    );
-    assert_eq!((store("orders", without), store("orders", with)), (Ok(Some("o1".into())), Err("key-mismatch")));
-    let own: Mapping = toml::from_str("kafka_key = 'store'\n[topics.'orderbell.events']\nkafka_key = 'order'").unwrap();
-    assert_eq!(own.clone().with_own_topic("orderbell.events"), own, "what the configuration says of that topic stays");
-}
-
-#[test]
-fn a_load_test_mark_is_read_in_any_case() {
-    let shadow = |mark: &str| decoded(&format!(r#"{{"type":"order.paid","order":"o1","shadow":{mark}}}"#)).shadow;
-    assert!([r#""True""#, r#""TRUE""#, "1", "true"].into_iter().all(shadow));
-    assert!(![r#""False""#, r#""FALSE""#, "0", "false"].into_iter().any(shadow));
-}
-
-/// Regression: the member of the order was called otherwise and the record's key was the store: every order after the first was stale.
-#[test]
-fn a_key_is_an_order_only_where_the_configuration_says_so() {
-    let paid = r#"{"type":"order.paid","id":"e31","orderID":"o31","store":"17"}"#;
-    let decode = |kafka_key, key: &str| {
-        let mapping = Mapping { kafka_key, ..Mapping::default() };
-        mapping.decode(&record(Some(key), paid, &[]), NOW).map(|event| event.order.to_string())
-    };
-    let reason = decode(KafkaKey::Any, "17").unwrap_err();
-    assert_eq!((reason.code, &reason.message[..]), ("no-order", "the event names no order at /order"));
-    assert_eq!(decode(KafkaKey::Store, "17").unwrap_err().code, "no-order");
-    assert_eq!(decode(KafkaKey::Order, "o31").unwrap(), "o31");
-}
-
-#[test]
-fn a_key_is_a_store_only_where_the_configuration_says_so() {
-    let store = |kafka_key| {
-        let mapping = Mapping { kafka_key, ..Mapping::default() };
-        let record = record(Some("17"), r#"{"type":"order.paid","order":"o1"}"#, &[]);
-        mapping.decode(&record, NOW).map(|event| event.store.map(|store| store.to_string()))
-    };
-    assert_eq!(store(KafkaKey::Any).unwrap(), None);
-    assert_eq!(store(KafkaKey::Store).unwrap().as_deref(), Some("17"));
-}
-
-/// Regression: the subject of every event was the store, so all orders of a store were one.
-#[test]
-fn a_subject_that_is_the_store_is_no_order() {
-    let decode = |mapping: &str, subject: &str| {
-        let body = json!({"specversion": "1.0", "type": "order.paid", "id": "e41", "source": "/pos", "subject": subject,
-            "data": {"orderId": "o41", "store": "17"}});
-        let mapping: Mapping = toml::from_str(mapping).unwrap();
-        let decoded = mapping.decode(&record(None, &body.to_string(), &[]), NOW);
-        decoded.map_or_else(|reason| reason.message, |event| event.order.to_string())
-    };
-    assert_eq!(decode("", "17"), "the event names no order at /order");
-    assert_eq!(decode("", "o41"), "o41");
-    assert_eq!(decode("subject = 'any'", "o41"), "the event names no order at /order");
-    let renamed = "the event names no order at /orderNo";
-    assert_eq!(decode("order = '/orderNo'", "o41"), renamed, "a mapping that says where the order is means it");
-    assert_eq!(decode("order = '/orderNo'\nsubject = 'order'", "o41"), "o41");
-    // An order of Orderbell's own events may be called like its store.
-    let own = json!({"specversion": "1.0", "type": "order.ready", "id": "1", "subject": "17", "data": {"store": "17"}});
-    let record = record(None, &own.to_string(), &[("content-type", OWN_EVENT_MEDIA_TYPE)]);
-    assert_eq!(Mapping::default().decode(&record, NOW).unwrap().order.as_str(), "17");
-    assert_eq!(Mapping::default().order_of(&record).as_deref(), Some("17"));
 }
 
 #[test]
@@ -666,158 +411,4 @@ fn a_replayed_dead_letter_is_decoded_by_the_mapping_of_its_topic() {
     let again = record(None, r#"{"type":"order.paid","trade":"o1"}"#, &headers);
     assert_eq!(mapping.decode(&again, NOW).unwrap().order.as_str(), "o1");
     assert_eq!(mapping.order_of(&again).as_deref(), Some("o1"));
-}
-
-#[test]
-fn the_kafka_key_is_the_order_without_parsing_where_it_is_checked() {
-    let mapping = Mapping { kafka_key: KafkaKey::Order, ..Mapping::default() };
-    assert_eq!(mapping.order_of(&record(Some("o1"), "not JSON", &[])).as_deref(), Some("o1"));
-    assert_eq!(mapping.order_of(&record(None, r#"{"order":"o2"}"#, &[])).as_deref(), Some("o2"));
-    assert_eq!(outcome(&mapping, &record(Some("o1"), r#"{"type":"order.paid","order":"o2"}"#, &[])), "key-mismatch");
-}
-
-/// The id that decoding would find, from a built JSON value: a model that shares no code with the reader of members.
-fn order_by_value(mapping: &Mapping, record: &Record) -> Option<String> {
-    let json: Value = serde_json::from_slice(record.value.as_ref()?).ok()?;
-    let header = |name: &str| record.header(name).and_then(|text| std::str::from_utf8(text).ok());
-    let text = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    };
-    let specversion = json.get("specversion").filter(|version| !version.is_null());
-    let is_cloud_event = |media: &str| media.starts_with("application/cloudevents");
-    let (subject, data) = if let Some(version) = header("ce_specversion") {
-        version.starts_with("1.").then_some(())?;
-        (header("ce_subject").map(str::to_owned), json.clone())
-    } else if header("content-type").is_some_and(|media| media.contains("batch")) {
-        return None;
-    } else if header("content-type").is_some_and(is_cloud_event) || specversion.is_some() {
-        specversion.and_then(text)?.starts_with("1.").then_some(())?;
-        (json.get("subject").and_then(text), json.get("data").cloned().unwrap_or_default())
-    } else {
-        (None, json.clone())
-    };
-    let is_id = |text: String| (!text.is_empty() && text != "undefined").then_some(text);
-    let subject = subject.map(|text| text.trim().to_owned()).and_then(is_id);
-    let id_at = |pointer: &str| match data.pointer(pointer) {
-        None | Some(Value::Null | Value::Bool(false)) => Ok(None),
-        Some(Value::String(text)) => Ok(is_id(text.trim().to_owned())),
-        Some(Value::Number(number)) => match number.to_string() {
-            text if text.ends_with(".0") => Ok(Some(text.trim_end_matches(".0").to_owned())),
-            text if text.contains('.') => Err(()),
-            text => Ok(Some(text)),
-        },
-        Some(_) => Err(()),
-    };
-    let key = |what: KafkaKey| key_text(record).filter(|_| mapping.kafka_key == what);
-    let subject_is_order = mapping.subject == Subject::Order || mapping.order.0 == ["/order"];
-    let order = match &mapping.order.0[..] {
-        [pointer] => {
-            let order = id_at(pointer).ok()?.filter(|order| order != "0");
-            let store = id_at(&mapping.store).ok().and_then(|store| store.or(key(KafkaKey::Store)));
-            let is_order = |subject: &String| subject_is_order && subject != "0" && Some(subject) != store.as_ref();
-            let subject = subject.clone().filter(is_order);
-            let key = key(KafkaKey::Order).filter(|key| key != "0");
-            order.or(if mapping.subject == Subject::Order { subject.or(key) } else { key.or(subject) })
-        }
-        pointers => {
-            let parts: Result<Vec<_>, ()> = pointers
-                .iter()
-                .map(|pointer| Ok(id_at(pointer)?.filter(|id| id != "0")))
-                .take_while(|id| *id != Ok(None))
-                .collect();
-            let parts: Vec<String> =
-                parts.ok()?.into_iter().flatten().map(|id| id.replace('~', "~0").replace(':', "~1")).collect();
-            (parts.len() == pointers.len()).then(|| parts.join(":"))
-        }
-    };
-    order.or_else(|| id_at(&mapping.store).ok()?.or(key(KafkaKey::Store)).or(subject))
-}
-
-/// JSON text with the same member several times, and pointers into objects and arrays.
-fn any_json() -> impl Strategy<Value = String> {
-    let name =
-        prop::sample::select(vec!["order", "store", "data", "subject", "specversion", "a/b", "0", "\\u006frder"]);
-    let leaf = prop::sample::select(vec![
-        "null",
-        "true",
-        "1",
-        "-7",
-        "1.5",
-        "7.0",
-        "0",
-        "false",
-        "\"x\"",
-        "\"\"",
-        "\" undefined\"",
-        "\" y\"",
-        "\"1.0\"",
-        "\"a:~\"",
-        "\"\\n\"",
-        "[]",
-    ]);
-    leaf.prop_map(str::to_owned).prop_recursive(4, 40, 5, move |inner| {
-        let member = (name.clone(), inner.clone()).prop_map(|(name, value)| format!("\"{name}\": {value}"));
-        prop_oneof![
-            prop::collection::vec(member, 0..6).prop_map(|members| format!("{{{}}}", members.join(", "))),
-            prop::collection::vec(inner, 0..3).prop_map(|items| format!("[{}]", items.join(", "))),
-        ]
-    })
-}
-
-/// JSON of an id as producers write it: padded, with a point, or a word for nothing.
-fn any_id() -> impl Strategy<Value = String> {
-    let pad = || prop::sample::select(vec!["", " ", "\u{feff}", "\u{200b}", "\\u0000", "\\t"]);
-    let word = prop::sample::select(vec!["o1", "17", "a b", "", "undefined", "NULL", "0", "\u{200b}"]);
-    let text = (pad(), word, pad()).prop_map(|(before, word, after)| format!("\"{before}{word}{after}\""));
-    prop_oneof![
-        text,
-        prop::sample::select(vec!["12345.0", "17", "0", "1e3", "1.5", "null", "false", "true", "{}"])
-            .prop_map(str::to_owned)
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_096))]
-
-    /// The queue of a record is that of the order which decoding finds, or two records of one order could be processed at the same time.
-    #[test]
-    fn the_pulled_order_is_the_decoded_one(
-        json in any_json(),
-        order in prop::collection::vec(prop::sample::select(vec!["/order", "/data/order", "/a~1b", "/order/0", "/0/store", "", "order", "/order/01"]), 1..3),
-        headers in prop::sample::select(vec![
-            vec![], vec![("content-type", "application/cloudevents+json")], vec![("ce_specversion", "1.0"), ("ce_subject", "s")],
-            vec![("ce_specversion", "0.3")], vec![("content-type", "application/cloudevents-batch+json")],
-        ]),
-        key in prop::sample::select(vec![None, Some("k")]),
-        subject in prop::sample::select(vec![Subject::Auto, Subject::Order]),
-        kafka_key in prop::sample::select(vec![KafkaKey::Any, KafkaKey::Store]),
-    ) {
-        let order = OrderIdPointers(order.into_iter().map(str::to_owned).collect());
-        let mapping = Mapping { order, subject, kafka_key, ..Mapping::default() };
-        let record = record(key, &json, &headers);
-        prop_assert_eq!(mapping.order_of(&record), order_by_value(&mapping, &record));
-    }
-
-    /// The same for whole events, with ids as producers pad them.
-    #[test]
-    fn the_queue_of_an_event_is_that_of_its_order(
-        order in any_id(), store in any_id(), key in prop::option::of("[ \"o1]{0,4}"), kafka_key in prop::sample::select(vec![KafkaKey::Any, KafkaKey::Order, KafkaKey::Store]),
-        composed in any::<bool>(), envelope in any::<bool>(),
-    ) {
-        let pointers = if composed { vec!["/store", "/order"] } else { vec!["/order"] };
-        let order_pointers = OrderIdPointers(pointers.into_iter().map(str::to_owned).collect());
-        let mapping = Mapping { order: order_pointers, kafka_key, ..Mapping::default() };
-        let data = format!(r#"{{"type":"order.paid","order":{order},"store":{store}}}"#);
-        let value = if envelope { format!(r#"{{"specversion":"1.0","type":"order.paid","subject":" s ","data":{data}}}"#) } else { data };
-        let record = record(key.as_deref(), &value, &[]);
-        if let Ok(event) = mapping.decode(&record, NOW) {
-            let queue = mapping.order_of(&record);
-            prop_assert_eq!(queue.as_deref(), Some(event.order.as_str()));
-            for id in [Some(&event.order), event.store.as_ref()].into_iter().flatten() {
-                prop_assert_eq!(&Id::parse(id.as_str()).unwrap(), id, "what was read is normal");
-            }
-        }
-    }
 }
