@@ -1,6 +1,6 @@
 //! Where a record's event is: in an envelope (CloudEvents, binary or structured), or in plain JSON.
 //!
-//! [`split`] finds the envelope's attributes and the JSON that the mapping's pointers lead into. The poll thread and the shard both use it.
+//! [`open`] finds the envelope's attributes and the JSON that the mapping's pointers lead into. The poll thread and the shard both use it.
 
 use std::borrow::Cow;
 
@@ -41,44 +41,67 @@ pub(super) struct Envelope {
     pub(super) is_repaired: bool,
 }
 
-/// Splits a record into envelope and the JSON text of its data.
+/// The JSON text of a record; `null` for a binary CloudEvent without a body.
 ///
 /// # Errors
-/// The value is missing or not JSON, or the envelope is none that is known.
-pub(super) fn split(record: &Record) -> Result<(Envelope, Cow<'_, str>), Reason> {
-    let is_binary = attribute(record, "specversion").is_some();
+/// The value is missing, too long or not JSON.
+pub(super) fn text(record: &Record) -> Result<JsonText<'_>, Reason> {
     let value = match record.value.as_ref() {
         Some(value) if value.len() > MAX_VALUE_BYTES => {
             return Err(reject("too-long", format!("the value has more than {MAX_VALUE_BYTES} bytes")));
         }
         Some(value) if !value.is_empty() => &value[..],
         // All that such an event says is in its headers.
-        _ if is_binary => b"null",
+        _ if attribute(record, "specversion").is_some() => b"null",
         Some(_) => return Err(reject("not-json", "the value is empty")),
         None => return Err(reject("tombstone", "the record has no value")),
     };
-    let JsonText { text, is_repaired } = json_text::read(value).map_err(|problem| reject("not-json", problem))?;
-    let (mut envelope, data) = match text {
-        Cow::Borrowed(text) => split_text(record, text)?,
-        Cow::Owned(text) => {
-            let (envelope, data) = split_text(record, &text)?;
-            (envelope, Cow::Owned(data.into_owned()))
-        }
-    };
-    envelope.is_repaired |= is_repaired;
-    Ok((envelope, data))
+    json_text::read(value).map_err(|problem| reject("not-json", problem))
 }
 
-fn split_text<'j>(record: &Record, json: &'j str) -> Result<(Envelope, Cow<'j, str>), Reason> {
+/// A record's envelope, and where its data is.
+pub(super) struct Opened<'p, 'j> {
+    pub(super) envelope: Envelope,
+    /// JSON text, not validated where it stands in base64 or in a string.
+    pub(super) data: Cow<'j, str>,
+    /// Without an envelope around it the whole text is the data, and its members were read with those of an envelope.
+    members: Option<Members<'p, 'j>>,
+}
+
+impl<'p, 'j> Opened<'p, 'j> {
+    /// What these pointers lead to in the data: the pointers that it was opened with.
+    ///
+    /// # Errors
+    /// The data is not JSON.
+    pub(super) fn members<'o>(&'o self, pointers: &[&'p str]) -> serde_json::Result<Cow<'o, Members<'p, 'o>>> {
+        match &self.members {
+            Some(members) => Ok(Cow::Borrowed(members)),
+            None => Members::read(self.data.as_bytes(), pointers.iter().copied()).map(Cow::Owned),
+        }
+    }
+}
+
+/// Finds the envelope's attributes and the data in a record's JSON text. `pointers` are those that the data is read by: a text without an
+/// envelope around it is parsed once.
+///
+/// # Errors
+/// The text is not JSON, or the envelope is none that is known.
+pub(super) fn open<'p, 'j>(
+    record: &Record,
+    json: &'j JsonText<'_>,
+    pointers: &[&'p str],
+) -> Result<Opened<'p, 'j>, Reason> {
     const POINTERS: [&str; 9] =
         ["/specversion", "/type", "/id", "/source", "/subject", "/time", "/shadow", "/data", "/data_base64"];
-    let members = Members::read(json.as_bytes(), POINTERS).map_err(|error| {
+    let members = Members::read(json.text.as_bytes(), POINTERS.into_iter().chain(pointers.iter().copied()));
+    let members = members.map_err(|error| {
         reject("not-json", format!("the value is not JSON (line {}, column {})", error.line(), error.column()))
     })?;
     let id =
         |text: Option<String>| text.map(|text| id_text::trim(&text).to_owned()).filter(|text| !id_text::is_no_id(text));
-    match mode(record, members.at("/specversion"))? {
-        Mode::Plain => Ok((Envelope::default(), Cow::Borrowed(json))),
+    let mode = mode(record, members.at("/specversion"))?;
+    let (mut envelope, data) = match mode {
+        Mode::Plain => (Envelope::default(), None),
         Mode::Binary => {
             let header = |name: &str| attribute(record, name);
             let envelope = Envelope {
@@ -90,7 +113,7 @@ fn split_text<'j>(record: &Record, json: &'j str) -> Result<(Envelope, Cow<'j, s
                 shadow: header("shadow"),
                 is_repaired: false,
             };
-            Ok((envelope, Cow::Borrowed(json)))
+            (envelope, None)
         }
         Mode::Structured => {
             let text = |pointer: &str| members.at(pointer).and_then(scalar);
@@ -104,9 +127,14 @@ fn split_text<'j>(record: &Record, json: &'j str) -> Result<(Envelope, Cow<'j, s
                 shadow: members.at("/shadow").map(str::to_owned),
                 is_repaired,
             };
-            Ok((envelope, data))
+            (envelope, Some(data))
         }
-    }
+    };
+    envelope.is_repaired |= json.is_repaired;
+    Ok(match data {
+        Some(data) => Opened { envelope, data, members: None },
+        None => Opened { envelope, data: Cow::Borrowed(&json.text), members: Some(members) },
+    })
 }
 
 /// The data of a structured CloudEvent, and whether it was repaired: JSON, JSON in a string, or JSON in base64.
@@ -137,12 +165,16 @@ pub fn attribute_of_header(name: &str) -> Option<String> {
 
 /// The value of a CloudEvents attribute in the headers, in whatever case and quoting: some serializers write each header as JSON.
 pub(super) fn attribute(record: &Record, attribute: &str) -> Option<String> {
-    let is_it = |name: &str| attribute_of_header(name).is_some_and(|known| known == attribute);
+    let carries = |name: &str, prefix: &str| {
+        let (before, rest) = name.split_at_checked(prefix.len())?;
+        (before.eq_ignore_ascii_case(prefix) && rest.eq_ignore_ascii_case(attribute)).then_some(())
+    };
+    let is_it = |name: &str| PREFIXES.iter().any(|prefix| carries(name, prefix).is_some());
     let (_, value) = record.headers.iter().rev().find(|(name, value)| value.is_some() && is_it(name))?;
     Some(id_text::unquote(&String::from_utf8_lossy(value.as_ref()?)))
 }
 
-/// The type in the JSON of a structured CloudEvent that [`split`] refuses.
+/// The type in the JSON of a structured CloudEvent that [`open`] refuses.
 pub(super) fn structured_type(record: &Record) -> Option<String> {
     let value = record.value.as_deref().filter(|value| value.len() <= MAX_VALUE_BYTES)?;
     let JsonText { text, .. } = json_text::read(value).ok()?;

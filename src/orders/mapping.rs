@@ -11,7 +11,7 @@ use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::{Event, EventType, Id, UnixMs, id_text};
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{self, Envelope, topic_of};
+use super::envelope::{self, Envelope, Opened, topic_of};
 use super::event_fields::FieldReader;
 use super::event_time::Zone;
 use super::event_types::{IGNORED, TypeRule, TypeRules};
@@ -253,8 +253,14 @@ impl Mapping {
     /// # Errors
     /// As [`Self::decode`].
     pub fn explain(&self, record: &Record, now: UnixMs) -> Result<(Event, Vec<Remark>), Reason> {
-        let (envelope, data) = envelope::split(record)?;
-        self.of(record).event(record, &envelope, data.as_bytes(), now)
+        let (text, mapping) = (envelope::text(record)?, self.of(record));
+        let extra_fields: Vec<String> = mapping.extra_fields().iter().map(|name| members::pointer_to(name)).collect();
+        let pointers: Vec<&str> = mapping.pointers().chain(extra_fields.iter().map(String::as_str)).collect();
+        let opened = envelope::open(record, &text, &pointers)?;
+        let members = opened
+            .members(&pointers)
+            .map_err(|error| reject("not-json", format!("the data is not JSON (column {})", error.column())))?;
+        mapping.event(record, &opened, &members, now)
     }
 
     /// What is allowed and rarely meant, in sentences for whoever wrote the mapping.
@@ -294,11 +300,12 @@ impl Mapping {
         {
             return Some(key);
         }
-        let (envelope, data) = envelope::split(record).ok()?;
-        let pointers = mapping.order.0.iter().chain([&mapping.store]).map(String::as_str);
-        let members = Members::read(data.as_bytes(), pointers).ok()?;
-        let order = mapping.order(record, &envelope, &members).ok()?;
-        order.or_else(|| mapping.store(record, &members).ok()?.or(envelope.subject))
+        let text = envelope::text(record).ok()?;
+        let pointers: Vec<&str> = mapping.order.0.iter().chain([&mapping.store]).map(String::as_str).collect();
+        let opened = envelope::open(record, &text, &pointers).ok()?;
+        let members = opened.members(&pointers).ok()?;
+        let order = mapping.order(record, &opened.envelope, &members).ok()?;
+        order.or_else(|| mapping.store(record, &members).ok()?.or_else(|| opened.envelope.subject.clone()))
     }
 
     /// The order's id: the member, or else the envelope's subject or the record's key where the configuration says that it is the order. A
@@ -388,18 +395,16 @@ impl Mapping {
     fn event(
         &self,
         record: &Record,
-        envelope: &Envelope,
-        data: &[u8],
+        opened: &Opened<'_, '_>,
+        members: &Members<'_, '_>,
         now: UnixMs,
     ) -> Result<(Event, Vec<Remark>), Reason> {
-        let extra_fields: Vec<String> = self.extra_fields().iter().map(|name| members::pointer_to(name)).collect();
-        let members = Members::read(data, self.pointers().chain(extra_fields.iter().map(String::as_str)))
-            .map_err(|error| reject("not-json", format!("the data is not JSON (column {})", error.column())))?;
+        let envelope = &opened.envelope;
         let kind = envelope.kind.clone().or_else(|| members.at(&self.r#type).and_then(scalar));
-        let kind = self.kind(&kind.ok_or_else(|| no_type(data, &self.r#type))?)?;
+        let kind = self.kind(&kind.ok_or_else(|| no_type(opened.data.as_bytes(), &self.r#type))?)?;
         let order = match kind.is_about_a_store() {
-            true => self.store(record, &members)?.or_else(|| envelope.subject.clone()),
-            false => self.order(record, envelope, &members)?,
+            true => self.store(record, members)?.or_else(|| envelope.subject.clone()),
+            false => self.order(record, envelope, members)?,
         };
         let order = order.ok_or_else(|| {
             let (what, place) = match kind.is_about_a_store() {
@@ -409,11 +414,11 @@ impl Mapping {
             reject("no-order", format!("the event names no {what} at {place}"))
         })?;
         let order = Id::parse(&order).map_err(|error| reject("bad-order", format!("the order's id: {error}")))?;
-        let store = self.store(record, &members)?.map(|text| Id::parse(&text)).transpose();
+        let store = self.store(record, members)?.map(|text| Id::parse(&text)).transpose();
         let store = store.map_err(|error| reject("bad-id", format!("{}: {error}", self.store)))?;
         self.check_key(key_text(record), &order, store.as_ref())?;
         let (flags, remarks) = (Vec::new(), Vec::new());
-        let mut reader = FieldReader { mapping: self, record, envelope, members: &members, kind, flags, remarks };
+        let mut reader = FieldReader { mapping: self, record, envelope, members, kind, flags, remarks };
         let event = reader.event(order, store, now)?;
         Ok((event, reader.remarks))
     }

@@ -13,7 +13,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, M
 use serde_json::value::RawValue;
 
 /// What RFC 6901 pointers lead to in one JSON text.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Members<'p, 'j>(Vec<(&'p str, Option<&'j str>)>);
 
 impl<'p, 'j> Members<'p, 'j> {

@@ -6,12 +6,11 @@
 use orderbell_consumers::Record;
 use orderbell_protocol::{EventType, id_text};
 
-use super::envelope::{self, Envelope};
+use super::envelope::{self, Opened};
 use super::event_fields;
 use super::event_types::TypeRule;
 use super::fields::scalar;
 use super::mapping::Mapping;
-use super::members::Members;
 
 /// Whether a rejected record may be a paid order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +37,11 @@ impl Mapping {
     #[must_use]
     pub fn looks_paid(&self, record: &Record) -> LooksPaid {
         let mapping = self.of(record);
-        match envelope::split(record) {
-            Ok((envelope, data)) => mapping.looks_paid_in(record, &envelope, &data),
+        let pointers: Vec<&str> = mapping.pointers().collect();
+        let text = envelope::text(record);
+        let opened = text.as_ref().map_err(Clone::clone);
+        match opened.and_then(|text| envelope::open(record, text, &pointers)) {
+            Ok(opened) => mapping.looks_paid_in(record, &opened, &pointers),
             Err(reason) if reason.code == "tombstone" => LooksPaid::No,
             // What is wrong is the data or the version, and the type may stand beside it.
             Err(_) => {
@@ -49,8 +51,9 @@ impl Mapping {
         }
     }
 
-    fn looks_paid_in(&self, record: &Record, envelope: &Envelope, data: &str) -> LooksPaid {
-        let members = Members::read(data.as_bytes(), self.pointers());
+    fn looks_paid_in<'p>(&self, record: &Record, opened: &Opened<'p, '_>, pointers: &[&'p str]) -> LooksPaid {
+        let (envelope, data) = (&opened.envelope, &*opened.data);
+        let members = opened.members(pointers);
         let in_data = || members.as_ref().ok()?.at(&self.r#type).and_then(scalar);
         let is_type = |kind: &String| !id_text::is_no_id(id_text::trim(kind));
         if let Some(kind) = envelope.kind.clone().or_else(in_data).filter(is_type) {
@@ -72,15 +75,17 @@ impl Mapping {
     #[must_use]
     pub fn ignored(&self, record: &Record) -> Option<IgnoredEvent> {
         let mapping = self.of(record);
-        let (envelope, data) = envelope::split(record).ok()?;
-        let members = Members::read(data.as_bytes(), mapping.pointers()).ok()?;
+        let text = envelope::text(record).ok()?;
+        let pointers: Vec<&str> = mapping.pointers().collect();
+        let opened = envelope::open(record, &text, &pointers).ok()?;
+        let (envelope, members) = (&opened.envelope, opened.members(&pointers).ok()?);
         let kind = envelope.kind.clone().or_else(|| members.at(&mapping.r#type).and_then(scalar))?;
         let kind = id_text::trim(&kind).to_owned();
         if mapping.types.rule(&kind) != Some(TypeRule::Ignore) {
             return None;
         }
         // One that is too long is answered without.
-        let id = event_fields::id_of(mapping, record, &envelope, &members).unwrap_or_default();
+        let id = event_fields::id_of(mapping, record, envelope, &members).unwrap_or_default();
         Some(IgnoredEvent { kind, id })
     }
 }
