@@ -1,10 +1,16 @@
 //! What a test logged, one JSON object a line, as `--log-format json` writes it.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use serde_json::Value;
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
+
+/// Subscribers that live as long as the tests do. While a process has only one, tracing asks just the thread that meets a line of the code first
+/// whether anyone hears it, and keeps the answer for all threads: a test without a capture would take the line from the test that has one.
+static ALWAYS: LazyLock<[Dispatch; 2]> =
+    LazyLock::new(|| [(); 2].map(|()| Dispatch::new(tracing_subscriber::registry())));
 
 /// The log of this thread, until it is dropped.
 pub(crate) struct LogCapture {
@@ -27,6 +33,7 @@ impl io::Write for Writer {
 impl LogCapture {
     /// Captures what this thread logs at `level` and above.
     pub(crate) fn at(level: tracing::Level) -> Self {
+        LazyLock::force(&ALWAYS);
         let bytes = Arc::<Mutex<Vec<u8>>>::default();
         let writer = bytes.clone();
         let log = tracing_subscriber::fmt()
