@@ -13,7 +13,7 @@ use orderbell_protocol::id_text;
 use super::fields::{reject, scalar};
 use super::json_text::{self, JsonText};
 use super::mapping::MAX_VALUE_BYTES;
-use super::members::Members;
+use super::members::{Members, PointerTree};
 
 /// Media type of Orderbell's own events: they are decoded by Orderbell's own member names, whatever mapping the chain's events need.
 pub const OWN_EVENT_MEDIA_TYPE: &str = "application/cloudevents+json; profile=orderbell";
@@ -25,6 +25,10 @@ pub const TOPIC_PARAMETER: &str = "; topic=";
 
 /// What the headers of CloudEvents begin with, in lower case: by the Kafka binding, the HTTP binding, and Spring.
 const PREFIXES: [&str; 4] = ["ce_", "ce-", "cloudevents_", "cloudevents:"];
+
+/// Where a CloudEvent that is JSON has its attributes and its data.
+pub(super) const POINTERS: [&str; 9] =
+    ["/specversion", "/type", "/id", "/source", "/subject", "/time", "/shadow", "/data", "/data_base64"];
 
 /// The attributes of a CloudEvents envelope. Without an envelope none is there.
 #[derive(Debug, Default)]
@@ -69,32 +73,29 @@ pub(super) struct Opened<'p, 'j> {
 }
 
 impl<'p, 'j> Opened<'p, 'j> {
-    /// What these pointers lead to in the data: the pointers that it was opened with.
+    /// The members of the data that the tree leads to.
     ///
     /// # Errors
     /// The data is not JSON.
-    pub(super) fn members<'o>(&'o self, pointers: &[&'p str]) -> serde_json::Result<Cow<'o, Members<'p, 'o>>> {
+    pub(super) fn members<'o>(&'o self, tree: &'p PointerTree) -> serde_json::Result<Cow<'o, Members<'p, 'o>>> {
         match &self.members {
             Some(members) => Ok(Cow::Borrowed(members)),
-            None => Members::read(self.data.as_bytes(), pointers.iter().copied()).map(Cow::Owned),
+            None => Members::read(self.data.as_bytes(), tree).map(Cow::Owned),
         }
     }
 }
 
-/// Finds the envelope's attributes and the data in a record's JSON text. `pointers` are those that the data is read by: a text without an
-/// envelope around it is parsed once.
+/// Finds the envelope's attributes and the data in a record's JSON text. The tree has [`POINTERS`] and those that the data is read by: a text
+/// without an envelope around it is parsed once.
 ///
 /// # Errors
 /// The text is not JSON, or the envelope is none that is known.
 pub(super) fn open<'p, 'j>(
     record: &Record,
     json: &'j JsonText<'_>,
-    pointers: &[&'p str],
+    tree: &'p PointerTree,
 ) -> Result<Opened<'p, 'j>, Reason> {
-    const POINTERS: [&str; 9] =
-        ["/specversion", "/type", "/id", "/source", "/subject", "/time", "/shadow", "/data", "/data_base64"];
-    let members = Members::read(json.text.as_bytes(), POINTERS.into_iter().chain(pointers.iter().copied()));
-    let members = members.map_err(|error| {
+    let members = Members::read(json.text.as_bytes(), tree).map_err(|error| {
         reject("not-json", format!("the value is not JSON (line {}, column {})", error.line(), error.column()))
     })?;
     let id =
@@ -178,7 +179,8 @@ pub(super) fn attribute(record: &Record, attribute: &str) -> Option<String> {
 pub(super) fn structured_type(record: &Record) -> Option<String> {
     let value = record.value.as_deref().filter(|value| value.len() <= MAX_VALUE_BYTES)?;
     let JsonText { text, .. } = json_text::read(value).ok()?;
-    let members = Members::read(text.as_bytes(), ["/specversion", "/type"]).ok()?;
+    let tree = PointerTree::new(["/specversion", "/type"]);
+    let members = Members::read(text.as_bytes(), &tree).ok()?;
     members.at("/specversion").and_then(|_| members.at("/type")).and_then(scalar)
 }
 

@@ -16,7 +16,7 @@ use super::event_time;
 use super::fields::{self, event_id, reject, scalar, within_limit};
 use super::json_text::compact;
 use super::mapping::{Mapping, Remark};
-use super::members::{self, Members};
+use super::members::Members;
 use super::sha256;
 
 /// Longer extra fields are left out of notices, with a flag: a mailbox row must fit into a page of a poll.
@@ -159,13 +159,12 @@ impl FieldReader<'_, '_> {
 
     /// The extra fields as one JSON object, each as the producer wrote it: no digit of a number changes.
     fn details(&mut self) -> Option<Box<RawValue>> {
-        let names = self.mapping.extra_fields();
-        let kept: BTreeMap<&str, Box<RawValue>> = names
+        let fields = &self.mapping.compiled().extra_fields;
+        let kept: BTreeMap<&str, Box<RawValue>> = fields
             .iter()
-            .filter_map(|name| {
-                let json = self.members.at(&members::pointer_to(name))?;
-                let name = name.rsplit_once('/').map_or(name.as_str(), |(_, name)| name);
-                Some((name, RawValue::from_string(compact(json)).ok()?))
+            .filter_map(|field| {
+                let json = self.members.at(&field.pointer)?;
+                Some((&*field.name, RawValue::from_string(compact(json)).ok()?))
             })
             .collect();
         if kept.is_empty() {

@@ -95,15 +95,18 @@ fn repair(text: &str) -> Result<Cow<'_, str>, TooDeep> {
     let bytes = text.as_bytes();
     let (mut at, mut depth, mut in_string) = (0, 0_usize, false);
     while let Some(byte) = bytes.get(at) {
-        let rest = &text[at..];
         let (length, replacement) = match byte {
             b'"' => {
                 in_string = !in_string;
                 (1, None)
             }
-            b'\\' if in_string => escape(rest),
+            // Every such byte is a character of its own: bytes of longer ones are above 0x7f.
+            b'\\' if in_string => escape(&text[at..]),
             0..0x20 if in_string => (1, Some(control(*byte))),
-            _ if in_string => (1, None),
+            _ if in_string => {
+                let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+                (bytes[at..].iter().position(is_special).unwrap_or(bytes.len() - at), None)
+            }
             b'[' | b'{' => {
                 depth += 1;
                 (1, None)
@@ -113,7 +116,7 @@ fn repair(text: &str) -> Result<Cow<'_, str>, TooDeep> {
                 (1, None)
             }
             0 => (1, Some("")),
-            b'-' | b'N' | b'I' | b'0'..=b'9' => number(rest),
+            b'-' | b'N' | b'I' | b'0'..=b'9' => number(&text[at..]),
             _ => (1, None),
         };
         if depth > MAX_DEPTH {
@@ -123,10 +126,6 @@ fn repair(text: &str) -> Result<Cow<'_, str>, TooDeep> {
             repaired.replace(at, length, replacement);
         }
         at += length;
-        // Inside of a character of several bytes there is nothing to repair.
-        while !text.is_char_boundary(at) {
-            at += 1;
-        }
     }
     Ok(repaired.finish())
 }
@@ -185,14 +184,17 @@ fn escape(rest: &str) -> (usize, Option<&'static str>) {
 
 /// The number at the beginning of `rest`: its length, and `null` where no parser can hold it.
 fn number(rest: &str) -> (usize, Option<&'static str>) {
-    let word = ["NaN", "Infinity", "-Infinity", "-NaN"].into_iter().find(|word| rest.starts_with(word));
+    let is_word = matches!(rest.as_bytes(), [b'N' | b'I', ..] | [b'-', b'N' | b'I', ..]);
+    let word = ["NaN", "Infinity", "-Infinity", "-NaN"].into_iter().find(|word| is_word && rest.starts_with(word));
     if let Some(word) = word {
         return (word.len(), Some("null"));
     }
     let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
     let length = rest.bytes().take_while(|byte| is_part(byte)).count().max(1);
     let digits = rest.get(..length).unwrap_or_default();
-    let is_beyond = digits.parse::<f64>().is_ok_and(f64::is_infinite);
+    // Without an exponent, it takes more digits than this to be beyond the range of floating point.
+    let may_be_beyond = length > 308 || digits.contains(['e', 'E']);
+    let is_beyond = may_be_beyond && digits.parse::<f64>().is_ok_and(f64::is_infinite);
     (length, is_beyond.then_some("null"))
 }
 

@@ -5,7 +5,7 @@
 //! flag. Only a record that cannot be decoded at all is rejected, with a code and a sentence that quote nothing of the content.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::{Event, EventType, Id, UnixMs, id_text};
@@ -16,7 +16,7 @@ use super::event_fields::FieldReader;
 use super::event_time::Zone;
 use super::event_types::{IGNORED, TypeRule, TypeRules};
 use super::fields::{self, reject, scalar};
-use super::members::{self, Members};
+use super::members::{self, Members, PointerTree};
 use super::pointers;
 
 pub use super::envelope::{OWN_EVENT_MEDIA_TYPE, TOPIC_PARAMETER, attribute_of_header};
@@ -159,7 +159,44 @@ pub struct Mapping {
     pub subject: Subject,
     /// Topics with other names for their members: each has a complete mapping of its own, which inherits nothing from this one.
     pub topics: BTreeMap<String, Self>,
+    #[serde(skip)]
+    compiled: CompiledOnce,
 }
+
+/// What a mapping's keys say, made ready for many records.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    /// Every pointer, and those of an envelope.
+    pub(super) tree: PointerTree,
+    pub(super) extra_fields: Vec<ExtraField>,
+}
+
+/// A further member to keep.
+#[derive(Debug)]
+pub(super) struct ExtraField {
+    /// Its name in a notice's `details`.
+    pub(super) name: String,
+    pub(super) pointer: String,
+}
+
+/// Made when the first record is decoded. A copy of a mapping, whose keys may then be changed, has none.
+#[derive(Debug, Default)]
+struct CompiledOnce(OnceLock<Box<Compiled>>);
+
+impl Clone for CompiledOnce {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// Equal keys are compiled into the same.
+impl PartialEq for CompiledOnce {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for CompiledOnce {}
 
 /// The pointers whose values make an order's id: one, or several in this order: `"/order"` or `["/shop/id", "/number"]`.
 ///
@@ -232,6 +269,7 @@ impl Default for Mapping {
             kafka_key: KafkaKey::Any,
             subject: Subject::Auto,
             topics: BTreeMap::new(),
+            compiled: CompiledOnce::default(),
         }
     }
 }
@@ -254,11 +292,10 @@ impl Mapping {
     /// As [`Self::decode`].
     pub fn explain(&self, record: &Record, now: UnixMs) -> Result<(Event, Vec<Remark>), Reason> {
         let (text, mapping) = (envelope::text(record)?, self.of(record));
-        let extra_fields: Vec<String> = mapping.extra_fields().iter().map(|name| members::pointer_to(name)).collect();
-        let pointers: Vec<&str> = mapping.pointers().chain(extra_fields.iter().map(String::as_str)).collect();
-        let opened = envelope::open(record, &text, &pointers)?;
+        let tree = &mapping.compiled().tree;
+        let opened = envelope::open(record, &text, tree)?;
         let members = opened
-            .members(&pointers)
+            .members(tree)
             .map_err(|error| reject("not-json", format!("the data is not JSON (column {})", error.column())))?;
         mapping.event(record, &opened, &members, now)
     }
@@ -301,9 +338,9 @@ impl Mapping {
             return Some(key);
         }
         let text = envelope::text(record).ok()?;
-        let pointers: Vec<&str> = mapping.order.0.iter().chain([&mapping.store]).map(String::as_str).collect();
-        let opened = envelope::open(record, &text, &pointers).ok()?;
-        let members = opened.members(&pointers).ok()?;
+        let tree = &mapping.compiled().tree;
+        let opened = envelope::open(record, &text, tree).ok()?;
+        let members = opened.members(tree).ok()?;
         let order = mapping.order(record, &opened.envelope, &members).ok()?;
         order.or_else(|| mapping.store(record, &members).ok()?.or_else(|| opened.envelope.subject.clone()))
     }
@@ -372,8 +409,22 @@ impl Mapping {
         Ok(id_at(members, &self.store)?.or_else(key))
     }
 
+    /// What the keys say, made ready for many records.
+    pub(super) fn compiled(&self) -> &Compiled {
+        self.compiled.0.get_or_init(|| {
+            let of_field = |name: &String| ExtraField {
+                name: name.rsplit_once('/').map_or(name.as_str(), |(_, name)| name).to_owned(),
+                pointer: members::pointer_to(name),
+            };
+            let extra_fields: Vec<_> = self.extra_fields().iter().map(of_field).collect();
+            let of_fields = extra_fields.iter().map(|field| field.pointer.as_str());
+            let tree = PointerTree::new(envelope::POINTERS.into_iter().chain(self.pointers()).chain(of_fields));
+            Box::new(Compiled { tree, extra_fields })
+        })
+    }
+
     /// Every pointer into the data.
-    pub(super) fn pointers(&self) -> impl Iterator<Item = &str> {
+    fn pointers(&self) -> impl Iterator<Item = &str> {
         let single = [
             &self.r#type,
             &self.id,
@@ -425,7 +476,7 @@ impl Mapping {
 
     /// The extra fields, unless nobody asked for them where they would be taken from: at the top, beside what is no order, a `table` is the
     /// database's.
-    pub(super) fn extra_fields(&self) -> &[String] {
+    fn extra_fields(&self) -> &[String] {
         let is_top = |pointer: &String| pointer.rfind('/') == Some(0);
         let is_asked = !self.extra_fields.iter().eq(DEFAULT_EXTRA_FIELDS);
         if is_asked || self.order.0.iter().all(is_top) { &self.extra_fields } else { &[] }

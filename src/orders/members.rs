@@ -12,55 +12,97 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// What RFC 6901 pointers lead to in one JSON text.
+/// RFC 6901 pointers as a tree of the names that they go through, made once for many texts: a text is read without a search or an allocation for
+/// each of its members.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PointerTree {
+    pointers: Vec<String>,
+    root: Node,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    /// Index of the pointer that ends here.
+    end: Option<usize>,
+    /// Indexes of the pointers that end here or further down.
+    ends_below: Vec<usize>,
+    children: Vec<(String, Self)>,
+}
+
+impl PointerTree {
+    /// A pointer that does not begin with a slash leads nowhere, unless it is empty.
+    pub(super) fn new(pointers: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let mut tree = Self::default();
+        for pointer in pointers {
+            let pointer = pointer.into();
+            if !tree.pointers.contains(&pointer) {
+                tree.add(pointer);
+            }
+        }
+        tree
+    }
+
+    fn add(&mut self, pointer: String) {
+        let index = self.pointers.len();
+        if pointer.is_empty() || pointer.starts_with('/') {
+            let mut node = &mut self.root;
+            node.ends_below.push(index);
+            for token in pointer.split('/').skip(1) {
+                let name = token.replace("~1", "/").replace("~0", "~");
+                let at = node.children.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+                    node.children.push((name, Node::default()));
+                    node.children.len() - 1
+                });
+                node = &mut node.children[at].1;
+                node.ends_below.push(index);
+            }
+            node.end = Some(index);
+        }
+        self.pointers.push(pointer);
+    }
+}
+
+impl Node {
+    fn member(&self, name: &str) -> Option<&Self> {
+        self.children.iter().find(|(known, _)| known == name).map(|(_, node)| node)
+    }
+
+    fn item(&self, index: usize) -> Option<&Self> {
+        self.children.iter().find(|(token, _)| is_index(token, index)).map(|(_, node)| node)
+    }
+}
+
+/// What the pointers of a tree lead to in one JSON text.
 #[derive(Clone, Debug)]
-pub(super) struct Members<'p, 'j>(Vec<(&'p str, Option<&'j str>)>);
+pub(super) struct Members<'p, 'j> {
+    tree: &'p PointerTree,
+    found: Vec<Option<&'j str>>,
+}
 
 impl<'p, 'j> Members<'p, 'j> {
     /// Reads what the pointers lead to.
     ///
     /// # Errors
     /// The text is not JSON.
-    pub(super) fn read(json: &'j [u8], pointers: impl IntoIterator<Item = &'p str>) -> serde_json::Result<Self> {
-        let pointers: Vec<&str> = pointers.into_iter().collect();
-        let mut found = vec![None; pointers.len()];
-        // As in RFC 6901: a pointer that is not empty begins with a slash.
-        let is_valid = |pointer: &str| pointer.is_empty() || pointer.starts_with('/');
-        let wanted = pointers.iter().enumerate().filter(|(_, pointer)| is_valid(pointer));
-        let wanted = wanted.map(|(at, pointer)| (*pointer, at)).collect();
+    pub(super) fn read(json: &'j [u8], tree: &'p PointerTree) -> serde_json::Result<Self> {
+        let mut found = vec![None; tree.pointers.len()];
         let mut parser = serde_json::Deserializer::from_slice(json);
-        Pull { wanted, found: &mut found }.deserialize(&mut parser)?;
+        Pull { node: Some(&tree.root), found: &mut found }.deserialize(&mut parser)?;
         parser.end()?;
-        Ok(Self(pointers.into_iter().zip(found).collect()))
+        Ok(Self { tree, found })
     }
 
-    /// The JSON text at one of the pointers that were read; `None` where nothing is, or `null`.
+    /// The JSON text at one of the pointers of the tree; `None` where nothing is, or `null`.
     pub(super) fn at(&self, pointer: &str) -> Option<&'j str> {
-        let (_, found) = self.0.iter().find(|(known, _)| *known == pointer)?;
-        found.filter(|json| *json != "null")
+        let index = self.tree.pointers.iter().position(|known| known == pointer)?;
+        self.found[index].filter(|json| *json != "null")
     }
 }
 
-/// The rest of a pointer below the current value, and the index of its result.
-type Wanted<'p> = Vec<(&'p str, usize)>;
-
+/// Reads one value, which is at `node`: nothing is wanted of it if there is none.
 struct Pull<'p, 'f, 'j> {
-    wanted: Wanted<'p>,
-    found: &'f mut Vec<Option<&'j str>>,
-}
-
-/// The pointers that go on below the member `name`.
-fn below<'p>(wanted: &Wanted<'p>, is_here: impl Fn(&str) -> bool) -> Wanted<'p> {
-    let step = |(pointer, at): &(&'p str, usize)| {
-        let part = pointer.strip_prefix('/')?;
-        let end = part.find('/').unwrap_or(part.len());
-        is_here(&part[..end]).then_some((&part[end..], *at))
-    };
-    wanted.iter().filter_map(step).collect()
-}
-
-fn is_member(token: &str, name: &str) -> bool {
-    if token.contains('~') { token.replace("~1", "/").replace("~0", "~") == name } else { token == name }
+    node: Option<&'p Node>,
+    found: &'f mut [Option<&'j str>],
 }
 
 fn is_index(token: &str, index: usize) -> bool {
@@ -71,20 +113,14 @@ fn is_index(token: &str, index: usize) -> bool {
 impl<'de> DeserializeSeed<'de> for Pull<'_, '_, 'de> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        if self.wanted.is_empty() {
-            return from.deserialize_ignored_any(IgnoredAny).map(|_| ());
-        }
-        let (here, deeper): (Wanted<'_>, Wanted<'_>) = self.wanted.into_iter().partition(|(rest, _)| rest.is_empty());
-        if here.is_empty() {
-            return from.deserialize_any(Pull { wanted: deeper, found: self.found });
-        }
+        let Some(node) = self.node else { return from.deserialize_ignored_any(IgnoredAny).map(|_| ()) };
+        let Some(end) = node.end else { return from.deserialize_any(self) };
         let json = <&'de RawValue>::deserialize(from)?.get();
-        here.iter().for_each(|(_, at)| self.found[*at] = Some(json));
-        if deeper.is_empty() {
+        self.found[end] = Some(json);
+        if node.children.is_empty() {
             return Ok(());
         }
-        let mut parser = serde_json::Deserializer::from_str(json);
-        Pull { wanted: deeper, found: self.found }.deserialize(&mut parser).map_err(D::Error::custom)
+        serde_json::Deserializer::from_str(json).deserialize_any(self).map_err(D::Error::custom)
     }
 }
 
@@ -121,47 +157,47 @@ impl<'de> Visitor<'de> for Pull<'_, '_, 'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let Self { wanted, found } = self;
+        let Self { node, found } = self;
         let mut index = 0;
-        let item = |index| below(&wanted, |token| is_index(token, index));
-        while items.next_element_seed(Pull { wanted: item(index), found: &mut *found })?.is_some() {
+        let item = |index| node.and_then(|node| node.item(index));
+        while items.next_element_seed(Pull { node: item(index), found: &mut *found })?.is_some() {
             index += 1;
         }
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let Self { wanted, found } = self;
-        while let Some(wanted) = members.next_key_seed(Name(&wanted))? {
+        let Self { node, found } = self;
+        while let Some(node) = members.next_key_seed(Name(node))? {
             // The last of several members with this name counts, with all that is in it.
-            for (_, at) in &wanted {
+            for at in node.map_or(&[][..], |node| &node.ends_below) {
                 found[*at] = None;
             }
-            members.next_value_seed(Pull { wanted, found: &mut *found })?;
+            members.next_value_seed(Pull { node, found: &mut *found })?;
         }
         Ok(())
     }
 }
 
-/// Reads a member's name into the pointers that go on below it.
-struct Name<'w, 'p>(&'w Wanted<'p>);
+/// Reads the name of a member of the object at a node into the node of the member.
+struct Name<'p>(Option<&'p Node>);
 
-impl<'de, 'p> DeserializeSeed<'de> for Name<'_, 'p> {
-    type Value = Wanted<'p>;
+impl<'de, 'p> DeserializeSeed<'de> for Name<'p> {
+    type Value = Option<&'p Node>;
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
         from.deserialize_str(self)
     }
 }
 
-impl<'p> Visitor<'_> for Name<'_, 'p> {
-    type Value = Wanted<'p>;
+impl<'p> Visitor<'_> for Name<'p> {
+    type Value = Option<&'p Node>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a member's name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Wanted<'p>, E> {
-        Ok(below(self.0, |token| is_member(token, name)))
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.and_then(|node| node.member(name)))
     }
 }
 

@@ -11,6 +11,7 @@ use super::event_fields;
 use super::event_types::TypeRule;
 use super::fields::scalar;
 use super::mapping::Mapping;
+use super::members::PointerTree;
 
 /// Whether a rejected record may be a paid order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +38,11 @@ impl Mapping {
     #[must_use]
     pub fn looks_paid(&self, record: &Record) -> LooksPaid {
         let mapping = self.of(record);
-        let pointers: Vec<&str> = mapping.pointers().collect();
+        let tree = &mapping.compiled().tree;
         let text = envelope::text(record);
         let opened = text.as_ref().map_err(Clone::clone);
-        match opened.and_then(|text| envelope::open(record, text, &pointers)) {
-            Ok(opened) => mapping.looks_paid_in(record, &opened, &pointers),
+        match opened.and_then(|text| envelope::open(record, text, tree)) {
+            Ok(opened) => mapping.looks_paid_in(record, &opened, tree),
             Err(reason) if reason.code == "tombstone" => LooksPaid::No,
             // What is wrong is the data or the version, and the type may stand beside it.
             Err(_) => {
@@ -51,9 +52,9 @@ impl Mapping {
         }
     }
 
-    fn looks_paid_in<'p>(&self, record: &Record, opened: &Opened<'p, '_>, pointers: &[&'p str]) -> LooksPaid {
+    fn looks_paid_in<'p>(&self, record: &Record, opened: &Opened<'p, '_>, tree: &'p PointerTree) -> LooksPaid {
         let (envelope, data) = (&opened.envelope, &*opened.data);
-        let members = opened.members(pointers);
+        let members = opened.members(tree);
         let in_data = || members.as_ref().ok()?.at(&self.r#type).and_then(scalar);
         let is_type = |kind: &String| !id_text::is_no_id(id_text::trim(kind));
         if let Some(kind) = envelope.kind.clone().or_else(in_data).filter(is_type) {
@@ -76,9 +77,9 @@ impl Mapping {
     pub fn ignored(&self, record: &Record) -> Option<IgnoredEvent> {
         let mapping = self.of(record);
         let text = envelope::text(record).ok()?;
-        let pointers: Vec<&str> = mapping.pointers().collect();
-        let opened = envelope::open(record, &text, &pointers).ok()?;
-        let (envelope, members) = (&opened.envelope, opened.members(&pointers).ok()?);
+        let tree = &mapping.compiled().tree;
+        let opened = envelope::open(record, &text, tree).ok()?;
+        let (envelope, members) = (&opened.envelope, opened.members(tree).ok()?);
         let kind = envelope.kind.clone().or_else(|| members.at(&mapping.r#type).and_then(scalar))?;
         let kind = id_text::trim(&kind).to_owned();
         if mapping.types.rule(&kind) != Some(TypeRule::Ignore) {
