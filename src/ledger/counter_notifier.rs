@@ -18,8 +18,10 @@ use orderbell_protocol::Id;
 
 use super::counters::{Bucket, CounterDelta, CounterSums};
 
-/// Sums that may be pending: minutes of a large chain. Above it the committer does wait, so that memory stays bounded.
+/// Deltas that may be pending: sums of minutes of a large chain. Above it the committer does wait, so that memory stays bounded.
 const PENDING_MAX: usize = 65_536;
+/// No fewer pending deltas are added up: those of some 400 orders.
+const MERGE_MIN: usize = 4_096;
 
 /// Shortest time between two deliveries. A screen is shown at most four states a second, so it notices nothing of it.
 const DELIVERY_INTERVAL: Duration = Duration::from_millis(20);
@@ -42,21 +44,40 @@ impl CounterObserver for NoCounterObserver {
     fn changed(&self, _deltas: &[CounterDelta], _commit: u64) {}
 }
 
-/// What a delta is added to: shadow, minute, day, store, counter.
-type Slot = (bool, u64, u32, Option<Id>, u16);
-
 #[derive(Default)]
 struct Pending {
-    sums: HashMap<Slot, i64>,
-    /// The newest commit whose deltas are in `sums`, or were taken.
+    /// As they came: adding them up is for the notifier thread's time, not for the committer's.
+    deltas: Vec<CounterDelta>,
+    /// As many are added up to one for each counter in one minute.
+    merge_at: usize,
+    /// The newest commit whose deltas are in `deltas`, or were taken.
     commit: u64,
     is_closed: bool,
 }
 
 impl Pending {
-    fn is_full(&self) -> bool {
-        self.sums.len() >= PENDING_MAX
+    fn add(&mut self, deltas: Vec<CounterDelta>) {
+        self.deltas.extend(deltas);
+        if self.deltas.len() >= self.merge_at.max(MERGE_MIN) {
+            self.deltas = merged(std::mem::take(&mut self.deltas));
+            self.merge_at = self.deltas.len() * 2;
+        }
     }
+
+    fn is_full(&self) -> bool {
+        self.deltas.len() >= PENDING_MAX
+    }
+}
+
+/// One delta for each counter in one minute.
+fn merged(deltas: Vec<CounterDelta>) -> Vec<CounterDelta> {
+    let mut sums: HashMap<(bool, u64, u32, Option<Id>, u16), i64> = HashMap::new();
+    for CounterDelta { shadow, minute, day, store, counter, by } in deltas {
+        let sum = sums.entry((shadow, minute, day, store, counter)).or_default();
+        *sum = sum.saturating_add(by);
+    }
+    let delta = |((shadow, minute, day, store, counter), by)| CounterDelta { shadow, minute, day, store, counter, by };
+    sums.into_iter().map(delta).collect()
 }
 
 #[derive(Default)]
@@ -96,12 +117,9 @@ impl CounterNotifier {
         let pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pending =
             self.shared.taken.wait_while(pending, |pending| pending.is_full()).unwrap_or_else(PoisonError::into_inner);
-        let was_empty = pending.sums.is_empty();
+        let was_empty = pending.deltas.is_empty();
         pending.commit = commit;
-        for CounterDelta { shadow, minute, day, store, counter, by } in deltas {
-            let sum = pending.sums.entry((shadow, minute, day, store, counter)).or_default();
-            *sum = sum.saturating_add(by);
-        }
+        pending.add(deltas);
         if was_empty || pending.is_full() {
             self.shared.added.notify_one();
         }
@@ -122,17 +140,16 @@ impl Drop for CounterNotifier {
 fn deliver(shared: &Shared, observer: &dyn CounterObserver) {
     loop {
         let pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_idle = |pending: &mut Pending| pending.sums.is_empty() && !pending.is_closed;
+        let is_idle = |pending: &mut Pending| pending.deltas.is_empty() && !pending.is_closed;
         let mut pending = shared.added.wait_while(pending, is_idle).unwrap_or_else(PoisonError::into_inner);
-        let (sums, commit) = (std::mem::take(&mut pending.sums), pending.commit);
+        let (deltas, commit) = (std::mem::take(&mut pending.deltas), pending.commit);
+        pending.merge_at = 0;
         drop(pending);
         shared.taken.notify_one();
-        if sums.is_empty() {
+        if deltas.is_empty() {
             return;
         }
-        let delta =
-            |((shadow, minute, day, store, counter), by)| CounterDelta { shadow, minute, day, store, counter, by };
-        observer.changed(&sums.into_iter().map(delta).collect::<Vec<_>>(), commit);
+        observer.changed(&merged(deltas), commit);
         let pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let may_wait = |pending: &mut Pending| !pending.is_closed && !pending.is_full();
         let _paced = shared.added.wait_timeout_while(pending, DELIVERY_INTERVAL, may_wait);
