@@ -1,5 +1,6 @@
 //! Requests to one server.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -77,13 +78,23 @@ impl HttpClient {
             .header(CONTENT_TYPE, media)
             .body(Full::new(body.into()))
             .map_err(ClientError::InvalidRequest)?;
-        let response = async {
-            let answer = self.client.request(request).await?;
-            let (parts, body) = answer.into_parts();
-            let body = body.collect().await?.to_bytes();
-            Ok(HttpResponse { status: parts.status.as_u16(), headers: parts.headers, body })
-        };
-        tokio::time::timeout(REQUEST_TIMEOUT, response).await.map_err(|_| ClientError::Timeout)?
+        self.exchange(request).await
+    }
+
+    /// In a box, so that this crate compiles it, with the connection pool, and not each crate that awaits it.
+    fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, ClientError>> + Send + '_>> {
+        Box::pin(async move {
+            let response = async {
+                let answer = self.client.request(request).await?;
+                let (parts, body) = answer.into_parts();
+                let body = body.collect().await?.to_bytes();
+                Ok(HttpResponse { status: parts.status.as_u16(), headers: parts.headers, body })
+            };
+            tokio::time::timeout(REQUEST_TIMEOUT, response).await.map_err(|_| ClientError::Timeout)?
+        })
     }
 
     /// Sends a GET request.

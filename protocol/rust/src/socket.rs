@@ -1,5 +1,6 @@
 //! One WebSocket, controlled step by step.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -42,7 +43,15 @@ impl Socket {
     /// # Errors
     /// The server is unreachable or rejects the handshake.
     pub async fn open(server: impl Into<Endpoint>) -> Result<Self, ClientError> {
-        let server = server.into();
+        Self::open_boxed(server.into()).await
+    }
+
+    /// In a box, so that this crate compiles it, with TLS and the handshake, and not each crate that awaits it.
+    fn open_boxed(server: Endpoint) -> Pin<Box<dyn Future<Output = Result<Self, ClientError>> + Send>> {
+        Box::pin(Self::open_endpoint(server))
+    }
+
+    async fn open_endpoint(server: Endpoint) -> Result<Self, ClientError> {
         let mut request = server.ws_url("/v1/ws").into_client_request()?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(1024);
