@@ -8,7 +8,6 @@ pub mod config;
 pub mod hub;
 pub mod ingest;
 pub mod latency;
-pub mod ledger_damage;
 #[cfg(test)]
 mod log_capture;
 pub mod metrics;

@@ -200,12 +200,10 @@ impl Server {
             group: self.group_stats.clone(),
             state: self.state.clone(),
             ledger: self.ledger.clone(),
-            ingest: self.handler.stats().clone(),
             wall: self.wall.clone(),
         };
         let dead_letters = DeadLetterAdmin {
             ledger: self.ledger.clone(),
-            ingest: self.handler.stats().clone(),
             #[cfg(feature = "kafka")]
             topics: DlqTopics::of(config).map(|topics| (topics, Arc::new(tokio::sync::Semaphore::new(1)))),
         };
@@ -374,7 +372,7 @@ async fn await_rebuild(server: Arc<Server>, drain: CancellationToken) {
 /// Puts the orders whose retention is due into their own key queues, where the handler decides whether they expire.
 async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: CancellationToken) {
     let mut enqueued: HashSet<ExpiryCheck> = HashSet::new();
-    let (scans, damage) = (Blocking::new(server.ledger.clone()), &handler.stats().damage);
+    let scans = Blocking::new(server.ledger.clone());
     let mut interval = EXPIRY_INTERVAL;
     loop {
         tokio::select! {
@@ -383,7 +381,7 @@ async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: C
             () = tokio::time::sleep(interval) => {}
         }
         let due = scans.run(|ledger| ledger.orders().due_expiries(wall_clock(), EXPIRY_BATCH_MAX)).await;
-        let due = match due.map(|due| damage.check(due)) {
+        let due = match due.map(|due| server.ledger.damage().check(due)) {
             Ok(Ok(due)) => due,
             // Logged by `check`; the next sweep tries again.
             Ok(Err(_)) => continue,

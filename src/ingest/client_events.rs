@@ -11,7 +11,6 @@ use serde_json::{Map, Value};
 
 use super::own_events::{self, OwnEvent};
 use super::stored_order;
-use crate::ledger_damage::LedgerDamage;
 use orderbell_ledger::{Ledger, NewEvent, OrderKey};
 
 /// Longest event id, pickup code and reason that a client may send, in characters.
@@ -31,7 +30,6 @@ const ALLOWED_TYPES: [(Role, &[EventType]); 2] = [
 /// What is wrong with the event, or that the client has no such order.
 pub fn accept(
     ledger: &Ledger,
-    damage: &LedgerDamage,
     who: &Recipient,
     device: &DeviceId,
     said: &ClientEvent,
@@ -61,9 +59,10 @@ pub fn accept(
     let key = OrderKey { shadow: who.shadow, id: order.clone() };
     // While the ledger is being rebuilt from the log, a missing order may only not have been read yet.
     let missing = if ledger.is_rebuilding() { RejectionReason::Unavailable } else { RejectionReason::NotFound };
-    let state = damage.check(ledger.orders().state(&key)).map_err(|_| RejectionReason::Unavailable)?.ok_or(missing)?;
+    let state =
+        ledger.damage().check(ledger.orders().state(&key)).map_err(|_| RejectionReason::Unavailable)?.ok_or(missing)?;
     // Temporary for the client: an operator is alerted, and the event is sent again.
-    let state = stored_order(damage, &key, &state).map_err(|_| RejectionReason::Unavailable)?;
+    let state = stored_order(ledger.damage(), &key, &state).map_err(|_| RejectionReason::Unavailable)?;
     if !state.belongs_to(who) {
         return Err(RejectionReason::NotFound);
     }

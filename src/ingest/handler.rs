@@ -17,9 +17,8 @@ use tracing::{Instrument, Span};
 use super::{IgnoredTypes, own_events, stored_order};
 use crate::clock::wall_clock;
 use crate::latency::LatencyHistogram;
-use crate::ledger_damage::LedgerDamage;
 use orderbell_ledger::crash;
-use orderbell_ledger::{DiskError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
+use orderbell_ledger::{DatabaseError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
 use orderbell_orders::counting;
 use orderbell_orders::event_types::IGNORED;
 use orderbell_orders::mapping::Mapping;
@@ -55,8 +54,6 @@ pub struct IngestStats {
     pub notices_expired: Count,
     /// Orders expunged after the state retention.
     pub orders_expunged: Count,
-    /// Stored orders that did not decode.
-    pub damage: LedgerDamage,
     /// From an event's own time until its record was consumed.
     pub consume_lag: LatencyHistogram,
     /// From consuming a record until its effects were durable.
@@ -128,9 +125,9 @@ impl OrderHandler {
         if let Some((_, state)) = known.iter().find(|(key, _)| key == order) {
             return Ok(state.clone());
         }
-        let halt = |error: DiskError| Outcome::Halt(Reason { code: "ledger", message: error.to_string() });
+        let halt = |error: DatabaseError| Outcome::Halt(Reason { code: "ledger", message: error.to_string() });
         let row = self.ledger.orders().state(order).map_err(halt)?;
-        let state = row.map(|row| stored_order(&self.stats.damage, order, &row)).transpose().map_err(|_| {
+        let state = row.map(|row| stored_order(self.ledger.damage(), order, &row)).transpose().map_err(|_| {
             Outcome::Reject(Reason { code: "bad-state", message: "the order's stored state cannot be decoded".into() })
         })?;
         known.push((order.clone(), state.clone()));

@@ -12,10 +12,8 @@ pub mod order_view;
 mod own_events;
 mod timeline;
 
-use orderbell_ledger::OrderKey;
+use orderbell_ledger::{DamagedRow, LedgerDamage, OrderKey};
 use orderbell_orders::order::Order;
-
-use crate::ledger_damage::{DamagedRow, LedgerDamage};
 
 pub use handler::{ExpiryCheck, IngestStats, OrderHandler};
 pub use ignored_types::IgnoredTypes;

@@ -8,8 +8,7 @@ use orderbell_protocol::frame::OpenOrder;
 use orderbell_protocol::{Recipient, Role};
 
 use super::{stored_order, timeline};
-use crate::ledger_damage::{DamagedRow, LedgerDamage};
-use orderbell_ledger::{DeliveryHistory, OrderKey};
+use orderbell_ledger::{DamagedRow, DeliveryHistory, LedgerDamage, OrderKey};
 use orderbell_orders::notices::VisibleFields;
 use orderbell_orders::{notice_kinds, notices};
 

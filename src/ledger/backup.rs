@@ -11,7 +11,7 @@ use std::io::{Error, ErrorKind, Read, Write};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, DiskError, Table, View};
+use super::disk::{DatabaseError, Disk, Table, View};
 use super::keys;
 use super::tables::RowKind;
 
@@ -55,7 +55,7 @@ impl<T: Read> Summed<T> {
     }
 }
 
-fn io(error: DiskError) -> Error {
+fn io(error: DatabaseError) -> Error {
     Error::other(error)
 }
 

@@ -2,7 +2,7 @@
 
 use orderbell_consumers::{Checkpoint, TopicPartition};
 
-use super::disk::{Disk, DiskError, Table};
+use super::disk::{DatabaseError, Disk, DiskError, Table};
 use super::keys;
 
 /// The checkpoints of a ledger.
@@ -25,15 +25,19 @@ impl Checkpoints<'_> {
         Ok(all)
     }
 
-    /// Those of some partitions, from one durable view.
-    pub(super) fn of(self, cluster: &str, parts: &[TopicPartition]) -> Result<Vec<Option<Checkpoint>>, DiskError> {
+    /// Those of some partitions, from one durable view. One that does not decode counts as none, so what the log holds is read again: that has no
+    /// effect twice, and a partition that nobody reads has none at all.
+    pub(super) fn of(self, cluster: &str, parts: &[TopicPartition]) -> Result<Vec<Option<Checkpoint>>, DatabaseError> {
         let view = self.0.view();
-        let read = |part| view.decoded(Table::Meta, &keys::checkpoint(cluster, part), "a checkpoint", decode);
+        let read = |part| {
+            let stored = view.decoded(Table::Meta, &keys::checkpoint(cluster, part), "a checkpoint", decode);
+            Ok(view.pass_over(stored)?.flatten())
+        };
         parts.iter().map(read).collect()
     }
 
     /// True when one was saved for any partition of a topic.
-    pub(super) fn has_topic(self, cluster: &str, topic: &str) -> Result<bool, DiskError> {
+    pub(super) fn has_topic(self, cluster: &str, topic: &str) -> Result<bool, DatabaseError> {
         let prefix = keys::checkpoints_of_topic(cluster, topic);
         let first = self.0.view().rows(Table::Meta, &prefix, &keys::after_prefix(&prefix)).next();
         Ok(first.transpose()?.is_some())

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Grouping needs no timer: while one fsync runs, the next batch gathers. A write or fsync error calls `failed` once, which ends the
-//! process; no reply is sent after it, so no caller takes for durable what is not.
+//! process; no reply is sent after it, so no caller takes for durable what is not. A damaged row does not: it would end the process again after
+//! each restart, and with it the service of all stores. No function here can return one (see `disk`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -24,7 +25,7 @@ use tracing::field::Empty;
 use super::counter_notifier::CounterNotifier;
 use super::delivery_log::PendingSteps;
 use super::devices::{CursorWriter, Cursors, StoredCursor};
-use super::disk::{Disk, DiskError};
+use super::disk::{DatabaseError, Disk};
 use super::effects::{Appended, KeyBatchEffects, NewEvent};
 use super::embedded_log::GrowthSignal;
 use super::free_space::FreeSpaceMonitor;
@@ -183,7 +184,7 @@ impl Committer {
         first: Option<Work>,
         tick_at: &mut Instant,
         retention_at: &mut Instant,
-    ) -> Result<(), DiskError> {
+    ) -> Result<(), DatabaseError> {
         let tick = Instant::now() >= *tick_at;
         if tick {
             *tick_at = Instant::now() + TICK;
@@ -197,7 +198,7 @@ impl Committer {
         Ok(())
     }
 
-    fn write_batch(&mut self, first: Option<Work>, tick: bool) -> Result<(), DiskError> {
+    fn write_batch(&mut self, first: Option<Work>, tick: bool) -> Result<(), DatabaseError> {
         let disk = self.disk.clone();
         let mut batch = BatchBuilder::new(&disk, self.publish_to, self.seq, self.outbox);
         let mut replies = Vec::new();
@@ -232,7 +233,7 @@ impl Committer {
 
     /// A step of retention, in a batch of its own: it reads durable rows only, and no caller waits for its fsync. Returns how long to wait
     /// before the next one.
-    fn retain(&mut self) -> Result<Duration, DiskError> {
+    fn retain(&mut self) -> Result<Duration, DatabaseError> {
         let began = Instant::now();
         let disk = self.disk.clone();
         let mut batch = BatchBuilder::new(&disk, self.publish_to, self.seq, self.outbox);
@@ -244,7 +245,7 @@ impl Committer {
         Ok(if is_behind { TICK.min(began.elapsed() * RETENTION_REST) } else { TICK })
     }
 
-    fn add(&mut self, batch: &mut BatchBuilder<'_>, work: Work) -> Result<Reply, DiskError> {
+    fn add(&mut self, batch: &mut BatchBuilder<'_>, work: Work) -> Result<Reply, DatabaseError> {
         Ok(match work {
             Work::KeyBatch(effects, reply) => {
                 batch.add_effects(&effects, now())?;
@@ -339,7 +340,7 @@ impl Committer {
 }
 
 /// Commits a batch in a span of its own: what it wrote is known when it is durable.
-pub(crate) fn commit(batch: BatchBuilder<'_>, disk: &Disk, seq: u64) -> Result<Option<CommittedBatch>, DiskError> {
+pub(crate) fn commit(batch: BatchBuilder<'_>, disk: &Disk, seq: u64) -> Result<Option<CommittedBatch>, DatabaseError> {
     let span = tracing::debug_span!("commit", number = Empty, rows = Empty, bytes = Empty).entered();
     let committed = batch.commit(seq)?;
     if let Some(committed) = &committed

@@ -8,6 +8,8 @@
 //! impossible times cost a bounded number of rows: minutes are kept while the wall shows them (what is older counts in its day only), days
 //! for a little over a year (what is older counts as the day 0), stores up to a limit (the rest count as one).
 //!
+//! A row that does not decode is left as it is, and what belongs to its bucket is not counted: a sum that began again would look like a sum.
+//!
 //! A row is a list of (counter, sum), both as variable-length numbers: most counters of most rows are never touched.
 
 use std::collections::hash_map::Entry;
@@ -18,7 +20,7 @@ pub use orderbell_protocol::counters::{
 };
 use orderbell_protocol::{Id, UnixMs};
 
-use super::disk::{DiskError, Row, Table, View};
+use super::disk::{DatabaseError, DiskError, Row, Table, View};
 use super::keys;
 use super::tables::{Range, RowKind};
 
@@ -45,6 +47,15 @@ fn key(shadow: bool, bucket: &Bucket) -> Vec<u8> {
     key.extend(at.to_be_bytes());
     key.extend(store.into_iter().flat_map(|store| store.as_str().bytes()));
     key
+}
+
+fn kind_of(bucket: &Bucket) -> RowKind {
+    match bucket {
+        Bucket::ChainMinute(_) => RowKind::ChainMinute,
+        Bucket::StoreMinute(..) => RowKind::StoreMinute,
+        Bucket::ChainDay(_) => RowKind::ChainDay,
+        Bucket::StoreDay(..) => RowKind::StoreDay,
+    }
 }
 
 fn bucket_of(key: &[u8]) -> Option<(bool, Bucket)> {
@@ -124,8 +135,8 @@ impl BucketDeltas {
     }
 
     /// The rows as they are after this batch; none for one whose sums are all zero.
-    pub(super) fn rows(&mut self, view: &View<'_>) -> Result<Vec<ChangedRow>, DiskError> {
-        let mut merged: BTreeMap<Vec<u8>, (CounterSums, bool)> = BTreeMap::new();
+    pub(super) fn rows(&mut self, view: &View<'_>) -> Result<Vec<ChangedRow>, DatabaseError> {
+        let mut merged: BTreeMap<Vec<u8>, (RowKind, CounterSums, bool)> = BTreeMap::new();
         // Stores of each day, with those of this batch.
         let mut store_counts: HashMap<(bool, u32), u64> = HashMap::new();
         for ((shadow, bucket), change) in self.sums.drain() {
@@ -144,10 +155,11 @@ impl BucketDeltas {
                 }
             }
             let known = row.is_some();
-            let stored = row.map_or(Ok(CounterSums::new()), |row| decode_row(&name, &row))?;
-            let slot = merged.entry(name).or_insert((stored, known));
+            let stored = row.map_or(Ok(CounterSums::new()), |row| decode_row(&name, &row));
+            let Some(stored) = view.pass_over(stored)? else { continue };
+            let slot = merged.entry(name).or_insert((kind_of(&bucket), stored, known));
             for (counter, by) in change {
-                let sum = slot.0.entry(counter).or_default();
+                let sum = slot.1.entry(counter).or_default();
                 *sum = sum.saturating_add(by);
             }
         }
@@ -157,13 +169,11 @@ impl BucketDeltas {
                 (RowKind::StoreCount, store_count_key(shadow, day), Some(stores.to_be_bytes().to_vec()))
             })
             .collect();
-        for (name, (mut sums, known)) in merged {
+        for (name, (kind, mut sums, known)) in merged {
             sums.retain(|_, sum| *sum != 0);
             // A store's day stays once it is there: it was counted among the day's stores.
-            let stays = !sums.is_empty() || name.get(1) == Some(&STORE_DAY);
+            let stays = !sums.is_empty() || kind == RowKind::StoreDay;
             if stays || known {
-                let kind = RowKind::of(Table::Counters, &name);
-                let kind = kind.ok_or_else(|| DiskError::damaged(Table::Counters, &name, "a key of a bucket"))?;
                 rows.push((kind, name, stays.then(|| encode(&sums))));
             }
         }
@@ -177,9 +187,19 @@ fn store_count_key(shadow: bool, day: u32) -> Vec<u8> {
     key
 }
 
-fn store_count(view: &View<'_>, shadow: bool, day: u32) -> Result<u64, DiskError> {
+/// How many stores a day has rows of. Where that row is damaged they are counted, and the day's next store writes it again.
+fn store_count(view: &View<'_>, shadow: bool, day: u32) -> Result<u64, DatabaseError> {
     let decode = |row: &[u8]| Some(u64::from_be_bytes(row.try_into().ok()?));
-    Ok(view.decoded(Table::Counters, &store_count_key(shadow, day), "a number of stores", decode)?.unwrap_or(0))
+    let stored = view.decoded(Table::Counters, &store_count_key(shadow, day), "a number of stores", decode);
+    if let Some(stored) = view.pass_over(stored)? {
+        return Ok(stored.unwrap_or(0));
+    }
+    let begin = |day: u64| [&[u8::from(shadow), STORE_DAY][..], &day.to_be_bytes()].concat();
+    let (mut stores, rest) = (0, key(shadow, &Bucket::StoreDay(day, others())));
+    for row in view.rows(Table::Counters, &begin(u64::from(day)), &begin(u64::from(day) + 1)) {
+        stores += u64::from(row?.0 != rest);
+    }
+    Ok(stores)
 }
 
 fn decode_row(key: &[u8], row: &[u8]) -> Result<CounterSums, DiskError> {
@@ -187,8 +207,9 @@ fn decode_row(key: &[u8], row: &[u8]) -> Result<CounterSums, DiskError> {
 }
 
 /// A row of a bucket; nothing for the other rows of this table: commit marks and numbers of stores.
-fn read(row: Result<Row, DiskError>) -> Option<Result<(bool, Bucket, CounterSums), DiskError>> {
-    let read = |(key, row): Row| {
+fn read(row: Result<Row, DatabaseError>) -> Option<Result<(bool, Bucket, CounterSums), DiskError>> {
+    let read = |row: Result<Row, DatabaseError>| {
+        let (key, row) = row?;
         if key.starts_with(keys::COMMIT_MARKS) || key.get(1) == Some(&STORE_COUNT) {
             return Ok(None);
         }
@@ -196,7 +217,7 @@ fn read(row: Result<Row, DiskError>) -> Option<Result<(bool, Bucket, CounterSums
         let (shadow, bucket) = bucket?;
         Ok(Some((shadow, bucket, decode_row(&key, &row)?)))
     };
-    row.and_then(read).transpose()
+    read(row).transpose()
 }
 
 /// Every bucket that is kept, and its sums.
@@ -206,7 +227,7 @@ pub(super) fn all(view: &View<'_>) -> impl Iterator<Item = Result<(bool, Bucket,
 
 /// The chain's days that ended before the log that is read again begins: no other place still has them. Stores' days are too many to be
 /// carried over, and are lost with the ledger.
-pub(super) fn days_before_log(view: &View<'_>, log_begins: UnixMs) -> Result<Vec<Row>, DiskError> {
+pub(super) fn days_before_log(view: &View<'_>, log_begins: UnixMs) -> Result<Vec<Row>, DatabaseError> {
     let before = u64::from(day_of(log_begins).saturating_sub(1));
     let mut rows = Vec::new();
     for shadow in [0, 1] {

@@ -2,7 +2,8 @@
 //!
 //! The name of a device is free text. A client that invents names has at most [`DEVICES_MAX`] cursors, and its invented ones push each other
 //! out, least recently used first: a device that is in use stays. A device that lost its cursor begins at the mailbox's floor, so it is given
-//! notices again and misses none.
+//! notices again and misses none. A cursor that does not decode counts as none, too: the device's next one is written in its place, and one
+//! that no device writes again stays.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +11,7 @@ use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{DeviceId, Position, Recipient, UnixMs};
 
 use super::device_backlog::{self, Backlog, DeviceBacklog};
-use super::disk::{DiskError, View};
+use super::disk::{DatabaseError, DiskError, View};
 use super::mailbox::{Mailbox, MailboxError};
 use super::tables::{DEVICES_MAX, RowKind};
 use super::write_batch::BatchBuilder;
@@ -35,7 +36,7 @@ impl Devices<'_> {
         let head = mailbox.head()?;
         let stored = match self.0.cursors.newest(who, device) {
             Some(cursor) => Some(cursor),
-            None => read(&view, who, device)?,
+            None => view.pass_over(read(&view, who, device))?.flatten(),
         };
         // The server's own cursor must never lock its device out: an invalid one counts as none.
         let is_valid = match stored.map(|cursor| mailbox.validate_position(cursor.acked, head)) {
@@ -123,7 +124,7 @@ impl CursorWriter {
         view: &View<'_>,
         batch: &mut BatchBuilder<'_>,
         cursors: &Cursors,
-    ) -> Result<(), DiskError> {
+    ) -> Result<(), DatabaseError> {
         if self.known.len() > KNOWN_MAX {
             self.known.clear();
         }
@@ -143,7 +144,7 @@ impl CursorWriter {
         Ok(())
     }
 
-    fn any_is_new(&self, view: &View<'_>, changed: &[(Vec<u8>, &StoredCursor)]) -> Result<bool, DiskError> {
+    fn any_is_new(&self, view: &View<'_>, changed: &[(Vec<u8>, &StoredCursor)]) -> Result<bool, DatabaseError> {
         for (key, _) in changed {
             if !self.known.contains(&hash(key)) && view.row(RowKind::Cursor.table(), key)?.is_none() {
                 return Ok(true);
@@ -159,7 +160,7 @@ impl CursorWriter {
         batch: &mut BatchBuilder<'_>,
         who: &Recipient,
         changed: &mut Vec<(Vec<u8>, &StoredCursor)>,
-    ) -> Result<(), DiskError> {
+    ) -> Result<(), DatabaseError> {
         let prefix = keys::cursors_of(who);
         let (mut stored, mut rewritten_rows) = (Vec::new(), HashSet::new());
         {
@@ -169,9 +170,10 @@ impl CursorWriter {
                 if rewritten.contains(key.as_slice()) {
                     rewritten_rows.insert(key);
                 } else {
+                    // Nobody knows when one that does not decode was used: it stays, and does not count.
                     let used = last_use(&row);
-                    let damaged = || DiskError::damaged(RowKind::Cursor.table(), &key, "a cursor");
-                    stored.push((used.ok_or_else(damaged)?, key));
+                    let used = used.ok_or_else(|| DiskError::damaged(RowKind::Cursor.table(), &key, "a cursor"));
+                    stored.extend(view.pass_over(used)?.map(|used| (used, key)));
                 }
             }
         }

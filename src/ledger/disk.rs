@@ -6,6 +6,9 @@
 //!
 //! An error while writing is final: fjall poisons itself, and whoever calls [`Batch::commit`] ends the process. Nothing is retried on a
 //! file that failed (a second fsync may succeed and mean nothing).
+//!
+//! A damaged row is another matter: the files work, and one row of them is wrong. The two are told apart by type. What the writer calls returns
+//! [`DatabaseError`], which no damaged row can become, so no row ends the process; [`View::pass_over`] is the way from one to the other.
 
 use std::error::Error;
 use std::path::Path;
@@ -14,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
+use super::damage::LedgerDamage;
 use super::tables::RowKind;
 
 /// Rows in memory before they are written out as tables. Larger means fewer stalls and a longer replay at open.
@@ -23,13 +27,25 @@ const JOURNAL_BYTES: u64 = 256 << 20;
 /// Blocks kept in memory.
 const CACHE_BYTES: u64 = 64 << 20;
 
-/// The ledger's files cannot be read or written.
+/// The database failed to read or write. Nothing that follows can be trusted: the writer ends the process.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the database failed: {0}")]
+pub struct DatabaseError(#[source] Arc<dyn Error + Send + Sync>);
+
+impl From<fjall::Error> for DatabaseError {
+    fn from(error: fjall::Error) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+/// The ledger's files cannot be read or written, or a row of them is damaged.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DiskError {
     /// The database failed to read or write.
-    #[error("the database failed: {0}")]
-    Database(#[source] Arc<dyn Error + Send + Sync>),
-    /// A row does not decode, or misses the row that it refers to. No reader goes on without it, since a row less would be a wrong answer.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A row does not decode, or misses the row that it refers to. No reader goes on without it, since a row less would be a wrong answer; the
+    /// writer does, since it serves everybody.
     #[error("damaged row in the table {table}, key {key}: {what}")]
     DamagedRow {
         /// Name of the table.
@@ -64,7 +80,7 @@ impl DiskError {
 
 impl From<fjall::Error> for DiskError {
     fn from(error: fjall::Error) -> Self {
-        Self::Database(Arc::new(error))
+        Self::Database(error.into())
     }
 }
 
@@ -132,7 +148,7 @@ impl UncheckedDisk {
         let [orders, mailboxes, event_log, meta, delivery_log, counters] =
             Table::ALL.map(|table| self.0.keyspace(table.name(), options));
         let tables = [orders?, mailboxes?, event_log?, meta?, delivery_log?, counters?];
-        Ok(Disk { db: self.0, tables, commits: AtomicU64::new(0) })
+        Ok(Disk { db: self.0, tables, commits: AtomicU64::new(0), damage: LedgerDamage::default() })
     }
 }
 
@@ -142,9 +158,15 @@ pub(crate) struct Disk {
     tables: [Keyspace; 6],
     /// Number of the newest commit.
     commits: AtomicU64,
+    damage: LedgerDamage,
 }
 
 impl Disk {
+    /// The rows that were found damaged.
+    pub(crate) fn damage(&self) -> &LedgerDamage {
+        &self.damage
+    }
+
     /// Number of the newest commit.
     pub(crate) fn newest_commit(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
@@ -179,7 +201,20 @@ pub(crate) struct View<'a> {
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
 impl View<'_> {
-    pub(crate) fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+    /// Goes on without a damaged row: it is recorded, which logs it and raises an alert, and left as it is. What depends on it must stay
+    /// correct: whoever calls this says how.
+    pub(crate) fn pass_over<T>(&self, read: Result<T, DiskError>) -> Result<Option<T>, DatabaseError> {
+        match read {
+            Ok(row) => Ok(Some(row)),
+            Err(DiskError::Database(error)) => Err(error),
+            Err(damaged @ DiskError::DamagedRow { .. }) => {
+                let _recorded = self.disk.damage.record_failure(damaged);
+                Ok(None)
+            }
+        }
+    }
+
+    pub(crate) fn row(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, DatabaseError> {
         Ok(self.snapshot.get(self.disk.keyspace(table), key)?.map(|value| value.to_vec()))
     }
 
@@ -206,7 +241,7 @@ impl View<'_> {
         table: Table,
         from: &[u8],
         to: &[u8],
-    ) -> impl DoubleEndedIterator<Item = Result<Row, DiskError>> + use<> {
+    ) -> impl DoubleEndedIterator<Item = Result<Row, DatabaseError>> + use<> {
         self.snapshot.range(self.disk.keyspace(table), from..to).map(|guard| {
             let (key, value) = guard.into_inner()?;
             Ok((key.to_vec(), value.to_vec()))
@@ -238,7 +273,7 @@ impl Batch<'_> {
     }
 
     /// Durable when this returns `Ok`, and visible only then.
-    pub(crate) fn commit(mut self) -> Result<(), DiskError> {
+    pub(crate) fn commit(mut self) -> Result<(), DatabaseError> {
         if self.touched == 0 {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use orderbell_consumers::{
 };
 use orderbell_protocol::UnixMs;
 
-use super::disk::{Disk, DiskError, Table, View};
+use super::disk::{DatabaseError, Disk, DiskError, Row, Table, View};
 use super::effects::NewEvent;
 use super::keys;
 
@@ -30,19 +30,42 @@ pub(crate) fn partition_of(key: &[u8]) -> u32 {
     (xxhash_rust::xxh3::xxh3_64(key) % u64::from(PARTITIONS)) as u32
 }
 
-pub(crate) fn end(view: &View<'_>, part: u32) -> Result<Offset, DiskError> {
-    Ok(view.number(&keys::log_end(part))?.unwrap_or(0))
+/// Records of a partition.
+fn records(view: &View<'_>, part: u32) -> impl DoubleEndedIterator<Item = Result<Row, DatabaseError>> + use<> {
+    view.rows(Table::EventLog, &keys::log_record(part, 0), &keys::log_record(part, Offset::MAX))
 }
 
-pub(crate) fn start(view: &View<'_>, part: u32) -> Result<Offset, DiskError> {
-    Ok(view.number(&keys::log_start(part))?.unwrap_or(0))
+/// The next offset of a partition. Where its row is damaged, the records say it, or what is known of those that were removed: they were below
+/// both the first offset that is still held and the checkpoint. The next append writes the row again.
+pub(crate) fn end(view: &View<'_>, part: u32) -> Result<Offset, DatabaseError> {
+    if let Some(end) = view.pass_over(view.number(&keys::log_end(part)))? {
+        return Ok(end.unwrap_or(0));
+    }
+    let newest = records(view, part).next_back().transpose()?;
+    let newest = newest.map(|(key, _)| view.pass_over(offset_of(&key))).transpose()?.flatten();
+    let consumed = checkpoint(view, part)?.unwrap_or(0);
+    Ok(newest.map_or(0, |newest| newest + 1).max(start(view, part)?).max(consumed))
 }
 
-pub(crate) fn checkpoint(view: &View<'_>, part: u32) -> Result<Offset, DiskError> {
+/// The first offset that a partition still holds. Where its row is damaged, the first record says it.
+pub(crate) fn start(view: &View<'_>, part: u32) -> Result<Offset, DatabaseError> {
+    if let Some(start) = view.pass_over(view.number(&keys::log_start(part)))? {
+        return Ok(start.unwrap_or(0));
+    }
+    let first = records(view, part).next().transpose()?;
+    Ok(first.map(|(key, _)| view.pass_over(offset_of(&key))).transpose()?.flatten().unwrap_or(0))
+}
+
+/// Up to where a partition has been consumed; none when that row is damaged.
+pub(crate) fn checkpoint(view: &View<'_>, part: u32) -> Result<Option<Offset>, DatabaseError> {
     let key = keys::checkpoint(CLUSTER, &TopicPartition::new(TOPIC, part));
-    Ok(view
-        .decoded(Table::Meta, &key, "a checkpoint", super::checkpoints::decode)?
-        .map_or(0, |checkpoint| checkpoint.next))
+    let stored = view.pass_over(view.decoded(Table::Meta, &key, "a checkpoint", super::checkpoints::decode))?;
+    Ok(stored.map(|stored| stored.map_or(0, |checkpoint| checkpoint.next)))
+}
+
+/// The offset that a record's key ends with.
+pub(crate) fn offset_of(key: &[u8]) -> Result<Offset, DiskError> {
+    keys::trailing_number(Table::EventLog, key)
 }
 
 /// A record as bytes: time, key length, key, media type's length, media type, value.
@@ -154,7 +177,7 @@ impl EmbeddedLogSource {
             }
             for row in view.rows(Table::EventLog, &from, &to).take(left) {
                 let (key, row) = row?;
-                let offset = keys::trailing_number(Table::EventLog, &key)?;
+                let offset = offset_of(&key)?;
                 left -= 1;
                 position.next = offset + 1;
                 match decode(&position.part, offset, row) {
@@ -178,8 +201,8 @@ fn offsets(view: &View<'_>, part: u32, since_ms: i64) -> Result<PartitionOffsets
     if from < to {
         for row in view.rows(Table::EventLog, &from, &to) {
             let (key, row) = row?;
-            if timestamp(&key, &row)? >= since_ms {
-                by_time = keys::trailing_number(Table::EventLog, &key)?;
+            if view.pass_over(timestamp(&key, &row))?.is_some_and(|at| at >= since_ms) {
+                by_time = offset_of(&key)?;
                 break;
             }
         }

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::disk::{Batch, DiskError, Row, Table, View};
+use super::disk::{Batch, DatabaseError, DiskError, Row, Table, View};
 use super::keys;
 use super::tables::RowKind;
 
@@ -35,8 +35,9 @@ pub(crate) fn encode_mark(number: u64, touched: u8) -> [u8; 9] {
 }
 
 /// Checks the marks of all tables.
-pub(crate) fn check(view: &View<'_>) -> Result<Integrity, DiskError> {
-    let from = view.number(keys::MARKS_FROM)?.unwrap_or(1);
+pub(crate) fn check(view: &View<'_>) -> Result<Integrity, DatabaseError> {
+    // Damaged, it excuses no older gap: what that shows is a damage, too, and stores the number again.
+    let from = view.pass_over(view.number(keys::MARKS_FROM))?.flatten().unwrap_or(1);
     // By number: the tables that the mark names, and those in which it was found.
     let mut seen: BTreeMap<u64, (u8, u8)> = BTreeMap::new();
     let mut unreadable = None;
@@ -74,12 +75,12 @@ fn judge(seen: &BTreeMap<u64, (u8, u8)>, from: u64) -> Integrity {
     Integrity::Intact(newest)
 }
 
-/// Begins an epoch after `old`. With a reason to rebuild, marks are checked from the commit after `newest` on, and the reason is stored until
-/// the topics have been read again to their end.
-pub(crate) fn begin_epoch(batch: &mut Batch<'_>, old: u32, rebuild_reason: Option<&str>, newest: u64) -> u32 {
-    // Seconds tell epochs apart: two do not begin within one.
+/// Begins an epoch after `old`; none when that is not known. With a reason to rebuild, marks are checked from the commit after `newest` on, and
+/// the reason is stored until the topics have been read again to their end.
+pub(crate) fn begin_epoch(batch: &mut Batch<'_>, old: Option<u32>, rebuild_reason: Option<&str>, newest: u64) -> u32 {
+    // Seconds tell epochs apart: two do not begin within one. One that is not known may have begun in this second.
     let now_s = (super::committer::now().0 / 1000).clamp(0, i64::from(u32::MAX)) as u32;
-    let epoch = now_s.max(old.saturating_add(1));
+    let epoch = now_s.max(old.unwrap_or(now_s).saturating_add(1));
     batch.put(RowKind::Fact, keys::EPOCH, &epoch.to_be_bytes());
     if let Some(reason) = rebuild_reason {
         batch.put(RowKind::Fact, keys::MARKS_FROM, &(newest + 1).to_be_bytes());
@@ -89,7 +90,7 @@ pub(crate) fn begin_epoch(batch: &mut Batch<'_>, old: u32, rebuild_reason: Optio
 }
 
 /// Rows that no topic can give back: the outbox, dead letters, losses, the ledger's id and epoch.
-pub(crate) fn irreplaceable_rows(view: &View<'_>) -> Result<Vec<(RowKind, Row)>, DiskError> {
+pub(crate) fn irreplaceable_rows(view: &View<'_>) -> Result<Vec<(RowKind, Row)>, DatabaseError> {
     let mut rows = Vec::new();
     for kind in [RowKind::OutboxEntry, RowKind::DeadLetter, RowKind::Loss] {
         let (from, to) = kind.range();

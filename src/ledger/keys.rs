@@ -8,7 +8,8 @@ use orderbell_protocol::{Id, Recipient, Role};
 
 pub use orderbell_protocol::OrderKey;
 
-use super::disk::{DiskError, Table};
+use super::disk::{DatabaseError, DiskError, Table, View};
+use super::tables::RowKind;
 
 fn key(shadow: bool, tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(2 + parts.iter().map(|part| part.len() + 1).sum::<usize>());
@@ -27,6 +28,18 @@ pub(crate) fn trailing_number(table: Table, key: &[u8]) -> Result<u64, DiskError
     let number =
         key.last_chunk::<8>().ok_or_else(|| DiskError::damaged(table, key, "a key that ends with a number"))?;
     Ok(u64::from_be_bytes(*number))
+}
+
+/// The highest number that a key of this kind ends with; keys that end with none are passed over.
+pub(crate) fn newest_number(view: &View<'_>, kind: RowKind) -> Result<Option<u64>, DatabaseError> {
+    let (from, to) = kind.range();
+    for row in view.rows(kind.table(), &from, &to).rev() {
+        let number = view.pass_over(trailing_number(kind.table(), &row?.0))?;
+        if number.is_some() {
+            return Ok(number);
+        }
+    }
+    Ok(None)
 }
 
 /// The id that follows a key's prefix.

@@ -17,6 +17,7 @@ mod consumer_impls;
 mod counter_notifier;
 pub mod counters;
 pub mod crash;
+mod damage;
 mod dead_letters;
 mod delivery_log;
 mod device_backlog;
@@ -53,6 +54,7 @@ use committer::{Committer, PendingCursors, Work};
 use counter_notifier::CounterNotifier;
 pub use counter_notifier::{CounterObserver, NoCounterObserver};
 pub use counters::{Bucket, CounterDelta, CounterSums};
+pub use damage::{DamagedRow, LedgerDamage, LedgerReadError};
 pub use dead_letters::{DeadLetters, HexBytes, StoredBytes, StoredDeadLetter};
 use delivery_log::PendingSteps;
 pub use delivery_log::{DeliveryHistory, DeliveryLog, DeliveryStep, LoggedNotice};
@@ -60,7 +62,7 @@ pub use device_backlog::{Backlog, DeviceBacklog};
 use devices::CursorWriter;
 pub use devices::Devices;
 use disk::Disk;
-pub use disk::DiskError;
+pub use disk::{DatabaseError, DiskError};
 pub use effects::{Appended, KeyBatchEffects, LedgerFailed, NewEvent, NewNotice};
 use embedded_log::{EmbeddedLogSource, GrowthSignal};
 use free_space::{FreeSpaceMonitor, LedgerLimits, LowSpaceFlag};
@@ -139,20 +141,22 @@ impl Ledger {
         let io = |source| OpenError::Io { dir: dir.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(io)?;
         let lock = open::lock(dir)?;
-        let disk_error = |source| OpenError::Disk { dir: dir.to_owned(), source };
         let (disk, damage) = open::open_verified(dir, options)?;
         let disk = Arc::new(disk);
         let meta = open::load_or_init_meta(&disk, dir, damage, options.state_retention_ms)?;
-        for row in counters::recent(&disk.view(), committer::now()) {
-            let (shadow, bucket, sums) = row.map_err(disk_error)?;
-            counter_observer.loaded(shadow, &bucket, &sums, disk.newest_commit());
+        let view = disk.view();
+        for row in counters::recent(&view, committer::now()) {
+            if let Some((shadow, bucket, sums)) = view.pass_over(row).map_err(open::disk_error(dir))? {
+                counter_observer.loaded(shadow, &bucket, &sums, disk.newest_commit());
+            }
         }
+        drop(view);
         let (tx, rx) = flume::bounded(WORK_MAX);
         let cursors = Arc::new(PendingCursors::default());
         let pending_steps = Arc::new(PendingSteps::default());
         let log_growth = Arc::new(GrowthSignal::default());
         let overflows = Overflows::default();
-        let losses = Losses::load(&disk.view()).map_err(disk_error)?;
+        let losses = Losses::load(&disk.view()).map_err(open::disk_error(dir))?;
         let outbox_grown = Arc::new(Notify::new());
         let low_space = LowSpaceFlag::default();
         let limits = Arc::new(LedgerLimits {
@@ -176,7 +180,7 @@ impl Ledger {
             seq: meta.seq,
             dead_letters: meta.dead_letters,
             publish_to: options.publish_to,
-            outbox: outbox::next(&disk.view()).map_err(disk_error)?,
+            outbox: outbox::next(&disk.view()).map_err(open::disk_error(dir))?,
             outbox_grown: outbox_grown.clone(),
             losses: losses.clone(),
         };
@@ -243,6 +247,12 @@ impl Ledger {
     #[must_use]
     pub fn checkpoints(&self) -> Checkpoints<'_> {
         Checkpoints(&self.disk)
+    }
+
+    /// The rows that were found damaged since the start, whoever met them.
+    #[must_use]
+    pub fn damage(&self) -> &LedgerDamage {
+        self.disk.damage()
     }
 
     /// The epoch of all positions. It changes only when the history cannot be trusted.
@@ -348,6 +358,8 @@ impl Ledger {
     }
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod retention_tests;
 #[cfg(test)]

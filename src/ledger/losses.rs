@@ -14,7 +14,7 @@ use orderbell_consumers::{AlertKind, Loss, TopicPartition};
 use orderbell_protocol::UnixMs;
 
 use super::committer::Work;
-use super::disk::{DiskError, Table, View};
+use super::disk::{DatabaseError, DiskError, Table, View};
 use super::tables::RowKind;
 use super::{Ledger, LedgerFailed, keys};
 
@@ -51,14 +51,14 @@ impl StoredLoss {
 pub(crate) struct Losses(Arc<Mutex<BTreeMap<(AlertKind, TopicPartition), StoredLoss>>>);
 
 impl Losses {
-    /// Those that the ledger holds.
-    pub(crate) fn load(view: &View<'_>) -> Result<Self, DiskError> {
+    /// Those that the ledger holds. One that does not decode stays there unseen, with an alert of its own, until the same partition loses more.
+    pub(crate) fn load(view: &View<'_>) -> Result<Self, DatabaseError> {
         let losses = Self::default();
         let (from, to) = RowKind::Loss.range();
         for row in view.rows(Table::Meta, &from, &to) {
             let (key, row) = row?;
-            let damaged = || DiskError::damaged(Table::Meta, &key, "a loss");
-            losses.insert(StoredLoss::decode(&key, &row).ok_or_else(damaged)?);
+            let loss = StoredLoss::decode(&key, &row).ok_or_else(|| DiskError::damaged(Table::Meta, &key, "a loss"));
+            view.pass_over(loss)?.into_iter().for_each(|loss| losses.insert(loss));
         }
         Ok(losses)
     }

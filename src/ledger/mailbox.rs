@@ -14,8 +14,9 @@
 use orderbell_protocol::notice::EncodedNotice;
 use orderbell_protocol::{Delivery, MailboxPage, NoticeKind, Position, Recipient, UnixMs};
 
-use super::disk::{DiskError, Row, Table, View};
+use super::disk::{DatabaseError, DiskError, Row, Table, View};
 use super::keys;
+use super::tables::RowKind;
 use super::write_batch::BatchBuilder;
 
 /// Rows examined in one read: bounds the time of a page that meets nothing but superseded rows.
@@ -104,7 +105,9 @@ impl IndexEntry {
         let end = entry.iter().position(|byte| *byte == 0)?;
         let (word, key) = (&entry[..end], &entry[end + 1..]);
         let kind = NoticeKind::KNOWN.into_iter().find(|kind| kind.word().as_bytes() == word)?;
-        Some(Self { kind, key: key.to_vec() })
+        // What is trimmed is the row that this key names: a key that names none is no key.
+        let (mailbox, _) = key.split_last_chunk::<8>()?;
+        keys::recipient(mailbox).map(|_| Self { kind, key: key.to_vec() })
     }
 }
 
@@ -150,27 +153,42 @@ fn newest_seq(view: &View<'_>) -> Result<u64, DiskError> {
     Ok(view.number(keys::SEQ)?.unwrap_or(0))
 }
 
+/// The newest seq that was given out, as far as what is stored says it: no row, no floor and no forgotten floor is above it.
+pub(crate) fn highest_stored_seq(view: &View<'_>) -> Result<u64, DatabaseError> {
+    let mut highest = view.pass_over(forgotten(view))?.unwrap_or(0);
+    for row in view.rows(Table::Mailboxes, &[], &[0xff; 64]) {
+        let (key, _) = row?;
+        if RowKind::of(Table::Mailboxes, &key) == Some(RowKind::Mail) {
+            highest = highest.max(view.pass_over(seq_of(&key))?.unwrap_or(0));
+        }
+    }
+    let (from, to) = RowKind::Floor.range();
+    for row in view.rows(Table::Meta, &from, &to) {
+        highest = highest.max(Floor::decode(&row?.1).map_or(0, |floor| floor.seq));
+    }
+    Ok(highest)
+}
+
 /// Removes a floor below which nothing refers any more: the mailbox is empty, and its recipient has neither open orders nor cursors. `key` and
-/// `row` are the floor's, which is old enough.
+/// `row` are the floor's, which is old enough. A row above it that does not decode keeps the floor, as a live one does.
 pub(crate) fn forget_floor(
     view: &View<'_>,
     batch: &mut BatchBuilder<'_>,
     (key, row): (&[u8], &[u8]),
     now: UnixMs,
-) -> Result<(), DiskError> {
+) -> Result<(), DatabaseError> {
     let mailbox = &key[1..];
-    let floor = Floor::decode(row).ok_or_else(|| DiskError::damaged(Table::Meta, key, "the floor of a mailbox"))?;
+    let Some(floor) = Floor::decode(row) else { return Ok(()) };
     let (from, end) = (keys::mail(mailbox, floor.seq + 1), keys::mail(mailbox, u64::MAX));
     let mut is_empty = true;
     for row in view.rows(Table::Mailboxes, &from, &end).take(STUBS_MAX) {
         let (key, row) = row?;
-        let row = decode_row(&key, &row)?;
         is_empty = false;
-        if !row.is_stub() {
-            break;
+        match view.pass_over(decode_numbered(&key, &row))? {
+            // What a long row of stubs left above a floor: it becomes the floor.
+            Some((seq, row)) if row.is_stub() => batch.remove_lowest(mailbox, (&key, seq), &row, now),
+            _ => break,
         }
-        // What a long row of stubs left above a floor: it becomes the floor.
-        batch.remove_lowest(mailbox, &key, &row, now)?;
     }
     let is_used = |prefix: Vec<u8>| {
         let first = view.rows(Table::Meta, &prefix, &keys::after_prefix(&prefix)).next();
@@ -182,9 +200,19 @@ pub(crate) fn forget_floor(
     Ok(())
 }
 
-/// Rows of a mailbox that hold a notice; stubs do not count.
-pub(crate) fn count(view: &View<'_>, mailbox: &[u8]) -> Result<u64, DiskError> {
-    Ok(view.number(&keys::count(mailbox))?.unwrap_or(0))
+/// Rows of a mailbox that hold a notice; stubs do not count. Where the stored count is damaged they are counted, and the next change of the
+/// mailbox stores the result: nothing else was in that row.
+pub(crate) fn count(view: &View<'_>, mailbox: &[u8]) -> Result<u64, DatabaseError> {
+    if let Some(stored) = view.pass_over(view.number(&keys::count(mailbox)))? {
+        return Ok(stored.unwrap_or(0));
+    }
+    let mut count = 0;
+    for row in view.rows(Table::Mailboxes, mailbox, &keys::mail(mailbox, u64::MAX)) {
+        let (_, row) = row?;
+        // One that does not decode may hold a notice.
+        count += u64::from(MailRow::decode(&row).is_none_or(|row| !row.is_stub()));
+    }
+    Ok(count)
 }
 
 pub(crate) fn seq_of(key: &[u8]) -> Result<u64, DiskError> {
@@ -194,6 +222,11 @@ pub(crate) fn seq_of(key: &[u8]) -> Result<u64, DiskError> {
 /// A row of a mailbox that was read with its key.
 pub(crate) fn decode_row(key: &[u8], row: &[u8]) -> Result<MailRow, DiskError> {
     MailRow::decode(row).ok_or_else(|| DiskError::damaged(Table::Mailboxes, key, "a mailbox row"))
+}
+
+/// The same, with the seq that its key ends with.
+pub(crate) fn decode_numbered(key: &[u8], row: &[u8]) -> Result<(u64, MailRow), DiskError> {
+    Ok((seq_of(key)?, decode_row(key, row)?))
 }
 
 /// The mailbox row of `key`, if it is still there.
@@ -220,6 +253,12 @@ pub enum MailboxError {
     Disk(#[from] DiskError),
 }
 
+impl From<DatabaseError> for MailboxError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Disk(error.into())
+    }
+}
+
 /// One mailbox in one durable view.
 pub(crate) struct Mailbox<'a> {
     view: &'a View<'a>,
@@ -236,7 +275,7 @@ impl<'a> Mailbox<'a> {
         Position { epoch: self.epoch, seq, check }
     }
 
-    fn rows(&self) -> impl DoubleEndedIterator<Item = Result<Row, DiskError>> + use<> {
+    fn rows(&self) -> impl DoubleEndedIterator<Item = Result<Row, DatabaseError>> + use<> {
         self.view.rows(Table::Mailboxes, &self.prefix, &keys::mail(&self.prefix, u64::MAX))
     }
 

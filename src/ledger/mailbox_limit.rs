@@ -9,7 +9,7 @@
 //!
 //! A live row is an order that may still have to be prepared, so the limit gives way to it and an alert is raised. An expired row is kept
 //! for [`GRACE_MS`] more: a clock that jumped must not cost a notice. The index entry that keeps a notice from being appended twice stays
-//! until its order is expunged.
+//! until its order is expunged. A row that does not decode may be live and counts as such: the floor stays below it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use orderbell_protocol::{Recipient, UnixMs};
 
-use super::disk::{DiskError, Table, View};
+use super::disk::{DatabaseError, Table, View};
 use super::free_space::LedgerLimits;
 use super::keys;
 use super::mailbox;
@@ -37,8 +37,8 @@ pub(crate) type Overflows = Arc<Mutex<BTreeMap<Vec<u8>, (Recipient, u64)>>>;
 
 #[derive(Debug, Default)]
 struct Scan {
-    /// Where to continue.
-    from_seq: u64,
+    /// Key at which to continue; empty at the beginning.
+    from: Vec<u8>,
     /// Live rows so far.
     live: u64,
     not_before: UnixMs,
@@ -69,11 +69,11 @@ impl MailboxLimit {
         }
     }
 
-    fn set_overflow(&self, mailbox: &[u8], live: u64) -> Result<(), DiskError> {
-        let who = keys::recipient(mailbox);
-        let who = who.ok_or_else(|| DiskError::damaged(Table::Mailboxes, mailbox, "a key that names a recipient"))?;
-        self.overflows.lock().unwrap_or_else(PoisonError::into_inner).insert(mailbox.to_vec(), (who, live));
-        Ok(())
+    fn set_overflow(&self, mailbox: &[u8], live: u64) {
+        // Queued are mailboxes that a batch wrote to, so the key names a recipient.
+        if let Some(who) = keys::recipient(mailbox) {
+            self.overflows.lock().unwrap_or_else(PoisonError::into_inner).insert(mailbox.to_vec(), (who, live));
+        }
     }
 
     fn clear_overflow(&self, mailbox: &[u8]) {
@@ -86,12 +86,12 @@ impl MailboxLimit {
         view: &View<'_>,
         batch: &mut BatchBuilder<'_>,
         now: UnixMs,
-    ) -> Result<bool, DiskError> {
+    ) -> Result<bool, DatabaseError> {
         self.scan(view, batch, now)?;
         Ok(self.queue.values().any(|scan| scan.not_before <= now))
     }
 
-    fn scan(&mut self, view: &View<'_>, batch: &mut BatchBuilder<'_>, now: UnixMs) -> Result<(), DiskError> {
+    fn scan(&mut self, view: &View<'_>, batch: &mut BatchBuilder<'_>, now: UnixMs) -> Result<(), DatabaseError> {
         let next = self.queue.iter().find(|(_, scan)| scan.not_before <= now).map(|(mailbox, _)| mailbox.clone());
         let Some(mailbox) = next else { return Ok(()) };
         let mut scan = self.queue.remove(&mailbox).unwrap_or_default();
@@ -100,18 +100,21 @@ impl MailboxLimit {
             self.clear_overflow(&mailbox);
             return Ok(());
         }
-        let (from, end) = (keys::mail(&mailbox, scan.from_seq), keys::mail(&mailbox, u64::MAX));
+        let (from, end) = (mailbox.clone().max(std::mem::take(&mut scan.from)), keys::mail(&mailbox, u64::MAX));
         let mut seen = 0;
         for row in view.rows(Table::Mailboxes, &from, &end).take(ROWS_PER_STEP) {
             let (key, row) = row?;
             seen += 1;
-            scan.from_seq = mailbox::seq_of(&key)? + 1;
-            let row = mailbox::decode_row(&key, &row)?;
+            scan.from = [key.as_slice(), &[0]].concat();
+            let Some((seq, row)) = view.pass_over(mailbox::decode_numbered(&key, &row))? else {
+                scan.live += 1;
+                continue;
+            };
             if row.is_live(now.plus_ms(-GRACE_MS)) {
                 scan.live += 1;
             } else if scan.live == 0 {
                 excess -= u64::from(!row.is_stub());
-                batch.remove_lowest(&mailbox, &key, &row, now)?;
+                batch.remove_lowest(&mailbox, (&key, seq), &row, now);
             } else if !row.is_stub() {
                 excess -= 1;
                 batch.put_stub(&mailbox, &key, row);
@@ -122,7 +125,7 @@ impl MailboxLimit {
             }
         }
         if seen < ROWS_PER_STEP {
-            self.set_overflow(&mailbox, scan.live)?;
+            self.set_overflow(&mailbox, scan.live);
             scan = Scan { not_before: now.plus_ms(RESCAN_AFTER_MS), ..Scan::default() };
         }
         self.queue.insert(mailbox, scan);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::disk::{DiskError, Table};
 use super::integrity::{self, Integrity};
-use super::open::{check_format, lock, open_disk, stored_epoch};
+use super::open::{check_format, disk_error, lock, open_disk, stored_epoch};
 use super::tables::RowKind;
 use super::{Ledger, OpenError, backup, committer, keys};
 
@@ -25,18 +25,17 @@ impl Ledger {
     /// # Errors
     /// [`OpenError`]; also when a process runs on it.
     pub fn check(dir: &Path) -> Result<LedgerReport, OpenError> {
-        let disk_error = |source| OpenError::Disk { dir: dir.to_owned(), source };
         let _lock = lock(dir)?;
         let disk = open_disk(dir, &dir.join("db"))?;
         let view = disk.view();
-        let (fault, newest) = match integrity::check(&view).map_err(disk_error)? {
+        let (fault, newest) = match integrity::check(&view).map_err(disk_error(dir))? {
             Integrity::Intact(newest) => (None, newest),
             Integrity::Damaged(damage, newest) => (Some(damage), newest),
         };
         let (mut rows, mut damaged) = (HashMap::new(), None);
         for table in Table::ALL {
             for row in view.rows(table, &[], &[0xff; 64]) {
-                let (key, value) = row.map_err(disk_error)?;
+                let (key, value) = row.map_err(disk_error(dir))?;
                 let kind = RowKind::of(table, &key).filter(|kind| (kind.schema().decodes)(&value));
                 let fault = || DiskError::damaged(table, &key, "a row of a known kind").to_string();
                 damaged = damaged.or_else(|| kind.is_none().then(fault));
@@ -45,7 +44,7 @@ impl Ledger {
         }
         let count = |kind: RowKind| rows.get(&(kind.table(), Some(kind))).copied().unwrap_or(0);
         let all = |table| rows.iter().filter(|((of, _), _)| *of == table).map(|(_, rows)| rows).sum::<u64>();
-        let epoch = stored_epoch(&view).map_err(disk_error)?;
+        let epoch = stored_epoch(&view).map_err(disk_error(dir))?;
         let text = format!(
             "commits       {newest}\nepoch         {epoch:x}\norders        {} rows, with the index of their notices\n\
              mailboxes     {} rows\nevent log     {} rows\nmeta          {} rows: {} cursors, {} event ids, {} dead letters, {} pending \
@@ -88,7 +87,6 @@ impl Ledger {
     /// [`OpenError`]; also when a process runs on the ledger, or when the backup has another format.
     pub fn restore(dir: &Path, from: impl Read) -> Result<u64, OpenError> {
         let io = |source| OpenError::Io { dir: dir.to_owned(), source };
-        let disk_error = |source| OpenError::Disk { dir: dir.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(io)?;
         let _lock = lock(dir)?;
         // Beside the old one until it is complete: a restore that is interrupted changes nothing.
@@ -98,12 +96,12 @@ impl Ledger {
         }
         let disk = open_disk(dir, &next)?;
         let rows = backup::restore_rows(&disk, from).map_err(io)?;
-        let format = disk.view().row(Table::Meta, keys::FORMAT).map_err(disk_error)?;
+        let format = disk.view().row(Table::Meta, keys::FORMAT).map_err(disk_error(dir))?;
         check_format(dir, format)?;
-        let old = stored_epoch(&disk.view()).map_err(disk_error)?;
+        let old = disk.view().pass_over(stored_epoch(&disk.view())).map_err(disk_error(dir))?;
         let mut batch = disk.batch();
         integrity::begin_epoch(&mut batch, old, Some("restored from a backup"), disk.newest_commit());
-        batch.commit().map_err(disk_error)?;
+        batch.commit().map_err(disk_error(dir))?;
         drop(disk);
         if path.exists() {
             integrity::quarantine(&path, committer::now().0).map_err(io)?;

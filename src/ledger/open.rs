@@ -3,8 +3,9 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use super::disk::{Disk, DiskError, Table, UncheckedDisk, View};
+use super::disk::{DatabaseError, Disk, DiskError, Table, UncheckedDisk, View};
 use super::integrity::{self, Integrity};
+use super::mailbox;
 use super::outbox::PublishTo;
 use super::tables::RowKind;
 use super::{FORMAT, LedgerOptions, committer, counters, keys};
@@ -53,6 +54,11 @@ pub enum OpenError {
     },
 }
 
+/// Adds the directory to an error of the database in it.
+pub(super) fn disk_error<E: Into<DiskError>>(dir: &Path) -> impl Fn(E) -> OpenError {
+    |source| OpenError::Disk { dir: dir.to_owned(), source: source.into() }
+}
+
 /// What the ledger knows of itself.
 pub(super) struct Meta {
     pub(super) epoch: u32,
@@ -78,10 +84,9 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
 
 /// Opens the database in `path`, or creates an empty one. One of another format is refused and left as it is.
 pub(super) fn open_disk(dir: &Path, path: &Path) -> Result<Disk, OpenError> {
-    let disk_error = |source| OpenError::Disk { dir: dir.to_owned(), source };
-    let unchecked = UncheckedDisk::open(path).map_err(disk_error)?;
-    check_format(dir, unchecked.meta_row(keys::FORMAT).map_err(disk_error)?)?;
-    unchecked.into_disk().map_err(disk_error)
+    let unchecked = UncheckedDisk::open(path).map_err(disk_error(dir))?;
+    check_format(dir, unchecked.meta_row(keys::FORMAT).map_err(disk_error(dir))?)?;
+    unchecked.into_disk().map_err(disk_error(dir))
 }
 
 /// Refuses another format than the one that this program writes. A database without a format row was just created.
@@ -99,7 +104,6 @@ pub(super) fn check_format(dir: &Path, row: Option<Vec<u8>>) -> Result<(), OpenE
 /// Opens the database and says why its history is not trusted, if so. With Kafka, a damaged database is quarantined and an empty one takes
 /// its place; what can be read nowhere else (the outbox, dead letters, losses, old days of the counters) is carried over.
 pub(super) fn open_verified(dir: &Path, options: LedgerOptions) -> Result<(Disk, Option<String>), OpenError> {
-    let disk_error = |source| OpenError::Disk { dir: dir.to_owned(), source };
     let io = |source| OpenError::Io { dir: dir.to_owned(), source };
     let (path, next_path) = (dir.join("db"), dir.join("db.next"));
     if !path.exists() && next_path.exists() {
@@ -107,7 +111,7 @@ pub(super) fn open_verified(dir: &Path, options: LedgerOptions) -> Result<(Disk,
         std::fs::rename(&next_path, &path).map_err(io)?;
     }
     let disk = open_disk(dir, &path)?;
-    let (damage, newest) = match integrity::check(&disk.view()).map_err(disk_error)? {
+    let (damage, newest) = match integrity::check(&disk.view()).map_err(disk_error(dir))? {
         Integrity::Intact(newest) => {
             disk.set_newest_commit(newest);
             let rolled_back = || String::from("the offsets of the consumer group are ahead of this ledger");
@@ -122,9 +126,9 @@ pub(super) fn open_verified(dir: &Path, options: LedgerOptions) -> Result<(Disk,
         return Ok((disk, Some(damage)));
     }
     // The new database is complete, with the reason for the rebuild, before the old one is moved: a crash in between finds either.
-    let carried_over = integrity::irreplaceable_rows(&disk.view()).map_err(disk_error)?;
+    let carried_over = integrity::irreplaceable_rows(&disk.view()).map_err(disk_error(dir))?;
     let log_begins = committer::now().plus_ms(-options.state_retention_ms);
-    let old_days = counters::days_before_log(&disk.view(), log_begins).map_err(disk_error)?;
+    let old_days = counters::days_before_log(&disk.view(), log_begins).map_err(disk_error(dir))?;
     if next_path.exists() {
         std::fs::remove_dir_all(&next_path).map_err(io)?;
     }
@@ -132,7 +136,7 @@ pub(super) fn open_verified(dir: &Path, options: LedgerOptions) -> Result<(Disk,
     let mut batch = next.batch();
     carried_over.iter().for_each(|(kind, (key, value))| batch.put(*kind, key, value));
     old_days.iter().for_each(|(key, value)| batch.put(RowKind::ChainDay, key, value));
-    batch.commit().map_err(disk_error)?;
+    batch.commit().map_err(disk_error(dir))?;
     load_or_init_meta(&next, dir, Some(damage), options.state_retention_ms)?;
     drop((next, disk));
     let quarantined = integrity::quarantine(&path, committer::now().0).map_err(io)?;
@@ -141,7 +145,7 @@ pub(super) fn open_verified(dir: &Path, options: LedgerOptions) -> Result<(Disk,
     tracing::error!(%at, rows, "the damaged database was quarantined; the topics are read again");
     let disk = open_disk(dir, &path)?;
     let (Integrity::Intact(newest) | Integrity::Damaged(_, newest)) =
-        integrity::check(&disk.view()).map_err(disk_error)?;
+        integrity::check(&disk.view()).map_err(disk_error(dir))?;
     disk.set_newest_commit(newest);
     Ok((disk, None))
 }
@@ -152,6 +156,18 @@ pub(super) fn stored_epoch(view: &View<'_>) -> Result<u32, DiskError> {
     Ok(view.decoded(Table::Meta, keys::EPOCH, "an epoch", decode)?.unwrap_or(0))
 }
 
+/// The stored id of the ledger; none when it is missing or damaged.
+fn stored_id(view: &View<'_>) -> Result<Option<String>, DatabaseError> {
+    let decode = |row: &[u8]| String::from_utf8(row.to_vec()).ok();
+    let id = view.decoded(Table::Meta, keys::LEDGER_ID, "the id of the ledger", decode);
+    Ok(view.pass_over(id)?.flatten())
+}
+
+fn draw_id(dir: &Path) -> String {
+    let seed = (committer::now().0, std::process::id(), dir.to_owned());
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(format!("{seed:?}").as_bytes()))
+}
+
 /// Reads what the ledger knows of itself, or writes it into a new one. When the history is not trusted, a new epoch begins.
 pub(super) fn load_or_init_meta(
     disk: &Disk,
@@ -159,43 +175,58 @@ pub(super) fn load_or_init_meta(
     damage: Option<String>,
     state_retention_ms: i64,
 ) -> Result<Meta, OpenError> {
-    let disk_error = |source| OpenError::Disk { dir: dir.to_owned(), source };
-    let view = disk.view();
-    let text = |key, what| {
-        let decode = |row: &[u8]| String::from_utf8(row.to_vec()).ok();
-        view.decoded(Table::Meta, key, what, decode).map_err(disk_error)
-    };
-    let stored_id = || text(keys::LEDGER_ID, "the id of the ledger");
-    let old_epoch = stored_epoch(&view).map_err(disk_error)?;
-    if view.row(Table::Meta, keys::FORMAT).map_err(disk_error)?.is_none() {
-        let now = committer::now();
-        let seed = (now.0, std::process::id(), dir.to_owned());
-        let drawn = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(format!("{seed:?}").as_bytes()));
-        // A rebuilt ledger keeps its id: to the consumer group it is the same member.
-        let id = stored_id()?.unwrap_or(drawn);
-        let mut batch = disk.batch();
-        batch.put(RowKind::Fact, keys::FORMAT, &FORMAT.to_be_bytes());
-        batch.put(RowKind::Fact, keys::LEDGER_ID, id.as_bytes());
-        // Older records of the topics are not read.
-        batch.put(RowKind::Fact, keys::COUNTED_FROM, &now.plus_ms(-state_retention_ms).0.to_be_bytes());
-        let epoch = integrity::begin_epoch(&mut batch, old_epoch, damage.as_deref(), disk.newest_commit());
-        batch.commit().map_err(disk_error)?;
-        return Ok(Meta { epoch, id, seq: 0, dead_letters: 0, rebuild_reason: damage });
+    if disk.view().row(Table::Meta, keys::FORMAT).map_err(disk_error(dir))?.is_some() {
+        return load_meta(disk, dir, damage).map_err(disk_error(dir));
     }
-    let (epoch, rebuild_reason) = if damage.is_some() {
-        let mut batch = disk.batch();
-        let epoch = integrity::begin_epoch(&mut batch, old_epoch, damage.as_deref(), disk.newest_commit());
-        batch.commit().map_err(disk_error)?;
-        (epoch, damage)
-    } else {
-        // A crash during a rebuild is not another loss: the epoch stays.
-        (old_epoch, text(keys::REBUILDING, "the reason for a rebuild")?)
+    let view = disk.view();
+    let old_epoch = view.pass_over(stored_epoch(&view)).map_err(disk_error(dir))?;
+    // A rebuilt ledger keeps its id: to the consumer group it is the same member.
+    let id = stored_id(&view).map_err(disk_error(dir))?.unwrap_or_else(|| draw_id(dir));
+    let mut batch = disk.batch();
+    batch.put(RowKind::Fact, keys::FORMAT, &FORMAT.to_be_bytes());
+    batch.put(RowKind::Fact, keys::LEDGER_ID, id.as_bytes());
+    // Older records of the topics are not read.
+    batch.put(RowKind::Fact, keys::COUNTED_FROM, &committer::now().plus_ms(-state_retention_ms).0.to_be_bytes());
+    let epoch = integrity::begin_epoch(&mut batch, old_epoch, damage.as_deref(), disk.newest_commit());
+    batch.commit().map_err(disk_error(dir))?;
+    Ok(Meta { epoch, id, seq: 0, dead_letters: 0, rebuild_reason: damage })
+}
+
+/// Reads what the ledger knows of itself. A damaged fact is written again, as far as its readers then do no wrong: without the newest seq, or
+/// the epoch, no position of before can be vouched for, so a new epoch begins.
+fn load_meta(disk: &Disk, dir: &Path, damage: Option<String>) -> Result<Meta, DatabaseError> {
+    let view = disk.view();
+    let (old_epoch, stored_seq) = (view.pass_over(stored_epoch(&view))?, view.pass_over(view.number(keys::SEQ))?);
+    let mut batch = disk.batch();
+    let seq = match stored_seq {
+        Some(seq) => seq.unwrap_or(0),
+        None => {
+            let seq = mailbox::highest_stored_seq(&view)?;
+            batch.put(RowKind::Fact, keys::SEQ, &seq.to_be_bytes());
+            seq
+        }
     };
-    let seq = view.number(keys::SEQ).map_err(disk_error)?.unwrap_or(0);
-    let missing = || disk_error(DiskError::damaged(Table::Meta, keys::LEDGER_ID, "the id of the ledger, but missing"));
-    let id = stored_id()?.ok_or_else(missing)?;
-    let mut letters = view.rows(Table::Meta, keys::DEAD_LETTERS, &keys::after_prefix(keys::DEAD_LETTERS));
-    let newest = letters.next_back().transpose().map_err(disk_error)?;
-    let newest = newest.map_or(Ok(0), |(key, _)| keys::trailing_number(Table::Meta, &key)).map_err(disk_error)?;
-    Ok(Meta { epoch, id, seq, rebuild_reason, dead_letters: newest })
+    if view.pass_over(mailbox::forgotten(&view))?.is_none() {
+        batch.put(RowKind::Fact, keys::FORGOTTEN, &seq.to_be_bytes());
+    }
+    let id = match stored_id(&view)? {
+        Some(id) => id,
+        None => {
+            let id = draw_id(dir);
+            batch.put(RowKind::Fact, keys::LEDGER_ID, id.as_bytes());
+            id
+        }
+    };
+    let epoch = match old_epoch {
+        Some(epoch) if damage.is_none() && stored_seq.is_some() => epoch,
+        _ => integrity::begin_epoch(&mut batch, old_epoch, damage.as_deref(), disk.newest_commit()),
+    };
+    batch.commit()?;
+    let rebuild_reason = match damage {
+        Some(damage) => Some(damage),
+        // A crash during a rebuild is not another loss: the epoch stays.
+        None => view.row(Table::Meta, keys::REBUILDING)?.map(|reason| String::from_utf8_lossy(&reason).into_owned()),
+    };
+    let dead_letters = keys::newest_number(&view, RowKind::DeadLetter)?.unwrap_or(0);
+    Ok(Meta { epoch, id, seq, dead_letters, rebuild_reason })
 }

@@ -3,7 +3,7 @@
 use orderbell_protocol::{Id, Position, Recipient, UnixMs};
 
 use super::Ledger;
-use super::disk::{DiskError, Table};
+use super::disk::{DatabaseError, DiskError, Table};
 use super::keys::{self, OrderKey};
 use super::mailbox::Mailbox;
 
@@ -27,7 +27,7 @@ impl StoredOrders<'_> {
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn state(self, order: &OrderKey) -> Result<Option<Vec<u8>>, DiskError> {
+    pub fn state(self, order: &OrderKey) -> Result<Option<Vec<u8>>, DatabaseError> {
         self.0.disk.view().row(Table::Orders, &keys::order(order))
     }
 
@@ -59,20 +59,18 @@ impl StoredOrders<'_> {
         Ok(OpenOrders { orders, head, next })
     }
 
-    /// Orders whose expiry check is due, oldest first, each with the time it was due.
+    /// Orders whose expiry check is due, oldest first, each with the time it was due. A row that names no order is passed over: the others expire.
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn due_expiries(self, now: UnixMs, max: usize) -> Result<Vec<(UnixMs, OrderKey)>, DiskError> {
+    pub fn due_expiries(self, now: UnixMs, max: usize) -> Result<Vec<(UnixMs, OrderKey)>, DatabaseError> {
         let view = self.0.disk.view();
         let rows = view.rows(Table::Meta, &keys::expiry_until(0), &keys::expiry_until(now.0));
-        let mut orders = Vec::new();
-        for row in rows.take(max) {
-            let (key, _) = row?;
-            let due = keys::expiry_order(&key);
-            let (due_ms, order) = due.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "an order's expiry"))?;
-            orders.push((UnixMs(due_ms), order));
-        }
-        Ok(orders)
+        let due = |key: &[u8]| {
+            let due = keys::expiry_order(key).map(|(due_ms, order)| (UnixMs(due_ms), order));
+            due.ok_or_else(|| DiskError::damaged(Table::Meta, key, "an order's expiry"))
+        };
+        let orders = rows.filter_map(|row| row.and_then(|(key, _)| view.pass_over(due(&key))).transpose());
+        orders.take(max).collect()
     }
 }

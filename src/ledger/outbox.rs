@@ -3,12 +3,17 @@
 //! On Kafka an event stays here until the output topic has acknowledged it; the publisher reads each entry once, in order, and removes those
 //! that were acknowledged. An entry that was published and not removed before a crash is published again, with the same event id. In embedded mode
 //! the outbox stays empty: the log is in the same database, so the event is appended in the very batch.
+//!
+//! An entry that does not decode can never be published. It raises the alert `ledger_damaged` and blocks nothing: the entries behind it follow,
+//! also those of its own order, which cannot be told from others. It stays in the outbox, so that the alert comes again after each start until
+//! somebody deals with it (docs/decisions/0046).
 
 use orderbell_consumers::OutRecord;
 
 use super::committer::Work;
-use super::disk::{DiskError, Table, View};
+use super::disk::{DatabaseError, DiskError, Row, Table, View};
 use super::effects::LedgerFailed;
+use super::tables::RowKind;
 use super::{Ledger, embedded_log, keys};
 
 /// Where Orderbell's own events go.
@@ -34,23 +39,16 @@ pub struct OutboxEntry {
 pub struct Outbox<'a>(pub(super) &'a Ledger);
 
 impl Outbox<'_> {
-    /// The oldest entries from number `from` on, at most `max`. Entries become visible in the order of their numbers.
+    /// The oldest entries from number `from` on, at most `max`, without those that do not decode. Entries become visible in the order of their
+    /// numbers.
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn pending(self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
-        let rows = self.0.disk.view().rows(Table::Meta, &keys::outbox(from), &keys::outbox(u64::MAX)).take(max);
-        let mut entries = Vec::new();
-        for row in rows {
-            let (key, row) = row?;
-            let number = keys::trailing_number(Table::Meta, &key)?;
-            let fields = embedded_log::fields(&row.into());
-            let (timestamp_ms, key, content_type, value) =
-                fields.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "an entry of the outbox"))?;
-            let headers = vec![(String::from("content-type"), Some(content_type))];
-            entries.push(OutboxEntry { number, record: OutRecord { key: Some(key), value, headers, timestamp_ms } });
-        }
-        Ok(entries)
+    pub fn pending(self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DatabaseError> {
+        let view = self.0.disk.view();
+        let rows = view.rows(Table::Meta, &keys::outbox(from), &keys::outbox(u64::MAX));
+        let entries = rows.filter_map(|row| row.and_then(|row| view.pass_over(decode(row))).transpose());
+        entries.take(max).collect()
     }
 
     /// Waits until the outbox has grown; growth before the call is not lost.
@@ -67,9 +65,16 @@ impl Outbox<'_> {
     }
 }
 
+fn decode((key, row): Row) -> Result<OutboxEntry, DiskError> {
+    let number = keys::trailing_number(Table::Meta, &key)?;
+    let fields = embedded_log::fields(&row.into());
+    let (timestamp_ms, key, content_type, value) =
+        fields.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "an entry of the outbox"))?;
+    let headers = vec![(String::from("content-type"), Some(content_type))];
+    Ok(OutboxEntry { number, record: OutRecord { key: Some(key), value, headers, timestamp_ms } })
+}
+
 /// The number after the newest entry.
-pub(crate) fn next(view: &View<'_>) -> Result<u64, DiskError> {
-    let newest = view.rows(Table::Meta, &keys::outbox(0), &keys::outbox(u64::MAX)).next_back().transpose()?;
-    let Some((key, _)) = newest else { return Ok(0) };
-    Ok(keys::trailing_number(Table::Meta, &key)? + 1)
+pub(crate) fn next(view: &View<'_>) -> Result<u64, DatabaseError> {
+    Ok(keys::newest_number(view, RowKind::OutboxEntry)?.map_or(0, |newest| newest + 1))
 }

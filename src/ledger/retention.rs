@@ -11,13 +11,15 @@
 //!
 //! A step reads at most [`ROWS_PER_STEP`] rows. When more is due it says so, and the committer makes the next one soon.
 //!
+//! A row that does not say how old it is stays, whatever its age: nobody knows that its time has come. The scan goes on behind it.
+//!
 //! Refused: an index of these rows by time (a second row for every event id on the path of every event).
 
 use std::collections::HashMap;
 
 use orderbell_protocol::UnixMs;
 
-use super::disk::{DiskError, Table, View};
+use super::disk::{DatabaseError, DiskError, Table, View};
 use super::tables::{Age, Periods, Retention as Rule, RowKind};
 use super::write_batch::BatchBuilder;
 use super::{embedded_log, keys, mailbox};
@@ -69,7 +71,7 @@ impl Retention {
         view: &View<'_>,
         batch: &mut BatchBuilder<'_>,
         now: UnixMs,
-    ) -> Result<Step, DiskError> {
+    ) -> Result<Step, DatabaseError> {
         let (mut step, mut left) = (Step::default(), ROWS_PER_STEP);
         self.first = (self.first + 1) % RowKind::ALL.len();
         for nth in 0..RowKind::ALL.len() {
@@ -86,7 +88,7 @@ impl Retention {
                 Rule::ByAge(Age::Written(at)) => {
                     let period = self.periods.state_ms;
                     self.step_circle(kind, period, now, view, &mut left, |key, row| {
-                        if written(kind, key, row, at)? < now.plus_ms(-period) {
+                        if is_older(view, (kind, key, row), at, now.plus_ms(-period))? {
                             batch.remove_row(kind, key);
                         }
                         Ok(())
@@ -95,7 +97,7 @@ impl Retention {
                 Rule::AfterLastUse(used) => {
                     let period = self.periods.device_ms();
                     self.step_circle(kind, period, now, view, &mut left, |key, row| {
-                        if written(kind, key, row, used)? < now.plus_ms(-period) {
+                        if is_older(view, (kind, key, row), used, now.plus_ms(-period))? {
                             batch.remove_row(kind, key);
                             step.cursors.push(key.to_vec());
                         }
@@ -105,7 +107,7 @@ impl Retention {
                 Rule::AfterMailbox(at) => {
                     let period = self.periods.state_ms;
                     self.step_circle(kind, period, now, view, &mut left, |key, row| {
-                        if written(kind, key, row, at)? < now.plus_ms(-period) {
+                        if is_older(view, (kind, key, row), at, now.plus_ms(-period))? {
                             mailbox::forget_floor(view, batch, (key, row), now)?;
                         }
                         Ok(())
@@ -125,7 +127,7 @@ impl Retention {
         view: &View<'_>,
         batch: &mut BatchBuilder<'_>,
         left: &mut usize,
-    ) -> Result<(), DiskError> {
+    ) -> Result<(), DatabaseError> {
         let from = self.fronts.entry((kind, begin.clone())).or_insert(begin);
         if from.as_slice() >= end.as_slice() {
             return Ok(());
@@ -150,8 +152,8 @@ impl Retention {
         now: UnixMs,
         view: &View<'_>,
         left: &mut usize,
-        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), DiskError>,
-    ) -> Result<(), DiskError> {
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), DatabaseError>,
+    ) -> Result<(), DatabaseError> {
         let (begin, end) = kind.range();
         let new = || Circle { from: begin.clone(), began: now, rows: 0, rows_before: None };
         let circle = self.circles.entry(kind).or_insert_with(new);
@@ -186,32 +188,49 @@ impl Retention {
     }
 }
 
-fn written(
-    kind: RowKind,
-    key: &[u8],
-    row: &[u8],
-    at: impl FnOnce(&[u8]) -> Option<UnixMs>,
-) -> Result<UnixMs, DiskError> {
-    at(row).ok_or_else(|| DiskError::damaged(kind.table(), key, kind.schema().name))
+/// True when a row says that it was written, or last used, before this moment. One that does not decode says nothing.
+fn is_older(
+    view: &View<'_>,
+    (kind, key, row): (RowKind, &[u8], &[u8]),
+    at: fn(&[u8]) -> Option<UnixMs>,
+    before: UnixMs,
+) -> Result<bool, DatabaseError> {
+    let at = at(row).ok_or_else(|| DiskError::damaged(kind.table(), key, kind.schema().name));
+    Ok(view.pass_over(at)?.is_some_and(|at| at < before))
 }
 
-/// Removes records that are older than `before` and below the checkpoint.
-fn step_log(view: &View<'_>, batch: &mut BatchBuilder<'_>, before: UnixMs, left: &mut usize) -> Result<(), DiskError> {
+/// Removes records that are older than `before` and below the checkpoint. A record whose time does not decode is older than the one that was
+/// appended after it, and goes with it: it was reported when it was read. They count as read only then, so that a front of such records is
+/// no reason to come back soon.
+fn step_log(
+    view: &View<'_>,
+    batch: &mut BatchBuilder<'_>,
+    before: UnixMs,
+    left: &mut usize,
+) -> Result<(), DatabaseError> {
     for part in 0..embedded_log::PARTITIONS {
-        let checkpoint = embedded_log::checkpoint(view, part)?;
+        // Without a checkpoint nobody knows what has been consumed.
+        let Some(checkpoint) = embedded_log::checkpoint(view, part)? else { continue };
         let (from, to) = (keys::log_record(part, embedded_log::start(view, part)?), keys::log_record(part, checkpoint));
-        let mut start = None;
+        let (mut start, mut undated) = (None, Vec::new());
         if from >= to {
             continue;
         }
         for row in view.rows(Table::EventLog, &from, &to).take(*left) {
             let (key, row) = row?;
-            if embedded_log::timestamp(&key, &row)? >= before.0 {
+            let at = embedded_log::timestamp(&key, &row).and_then(|at| Ok((at, embedded_log::offset_of(&key)?)));
+            let Some((at, offset)) = view.pass_over(at)? else {
+                undated.push(key);
+                continue;
+            };
+            if at >= before.0 {
                 break;
             }
-            *left -= 1;
-            batch.remove_row(RowKind::LogRecord, &key);
-            start = Some(keys::trailing_number(Table::EventLog, &key)? + 1);
+            for key in undated.drain(..).chain([key]) {
+                *left = left.saturating_sub(1);
+                batch.remove_row(RowKind::LogRecord, &key);
+            }
+            start = Some(offset + 1);
         }
         if let Some(start) = start {
             batch.raise_log_start(part, start);

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::delivery_log::{DeliveryStep, PendingSteps};
 use super::devices::{CursorWriter, Cursors, StoredCursor};
-use super::disk::{Disk, DiskError, Table};
+use super::disk::{DatabaseError, Disk, Table};
 use super::effects::{KeyBatchEffects, NewEvent, NewNotice};
 use super::mailbox::{self, Mailbox};
 use super::outbox::PublishTo;
@@ -21,31 +21,34 @@ use super::tests::refusal;
 use super::write_batch::BatchBuilder;
 use super::{CounterDelta, embedded_log, keys, open};
 
-const EPOCH: u32 = 1;
-const NOW: UnixMs = UnixMs(1_790_000_000_000);
-const HOUR_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * HOUR_MS;
-const STATE_MS: i64 = 3 * DAY_MS;
+pub(super) const EPOCH: u32 = 1;
+pub(super) const NOW: UnixMs = UnixMs(1_790_000_000_000);
+pub(super) const HOUR_MS: i64 = 3_600_000;
+pub(super) const DAY_MS: i64 = 24 * HOUR_MS;
+pub(super) const STATE_MS: i64 = 3 * DAY_MS;
+
+/// More steps than any backlog here needs.
+const STEPS_MAX: usize = 10_000;
 
 /// A ledger without threads and clock.
-struct Written {
-    disk: Disk,
-    seq: u64,
+pub(super) struct Written {
+    pub(super) disk: Disk,
+    pub(super) seq: u64,
     cursors: CursorWriter,
     retention: Retention,
-    now: UnixMs,
+    pub(super) now: UnixMs,
     _dir: tempfile::TempDir,
 }
 
 impl Written {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let disk = open::open_disk(dir.path(), &dir.path().join("db")).unwrap();
         let retention = Retention::new(STATE_MS, DAY_MS);
         Self { disk, seq: 0, cursors: CursorWriter::default(), retention, now: NOW, _dir: dir }
     }
 
-    fn batch(&mut self, fill: impl FnOnce(&mut BatchBuilder<'_>, UnixMs) -> Result<(), DiskError>) {
+    pub(super) fn batch(&mut self, fill: impl FnOnce(&mut BatchBuilder<'_>, UnixMs) -> Result<(), DatabaseError>) {
         let mut batch = BatchBuilder::new(&self.disk, PublishTo::EmbeddedLog, self.seq, 0);
         fill(&mut batch, self.now).unwrap();
         if let Some(committed) = batch.commit(self.seq).unwrap() {
@@ -53,11 +56,11 @@ impl Written {
         }
     }
 
-    fn commit(&mut self, effects: &KeyBatchEffects) {
+    pub(super) fn commit(&mut self, effects: &KeyBatchEffects) {
         self.batch(|batch, now| batch.add_effects(effects, now));
     }
 
-    fn save_cursors(&mut self, cursors: &Cursors) {
+    pub(super) fn save_cursors(&mut self, cursors: &Cursors) {
         let mut writer = std::mem::take(&mut self.cursors);
         let disk = &self.disk;
         let mut batch = BatchBuilder::new(disk, PublishTo::EmbeddedLog, self.seq, 0);
@@ -67,9 +70,9 @@ impl Written {
     }
 
     /// Lets time pass; returns how many steps retention made until it was no longer behind.
-    fn pass(&mut self, ms: i64) -> usize {
+    pub(super) fn pass(&mut self, ms: i64) -> usize {
         self.now = self.now.plus_ms(ms);
-        for steps in 1.. {
+        for steps in 1..STEPS_MAX {
             let mut batch = BatchBuilder::new(&self.disk, PublishTo::EmbeddedLog, self.seq, 0);
             let step = self.retention.step(&self.disk.view(), &mut batch, self.now).unwrap();
             batch.commit(self.seq).unwrap();
@@ -78,11 +81,11 @@ impl Written {
                 return steps;
             }
         }
-        unreachable!("the range has no end")
+        panic!("retention is always behind")
     }
 
     /// Expunges what is due, as the sweep and the order handler would.
-    fn expunge_due(&mut self) -> usize {
+    pub(super) fn expunge_due(&mut self) -> usize {
         let view = self.disk.view();
         let rows = view.rows(Table::Meta, &keys::expiry_until(0), &keys::expiry_until(self.now.0));
         let due: Vec<_> = rows.map(|row| keys::expiry_order(&row.unwrap().0).unwrap()).collect();
@@ -112,16 +115,16 @@ impl Written {
         counts
     }
 
-    fn count(&self, kind: RowKind) -> u64 {
+    pub(super) fn count(&self, kind: RowKind) -> u64 {
         self.rows().get(kind.schema().name).map_or(0, |(_, rows)| *rows)
     }
 
-    fn begin(&self, who: &Recipient) -> Position {
+    pub(super) fn begin(&self, who: &Recipient) -> Position {
         Mailbox::new(&self.disk.view(), who, EPOCH).floor().unwrap()
     }
 
     /// What a reader at `from` is given, and where it then is.
-    fn read(&self, who: &Recipient, from: Position) -> Result<(usize, Position), ReadError> {
+    pub(super) fn read(&self, who: &Recipient, from: Position) -> Result<(usize, Position), ReadError> {
         let page = Mailbox::new(&self.disk.view(), who, EPOCH).read(from, from, 1000, self.now).map_err(refusal)?;
         assert!(!page.has_more(), "it reads in one page");
         Ok((page.notices.len(), page.notices.last().map_or(page.next, |delivery| delivery.position)))
@@ -137,26 +140,26 @@ fn customers() -> usize {
     std::env::var("ORDERBELL_TEST_CUSTOMERS").map_or(20_000, |number| number.parse().unwrap())
 }
 
-fn id(name: impl AsRef<str>) -> Id {
+pub(super) fn id(name: impl AsRef<str>) -> Id {
     Id::new(name.as_ref()).unwrap()
 }
 
-fn order(n: usize) -> OrderKey {
+pub(super) fn order(n: usize) -> OrderKey {
     OrderKey { shadow: false, id: id(format!("o{n}")) }
 }
 
-fn notice(order: &OrderKey, name: &str, who: &Recipient, expires_at: UnixMs) -> NewNotice {
+pub(super) fn notice(order: &OrderKey, name: &str, who: &Recipient, expires_at: UnixMs) -> NewNotice {
     let notice = EncodedNotice::from_stored(b"{\"type\":\"order_ready\",\"order\":\"1\"}").unwrap();
     let (order, recipient) = (order.clone(), who.clone());
     NewNotice { order, id: name.into(), kind: NoticeKind::Ready, recipient, notice, expires_at }
 }
 
-fn cursor(at: Position, used: UnixMs) -> StoredCursor {
+pub(super) fn cursor(at: Position, used: UnixMs) -> StoredCursor {
     StoredCursor { cursor: Cursor { acked: at, sent_seq: at.seq }, used }
 }
 
 /// One batch of orders from their event to their end: as much as touches every table.
-fn write_orders(ledger: &mut Written, numbers: std::ops::Range<usize>) {
+pub(super) fn write_orders(ledger: &mut Written, numbers: std::ops::Range<usize>) {
     let (mut effects, mut cursors, mut events) = (KeyBatchEffects::default(), Cursors::new(), Vec::new());
     let deliveries = PendingSteps::default();
     let (minute, day) = (ledger.now.0 as u64 / 60_000, (ledger.now.0 / DAY_MS) as u32);

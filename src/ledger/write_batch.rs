@@ -1,6 +1,8 @@
 //! Many key batches become one write batch.
 //!
 //! Runs on the committer's thread alone. It reads the durable view and what this batch itself has added; seqs are drawn here.
+//!
+//! A batch holds the work of many callers, so no damaged row that one of them meets may fail it: such a row is passed over, as each place says.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +10,7 @@ use orderbell_consumers::{Checkpoint, TopicPartition};
 use orderbell_protocol::{Recipient, UnixMs};
 
 use super::counters::{BucketDeltas, CounterDelta};
-use super::disk::{Batch, Disk, DiskError, Table, View};
+use super::disk::{Batch, DatabaseError, Disk, Table, View};
 use super::effects::{Appended, KeyBatchEffects, NewEvent, NewNotice};
 use super::embedded_log;
 use super::keys::{self, OrderKey};
@@ -90,7 +92,7 @@ impl<'a> BatchBuilder<'a> {
         self.batch.remove(kind, key);
     }
 
-    pub(crate) fn add_effects(&mut self, effects: &KeyBatchEffects, now: UnixMs) -> Result<(), DiskError> {
+    pub(crate) fn add_effects(&mut self, effects: &KeyBatchEffects, now: UnixMs) -> Result<(), DatabaseError> {
         for (order, state) in &effects.states {
             self.put_row(RowKind::OrderState, &keys::order(order), state);
         }
@@ -125,7 +127,7 @@ impl<'a> BatchBuilder<'a> {
         Ok(())
     }
 
-    fn append_notice(&mut self, new: &NewNotice, now: UnixMs) -> Result<(), DiskError> {
+    fn append_notice(&mut self, new: &NewNotice, now: UnixMs) -> Result<(), DatabaseError> {
         let index = keys::notice(&new.order, &new.id);
         if self.rows.contains_key(&index) || self.view.row(Table::Orders, &index)?.is_some() {
             return Ok(());
@@ -142,7 +144,7 @@ impl<'a> BatchBuilder<'a> {
         Ok(())
     }
 
-    fn supersede(&mut self, order: &OrderKey, id: &str) -> Result<(), DiskError> {
+    fn supersede(&mut self, order: &OrderKey, id: &str) -> Result<(), DatabaseError> {
         let index = keys::notice(order, id);
         let found = match self.rows.get(&index) {
             Some(added) => Some(added.clone()),
@@ -155,27 +157,32 @@ impl<'a> BatchBuilder<'a> {
         Ok(())
     }
 
-    fn stored_notice(&self, index: &[u8]) -> Result<Option<(Vec<u8>, MailRow)>, DiskError> {
+    /// A notice that was stored before this batch. One whose row or index entry is damaged is not superseded: readers of the row are refused, and
+    /// a reader of the notice is given the one that takes it back, too.
+    fn stored_notice(&self, index: &[u8]) -> Result<Option<(Vec<u8>, MailRow)>, DatabaseError> {
         let Some(entry) = self.view.row(Table::Orders, index)? else { return Ok(None) };
-        let key = mailbox::decode_index(index, &entry)?.key;
-        Ok(mailbox::read_row(&self.view, &key)?.map(|row| (key, row)))
+        let Some(entry) = self.view.pass_over(mailbox::decode_index(index, &entry))? else { return Ok(None) };
+        let row = self.view.pass_over(mailbox::read_row(&self.view, &entry.key))?.flatten();
+        Ok(row.map(|row| (entry.key, row)))
     }
 
-    /// Removes an order's state, notices and index. A row above its mailbox's floor leaves a stub, unless nothing live stands below it.
-    fn expunge(&mut self, order: &OrderKey, now: UnixMs) -> Result<(), DiskError> {
+    /// Removes an order's state, notices and index. A row above its mailbox's floor leaves a stub, unless nothing live stands below it. An index
+    /// entry that does not decode stays, and so does the row that it names: nobody knows which.
+    fn expunge(&mut self, order: &OrderKey, now: UnixMs) -> Result<(), DatabaseError> {
         self.remove_row(RowKind::OrderState, &keys::order(order));
         let prefix = keys::notices_of(order);
         let index: Vec<_> =
             self.view.rows(Table::Orders, &prefix, &keys::after_prefix(&prefix)).collect::<Result<_, _>>()?;
         for (index, entry) in index {
+            let Some(entry) = self.view.pass_over(mailbox::decode_index(&index, &entry))? else { continue };
             self.remove_row(RowKind::NoticeIndex, &index);
-            self.trim(&mailbox::decode_index(&index, &entry)?.key, now)?;
+            self.trim(&entry.key, now)?;
         }
         Ok(())
     }
 
-    fn trim(&mut self, key: &[u8], now: UnixMs) -> Result<(), DiskError> {
-        let seq = mailbox::seq_of(key)?;
+    fn trim(&mut self, key: &[u8], now: UnixMs) -> Result<(), DatabaseError> {
+        let Some(seq) = self.view.pass_over(mailbox::seq_of(key))? else { return Ok(()) };
         let mailbox = &key[..key.len() - size_of::<u64>()];
         if self.floors.get(mailbox).is_some_and(|floor| seq <= *floor) {
             return Ok(());
@@ -187,16 +194,17 @@ impl<'a> BatchBuilder<'a> {
         let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
         let mut floor = None;
         for (at, row) in &rows {
-            let row = mailbox::decode_row(at, row)?;
+            // A row that does not decode may be live: the floor stays below it, and it stays, even if it is the one to be trimmed.
+            let Some((at_seq, row)) = self.view.pass_over(mailbox::decode_numbered(at, row))? else { break };
             if at != key && !row.is_stub() && !self.trimmed.contains(at) {
                 break;
             }
-            floor = Some((mailbox::seq_of(at)?, row.check));
+            floor = Some((at_seq, row.check));
             self.uncount(mailbox, at, &row);
             self.remove_row(RowKind::Mail, at);
         }
         let reached = floor.is_some_and(|(floor, _)| floor >= seq);
-        if !reached && let Some(row) = mailbox::read_row(&self.view, key)? {
+        if !reached && let Some(row) = self.view.pass_over(mailbox::read_row(&self.view, key))?.flatten() {
             self.put_stub(mailbox, key, row);
         }
         if let Some((seq, check)) = floor {
@@ -229,24 +237,20 @@ impl<'a> BatchBuilder<'a> {
     }
 
     /// Removes the lowest row of a mailbox; its position becomes the floor.
-    pub(crate) fn remove_lowest(
-        &mut self,
-        mailbox: &[u8],
-        key: &[u8],
-        row: &MailRow,
-        now: UnixMs,
-    ) -> Result<(), DiskError> {
+    pub(crate) fn remove_lowest(&mut self, mailbox: &[u8], (key, seq): (&[u8], u64), row: &MailRow, now: UnixMs) {
         self.uncount(mailbox, key, row);
         self.remove_row(RowKind::Mail, key);
-        self.raise_floor(mailbox, Floor { seq: mailbox::seq_of(key)?, check: row.check, at: now });
-        Ok(())
+        self.raise_floor(mailbox, Floor { seq, check: row.check, at: now });
     }
 
-    pub(crate) fn append(&mut self, event: &NewEvent, now: UnixMs) -> Result<Appended, DiskError> {
+    pub(crate) fn append(&mut self, event: &NewEvent, now: UnixMs) -> Result<Appended, DatabaseError> {
         let id = keys::event_id(event.id_hash);
         let known = match self.event_ids.get(&event.id_hash) {
             Some(body) => Some(*body),
-            None => self.view.decoded(Table::Meta, &id, "an event id", EventId::body_hash)?,
+            // A damaged one counts as new and is written again: an event that is appended twice is applied once, one that is not is lost.
+            None => {
+                self.view.pass_over(self.view.decoded(Table::Meta, &id, "an event id", EventId::body_hash))?.flatten()
+            }
         };
         if let Some(body) = known {
             return Ok(if body == event.body_hash { Appended::Duplicate } else { Appended::Conflict });
@@ -292,14 +296,18 @@ impl<'a> BatchBuilder<'a> {
     }
 
     /// Writes everything; an error must end the process. Returns nothing when there was nothing to write.
-    pub(crate) fn commit(mut self, seq_before: u64) -> Result<Option<CommittedBatch>, DiskError> {
+    pub(crate) fn commit(mut self, seq_before: u64) -> Result<Option<CommittedBatch>, DatabaseError> {
         if self.seq != seq_before {
             let seq = self.seq.to_be_bytes();
             self.put_row(RowKind::Fact, keys::SEQ, &seq);
         }
-        if self.forgotten > mailbox::forgotten(&self.view)? {
-            let forgotten = self.forgotten.to_be_bytes();
-            self.put_row(RowKind::Fact, keys::FORGOTTEN, &forgotten);
+        if self.forgotten > 0 {
+            let stored = self.view.pass_over(mailbox::forgotten(&self.view))?;
+            // A damaged number may have been any up to the newest seq. Too high a one sends readers away who would have missed nothing.
+            let forgotten = self.forgotten.max(stored.unwrap_or(self.seq));
+            if stored != Some(forgotten) {
+                self.put_row(RowKind::Fact, keys::FORGOTTEN, &forgotten.to_be_bytes());
+            }
         }
         let ends: Vec<_> = self.log_ends.drain().collect();
         for (part, end) in ends {

@@ -16,12 +16,13 @@
 
 use std::sync::Arc;
 
-use orderbell_ledger::{Appended, DeliveryStep, Ledger, LedgerFailed, MailboxError, NewEvent};
+use orderbell_ledger::{
+    Appended, DamagedRow, DeliveryStep, Ledger, LedgerFailed, LedgerReadError, MailboxError, NewEvent,
+};
 use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{DeviceId, MailboxPage, Position, Problem, ReadError, Recipient, UnixMs};
 
 use super::response::Refusal;
-use crate::ledger_damage::{DamagedRow, LedgerDamage, LedgerReadError};
 
 /// Work on a blocking thread panicked, or the runtime ends.
 #[derive(Debug, thiserror::Error)]
@@ -60,12 +61,11 @@ impl<T: ?Sized + Send + Sync + 'static> Blocking<T> {
 pub(crate) struct LedgerHandle {
     ledger: Arc<Ledger>,
     scans: Blocking<Ledger>,
-    damage: LedgerDamage,
 }
 
 impl LedgerHandle {
     pub(super) fn new(ledger: Arc<Ledger>) -> Self {
-        Self { scans: Blocking::new(ledger.clone()), ledger, damage: LedgerDamage::default() }
+        Self { scans: Blocking::new(ledger.clone()), ledger }
     }
 
     /// Runs reads of any size on a blocking thread.
@@ -77,11 +77,6 @@ impl LedgerHandle {
         work: impl FnOnce(&Ledger) -> R + Send + 'static,
     ) -> Result<R, BlockingFailed> {
         self.scans.run(work).await
-    }
-
-    /// The rows that requests found damaged.
-    pub(super) fn damage(&self) -> &LedgerDamage {
-        &self.damage
     }
 
     /// A page of a mailbox: [`orderbell_ledger::Mailboxes::read`].
@@ -107,7 +102,7 @@ impl LedgerHandle {
             MailboxError::EpochChanged => ReadError::EpochChanged,
             MailboxError::PositionExpired => ReadError::PositionExpired,
             MailboxError::Disk(error) => {
-                let _logged = self.damage.record_failure(error);
+                let _logged = self.ledger.damage().record_failure(error);
                 ReadError::Unavailable
             }
         }
@@ -161,7 +156,7 @@ impl From<LedgerReadError> for Refusal {
     fn from(error: LedgerReadError) -> Self {
         match error {
             LedgerReadError::Damaged(row) => row.into(),
-            LedgerReadError::Disk(_) => Problem::unavailable("the ledger cannot be read", 5_000).into(),
+            LedgerReadError::Database(_) => Problem::unavailable("the ledger cannot be read", 5_000).into(),
         }
     }
 }

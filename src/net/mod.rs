@@ -44,10 +44,9 @@ pub use stats::{ClientEventLabels, CloseLabels, NetStats};
 
 use crate::clock::wall_clock;
 use crate::hub::Hub;
-use crate::ledger_damage::{DamagedRow, LedgerDamage};
 use crate::wall::Feed;
 use ledger_handle::LedgerHandle;
-use orderbell_ledger::{Appended, DeliveryHistory, Ledger, NewEvent, OrderKey};
+use orderbell_ledger::{Appended, DamagedRow, DeliveryHistory, Ledger, NewEvent, OrderKey};
 use retry_spread::RetrySpread;
 use tokens::Tokens;
 
@@ -256,12 +255,6 @@ impl AppState {
     /// Time since the start: the clock of the sessions.
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    /// The stored rows that requests found damaged.
-    #[must_use]
-    pub fn ledger_damage(&self) -> &LedgerDamage {
-        self.ledger.damage()
     }
 
     /// Counters of the network side.

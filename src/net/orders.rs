@@ -17,8 +17,7 @@ use super::AppState;
 use super::poll::invalid_parameter;
 use super::response::{self, Refusal};
 use super::tokens::Principal;
-use crate::ledger_damage::LedgerReadError;
-use orderbell_ledger::{Ledger, OrderKey};
+use orderbell_ledger::{Ledger, LedgerReadError, OrderKey};
 
 /// Largest number of orders in one page.
 const PAGE_MAX: usize = 200;
@@ -62,7 +61,7 @@ fn open_orders(
     who: &Recipient,
     from: Option<&Id>,
 ) -> Result<OrdersAnswer, LedgerReadError> {
-    let page = state.ledger_damage().check(ledger.orders().open(who, from, PAGE_MAX))?;
+    let page = ledger.damage().check(ledger.orders().open(who, from, PAGE_MAX))?;
     let mut orders = Vec::with_capacity(page.orders.len());
     for (key, order) in &page.orders {
         orders.extend(state.orders.view(who, key, order, None)?);
@@ -92,7 +91,7 @@ fn order_with_timeline(
     who: &Recipient,
     id: Id,
 ) -> Result<Option<OpenOrder>, LedgerReadError> {
-    let (key, damage) = (OrderKey { shadow: who.shadow, id }, state.ledger_damage());
+    let (key, damage) = (OrderKey { shadow: who.shadow, id }, ledger.damage());
     let Some(stored) = damage.check(ledger.orders().state(&key))? else { return Ok(None) };
     let history = damage.check(ledger.delivery_log().history(who, &key))?;
     Ok(state.orders.view(who, &key, &stored, Some(&history))?)

@@ -2,7 +2,7 @@
 //!
 //! Each part knows only whether something is wrong now. [`RaisedAlerts`] remembers since when, by code and subject.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,7 +12,6 @@ use orderbell_protocol::{Role, UnixMs};
 
 use crate::clock::wall_clock;
 use crate::ingest::IngestStats;
-use crate::ledger_damage::LedgerDamage;
 use crate::net::AppState;
 use crate::stream::outbox_publisher::PublisherStats;
 use crate::wall::Feed;
@@ -202,10 +201,7 @@ impl Alerts {
             let detail = "too little free space on the ledger's disk: no new events are accepted";
             conditions.push(Condition::new(AlertCode::DiskLow, detail));
         }
-        let damage = [&self.ingest.damage, self.state.ledger_damage()];
-        if let Some(detail) = LedgerDamage::alert_detail(&damage) {
-            conditions.push(Condition::new(AlertCode::LedgerDamaged, detail));
-        }
+        conditions.extend(damage_condition(&self.ledger.damage().rows_by_table()));
         if let Some(reason) = self.ledger.rebuild_reason() {
             let detail = format!("the ledger's history is not intact ({reason}): new epoch, the log is read again");
             conditions.push(Condition::new(AlertCode::LedgerRebuilding, detail));
@@ -238,6 +234,16 @@ impl Alerts {
 fn ack_command(code: AlertCode, subject: Option<&str>) -> String {
     let subject = subject.map_or_else(String::new, |subject| format!(" {subject}"));
     format!("when this is dealt with: orderbell alerts ack {code}{subject}")
+}
+
+/// None when every row decoded.
+fn damage_condition(rows_by_table: &BTreeMap<&'static str, usize>) -> Option<Condition> {
+    let counts: Vec<String> = rows_by_table.iter().map(|(table, rows)| format!("{table} ({rows})")).collect();
+    let detail = format!(
+        "since the start, damaged rows in: {}; requests for them are answered 503, the writer passes them over, and the log names them by hash",
+        counts.join(", ")
+    );
+    (!counts.is_empty()).then(|| Condition::new(AlertCode::LedgerDamaged, detail))
 }
 
 fn loss_condition(stored: StoredLoss) -> Condition {
@@ -282,6 +288,13 @@ mod tests {
         assert_eq!(since(&three), [(None, 10), (Some("store:1"), 10), (Some("store:2"), 20)]);
         assert_eq!(since(&raised.update(vec![overflow("2")], UnixMs(30))), [(Some("store:2"), 20)]);
         assert_eq!(since(&raised.update(vec![disk(), overflow("2")], UnixMs(40))), [(None, 40), (Some("store:2"), 20)]);
+    }
+
+    #[test]
+    fn damage_is_named_by_table() {
+        assert!(damage_condition(&BTreeMap::new()).is_none());
+        let detail = damage_condition(&BTreeMap::from([("orders", 1), ("meta", 2)])).unwrap().detail;
+        assert!(detail.contains("in: meta (2), orders (1);"), "{detail}");
     }
 
     #[test]

@@ -6,12 +6,10 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::clock::wall_clock;
-use crate::ingest::IngestStats;
-use crate::ledger_damage::LedgerReadError;
 use crate::net::{DeadLetterAccess, ReplayFuture, TopicListFuture, TopicReplayFuture};
 #[cfg(feature = "kafka")]
 use crate::stream::dlq_topics::DlqTopics;
-use orderbell_ledger::{Ledger, StoredDeadLetter};
+use orderbell_ledger::{Ledger, LedgerReadError, StoredDeadLetter};
 
 /// Dead letters shown of each partition of a dead letter topic: the newest. `orderbell dlq` lists all.
 #[cfg(feature = "kafka")]
@@ -20,7 +18,6 @@ const SHOWN_PER_PARTITION: u64 = 200;
 /// Where the dead letters are.
 pub(super) struct DeadLetterAdmin {
     pub(super) ledger: Arc<Ledger>,
-    pub(super) ingest: Arc<IngestStats>,
     /// The topics, and a permit: one request at a time reads them, since it takes a consumer of its own and may take a while.
     #[cfg(feature = "kafka")]
     pub(super) topics: Option<(DlqTopics, Arc<Semaphore>)>,
@@ -28,7 +25,7 @@ pub(super) struct DeadLetterAdmin {
 
 impl DeadLetterAccess for DeadLetterAdmin {
     fn list(&self, after: u64, max: usize) -> Result<Vec<(u64, StoredDeadLetter)>, LedgerReadError> {
-        self.ingest.damage.check(self.ledger.dead_letters().list(after, max))
+        self.ledger.damage().check(self.ledger.dead_letters().list(after, max))
     }
 
     fn replay(&self, letters: Vec<(u64, StoredDeadLetter)>) -> ReplayFuture {

@@ -12,11 +12,10 @@ use orderbell_protocol::{Delivery, Id, Position, Recipient, UnixMs};
 
 use crate::clock::wall_clock;
 use crate::hub::{DeviceConnection, POISON_AFTER};
-use crate::ingest::{IngestStats, order_view};
-use crate::ledger_damage::{DamagedRow, LedgerReadError};
+use crate::ingest::order_view;
 use crate::net::{AppState, Inspection, TailError};
 use crate::wall::{Feed, StoreOverview};
-use orderbell_ledger::{DeviceBacklog, Ledger, OrderKey};
+use orderbell_ledger::{DamagedRow, DeviceBacklog, Ledger, LedgerReadError, OrderKey};
 
 /// A connected device with a notice unacknowledged for longer than this is slow: the time after which a session sends again by default.
 const SLOW_AFTER_MS: i64 = 10_000;
@@ -28,7 +27,6 @@ pub(super) struct Inspector {
     pub(super) group: Arc<Stats>,
     pub(super) state: Arc<AppState>,
     pub(super) ledger: Arc<Ledger>,
-    pub(super) ingest: Arc<IngestStats>,
     pub(super) wall: Arc<Feed>,
 }
 
@@ -82,7 +80,7 @@ impl Inspection for Inspector {
         let notice = |delivery: &Delivery| {
             let key = [store.as_str().as_bytes(), &delivery.position.seq.to_be_bytes()];
             let NoticeFields { at, kind, order, .. } =
-                self.ingest.damage.decode("mailboxes", &key, delivery.notice.as_str().as_bytes())?;
+                self.ledger.damage().decode("mailboxes", &key, delivery.notice.as_str().as_bytes())?;
             Ok::<_, DamagedRow>(TailNotice { position: delivery.position, at, kind, order })
         };
         Ok(TailAnswer {
@@ -93,7 +91,7 @@ impl Inspection for Inspector {
     }
 
     fn order(&self, order: &Id, shadow: bool) -> Result<Option<TraceAnswer>, LedgerReadError> {
-        let (key, damage) = (OrderKey { shadow, id: order.clone() }, &self.ingest.damage);
+        let (key, damage) = (OrderKey { shadow, id: order.clone() }, self.ledger.damage());
         let Some(state) = damage.check(self.ledger.orders().state(&key))? else { return Ok(None) };
         let history = |who: &Recipient| damage.check(self.ledger.delivery_log().history(who, &key));
         order_view::for_operator(&key, &state, history, damage).map(Some)
@@ -103,7 +101,7 @@ impl Inspection for Inspector {
 impl Inspector {
     fn store(&self, store: StoreOverview, now: UnixMs) -> Result<StoreStatus, LedgerReadError> {
         let who = Recipient::store(store.id.clone());
-        let (devices, unread) = self.ingest.damage.check(self.ledger.devices().backlogs(&who))?;
+        let (devices, unread) = self.ledger.damage().check(self.ledger.devices().backlogs(&who))?;
         // The store's backlog is that of its most advanced device: what one device has received, the store knows.
         let least = devices.iter().map(|device| device.backlog).min_by_key(|backlog| backlog.notices).unwrap_or(unread);
         let (name, city) = store.entry.map_or((None, None), |entry| (entry.name, entry.city));

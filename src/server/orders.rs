@@ -9,9 +9,8 @@ use orderbell_protocol::{ClientEvent, DeviceId, Problem, Recipient, RejectionRea
 use crate::clock::wall_clock;
 use crate::ingest::http_events::{self, PostedEvent};
 use crate::ingest::{OrderHandler, client_events, order_view};
-use crate::ledger_damage::DamagedRow;
 use crate::net::Orders;
-use orderbell_ledger::{DeliveryHistory, Ledger, NewEvent, OrderKey};
+use orderbell_ledger::{DamagedRow, DeliveryHistory, Ledger, NewEvent, OrderKey};
 use orderbell_orders::Mapping;
 
 /// The order rules and what they need.
@@ -42,7 +41,7 @@ impl Orders for OrderRules {
         event: &ClientEvent,
         now: UnixMs,
     ) -> Result<NewEvent, RejectionReason> {
-        client_events::accept(&self.ledger, &self.handler.stats().damage, who, device, event, now)
+        client_events::accept(&self.ledger, who, device, event, now)
     }
 
     fn view(
@@ -53,7 +52,7 @@ impl Orders for OrderRules {
         history: Option<&DeliveryHistory>,
     ) -> Result<Option<OpenOrder>, DamagedRow> {
         let visible = &self.handler.policy().visible_fields;
-        order_view::for_recipient(who, key, state, history, visible, &self.handler.stats().damage)
+        order_view::for_recipient(who, key, state, history, visible, self.ledger.damage())
     }
 
     fn as_of(&self) -> Option<UnixMs> {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::outbox_backlog::OutboxBacklog;
 use crate::clock::wall_clock;
 use orderbell_ledger::crash;
-use orderbell_ledger::{DiskError, Ledger, OutboxEntry};
+use orderbell_ledger::{DatabaseError, Ledger, OutboxEntry};
 
 /// Entries read at a time: little enough for sends and acknowledgements to go on in between.
 const MAX_READ: usize = 256;
@@ -40,11 +40,11 @@ pub trait OutboxReader: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the outbox cannot be read.
-    fn entries(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError>;
+    fn entries(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DatabaseError>;
 }
 
 impl OutboxReader for Ledger {
-    fn entries(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
+    fn entries(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DatabaseError> {
         self.outbox().pending(from, max)
     }
 }

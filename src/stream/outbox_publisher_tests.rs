@@ -161,7 +161,7 @@ impl CountingReader {
 }
 
 impl OutboxReader for CountingReader {
-    fn entries(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DiskError> {
+    fn entries(&self, from: u64, max: usize) -> Result<Vec<OutboxEntry>, DatabaseError> {
         let entries = self.ledger.outbox().pending(from, max)?;
         self.rows.fetch_add(entries.len() as u64, Ordering::AcqRel);
         self.reads.fetch_add(1, Ordering::AcqRel);

@@ -15,9 +15,8 @@ use orderbell_protocol::admin::{
 use serde::Deserialize;
 
 use super::AdminApi;
-use crate::ledger_damage::LedgerReadError;
 use crate::net::response::{self, Refusal};
-use orderbell_ledger::{LedgerFailed, StoredBytes, StoredDeadLetter};
+use orderbell_ledger::{LedgerFailed, LedgerReadError, StoredBytes, StoredDeadLetter};
 
 /// Resolves when the replayed records are durable; `Err` when the ledger cannot write.
 pub type ReplayFuture = Pin<Box<dyn Future<Output = Result<(), LedgerFailed>> + Send>>;

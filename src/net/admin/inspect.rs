@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::AdminApi;
 use crate::clock::wall_clock;
-use crate::ledger_damage::{DamagedRow, LedgerReadError};
 use crate::net::response::{self, Refusal};
+use orderbell_ledger::{DamagedRow, LedgerReadError};
 
 /// Largest number of stores in one page.
 const PAGE_MAX: usize = 500;

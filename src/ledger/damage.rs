@@ -1,15 +1,18 @@
 //! Stored rows that do not decode, or that miss the row that they refer to.
 //!
-//! Such a row is never left out of an answer: a till would take the order off its screen. The request fails with 503, and the row raises the
-//! alert `ledger_damaged` until the restart. The log names a row by its table and a hash of its key, never by its content.
+//! Such a row is never left out of an answer: a till would take the order off its screen. A request for it fails. The writer, which serves
+//! everybody, passes it over and goes on with the next (`View::pass_over`); the row stays as it is, unless what it should hold is known.
+//! Whoever meets it, it is recorded here and raises the alert `ledger_damaged` until the restart. The log names a row by its table and a hash of
+//! its key, never by its content.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use orderbell_ledger::DiskError;
-use orderbell_orders::sha256;
 use serde::de::DeserializeOwned;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::disk::{DatabaseError, DiskError};
 
 /// Rows that are remembered, and so logged once each. More damage than this is one more line in no log: the alert stands.
 const ROWS_MAX: usize = 1_000;
@@ -24,7 +27,7 @@ pub struct DamagedRow(());
 pub enum LedgerReadError {
     /// The files cannot be read.
     #[error(transparent)]
-    Disk(DiskError),
+    Database(DatabaseError),
     /// A row is damaged.
     #[error(transparent)]
     Damaged(#[from] DamagedRow),
@@ -52,24 +55,24 @@ impl LedgerDamage {
     ///
     /// # Errors
     /// The same failure.
-    pub fn check<T>(&self, read: Result<T, DiskError>) -> Result<T, LedgerReadError> {
-        read.map_err(|error| self.record_failure(error))
+    pub fn check<T>(&self, read: Result<T, impl Into<DiskError>>) -> Result<T, LedgerReadError> {
+        read.map_err(|error| self.record_failure(error.into()))
     }
 
     /// The same for a read that has failed.
     pub fn record_failure(&self, error: DiskError) -> LedgerReadError {
         match &error {
             DiskError::DamagedRow { table, key, what, .. } => self.record(table, &[key.as_bytes()], what).into(),
-            DiskError::Database(_) => {
+            DiskError::Database(error) => {
                 tracing::error!(%error, "the ledger cannot be read");
-                LedgerReadError::Disk(error)
+                LedgerReadError::Database(error.clone())
             }
         }
     }
 
     /// Remembers a damaged row, and logs it when it is new.
     pub fn record(&self, table: &'static str, key: &[&[u8]], what: impl fmt::Display) -> DamagedRow {
-        let hash = sha256::hash_64(key);
+        let hash = hash_of(key);
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         if rows.len() < ROWS_MAX && rows.insert((table, hash)) {
             tracing::error!(table, key_hash = format!("{hash:016x}"), %what, "a stored row is damaged");
@@ -77,23 +80,24 @@ impl LedgerDamage {
         DamagedRow(())
     }
 
-    /// The text of the alert for the rows of all these together; none when every row decoded.
+    /// How many damaged rows were found in each table.
     #[must_use]
-    pub fn alert_detail(all: &[&Self]) -> Option<String> {
-        let mut rows = BTreeSet::new();
-        for one in all {
-            rows.extend(one.rows.lock().unwrap_or_else(PoisonError::into_inner).iter().copied());
-        }
-        let mut by_table = BTreeMap::<&str, usize>::new();
-        rows.iter().for_each(|(table, _)| *by_table.entry(table).or_default() += 1);
-        let counts: Vec<String> = by_table.iter().map(|(table, count)| format!("{table} ({count})")).collect();
-        (!counts.is_empty()).then(|| {
-            format!(
-                "since the start, damaged rows in: {}; requests for them are answered 503, and the log names them by hash",
-                counts.join(", ")
-            )
-        })
+    pub fn rows_by_table(&self) -> BTreeMap<&'static str, usize> {
+        let mut by_table = BTreeMap::new();
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().for_each(|(table, _)| *by_table.entry(*table).or_default() += 1);
+        by_table
     }
+}
+
+/// Each part with its length, so that no two lists of parts are the same input.
+fn hash_of(key: &[&[u8]]) -> u64 {
+    let mut hash = Xxh3::new();
+    for part in key {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.digest()
 }
 
 #[cfg(test)]
@@ -101,15 +105,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_damaged_row_is_counted_once_and_named_in_the_alert_by_its_table() {
-        let (one, other) = (LedgerDamage::default(), LedgerDamage::default());
-        assert_eq!(one.decode::<u64>("orders", &[b"o1"], b"7"), Ok(7));
-        assert_eq!(LedgerDamage::alert_detail(&[&one, &other]), None);
-        for damage in [&one, &one, &other] {
+    fn a_damaged_row_is_counted_once_by_its_table() {
+        let damage = LedgerDamage::default();
+        assert_eq!(damage.decode::<u64>("orders", &[b"o1"], b"7"), Ok(7));
+        assert_eq!(damage.rows_by_table(), BTreeMap::new());
+        for _ in 0..2 {
             assert_eq!(damage.decode::<u64>("orders", &[b"o1"], b"{"), Err(DamagedRow(())));
         }
-        other.record("meta", &[b"k"], "a cursor");
-        let detail = LedgerDamage::alert_detail(&[&one, &other]).unwrap();
-        assert!(detail.contains("in: meta (1), orders (1);"), "{detail}");
+        damage.record("meta", &[b"k"], "a cursor");
+        damage.record("meta", &[b"", b"k"], "a cursor");
+        assert_eq!(damage.rows_by_table(), BTreeMap::from([("meta", 2), ("orders", 1)]));
     }
 }
