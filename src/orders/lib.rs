@@ -21,5 +21,6 @@ mod pointers;
 pub mod reconcile;
 pub mod record_type;
 pub mod sha256;
+mod subject;
 
 pub use mapping::Mapping;

@@ -18,6 +18,7 @@ use super::event_types::{IGNORED, TypeRule, TypeRules};
 use super::fields::{self, reject, scalar};
 use super::members::{self, Members, PointerTree};
 use super::pointers;
+use super::subject;
 
 pub use super::envelope::{OWN_EVENT_MEDIA_TYPE, TOPIC_PARAMETER, attribute_of_header};
 
@@ -76,8 +77,8 @@ pub enum KafkaKey {
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
-    /// The order of an event whose data does not name it, as long as `order` is the default pointer. A mapping that says where the order is
-    /// means it.
+    /// The order of an event whose data does not name it, as long as `order` is the default pointer, the subject holds a number that is not the
+    /// event's store, customer or device, and no other member may be the order. Everything else is rejected.
     #[default]
     Auto,
     /// The order of an event whose data does not name it. A subject that is the event's store is no order.
@@ -341,7 +342,7 @@ impl Mapping {
         let tree = &mapping.compiled().tree;
         let opened = envelope::open(record, &text, tree).ok()?;
         let members = opened.members(tree).ok()?;
-        let order = mapping.order(record, &opened.envelope, &members).ok()?;
+        let order = mapping.order(record, &opened, &members).ok()?;
         order.or_else(|| mapping.store(record, &members).ok()?.or_else(|| opened.envelope.subject.clone()))
     }
 
@@ -350,7 +351,7 @@ impl Mapping {
     pub(super) fn order(
         &self,
         record: &Record,
-        envelope: &Envelope,
+        opened: &Opened<'_, '_>,
         members: &Members<'_, '_>,
     ) -> Result<Option<String>, Reason> {
         if let Some(id) = self.named_order(members)? {
@@ -360,14 +361,13 @@ impl Mapping {
             return Ok(None);
         }
         let is_id = |id: &String| id != NO_NUMBER;
-        let store = self.store(record, members).ok().flatten().filter(|_| !envelope::is_own(record));
-        let subject = envelope
-            .subject
-            .clone()
-            .filter(|subject| self.is_subject_order() && is_id(subject) && store.as_ref() != Some(subject));
         let key = key_text(record).filter(|key| self.kafka_key == KafkaKey::Order && is_id(key));
-        // What the configuration says goes before what is a guess.
-        Ok(if self.subject == Subject::Order { subject.or(key) } else { key.or(subject) })
+        if key.is_some() && self.subject != Subject::Order {
+            return Ok(key);
+        }
+        let subject = opened.envelope.subject.clone().filter(is_id);
+        let subject = subject.filter(|subject| self.is_subject_order(record, opened, members, subject));
+        Ok(subject.or(key))
     }
 
     /// The order's id as the members name it.
@@ -384,11 +384,24 @@ impl Mapping {
         Ok(Some(parts.join(":")))
     }
 
-    fn is_subject_order(&self) -> bool {
+    fn is_subject_order(
+        &self,
+        record: &Record,
+        opened: &Opened<'_, '_>,
+        members: &Members<'_, '_>,
+        subject: &str,
+    ) -> bool {
+        if envelope::is_own(record) {
+            return true;
+        }
+        let store = self.store(record, members).ok().flatten();
         match self.subject {
-            Subject::Auto => self.order == OrderIdPointers::default(),
+            _ if store.as_deref() == Some(subject) => false,
+            Subject::Auto if self.order == OrderIdPointers::default() => {
+                subject::is_order(self, &opened.envelope, &opened.data, subject, store.as_deref())
+            }
             Subject::Order => true,
-            Subject::Any => false,
+            Subject::Auto | Subject::Any => false,
         }
     }
 
@@ -424,7 +437,7 @@ impl Mapping {
     }
 
     /// Every pointer into the data.
-    fn pointers(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn pointers(&self) -> impl Iterator<Item = &str> {
         let single = [
             &self.r#type,
             &self.id,
@@ -455,15 +468,9 @@ impl Mapping {
         let kind = self.kind(&kind.ok_or_else(|| no_type(opened.data.as_bytes(), &self.r#type))?)?;
         let order = match kind.is_about_a_store() {
             true => self.store(record, members)?.or_else(|| envelope.subject.clone()),
-            false => self.order(record, envelope, members)?,
+            false => self.order(record, opened, members)?,
         };
-        let order = order.ok_or_else(|| {
-            let (what, place) = match kind.is_about_a_store() {
-                true => ("store", self.store.clone()),
-                false => ("order", self.order.0.join(" and ")),
-            };
-            reject("no-order", format!("the event names no {what} at {place}"))
-        })?;
+        let order = order.ok_or_else(|| self.no_order(kind, envelope))?;
         let order = Id::parse(&order).map_err(|error| reject("bad-order", format!("the order's id: {error}")))?;
         let store = self.store(record, members)?.map(|text| Id::parse(&text)).transpose();
         let store = store.map_err(|error| reject("bad-id", format!("{}: {error}", self.store)))?;
@@ -472,6 +479,18 @@ impl Mapping {
         let mut reader = FieldReader { mapping: self, record, envelope, members, kind, flags, remarks };
         let event = reader.event(order, store, now)?;
         Ok((event, reader.remarks))
+    }
+
+    /// Says what names no order, and what to configure.
+    fn no_order(&self, kind: EventType, envelope: &Envelope) -> Reason {
+        if kind.is_about_a_store() {
+            return reject("no-order", format!("the event names no store at {}", self.store));
+        }
+        let mut message = format!("the event names no order at {}", self.order.0.join(" and "));
+        if self.subject == Subject::Auto && self.order.0.len() == 1 && envelope.subject.is_some() {
+            message.push_str(", and its subject may be something else: set order to the pointer of the order, or subject = \"order\"");
+        }
+        reject("no-order", message)
     }
 
     /// The extra fields, unless nobody asked for them where they would be taken from: at the top, beside what is no order, a `table` is the

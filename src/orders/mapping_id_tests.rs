@@ -240,10 +240,11 @@ fn a_subject_that_is_the_store_is_no_order() {
         let decoded = mapping.decode(&record(None, &body.to_string(), &[]), NOW);
         decoded.map_or_else(|reason| reason.message, |event| event.order.to_string())
     };
-    assert_eq!(decode("", "17"), "the event names no order at /order");
-    assert_eq!(decode("", "o41"), "o41");
+    let hint = ", and its subject may be something else: set order to the pointer of the order, or subject = \"order\"";
+    assert_eq!(decode("", "17"), format!("the event names no order at /order{hint}"));
+    assert_eq!(decode("subject = 'order'", "17"), "the event names no order at /order");
     assert_eq!(decode("subject = 'any'", "o41"), "the event names no order at /order");
-    let renamed = "the event names no order at /orderNo";
+    let renamed = format!("the event names no order at /orderNo{hint}");
     assert_eq!(decode("order = '/orderNo'", "o41"), renamed, "a mapping that says where the order is means it");
     assert_eq!(decode("order = '/orderNo'\nsubject = 'order'", "o41"), "o41");
     // An order of Orderbell's own events may be called like its store.
@@ -251,6 +252,46 @@ fn a_subject_that_is_the_store_is_no_order() {
     let record = record(None, &own.to_string(), &[("content-type", OWN_EVENT_MEDIA_TYPE)]);
     assert_eq!(Mapping::default().decode(&record, NOW).unwrap().order.as_str(), "17");
     assert_eq!(Mapping::default().order_of(&record).as_deref(), Some("17"));
+}
+
+/// Regression: any subject that was not exactly the store was the order: `shops/17` made all orders of a store one, a city those of a city.
+#[test]
+fn a_subject_that_may_be_something_else_is_no_order_unasked() {
+    let order = |subject: &str, data: &str| {
+        let body = format!(
+            r#"{{"specversion":"1.0","type":"order.paid.v1","id":"e1","source":"/pos/2","subject":"{subject}","data":{data}}}"#
+        );
+        let mapping: Mapping = toml::from_str("types = { 'order.paid.v1' = 'order.paid' }").unwrap();
+        let record = record(None, &body, &[]);
+        let decoded = mapping.decode(&record, NOW);
+        decoded.iter().for_each(|event| assert_eq!(mapping.order_of(&record).as_deref(), Some(event.order.as_str())));
+        decoded.map_or_else(|reason| reason.code.to_owned(), |event| event.order.to_string())
+    };
+    let data = r#"{"store":"17","amount":1250,"customer":"c5","city":"Shanghai","items":[{"sku":"4"}],"time":1790000000,"test":false}"#;
+    for subject in ["o41", "orders/41", "17-0041", "shops/17/orders/41", "A234-1234-1234"] {
+        assert_eq!(order(subject, data), subject);
+    }
+    assert_eq!((order("o41", "null"), order("o41", "{}")), ("o41".into(), "o41".into()), "a body says nothing else");
+    for other in [
+        "shops/17",
+        "store-17",
+        "store17",
+        "17",
+        "/17/",
+        "Shanghai",
+        "order.paid",
+        "order.paid.v1",
+        "/pos/2",
+        "c5",
+        "store/17/customer/c5",
+    ] {
+        assert_eq!(order(other, data), "no-order", "{other}");
+    }
+    for may_be_the_order in ["orderId", "id", "number", "no"] {
+        let data = format!(r#"{{"store":"17","{may_be_the_order}":"0041"}}"#);
+        assert_eq!(order("5", &data), "no-order", "the subject may be a customer: {data}");
+        assert_eq!(order("5", &format!(r#"{{"store":"17","trade":[{data}]}}"#)), "no-order");
+    }
 }
 
 #[test]
@@ -296,12 +337,27 @@ fn order_by_value(mapping: &Mapping, record: &Record) -> Option<String> {
         Some(_) => Err(()),
     };
     let key = |what: KafkaKey| key_text(record).filter(|_| mapping.kafka_key == what);
-    let subject_is_order = mapping.subject == Subject::Order || mapping.order.0 == ["/order"];
+    // The rule for subjects has tests of its own.
+    let is_allowed = |subject: &str, store: Option<&str>| match mapping.subject {
+        Subject::Order => true,
+        Subject::Any => false,
+        Subject::Auto if mapping.order.0 == ["/order"] => {
+            let name = |header_name: &str, at: &str| {
+                header(header_name).map(str::to_owned).or_else(|| json.get(at).and_then(text))
+            };
+            let (kind, source) = (name("ce_type", "type"), name("ce_source", "source"));
+            let envelope = Envelope { kind, source, ..Envelope::default() };
+            subject::is_order(mapping, &envelope, &data.to_string(), subject, store)
+        }
+        Subject::Auto => false,
+    };
     let order = match &mapping.order.0[..] {
         [pointer] => {
             let order = id_at(pointer).ok()?.filter(|order| order != "0");
             let store = id_at(&mapping.store).ok().and_then(|store| store.or(key(KafkaKey::Store)));
-            let is_order = |subject: &String| subject_is_order && subject != "0" && Some(subject) != store.as_ref();
+            let is_order = |subject: &String| {
+                subject != "0" && Some(subject) != store.as_ref() && is_allowed(subject, store.as_deref())
+            };
             let subject = subject.clone().filter(is_order);
             let key = key(KafkaKey::Order).filter(|key| key != "0");
             order.or(if mapping.subject == Subject::Order { subject.or(key) } else { key.or(subject) })
@@ -372,7 +428,7 @@ proptest! {
         json in any_json(),
         order in prop::collection::vec(prop::sample::select(vec!["/order", "/data/order", "/a~1b", "/order/0", "/0/store", "", "order", "/order/01"]), 1..3),
         headers in prop::sample::select(vec![
-            vec![], vec![("content-type", "application/cloudevents+json")], vec![("ce_specversion", "1.0"), ("ce_subject", "s")],
+            vec![], vec![("content-type", "application/cloudevents+json")], vec![("ce_specversion", "1.0"), ("ce_subject", "s1")],
             vec![("ce_specversion", "0.3")], vec![("content-type", "application/cloudevents-batch+json")],
         ]),
         key in prop::sample::select(vec![None, Some("k")]),
@@ -395,7 +451,7 @@ proptest! {
         let order_pointers = OrderIdPointers(pointers.into_iter().map(str::to_owned).collect());
         let mapping = Mapping { order: order_pointers, kafka_key, ..Mapping::default() };
         let data = format!(r#"{{"type":"order.paid","order":{order},"store":{store}}}"#);
-        let value = if envelope { format!(r#"{{"specversion":"1.0","type":"order.paid","subject":" s ","data":{data}}}"#) } else { data };
+        let value = if envelope { format!(r#"{{"specversion":"1.0","type":"order.paid","subject":" s1 ","data":{data}}}"#) } else { data };
         let record = record(key.as_deref(), &value, &[]);
         if let Ok(event) = mapping.decode(&record, NOW) {
             let queue = mapping.order_of(&record);

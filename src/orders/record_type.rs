@@ -62,7 +62,7 @@ impl Mapping {
         }
         let Ok(members) = &members else { return LooksPaid::Unreadable };
         // An id that cannot be read is there all the same.
-        let names_order = !matches!(self.order(record, envelope, members), Ok(None));
+        let names_order = !matches!(self.order(record, opened, members), Ok(None));
         let names_store = !matches!(self.store(record, members), Ok(None));
         let may_hold_others = !data.trim_start().starts_with('{') && data != "null";
         if names_order || names_store || may_hold_others { LooksPaid::Unreadable } else { LooksPaid::No }
