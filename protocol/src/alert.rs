@@ -100,6 +100,8 @@ alert_codes! {
     DiskLow = "disk_low", Critical, Condition;
     /// There are paid orders among the dead letters.
     DeadLetters = "dead_letters", Critical, Acknowledgement;
+    /// No store is notified of paid orders.
+    PaidUnannounced = "paid_unannounced", Critical, Acknowledgement;
     /// Notices that devices rejected, or that no connection of a device could get acknowledged.
     NoticesUndeliverable = "notices_undeliverable", Warning, Acknowledgement;
     /// A mailbox holds the maximum number of live notices. Subject: the recipient, `store:N`.

@@ -14,7 +14,7 @@ use orderbell_protocol::notice::{EncodedNotice, Notice};
 use orderbell_protocol::{Event, NoticeKind, UnixMs};
 use tracing::{Instrument, Span};
 
-use super::{IgnoredTypes, own_events, stored_order};
+use super::{IgnoredTypes, Place, UnannouncedOrders, own_events, stored_order};
 use crate::clock::wall_clock;
 use crate::latency::LatencyHistogram;
 use orderbell_ledger::crash;
@@ -23,7 +23,7 @@ use orderbell_orders::counting;
 use orderbell_orders::event_types::IGNORED;
 use orderbell_orders::mapping::Mapping;
 use orderbell_orders::notices::{NoticeDraft, not_encodable};
-use orderbell_orders::order::{Effects, Order, OrderPolicy};
+use orderbell_orders::order::{Effects, Order, OrderPolicy, Unannounced};
 use orderbell_orders::record_type::LooksPaid;
 
 /// Asks, in an order's own queue, whether the order's state can be expunged.
@@ -48,6 +48,8 @@ pub struct IngestStats {
     pub paid_rejected: Count,
     /// Rejected records whose type cannot be read: they may be paid orders.
     pub unreadable_rejected: Count,
+    /// Paid orders of which no store is notified.
+    pub unannounced: UnannouncedOrders,
     /// Events that the configuration ignores, by type.
     pub ignored: Mutex<IgnoredTypes>,
     /// Notices that had expired before they could be made.
@@ -80,6 +82,8 @@ pub struct OrderHandler {
     stats: Arc<IngestStats>,
 }
 
+/// Why no store is notified of each order of a batch, in the order of its events.
+type UnannouncedInBatch = Vec<(OrderKey, Option<Unannounced>, Place)>;
 /// The states of a batch's orders: usually one, several only when their keys have the same hash.
 type KnownOrders = Vec<(OrderKey, Option<Order>)>;
 
@@ -140,6 +144,7 @@ impl OrderHandler {
         record: &Record,
         known: &mut KnownOrders,
         effects: &mut KeyBatchEffects,
+        unannounced: &mut UnannouncedInBatch,
         now: UnixMs,
     ) -> Result<(), Outcome> {
         let event = match self.mapping.decode(record, now) {
@@ -179,6 +184,7 @@ impl OrderHandler {
                     let counting = &self.policy.load().counting;
                     effects.counter_deltas.extend(counting::changes_of(state.as_ref(), next, order.shadow, counting));
                 }
+                unannounced.push((order.clone(), next.as_ref().and_then(Order::unannounced), Place::of(record)));
                 self.add_effects(&order, state.is_none(), next, applied, known, effects);
                 Ok(())
             }
@@ -244,6 +250,7 @@ impl OrderHandler {
             Some(at) if at > now => effects.expiry_added.push((at, key)),
             Some(_) => {
                 self.stats.orders_expunged.increment();
+                self.stats.unannounced.forget(&key);
                 let open = state.map_or_else(Vec::new, |order| order.active_for(key.shadow));
                 effects.open_index.extend(open.into_iter().map(|who| (who, key.clone(), false)));
                 known.retain(|(known_key, _)| *known_key != key);
@@ -285,10 +292,11 @@ impl OrderHandler {
         let now = wall_clock();
         let mut known = KnownOrders::new();
         let mut effects = KeyBatchEffects::default();
+        let mut unannounced = UnannouncedInBatch::new();
         let mut outcomes = Vec::with_capacity(turn.inputs.len());
         for input in turn.inputs.iter() {
             let applied = match input {
-                KeyInput::Record(record) => self.apply(record, &mut known, &mut effects, now),
+                KeyInput::Record(record) => self.apply(record, &mut known, &mut effects, &mut unannounced, now),
                 KeyInput::Task(check) => self.expire(check, &mut known, &mut effects, now),
             };
             match applied {
@@ -315,6 +323,10 @@ impl OrderHandler {
             && let Err(error) = self.ledger.commit(effects).await
         {
             return vec![Outcome::Halt(Reason { code: "ledger", message: error.to_string() })];
+        }
+        // Not before: a batch that is handled again is counted once.
+        for (order, reason, place) in unannounced {
+            self.stats.unannounced.record(&order, reason, place, now);
         }
         let durable = wall_clock().0;
         let read = turn.inputs.iter().take(outcomes.len()).filter_map(KeyInput::record);

@@ -192,6 +192,27 @@ async fn a_batch_is_a_span_that_says_where_its_records_are_and_not_whose_order_i
     assert_eq!(log.text(), "");
 }
 
+/// Regression: a paid order whose store was 0, or that named none, notified nobody, and nothing was red.
+#[tokio::test]
+async fn a_paid_order_without_a_store_is_counted_until_an_event_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_ledger, handler) = handler(dir.path(), 3_600_000);
+    let event = |kind: &str, order: &str, store: &str| {
+        record(&serde_json::json!({"type": kind, "order": order, "store": store}))
+    };
+    let done = handler.process(turn(vec![
+        event("order.paid", "o1", "0"),
+        event("order.paid", "o2", "0"),
+        event("order.created", "o3", "0"),
+        event("order.paid", "o4", "17"),
+        event("order.accepted", "o2", "17"),
+    ]));
+    assert_eq!(done.await, vec![Outcome::Done; 5]);
+    let counts = |after_ms| handler.stats().unannounced.counts(now().plus_ms(after_ms));
+    assert!(counts(0).is_empty());
+    assert_eq!(counts(30_000), BTreeMap::from([(Unannounced::NoStore, 1)]), "o1");
+}
+
 #[test]
 fn a_paid_order_is_counted_whatever_made_it_a_dead_letter() {
     let dir = tempfile::tempdir().unwrap();

@@ -11,12 +11,14 @@ mod ignored_types;
 pub mod order_view;
 mod own_events;
 mod timeline;
+mod unannounced;
 
 use orderbell_ledger::{DamagedRow, LedgerDamage, OrderKey};
 use orderbell_orders::order::Order;
 
 pub use handler::{ExpiryCheck, IngestStats, OrderHandler};
 pub use ignored_types::IgnoredTypes;
+pub use unannounced::{Place, UnannouncedOrders};
 
 /// Decodes an order's stored state; nothing else does. One that does not decode is logged and raises an alert.
 fn stored_order(damage: &LedgerDamage, key: &OrderKey, state: &[u8]) -> Result<Order, DamagedRow> {

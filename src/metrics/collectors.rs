@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orderbell_consumers::Stats;
+use orderbell_orders::order::Unannounced;
 use orderbell_protocol::alert::{Alert, AlertCode};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric};
@@ -94,6 +95,10 @@ impl Collector for IngestCollector {
         let paid = [("paid", &ingest.paid_rejected), ("unreadable", &ingest.unreadable_rejected)];
         let paid = paid.map(|(kind, count)| ([("type", kind)], count.value()));
         counter_family(e, "paid_records_rejected", help, paid)?;
+        let unannounced = ingest.unannounced.counts(wall_clock());
+        let unannounced = Unannounced::ALL
+            .map(|reason| ([("reason", reason.word())], unannounced.get(&reason).copied().unwrap_or_default()));
+        counter_family(e, "paid_unannounced", "Paid orders of which no store is notified, by reason", unannounced)?;
         let ignored: Vec<_> = {
             let types = ingest.ignored.lock().unwrap_or_else(PoisonError::into_inner);
             types.counts().map(|(kind, count)| ([("type", kind.to_owned())], count)).collect()

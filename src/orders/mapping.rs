@@ -150,6 +150,9 @@ pub struct Mapping {
     pub types: TypeRules,
     /// Ids of customers and devices that stand for nobody, besides empty ones and words for nothing: guests must not share a mailbox.
     pub nobody: Vec<String>,
+    /// Ids of stores that stand for none, besides empty ones and words for nothing: whoever has no number writes 0, and no till reads that
+    /// mailbox.
+    pub no_store: Vec<String>,
     /// Further members to keep, as `details` of notices: names at the top, or pointers. All others are dropped. Without this key none are kept
     /// where `order` leads below the top: a `table` there may be the database's.
     #[serde(deserialize_with = "pointers::names_or_pointers")]
@@ -266,6 +269,7 @@ impl Default for Mapping {
             shadow: at("/shadow"),
             types: TypeRules::default(),
             nobody: vec!["0".into()],
+            no_store: vec!["0".into()],
             extra_fields: DEFAULT_EXTRA_FIELDS.map(String::from).to_vec(),
             kafka_key: KafkaKey::Any,
             subject: Subject::Auto,
@@ -419,7 +423,9 @@ impl Mapping {
     /// The store that an event names, or else the record's key where it is the store.
     pub(super) fn store(&self, record: &Record, members: &Members<'_, '_>) -> Result<Option<String>, Reason> {
         let key = || key_text(record).filter(|_| self.kafka_key == KafkaKey::Store);
-        Ok(id_at(members, &self.store)?.or_else(key))
+        // A till may be that of store 0.
+        let is_store = |id: &String| envelope::is_own(record) || !self.no_store.contains(id);
+        Ok(id_at(members, &self.store)?.filter(is_store).or_else(|| key().filter(is_store)))
     }
 
     /// What the keys say, made ready for many records.

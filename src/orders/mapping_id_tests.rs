@@ -294,12 +294,50 @@ fn a_subject_that_may_be_something_else_is_no_order_unasked() {
     }
 }
 
+/// Regression: 0 was a store like any other, whose mailbox no till reads: its orders notified nobody, and nothing was red.
+#[test]
+fn zero_is_no_store_unless_the_configuration_says_otherwise() {
+    let store = |config: &str, store: &str| {
+        let mapping: Mapping = toml::from_str(config).unwrap();
+        let event = mapping
+            .decode(&record(Some("0"), &format!(r#"{{"type":"order.paid","order":"o1","store":{store}}}"#), &[]), NOW);
+        event.unwrap().store.map(|store| store.to_string())
+    };
+    assert_eq!(
+        (store("", "0"), store("", "\"0\""), store("", "0.0"), store("", "\"00\"")),
+        (None, None, None, Some("00".into()))
+    );
+    assert_eq!(store("kafka_key = 'store'", "null"), None);
+    assert_eq!((store("no_store = []", "0"), store("no_store = ['0', 'none']", "\"none\"")), (Some("0".into()), None));
+    // What a till of store 0 sends, where there is one.
+    let own = json!({"specversion": "1.0", "type": "order.ready", "id": "1", "subject": "o1", "data": {"store": "0"}});
+    let record = record(None, &own.to_string(), &[("content-type", OWN_EVENT_MEDIA_TYPE)]);
+    assert_eq!(Mapping::default().decode(&record, NOW).unwrap().store.unwrap().as_str(), "0");
+}
+
 #[test]
 fn the_kafka_key_is_the_order_without_parsing_where_it_is_checked() {
     let mapping = Mapping { kafka_key: KafkaKey::Order, ..Mapping::default() };
     assert_eq!(mapping.order_of(&record(Some("o1"), "not JSON", &[])).as_deref(), Some("o1"));
     assert_eq!(mapping.order_of(&record(None, r#"{"order":"o2"}"#, &[])).as_deref(), Some("o2"));
     assert_eq!(outcome(&mapping, &record(Some("o1"), r#"{"type":"order.paid","order":"o2"}"#, &[])), "key-mismatch");
+}
+
+/// Whether a subject that is not the store counts. The rule for what may be something else has tests of its own.
+fn is_subject_allowed(
+    mapping: &Mapping,
+    envelope: &Envelope,
+    data: &Value,
+    subject: &str,
+    store: Option<&str>,
+) -> bool {
+    match mapping.subject {
+        Subject::Order => true,
+        Subject::Any => false,
+        Subject::Auto => {
+            mapping.order.0 == ["/order"] && subject::is_order(mapping, envelope, &data.to_string(), subject, store)
+        }
+    }
 }
 
 /// The id that decoding would find, from a built JSON value: a model that shares no code with the reader of members.
@@ -337,24 +375,19 @@ fn order_by_value(mapping: &Mapping, record: &Record) -> Option<String> {
         Some(_) => Err(()),
     };
     let key = |what: KafkaKey| key_text(record).filter(|_| mapping.kafka_key == what);
-    // The rule for subjects has tests of its own.
-    let is_allowed = |subject: &str, store: Option<&str>| match mapping.subject {
-        Subject::Order => true,
-        Subject::Any => false,
-        Subject::Auto if mapping.order.0 == ["/order"] => {
-            let name = |header_name: &str, at: &str| {
-                header(header_name).map(str::to_owned).or_else(|| json.get(at).and_then(text))
-            };
-            let (kind, source) = (name("ce_type", "type"), name("ce_source", "source"));
-            let envelope = Envelope { kind, source, ..Envelope::default() };
-            subject::is_order(mapping, &envelope, &data.to_string(), subject, store)
-        }
-        Subject::Auto => false,
+    let is_store = |id: &String| id != "0";
+    let store_at =
+        || Ok::<_, ()>(id_at(&mapping.store)?.filter(is_store).or_else(|| key(KafkaKey::Store).filter(is_store)));
+    let name = |in_headers: &str, member: &str| {
+        header(in_headers).map(str::to_owned).or_else(|| json.get(member).and_then(text))
     };
+    let envelope =
+        Envelope { kind: name("ce_type", "type"), source: name("ce_source", "source"), ..Envelope::default() };
+    let is_allowed = |subject: &str, store| is_subject_allowed(mapping, &envelope, &data, subject, store);
     let order = match &mapping.order.0[..] {
         [pointer] => {
             let order = id_at(pointer).ok()?.filter(|order| order != "0");
-            let store = id_at(&mapping.store).ok().and_then(|store| store.or(key(KafkaKey::Store)));
+            let store = store_at().ok().flatten();
             let is_order = |subject: &String| {
                 subject != "0" && Some(subject) != store.as_ref() && is_allowed(subject, store.as_deref())
             };
@@ -373,7 +406,7 @@ fn order_by_value(mapping: &Mapping, record: &Record) -> Option<String> {
             (parts.len() == pointers.len()).then(|| parts.join(":"))
         }
     };
-    order.or_else(|| id_at(&mapping.store).ok()?.or(key(KafkaKey::Store)).or(subject))
+    order.or_else(|| store_at().ok()?.or(subject))
 }
 
 /// JSON text with the same member several times, and pointers into objects and arrays.

@@ -12,6 +12,7 @@
 //! its effects.
 
 mod notify;
+mod unannounced;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ use super::notices::{NoticeDraft, VisibleFields};
 use super::sha256;
 use notify::Pending;
 pub(super) use notify::{Notified, Occurrence};
+pub use unannounced::Unannounced;
 
 /// What an event does to an order's stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use crate::net::AppState;
 use crate::stream::outbox_publisher::PublisherStats;
 use crate::wall::Feed;
 use orderbell_ledger::{Ledger, LedgerFailed, StoredLoss};
+use orderbell_orders::order::Unannounced;
 
 /// Overfull mailboxes that are named: those with most notices.
 const MAILBOXES_MAX: usize = 20;
@@ -73,12 +74,13 @@ pub(super) struct Alerts {
 }
 
 /// What is counted since the start and reported by an alert. Those that were acknowledged are taken off.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counted {
     nacked: u64,
     poisoned: u64,
     paid_rejected: u64,
     unreadable_rejected: u64,
+    unannounced: BTreeMap<Unannounced, u64>,
 }
 
 impl Alerts {
@@ -141,6 +143,7 @@ impl Alerts {
                     acknowledged.paid_rejected = counted.paid_rejected;
                     acknowledged.unreadable_rejected = counted.unreadable_rejected;
                 }
+                AlertCode::PaidUnannounced => acknowledged.unannounced = counted.unannounced,
                 _ => {}
             }
         }
@@ -157,7 +160,8 @@ impl Alerts {
         let (nacked, poisoned) = (stats.notices_nacked.get(), stats.notices_poisoned.get());
         let (paid_rejected, unreadable_rejected) =
             (self.ingest.paid_rejected.value(), self.ingest.unreadable_rejected.value());
-        Counted { nacked, poisoned, paid_rejected, unreadable_rejected }
+        let unannounced = self.ingest.unannounced.counts(wall_clock());
+        Counted { nacked, poisoned, paid_rejected, unreadable_rejected, unannounced }
     }
 
     fn group_conditions(&self) -> Vec<Condition> {
@@ -174,7 +178,7 @@ impl Alerts {
 
     fn notice_conditions(&self) -> Vec<Condition> {
         let mut conditions = Vec::new();
-        let (all, seen) = (self.counted(), *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner));
+        let (all, seen) = (self.counted(), self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let (nacked, poisoned) = (all.nacked - seen.nacked, all.poisoned - seen.poisoned);
         if nacked + poisoned > 0 {
             let detail = format!(
@@ -191,6 +195,15 @@ impl Alerts {
                 ack_command(AlertCode::DeadLetters, None)
             );
             conditions.push(Condition::new(AlertCode::DeadLetters, detail));
+        }
+        let since = |reason: &Unannounced| seen.unannounced.get(reason).copied().unwrap_or_default();
+        let fresh = all.unannounced.iter().map(|(reason, count)| (reason, count - since(reason)));
+        let fresh: Vec<String> =
+            fresh.filter(|(_, count)| *count > 0).map(|(reason, count)| reason.sentence(count)).collect();
+        if !fresh.is_empty() {
+            let ack = ack_command(AlertCode::PaidUnannounced, None);
+            let detail = format!("no store is notified: {}; the log has their offsets; {ack}", fresh.join(", "));
+            conditions.push(Condition::new(AlertCode::PaidUnannounced, detail));
         }
         conditions
     }

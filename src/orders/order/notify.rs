@@ -160,6 +160,11 @@ impl Order {
         self.notified.iter().find(|one| (one.to, one.kind) == (to, kind)).map(|one| one.id.as_str())
     }
 
+    /// True while this notice waits for its recipient or the pickup code.
+    pub(super) fn is_pending(&self, to: Role, kind: NoticeKind) -> bool {
+        self.pending.iter().any(|one| (one.to, one.kind) == (to, kind))
+    }
+
     pub(super) fn recipient(&self, shadow: bool, to: Role) -> Option<Recipient> {
         let id = match to {
             Role::Store => self.store.clone()?,

@@ -14,6 +14,7 @@ const ALERTS = {
   mailbox_overflow: { section: "stores", en: "the mailbox exceeds its limit", zh: "信箱超出上限" },
   notices_undeliverable: { section: "stores", en: "notices cannot be delivered", zh: "有通知无法送达" },
   outbox_blocked: { section: "log", en: "events cannot be published", zh: "事件无法发布" },
+  paid_unannounced: { section: "stores", en: "no store is notified of paid orders", zh: "有已支付的订单没有通知任何门店" },
   partition_damaged: { section: "log", en: "a batch is damaged", zh: "数据已损坏" },
   partition_unassigned: { section: "log", en: "the partition cannot be assigned yet", zh: "分区暂时无法分配" },
   retention_gap: { section: "log", en: "records were deleted before they were read", zh: "记录在读取前已被清除" },
