@@ -18,7 +18,7 @@ use crate::clock::wall_clock;
 use crate::config::Config;
 use orderbell_orders::event_types::IGNORED;
 use orderbell_orders::notice_kinds::NoticeRow;
-use orderbell_orders::order::{ApplyResult, Effects, Order, OrderPolicy, TRANSITIONS};
+use orderbell_orders::order::{ApplyResult, Effects, Order, OrderPolicy, TRANSITIONS, Unannounced};
 use orderbell_orders::record_type::LooksPaid;
 use orderbell_orders::{Mapping, json_text};
 
@@ -62,11 +62,14 @@ pub(crate) fn run(command: &MappingCommand) -> Result<(), ExitCode> {
     }
     let policy = config.order_policy();
     let mut history = History::new(&config.boot.mapping, &policy, now);
-    for (at, value) in values.into_iter().filter(|value| !value.trim_ascii().is_empty()).enumerate() {
+    let values: Vec<&[u8]> = values.into_iter().filter(|value| !value.trim_ascii().is_empty()).collect();
+    let count = values.len();
+    for (at, value) in values.into_iter().enumerate() {
         let record = Record {
             partition: TopicPartition::new(topic.as_deref().unwrap_or(SAMPLE_TOPIC), 0),
             offset: at as u64,
-            timestamp_ms: now.0,
+            // They come one after another, the last one now.
+            timestamp_ms: now.0 - (count - 1 - at) as i64,
             read_ms: 0,
             key: key.clone().map(Bytes::from),
             value: Some(Bytes::copy_from_slice(value)),
@@ -120,11 +123,22 @@ struct History<'a> {
     silent: u32,
     ignored: u32,
     rejected: u32,
+    further_payments: u32,
 }
 
 impl<'a> History<'a> {
     fn new(mapping: &'a Mapping, policy: &'a OrderPolicy, now: UnixMs) -> Self {
-        Self { mapping, policy, now, orders: BTreeMap::new(), notifying: 0, silent: 0, ignored: 0, rejected: 0 }
+        Self {
+            mapping,
+            policy,
+            now,
+            orders: BTreeMap::new(),
+            notifying: 0,
+            silent: 0,
+            ignored: 0,
+            rejected: 0,
+            further_payments: 0,
+        }
     }
 
     /// Applies the next record, and says what became of it.
@@ -149,6 +163,7 @@ impl<'a> History<'a> {
         let store_was_notified =
             before.is_some_and(|tried| tried.store_was_notified) || has_new_order || effects.expired > 0;
         let recipients = recipients(self.mapping.of(record), &event, order.as_ref(), &effects);
+        self.further_payments += u32::from(effects.further_payment.is_some());
         *(if effects.notices.is_empty() { &mut self.silent } else { &mut self.notifying }) += 1;
         if let Some(order) = order {
             self.orders.insert(key, Tried { order, store_was_notified });
@@ -192,7 +207,10 @@ impl<'a> History<'a> {
         if waiting > 0 {
             all.push(format!("{waiting} orders are paid, and no store is notified of them"));
         }
-        (all.join("; "), self.rejected == 0 && waiting == 0)
+        if self.further_payments > 0 {
+            all.push(format!("{} payments may be of other orders that have the same id", self.further_payments));
+        }
+        (all.join("; "), self.rejected == 0 && waiting == 0 && self.further_payments == 0)
     }
 }
 
@@ -207,6 +225,10 @@ fn recipients(mapping: &Mapping, event: &Event, order: Option<&Order>, effects: 
         text.push_str(&format!("\n  notifies {who}: the event is too old"));
     }
     let missing = order.map_or_else(Vec::new, |order| missing(mapping, event, order, effects));
+    if let Some(reason) = effects.further_payment {
+        let who = if text.is_empty() { "notifies nobody, and an alert" } else { "an alert" };
+        text.push_str(&format!("\n  {who}: {}", further_payment(reason)));
+    }
     if !text.is_empty() {
         missing.iter().for_each(|what| text.push_str(&format!("\n  waits with a notice: {what}")));
         return text;
@@ -225,6 +247,18 @@ fn recipients(mapping: &Mapping, event: &Event, order: Option<&Order>, effects: 
         ApplyResult::Moved | ApplyResult::Noted => format!("no event of the type {} does", event.kind.name()),
     };
     format!("\n  notifies nobody: {why}")
+}
+
+/// What is odd about a payment, and what to configure.
+fn further_payment(reason: Unannounced) -> String {
+    let what = match reason {
+        Unannounced::SecondPayment => "the order is paid already, and the two payments differ",
+        _ => "the order had been picked up or had ended before this payment",
+    };
+    format!(
+        "{what}. Where two orders may have one number, compose the id with what tells them apart, such as the store and the date: \
+         order = [\"/shop/id\", \"/date\", \"/number\"]"
+    )
 }
 
 fn rules(event: &Event) -> &'static [(Role, NoticeKind)] {

@@ -14,7 +14,7 @@ fn tried_on(topic: &str, config: &str, lines: &[&str]) -> (Vec<String>, (String,
     let record = |(at, value): (usize, &&str)| Record {
         partition: TopicPartition::new(topic, 0),
         offset: at as u64,
-        timestamp_ms: NOW.0,
+        timestamp_ms: NOW.0 - (lines.len() - 1 - at) as i64,
         read_ms: 0,
         key: None,
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
@@ -101,6 +101,26 @@ fn a_file_is_one_history_in_its_order() {
     says(&said[5], "stale\n  notifies nobody: the order had come further or had ended");
     assert_eq!(summary, "of the records, 2 notify somebody, 4 notify nobody");
     assert!(is_good, "the store was named in the end");
+}
+
+/// Regression: order numbers that begin again each day: the second order was stale, and all seemed well.
+#[test]
+fn a_payment_of_a_second_order_with_the_same_number_is_named() {
+    let event = |kind: &str, id: &str, amount: u32| {
+        format!(r#"{{"type":"order.{kind}","id":"{id}","order":"0001","store":"17","amount":{amount}}}"#)
+    };
+    let lines =
+        [event("paid", "a1", 500), event("paid", "x1", 700), event("picked_up", "a4", 500), event("paid", "b1", 500)];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let (said, (summary, is_good)) = tried("", &lines);
+    says(&said[1], "notifies nobody, and an alert: the order is paid already, and the two payments differ");
+    says(
+        &said[3],
+        "stale\n  notifies nobody, and an alert: the order had been picked up or had ended before this payment",
+    );
+    says(&said[3], r#"order = ["/shop/id", "/date", "/number"]"#);
+    says(&summary, "; 2 payments may be of other orders that have the same id");
+    assert!(!is_good);
 }
 
 #[test]

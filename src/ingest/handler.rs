@@ -184,7 +184,8 @@ impl OrderHandler {
                     let counting = &self.policy.load().counting;
                     effects.counter_deltas.extend(counting::changes_of(state.as_ref(), next, order.shadow, counting));
                 }
-                unannounced.push((order.clone(), next.as_ref().and_then(Order::unannounced), Place::of(record)));
+                let reason = next.as_ref().and_then(|next| next.unannounced(&applied));
+                unannounced.push((order.clone(), reason, Place::of(record)));
                 self.add_effects(&order, state.is_none(), next, applied, known, effects);
                 Ok(())
             }

@@ -44,6 +44,7 @@ impl UnannouncedOrders {
         match reason {
             _ if order.shadow => {}
             Some(Unannounced::NoStore) => inner.wait(order, place, now),
+            Some(reason) => inner.count(reason, &place),
             None => inner.forget(order),
         }
     }

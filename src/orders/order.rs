@@ -12,6 +12,7 @@
 //! its effects.
 
 mod notify;
+mod payment;
 mod unannounced;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use super::notices::{NoticeDraft, VisibleFields};
 use super::sha256;
 use notify::Pending;
 pub(super) use notify::{Notified, Occurrence};
+use payment::Payment;
 pub use unannounced::Unannounced;
 
 /// What an event does to an order's stage.
@@ -170,6 +172,10 @@ pub struct Order {
     late_payment: bool,
     /// Event time of the early end.
     ended_at: Option<UnixMs>,
+    /// Event time of the pickup.
+    picked_up_at: Option<UnixMs>,
+    /// What the first paid event stated.
+    payment: Option<Payment>,
     /// Latest event time, from which the state retention is counted.
     last_event_at: UnixMs,
     /// The events that moved the order, or came from a device, in the order they were read.
@@ -223,6 +229,8 @@ pub struct Effects {
     pub expired: u32,
     /// Events for Orderbell to publish, with their event time.
     pub derived: Vec<(EventType, UnixMs)>,
+    /// The event may be about another order, of which no store is notified.
+    pub further_payment: Option<Unannounced>,
     /// The event names another customer than the order has: a security event.
     pub is_other_customer: bool,
 }
@@ -265,6 +273,7 @@ impl Order {
             superseded: Vec::new(),
             expired: 0,
             derived: Vec::new(),
+            further_payment: None,
             is_other_customer: false,
         };
         if event.kind.is_about_a_store() {
@@ -275,7 +284,8 @@ impl Order {
         }
         let mut order = known.cloned().unwrap_or_default();
         // First of all: an event that comes again after the order was handed over names its former store.
-        if !order.remember(event, event_hash(event)) {
+        let hash = event_hash(event);
+        if !order.remember(event, hash) {
             return Ok((Some(order), nothing(ApplyResult::Duplicate)));
         }
         if order.store.is_some() && event.store.is_some() && order.store != event.store {
@@ -286,6 +296,7 @@ impl Order {
         if is_other_customer && is_from_customer(event) {
             return Err(mismatch("customer-mismatch"));
         }
+        let further_payment = order.further_payment(event, hash);
         let is_outdated = order.is_outdated(event);
         order.fill(event);
         if is_other_customer {
@@ -296,7 +307,7 @@ impl Order {
         // Counting is independent of versions and of the reading order.
         order.facts.record(event, refund_hash(event), &policy.counting.currency);
         let mut effects = nothing(if is_outdated && closes { ApplyResult::Stale } else { order.advance(event) });
-        effects.is_other_customer = is_other_customer;
+        (effects.is_other_customer, effects.further_payment) = (is_other_customer, further_payment);
         order.record_history(event, now, effects.result);
         if effects.result == ApplyResult::LatePayment {
             effects.derived.push((E::LatePayment, event.at));
@@ -503,6 +514,7 @@ impl Order {
             Effect::None => ApplyResult::Noted,
             Effect::AdvanceTo(stage) if self.outcome.is_none() && self.stage < stage => {
                 self.stage = stage;
+                self.picked_up_at = (stage == OrderStage::PickedUp).then_some(event.at);
                 ApplyResult::Moved
             }
             Effect::AdvanceTo(OrderStage::Paid) if self.is_late_payment(event) => {

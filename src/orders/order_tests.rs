@@ -3,14 +3,14 @@ use super::super::notices;
 use super::*;
 use proptest::prelude::*;
 
-const NOW: UnixMs = UnixMs(1_790_000_000_000);
+pub(super) const NOW: UnixMs = UnixMs(1_790_000_000_000);
 const RETENTION: i64 = 3 * 24 * 3_600_000;
 
 fn policy() -> OrderPolicy {
     OrderPolicy { retention_ms: RETENTION, ..OrderPolicy::default() }
 }
 
-fn event(kind: E, id: &str) -> Event {
+pub(super) fn event(kind: E, id: &str) -> Event {
     Event {
         kind,
         order: Id::new("o1").unwrap(),
@@ -38,8 +38,9 @@ fn body(order: &Order, to: Role, kind: NoticeKind, visible: &VisibleFields) -> B
 
 /// An order, and all effects of the events applied to it.
 #[derive(Default)]
-struct Scenario {
-    order: Option<Order>,
+pub(super) struct Scenario {
+    pub(super) order: Option<Order>,
+    pub(super) unannounced: Vec<Unannounced>,
     notified: Vec<(Role, NoticeKind)>,
     superseded: Vec<String>,
     results: Vec<ApplyResult>,
@@ -48,8 +49,9 @@ struct Scenario {
 }
 
 impl Scenario {
-    fn apply(mut self, event: &Event) -> Self {
+    pub(super) fn apply(mut self, event: &Event) -> Self {
         let (next, effects) = Order::apply(self.order.as_ref(), event, NOW, &policy()).unwrap();
+        self.unannounced.extend(next.as_ref().and_then(|next| next.unannounced(&effects)));
         self.order = next;
         self.notified.extend(effects.notices.iter().map(|draft| (draft.recipient.role, draft.kind)));
         self.superseded.extend(effects.superseded);
@@ -453,6 +455,7 @@ fn a_transition_without_effect_notifies_too() {
         superseded: Vec::new(),
         expired: 0,
         derived: Vec::new(),
+        further_payment: None,
         is_other_customer: false,
     };
     order.flush_pending(&event, NOW, &VisibleFields::default(), &mut effects).unwrap();

@@ -2,24 +2,30 @@
 
 use orderbell_protocol::{NoticeKind, Role};
 
-use super::Order;
+use super::{Effects, Order};
 
 /// Why no store is notified of a paid order. In the order in which an alert names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unannounced {
     /// No event has named its store yet.
     NoStore,
+    /// A payment with an event id of its own, about an order that was picked up or had ended: another order with the same number.
+    AfterEnd,
+    /// A second payment that differs from the first: two orders with one id.
+    SecondPayment,
 }
 
 impl Unannounced {
     /// Every reason.
-    pub const ALL: [Self; 1] = [Self::NoStore];
+    pub const ALL: [Self; 3] = [Self::NoStore, Self::AfterEnd, Self::SecondPayment];
 
     /// The word for the metric label `reason`.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::NoStore => "no_store",
+            Self::AfterEnd => "after_end",
+            Self::SecondPayment => "second_payment",
         }
     }
 
@@ -28,16 +34,18 @@ impl Unannounced {
     pub fn sentence(self, count: u64) -> String {
         match self {
             Self::NoStore => format!("{count} paid orders name no store"),
+            Self::AfterEnd => format!("{count} payments of orders that had been picked up or had ended"),
+            Self::SecondPayment => format!("{count} second payments that differ from their order's first"),
         }
     }
 }
 
 impl Order {
-    /// Why no store is notified of this order, which an event has just been applied to; `None` for an order that is not paid, has ended, or of
-    /// which a store was notified.
+    /// Why no store is notified of a paid order, by an event that was just applied to this one with these effects; `None` where one is notified
+    /// or none needs to be.
     #[must_use]
-    pub fn unannounced(&self) -> Option<Unannounced> {
-        self.awaits_store().then_some(Unannounced::NoStore)
+    pub fn unannounced(&self, effects: &Effects) -> Option<Unannounced> {
+        effects.further_payment.or_else(|| self.awaits_store().then_some(Unannounced::NoStore))
     }
 
     fn awaits_store(&self) -> bool {
