@@ -102,6 +102,8 @@ alert_codes! {
     DeadLetters = "dead_letters", Critical, Acknowledgement;
     /// No store is notified of paid orders.
     PaidUnannounced = "paid_unannounced", Critical, Acknowledgement;
+    /// The times of a producer's events differ from those of their records, always by the same. Subject: the source of its events.
+    SourceClockOff = "source_clock_off", Warning, Condition;
     /// Notices that devices rejected, or that no connection of a device could get acknowledged.
     NoticesUndeliverable = "notices_undeliverable", Warning, Acknowledgement;
     /// A mailbox holds the maximum number of live notices. Subject: the recipient, `store:N`.

@@ -17,6 +17,7 @@ use super::{ConfigArgs, failed, out_line};
 use crate::clock::wall_clock;
 use crate::config::Config;
 use orderbell_orders::event_types::IGNORED;
+use orderbell_orders::mapping::Decoded;
 use orderbell_orders::notice_kinds::NoticeRow;
 use orderbell_orders::order::{ApplyResult, Effects, Order, OrderPolicy, TRANSITIONS, Unannounced};
 use orderbell_orders::record_type::LooksPaid;
@@ -143,8 +144,8 @@ impl<'a> History<'a> {
 
     /// Applies the next record, and says what became of it.
     fn add(&mut self, record: &Record) -> String {
-        let (event, remarks) = match self.mapping.explain(record, self.now) {
-            Ok(explained) => explained,
+        let Decoded { event, remarks, .. } = match self.mapping.explain(record, self.now) {
+            Ok(decoded) => decoded,
             Err(reason) if reason.code == IGNORED => {
                 self.ignored += 1;
                 let kind = self.mapping.ignored(record).map(|event| event.kind).unwrap_or_default();

@@ -63,7 +63,7 @@ fn an_event_that_notifies_nobody_says_why() {
     assert_eq!(summary, "of the records, 1 notify nobody; 1 orders are paid, and no store is notified of them");
     assert!(!is_good);
     let at = |ms: i64| NOW.0 - ms;
-    let old = format!(r#"{{"type":"order.paid","order":"o1","store":"17","time":{}}}"#, at(3 * 3_600_000));
+    let old = format!(r#"{{"type":"order.paid","order":"o1","store":"17","time":{}}}"#, at(3 * 3_600_000 + 600_000));
     says(&tried("", &[&old]).0[0], "\n  notifies nobody: the event is too old");
     let forgotten = format!(r#"{{"type":"order.paid","order":"o1","store":"17","time":{}}}"#, at(2 * 86_400_000));
     says(&tried("", &[&forgotten]).0[0], "notifies nobody: the order is unknown, and the event is older");

@@ -14,14 +14,14 @@ use orderbell_protocol::notice::{EncodedNotice, Notice};
 use orderbell_protocol::{Event, NoticeKind, UnixMs};
 use tracing::{Instrument, Span};
 
-use super::{IgnoredTypes, Place, UnannouncedOrders, own_events, stored_order};
+use super::{IgnoredTypes, Place, SourceClocks, UnannouncedOrders, own_events, stored_order};
 use crate::clock::wall_clock;
 use crate::latency::LatencyHistogram;
 use orderbell_ledger::crash;
 use orderbell_ledger::{DatabaseError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
 use orderbell_orders::counting;
 use orderbell_orders::event_types::IGNORED;
-use orderbell_orders::mapping::Mapping;
+use orderbell_orders::mapping::{Decoded, Mapping, OWN_EVENT_MEDIA_TYPE};
 use orderbell_orders::notices::{NoticeDraft, not_encodable};
 use orderbell_orders::order::{Effects, Order, OrderPolicy, Unannounced};
 use orderbell_orders::record_type::LooksPaid;
@@ -48,6 +48,8 @@ pub struct IngestStats {
     pub paid_rejected: Count,
     /// Rejected records whose type cannot be read: they may be paid orders.
     pub unreadable_rejected: Count,
+    /// The clocks of the producers.
+    pub clocks: SourceClocks,
     /// Paid orders of which no store is notified.
     pub unannounced: UnannouncedOrders,
     /// Events that the configuration ignores, by type.
@@ -147,8 +149,8 @@ impl OrderHandler {
         unannounced: &mut UnannouncedInBatch,
         now: UnixMs,
     ) -> Result<(), Outcome> {
-        let event = match self.mapping.decode(record, now) {
-            Ok(event) => event,
+        let Decoded { event, clock_offset_ms, .. } = match self.mapping.explain(record, now) {
+            Ok(decoded) => decoded,
             Err(reason) if reason.code == "tombstone" => {
                 count(&self.stats.rejected, reason.code);
                 return Ok(());
@@ -160,6 +162,12 @@ impl OrderHandler {
             Err(reason) => return Err(Outcome::Reject(reason)),
         };
         self.stats.consume_lag.observe_ms(record.read_ms - event.at.0);
+        // The clocks of tills and phones are as they are, and their sources have customers' ids.
+        let is_own = record.header("content-type").is_some_and(|media| media == OWN_EVENT_MEDIA_TYPE);
+        if !is_own && record.timestamp_ms > 0 {
+            let offset_ms = clock_offset_ms.unwrap_or(event.at.0.saturating_sub(record.timestamp_ms));
+            self.stats.clocks.observe(&event.source, offset_ms, UnixMs(record.timestamp_ms));
+        }
         let order = OrderKey { shadow: event.shadow, id: event.order.clone() };
         let state = self.state(known, &order)?;
         match Order::apply(state.as_ref(), &event, now, &self.policy.load()) {
@@ -184,7 +192,8 @@ impl OrderHandler {
                     let counting = &self.policy.load().counting;
                     effects.counter_deltas.extend(counting::changes_of(state.as_ref(), next, order.shadow, counting));
                 }
-                let reason = next.as_ref().and_then(|next| next.unannounced(&applied));
+                let reason =
+                    next.as_ref().and_then(|next| next.unannounced(&applied, UnixMs(record.timestamp_ms), now));
                 unannounced.push((order.clone(), reason, Place::of(record)));
                 self.add_effects(&order, state.is_none(), next, applied, known, effects);
                 Ok(())

@@ -57,7 +57,8 @@ fn turn_of(inputs: Vec<KeyInput<ExpiryCheck>>) -> KeyBatch<ExpiryCheck> {
 
 #[tokio::test]
 async fn an_order_is_expunged_after_its_retention_and_not_before() {
-    const RETENTION_MS: i64 = 3_600_000;
+    // No whole half hours: a time that is so far behind its record would be that of another zone.
+    const RETENTION_MS: i64 = 2_000_000;
     let dir = tempfile::tempdir().unwrap();
     let (ledger, handler) = handler(dir.path(), RETENTION_MS);
     let (old, young) = (now().plus_ms(-RETENTION_MS + 40), now());
@@ -138,7 +139,8 @@ async fn shadow_traffic_and_real_traffic_are_separate() {
 /// Regression: an order that an expiry check expunged, and that an event of the same batch created again, was never expunged afterwards.
 #[tokio::test]
 async fn an_order_created_again_in_the_batch_that_expunged_it_is_in_the_expiry_index() {
-    const RETENTION_MS: i64 = 3_600_000;
+    // No whole half hours: a time that is so far behind its record would be that of another zone.
+    const RETENTION_MS: i64 = 2_000_000;
     let dir = tempfile::tempdir().unwrap();
     let (ledger, handler) = handler(dir.path(), RETENTION_MS);
     let old = now().plus_ms(-RETENTION_MS + 40);
@@ -211,6 +213,25 @@ async fn a_paid_order_without_a_store_is_counted_until_an_event_names_it() {
     let counts = |after_ms| handler.stats().unannounced.counts(now().plus_ms(after_ms));
     assert!(counts(0).is_empty());
     assert_eq!(counts(30_000), BTreeMap::from([(Unannounced::NoStore, 1)]), "o1");
+}
+
+/// Regression: a chain whose clock was hours behind notified nobody, and nothing was red.
+#[tokio::test]
+async fn an_order_of_a_clock_that_is_behind_notifies_its_store_or_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_ledger, handler) = handler(dir.path(), 86_400_000);
+    let behind = |order: &str, minutes: i64, recorded_minutes_ago: i64| {
+        let at = now().plus_ms(-minutes * 60_000);
+        let mut record = record(&serde_json::json!({"type": "order.paid", "order": order, "store": "1", "time": at.0}));
+        record.timestamp_ms -= recorded_minutes_ago * 60_000;
+        record
+    };
+    let done = handler.process(turn(vec![behind("zone", 300, 0), behind("off", 317, 0), behind("history", 317, 310)]));
+    assert_eq!(done.await, vec![Outcome::Done; 3]);
+    let stats = handler.stats();
+    assert_eq!(stats.notices_created.lock().unwrap().get("new_order"), Some(&1), "by the time of the record");
+    assert_eq!(stats.notices_expired.value(), 2);
+    assert_eq!(stats.unannounced.counts(now()), BTreeMap::from([(Unannounced::TooOld, 1)]), "not the history");
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod http_events;
 mod ignored_types;
 pub mod order_view;
 mod own_events;
+mod source_clocks;
 mod timeline;
 mod unannounced;
 
@@ -18,6 +19,7 @@ use orderbell_orders::order::Order;
 
 pub use handler::{ExpiryCheck, IngestStats, OrderHandler};
 pub use ignored_types::IgnoredTypes;
+pub use source_clocks::{ClockOff, SourceClocks};
 pub use unannounced::{Place, UnannouncedOrders};
 
 /// Decodes an order's stored state; nothing else does. One that does not decode is logged and raises an alert.

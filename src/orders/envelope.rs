@@ -221,6 +221,12 @@ fn check_specversion(version: &str) -> Result<(), Reason> {
     if version.starts_with("1.") { Ok(()) } else { Err(reject("bad-envelope", "only CloudEvents 1.x is supported")) }
 }
 
+/// True for a dead letter that was written to the log once more, with another time stamp.
+pub(super) fn is_replayed(record: &Record) -> bool {
+    let has_topic = |media: &Bytes| String::from_utf8_lossy(media).contains(TOPIC_PARAMETER);
+    record.header(ORIGINAL_TOPIC).is_some() || record.header("content-type").is_some_and(has_topic)
+}
+
 /// The topic that a record was first read from: a replayed dead letter names it in a header, or in its media type.
 pub(super) fn topic_of(record: &Record) -> &str {
     let text = |name: &str| record.header(name).and_then(|bytes| std::str::from_utf8(bytes).ok());

@@ -34,6 +34,8 @@ pub(super) struct FieldReader<'a, 'j> {
     pub(super) flags: Vec<Flag>,
     /// For whoever tries a mapping.
     pub(super) remarks: Vec<Remark>,
+    /// How far the producer's clock is off. Milliseconds; positive is ahead.
+    pub(super) clock_offset_ms: Option<i64>,
 }
 
 impl FieldReader<'_, '_> {
@@ -119,11 +121,13 @@ impl FieldReader<'_, '_> {
         // The envelope's time is text, also where a producer wrote a number.
         let in_envelope = self.envelope.time.as_ref().and_then(|text| serde_json::to_string(text).ok());
         let json = in_envelope.as_deref().or_else(|| self.members.at(&self.mapping.time));
-        let (at, why) = event_time::resolve(json, &self.mapping.time_zone, self.record.timestamp_ms, now);
-        if let Some(why) = why {
+        let is_replayed = envelope::is_replayed(self.record);
+        let time = event_time::resolve(json, &self.mapping.time_zone, self.record.timestamp_ms, is_replayed, now);
+        if let Some(why) = time.why {
             self.flag(Flag::Clock, &self.mapping.time, why);
         }
-        at
+        self.clock_offset_ms = time.clock_offset_ms;
+        time.at
     }
 
     fn amount(&mut self, currency: Option<&str>) -> Option<MinorUnits> {

@@ -20,6 +20,14 @@ use super::fields::scalar;
 const AHEAD_MAX_MS: i64 = 15 * 60 * 1000;
 /// 2010-01-01: an earlier time cannot be that of an order.
 const EARLIEST_MS: i64 = 1_262_304_000_000;
+/// Time zones differ by half hours, but for a few islands and Nepal, and by at most 14 hours from UTC.
+const ZONE_STEP_MS: i64 = 30 * 60 * 1000;
+const ZONE_MIN_MS: i64 = 60 * 60 * 1000;
+const ZONE_MAX_MS: i64 = 14 * 60 * 60 * 1000;
+/// How long an event takes to its record, and how far a clock that is set by the network is ahead. Of events that are published hours late, one
+/// in 150 is taken for one of another zone.
+const PUBLISH_MAX_MS: i64 = 10_000;
+const CLOCK_AHEAD_MS: i64 = 2_000;
 /// Whole numbers below these are seconds, milliseconds, microseconds; the others are nanoseconds. Each unit reaches beyond the year 5000.
 const SECONDS_BELOW: u128 = 100_000_000_000;
 const MILLISECONDS_BELOW: u128 = 100_000_000_000_000;
@@ -68,22 +76,50 @@ impl From<Zone> for String {
     }
 }
 
-fn check(at_ms: i64, now: UnixMs) -> Result<i64, NoTime> {
-    match at_ms {
-        ..EARLIEST_MS => Err("the time is before 2010"),
-        at_ms if at_ms > now.0.saturating_add(AHEAD_MAX_MS) => Err("the time is in the future: that clock is off"),
-        at_ms => Ok(at_ms),
-    }
+/// The time of an event, as far as it can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EventTime {
+    /// The producer's time, or else that of the record.
+    pub(crate) at: UnixMs,
+    /// Why the producer's own time is not used.
+    pub(crate) why: Option<NoTime>,
+    /// How far the producer's clock is off, where that is why: positive is ahead. Milliseconds.
+    pub(crate) clock_offset_ms: Option<i64>,
 }
 
-/// The time of an event, from its JSON, and why the producer's own time is not used. Then it is the record's time stamp or, without a plausible
-/// one, the current time.
-pub(crate) fn resolve(json: Option<&str>, zone: &Zone, log_ms: i64, now: UnixMs) -> (UnixMs, Option<NoTime>) {
-    let own = json.ok_or("the event has no time").and_then(|json| read(json, zone, 0));
-    match own.and_then(|at_ms| check(at_ms, now)) {
-        Ok(at_ms) => (UnixMs(at_ms), None),
-        Err(reason) => (check(log_ms, now).map_or(now, UnixMs), Some(reason)),
+/// The time of an event, from its JSON. An unusable one is replaced by the record's time stamp or, without a plausible one, by the current time.
+///
+/// Clocks are judged by the record's time, not by when it is read: reading it again, to rebuild or to reconcile, gives the same. A record that
+/// was read late, or is replayed, is as old as its event. `is_replayed` is for one that got a time stamp of its own.
+pub(crate) fn resolve(json: Option<&str>, zone: &Zone, log_ms: i64, is_replayed: bool, now: UnixMs) -> EventTime {
+    let is_plausible = (EARLIEST_MS..=now.0.saturating_add(AHEAD_MAX_MS)).contains(&log_ms);
+    let recorded_ms = if is_plausible { log_ms } else { now.0 };
+    let unusable = |why, clock_offset_ms| EventTime { at: UnixMs(recorded_ms), why: Some(why), clock_offset_ms };
+    let own = match json.ok_or("the event has no time").and_then(|json| read(json, zone, 0)) {
+        Ok(own) if own < EARLIEST_MS => return unusable("the time is before 2010", None),
+        Ok(own) => own,
+        Err(why) => return unusable(why, None),
+    };
+    let offset_ms = own.saturating_sub(recorded_ms);
+    if offset_ms > AHEAD_MAX_MS {
+        return unusable("the time is ahead of its record: that clock is off", Some(offset_ms));
     }
+    if is_plausible && !is_replayed && is_of_another_zone(offset_ms) {
+        return unusable(
+            "the time is whole half hours behind its record: that clock is in another zone",
+            Some(offset_ms),
+        );
+    }
+    EventTime { at: UnixMs(own), why: None, clock_offset_ms: None }
+}
+
+/// True when a clock that is right in another time zone would be off by this much. Events that are published late are off by any time, and
+/// hardly ever by a whole number of half hours.
+fn is_of_another_zone(offset_ms: i64) -> bool {
+    let behind_ms = -offset_ms;
+    let to_publish_ms = (behind_ms + CLOCK_AHEAD_MS).rem_euclid(ZONE_STEP_MS) - CLOCK_AHEAD_MS;
+    (ZONE_MIN_MS - CLOCK_AHEAD_MS..=ZONE_MAX_MS + PUBLISH_MAX_MS).contains(&behind_ms)
+        && to_publish_ms <= PUBLISH_MAX_MS
 }
 
 fn read(json: &str, zone: &Zone, nesting: u32) -> Result<i64, NoTime> {
@@ -210,8 +246,8 @@ mod tests {
     const AT: i64 = 1_789_984_800_000;
 
     fn resolved(json: &str, zone: &str) -> (i64, Option<NoTime>) {
-        let (at, reason) = resolve(Some(json), &Zone::try_from(zone.to_owned()).unwrap(), 0, NOW);
-        (at.0, reason)
+        let time = resolve(Some(json), &Zone::try_from(zone.to_owned()).unwrap(), 0, false, NOW);
+        (time.at.0, time.why)
     }
 
     #[test]
@@ -286,11 +322,52 @@ mod tests {
         ];
         beyond.iter().for_each(|json| assert!(resolved(json, "UTC").1.is_some(), "no overflow: {json}"));
         assert_eq!(resolved("\"1970-01-01T00:00:00Z\"", "UTC").1, Some("the time is before 2010"));
-        let ahead = (NOW.0, Some("the time is in the future: that clock is off"));
+        let ahead = (NOW.0, Some("the time is ahead of its record: that clock is off"));
         assert_eq!(resolved(&(NOW.0 + 8 * 3_600_000).to_string(), "UTC"), ahead);
         assert_eq!(resolved(&(NOW.0 + 60_000).to_string(), "UTC"), (NOW.0 + 60_000, None), "clocks differ a little");
-        let missing = resolve(None, &Zone::default(), NOW.0 - 5, NOW);
-        assert_eq!(missing, (UnixMs(NOW.0 - 5), Some("the event has no time")));
+        let missing = resolve(None, &Zone::default(), NOW.0 - 5, false, NOW);
+        assert_eq!((missing.at, missing.why), (UnixMs(NOW.0 - 5), Some("the event has no time")));
+    }
+
+    /// Regression: a whole chain whose clock was five hours behind notified nobody, and nothing was red. One that was ahead was judged by when
+    /// the record was read, so a rebuild counted other hours.
+    #[test]
+    fn a_clock_that_is_off_is_judged_by_the_time_of_the_record() {
+        const MINUTE_MS: i64 = 60_000;
+        const HOUR_MS: i64 = 60 * MINUTE_MS;
+        let offset = |off_ms: i64, read_after_ms: i64, is_replayed: bool| {
+            let (own, recorded) = ((NOW.0 + off_ms).to_string(), NOW.0);
+            let time = resolve(Some(&own), &Zone::default(), recorded, is_replayed, UnixMs(recorded + read_after_ms));
+            assert_eq!(time.at.0, if time.why.is_some() { recorded } else { recorded + off_ms }, "{off_ms}");
+            time.clock_offset_ms
+        };
+        for read_after_ms in [0, 20 * MINUTE_MS, 9 * HOUR_MS] {
+            let offset = |off_ms| offset(off_ms, read_after_ms, false);
+            for another_zone in [
+                -5 * HOUR_MS,
+                -5 * HOUR_MS - 7_000,
+                -330 * MINUTE_MS + 900,
+                -HOUR_MS,
+                -14 * HOUR_MS,
+                8 * HOUR_MS,
+                16 * MINUTE_MS,
+            ] {
+                assert_eq!(offset(another_zone), Some(another_zone));
+            }
+            for late in [
+                -5 * HOUR_MS - 17 * MINUTE_MS,
+                -5 * HOUR_MS - 20_000,
+                -15 * HOUR_MS,
+                -30 * MINUTE_MS,
+                -4_000,
+                14 * MINUTE_MS,
+            ] {
+                assert_eq!(offset(late), None, "{late}");
+            }
+        }
+        assert_eq!(offset(-5 * HOUR_MS, 0, true), None, "a dead letter that is replayed comes late");
+        let unknown = resolve(Some(&(NOW.0 - 5 * HOUR_MS).to_string()), &Zone::default(), -1, false, NOW);
+        assert_eq!((unknown.at.0, unknown.why), (NOW.0 - 5 * HOUR_MS, None), "nothing to judge it by");
     }
 
     proptest! {

@@ -59,6 +59,17 @@ pub struct Remark {
     pub why: &'static str,
 }
 
+/// A record as an event, and what is odd about it.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The event.
+    pub event: Event,
+    /// Why each flag was set.
+    pub remarks: Vec<Remark>,
+    /// How far the producer's clock is off, where its time is not used for that. Milliseconds; positive is ahead.
+    pub clock_offset_ms: Option<i64>,
+}
+
 /// What the key of a Kafka record identifies, besides the partition.
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -288,14 +299,14 @@ impl Mapping {
     /// # Errors
     /// The reason why it cannot be decoded: for the dead letter, or for the answer to the producer that posted it.
     pub fn decode(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
-        self.explain(record, now).map(|(event, _)| event)
+        self.explain(record, now).map(|decoded| decoded.event)
     }
 
     /// Decodes a record, and says why each flag was set.
     ///
     /// # Errors
     /// As [`Self::decode`].
-    pub fn explain(&self, record: &Record, now: UnixMs) -> Result<(Event, Vec<Remark>), Reason> {
+    pub fn explain(&self, record: &Record, now: UnixMs) -> Result<Decoded, Reason> {
         let (text, mapping) = (envelope::text(record)?, self.of(record));
         let tree = &mapping.compiled().tree;
         let opened = envelope::open(record, &text, tree)?;
@@ -468,7 +479,7 @@ impl Mapping {
         opened: &Opened<'_, '_>,
         members: &Members<'_, '_>,
         now: UnixMs,
-    ) -> Result<(Event, Vec<Remark>), Reason> {
+    ) -> Result<Decoded, Reason> {
         let envelope = &opened.envelope;
         let kind = envelope.kind.clone().or_else(|| members.at(&self.r#type).and_then(scalar));
         let kind = self.kind(&kind.ok_or_else(|| no_type(opened.data.as_bytes(), &self.r#type))?)?;
@@ -482,9 +493,11 @@ impl Mapping {
         let store = store.map_err(|error| reject("bad-id", format!("{}: {error}", self.store)))?;
         self.check_key(key_text(record), &order, store.as_ref())?;
         let (flags, remarks) = (Vec::new(), Vec::new());
-        let mut reader = FieldReader { mapping: self, record, envelope, members, kind, flags, remarks };
+        let clock_offset_ms = None;
+        let mut reader =
+            FieldReader { mapping: self, record, envelope, members, kind, flags, remarks, clock_offset_ms };
         let event = reader.event(order, store, now)?;
-        Ok((event, reader.remarks))
+        Ok(Decoded { event, remarks: reader.remarks, clock_offset_ms: reader.clock_offset_ms })
     }
 
     /// Says what names no order, and what to configure.

@@ -355,7 +355,7 @@ fn one_pointer_for_id_and_order_is_remarked() {
 #[test]
 fn what_is_flagged_is_explained_by_field() {
     let value = r#"{"type":"order.paid","order":"o1","customer":1.5,"amount":"1,250.00","time":"2026-09-21"}"#;
-    let (event, remarks) = Mapping::default().explain(&record(None, value, &[]), NOW).unwrap();
+    let Decoded { event, remarks, .. } = Mapping::default().explain(&record(None, value, &[]), NOW).unwrap();
     assert_eq!(event.flags, [Flag::Customer, Flag::Clock, Flag::Amount]);
     let expected = [
         ("/customer", "the value is no id"),

@@ -227,6 +227,8 @@ pub struct Effects {
     pub superseded: Vec<String>,
     /// Number of notices that had expired before they could be made.
     pub expired: u32,
+    /// The NewOrder is among them.
+    pub is_new_order_expired: bool,
     /// Events for Orderbell to publish, with their event time.
     pub derived: Vec<(EventType, UnixMs)>,
     /// The event may be about another order, of which no store is notified.
@@ -272,6 +274,7 @@ impl Order {
             notices: Vec::new(),
             superseded: Vec::new(),
             expired: 0,
+            is_new_order_expired: false,
             derived: Vec::new(),
             further_payment: None,
             is_other_customer: false,

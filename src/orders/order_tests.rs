@@ -51,7 +51,7 @@ pub(super) struct Scenario {
 impl Scenario {
     pub(super) fn apply(mut self, event: &Event) -> Self {
         let (next, effects) = Order::apply(self.order.as_ref(), event, NOW, &policy()).unwrap();
-        self.unannounced.extend(next.as_ref().and_then(|next| next.unannounced(&effects)));
+        self.unannounced.extend(next.as_ref().and_then(|next| next.unannounced(&effects, NOW, NOW)));
         self.order = next;
         self.notified.extend(effects.notices.iter().map(|draft| (draft.recipient.role, draft.kind)));
         self.superseded.extend(effects.superseded);
@@ -455,6 +455,7 @@ fn a_transition_without_effect_notifies_too() {
         superseded: Vec::new(),
         expired: 0,
         derived: Vec::new(),
+        is_new_order_expired: false,
         further_payment: None,
         is_other_customer: false,
     };

@@ -11,7 +11,7 @@ use orderbell_protocol::alert::{Alert, AlertCode, EndsWith};
 use orderbell_protocol::{Role, UnixMs};
 
 use crate::clock::wall_clock;
-use crate::ingest::IngestStats;
+use crate::ingest::{ClockOff, IngestStats};
 use crate::net::AppState;
 use crate::stream::outbox_publisher::PublisherStats;
 use crate::wall::Feed;
@@ -238,8 +238,13 @@ impl Alerts {
             let detail = format!("no wall document was made for {} s: screens show old numbers", idle.as_secs());
             Condition::new(AlertCode::WallStalled, detail)
         });
+        let clock = |off: ClockOff| Condition {
+            subject: Some(off.source.clone()),
+            ..Condition::new(AlertCode::SourceClockOff, off.sentence())
+        };
+        let clocks = self.ingest.clocks.off(wall_clock()).into_iter().map(clock);
         let outbox = self.publisher.blocked().map(|detail| Condition::new(AlertCode::OutboxBlocked, detail));
-        [stale, stalled, outbox].into_iter().flatten().collect()
+        [stale, stalled, outbox].into_iter().flatten().chain(clocks).collect()
     }
 }
 

@@ -123,6 +123,9 @@ fn order_events(dice: &mut Dice, number: u64, paid_at: i64, stores: u16, now: Un
     events.push(event("paid", paid_at));
     if dice.once_in(40) && paid_at + 30_000 < now.0 {
         events.push(event(if dice.once_in(3) { "refused" } else { "cancelled" }, paid_at + 30_000));
+        if !recent {
+            events.reverse();
+        }
         return events;
     }
     let steps = [("accepted", (8_000, 60_000)), ("ready", (150_000, 420_000)), ("picked_up", (60_000, 240_000))];
@@ -132,6 +135,10 @@ fn order_events(dice: &mut Dice, number: u64, paid_at: i64, stores: u16, now: Un
         if (recent || kind == "picked_up") && at < now.0 {
             events.push(event(kind, at));
         }
+    }
+    // The end of an old order first: paid hours ago, it would be too old to notify its store, which is an alert.
+    if !recent {
+        events.reverse();
     }
     events
 }

@@ -133,6 +133,7 @@ impl Order {
             let expires_at = at.plus_ms(row.lifetime_ms);
             if expires_at <= now {
                 effects.expired += 1;
+                effects.is_new_order_expired |= (to, kind) == (Role::Store, NoticeKind::NewOrder);
             } else {
                 let body = notices::body(self, row, to, occurrence.as_ref(), visible);
                 let body = body.map_err(|error| notices::not_encodable(&error))?;

@@ -1,7 +1,8 @@
 //! Why a paid order notifies no store: one function decides it, and operators are alerted by its answer.
 
-use orderbell_protocol::{NoticeKind, Role};
+use orderbell_protocol::{NoticeKind, Role, UnixMs};
 
+use super::super::notice_kinds::NoticeRow;
 use super::{Effects, Order};
 
 /// Why no store is notified of a paid order. In the order in which an alert names them.
@@ -9,6 +10,8 @@ use super::{Effects, Order};
 pub enum Unannounced {
     /// No event has named its store yet.
     NoStore,
+    /// The event is too old to notify anybody, though its record is not: its producer's clock is off, or it publishes late.
+    TooOld,
     /// A payment with an event id of its own, about an order that was picked up or had ended: another order with the same number.
     AfterEnd,
     /// A second payment that differs from the first: two orders with one id.
@@ -17,13 +20,14 @@ pub enum Unannounced {
 
 impl Unannounced {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::NoStore, Self::AfterEnd, Self::SecondPayment];
+    pub const ALL: [Self; 4] = [Self::NoStore, Self::TooOld, Self::AfterEnd, Self::SecondPayment];
 
     /// The word for the metric label `reason`.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::NoStore => "no_store",
+            Self::TooOld => "too_old",
             Self::AfterEnd => "after_end",
             Self::SecondPayment => "second_payment",
         }
@@ -34,6 +38,7 @@ impl Unannounced {
     pub fn sentence(self, count: u64) -> String {
         match self {
             Self::NoStore => format!("{count} paid orders name no store"),
+            Self::TooOld => format!("{count} paid orders were hours old by their own time when they came"),
             Self::AfterEnd => format!("{count} payments of orders that had been picked up or had ended"),
             Self::SecondPayment => format!("{count} second payments that differ from their order's first"),
         }
@@ -42,10 +47,14 @@ impl Unannounced {
 
 impl Order {
     /// Why no store is notified of a paid order, by an event that was just applied to this one with these effects; `None` where one is notified
-    /// or none needs to be.
+    /// or none needs to be. A record that is old itself, such as one of a first start's history, is no concern of anybody; `recorded_at` is its
+    /// time stamp.
     #[must_use]
-    pub fn unannounced(&self, effects: &Effects) -> Option<Unannounced> {
-        effects.further_payment.or_else(|| self.awaits_store().then_some(Unannounced::NoStore))
+    pub fn unannounced(&self, effects: &Effects, recorded_at: UnixMs, now: UnixMs) -> Option<Unannounced> {
+        let lifetime_ms = NoticeRow::of(NoticeKind::NewOrder).map_or(0, |row| row.lifetime_ms);
+        let is_fresh = || recorded_at.plus_ms(lifetime_ms) > now;
+        let too_old = || (effects.is_new_order_expired && is_fresh()).then_some(Unannounced::TooOld);
+        effects.further_payment.or_else(too_old).or_else(|| self.awaits_store().then_some(Unannounced::NoStore))
     }
 
     fn awaits_store(&self) -> bool {

@@ -18,6 +18,7 @@ const ALERTS = {
   partition_damaged: { section: "log", en: "a batch is damaged", zh: "数据已损坏" },
   partition_unassigned: { section: "log", en: "the partition cannot be assigned yet", zh: "分区暂时无法分配" },
   retention_gap: { section: "log", en: "records were deleted before they were read", zh: "记录在读取前已被清除" },
+  source_clock_off: { section: "log", en: "the clock of this producer of events is off", zh: "该事件来源的时钟不准" },
   state_rolled_back: { section: "log", en: "the ledger is an older copy and is catching up", zh: "账本是旧副本，正在追赶" },
   stream_stale: { section: "log", en: "the order stream lags", zh: "订单流延迟" },
   topic_recreated: { section: "log", en: "the topic was recreated", zh: "主题已被重建" },
