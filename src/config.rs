@@ -213,7 +213,7 @@ impl Config {
     #[must_use]
     pub fn mapping(&self) -> Mapping {
         let own = self.boot.kafka.as_ref().map_or_else(|| TOPIC.to_owned(), KafkaConfig::output_topic);
-        self.boot.mapping.clone().with_own_topic(&own)
+        self.boot.mapping.clone().with_own_topic(&own).with_chain_currency(&self.boot.wall.currency)
     }
 
     /// Days and currency that counters are kept in.

@@ -62,7 +62,8 @@ pub(crate) fn run(command: &MappingCommand) -> Result<(), ExitCode> {
         out_line(&format!("note: {note}"));
     }
     let policy = config.order_policy();
-    let mut history = History::new(&config.boot.mapping, &policy, now);
+    let mapping = config.mapping();
+    let mut history = History::new(&mapping, &policy, now);
     let values: Vec<&[u8]> = values.into_iter().filter(|value| !value.trim_ascii().is_empty()).collect();
     let count = values.len();
     for (at, value) in values.into_iter().enumerate() {

@@ -43,7 +43,9 @@ pub(super) fn read(json: &str, mapping: &Mapping, currency: Option<&str>) -> Res
     let number = number(json, mapping)?;
     let (shift, too_fine) = match mapping.amount_unit {
         AmountUnit::Minor => (0, "the amount is a fraction of the currency's smallest unit"),
-        AmountUnit::Major => (decimals(currency), "the amount has more decimals than its currency"),
+        AmountUnit::Major => {
+            (decimals(currency.or(mapping.chain_currency.as_deref())), "the amount has more decimals than its currency")
+        }
     };
     if number.digits < 0 {
         return Err("the amount is negative");
@@ -131,6 +133,18 @@ mod tests {
         all.iter().for_each(|(currency, minor)| assert_eq!(read(MAJOR, currency, "1250"), Ok(*minor), "{currency}"));
         assert!(read(MAJOR, "JPY", "12.5").is_err());
         assert_eq!(read(MAJOR, "KWD", "1.005"), Ok(1005));
+    }
+
+    /// Regression: 1250 yen in the main unit were 125,000 where the events of a Japanese chain state no currency.
+    #[test]
+    fn an_amount_without_a_currency_is_in_that_of_the_chain() {
+        let yen =
+            toml::from_str::<Mapping>(&format!("{MAJOR}\n[topics.pos]\n{MAJOR}")).unwrap().with_chain_currency("JPY");
+        for mapping in [&yen, &yen.topics["pos"]] {
+            assert_eq!(super::read("1250", mapping, None), Ok(MinorUnits(1250)));
+            assert_eq!(super::read("12.50", mapping, Some("CNY")), Ok(MinorUnits(1250)), "its own goes first");
+        }
+        assert_eq!(super::read("12.50", &toml::from_str(MAJOR).unwrap(), None), Ok(MinorUnits(1250)));
     }
 
     #[test]

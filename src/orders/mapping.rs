@@ -34,7 +34,7 @@ pub enum AmountUnit {
     /// The currency's smallest unit: 1250 is 12.50.
     #[default]
     Minor,
-    /// The main unit, with the decimals of the event's currency by ISO 4217, or else two: 12.5 or "12.50". Decimal digits are counted, never a
+    /// The main unit, with the decimals of the event's currency by ISO 4217, or else of the chain's: 12.5 or "12.50". Decimal digits are counted, never a
     /// floating-point number.
     Major,
 }
@@ -172,6 +172,9 @@ pub struct Mapping {
     pub kafka_key: KafkaKey,
     /// What the `subject` of a CloudEvent identifies.
     pub subject: Subject,
+    /// The chain's currency, in which amounts without one are. It is not part of this section.
+    #[serde(skip)]
+    pub chain_currency: Option<String>,
     /// Topics with other names for their members: each has a complete mapping of its own, which inherits nothing from this one.
     pub topics: BTreeMap<String, Self>,
     #[serde(skip)]
@@ -284,6 +287,7 @@ impl Default for Mapping {
             extra_fields: DEFAULT_EXTRA_FIELDS.map(String::from).to_vec(),
             kafka_key: KafkaKey::Any,
             subject: Subject::Auto,
+            chain_currency: None,
             topics: BTreeMap::new(),
             compiled: CompiledOnce::default(),
         }
@@ -428,6 +432,14 @@ impl Mapping {
             let own = Self { kafka_key: KafkaKey::Any, topics: BTreeMap::new(), ..self.clone() };
             self.topics.insert(topic.to_owned(), own);
         }
+        self
+    }
+
+    /// The mapping of a chain with this currency.
+    #[must_use]
+    pub fn with_chain_currency(mut self, currency: &str) -> Self {
+        let all = self.topics.values_mut().map(|mapping| &mut mapping.chain_currency);
+        all.chain([&mut self.chain_currency]).for_each(|known| *known = Some(currency.to_owned()));
         self
     }
 
