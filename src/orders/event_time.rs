@@ -64,9 +64,17 @@ impl Default for Zone {
 impl TryFrom<String> for Zone {
     type Error = String;
     fn try_from(name: String) -> Result<Self, String> {
-        TimeZone::get(&name)
-            .map(Self)
-            .map_err(|_| format!("unknown time zone {name}: an IANA name such as Asia/Shanghai is expected"))
+        let has_data = || jiff::tz::db().available().next().is_some();
+        TimeZone::get(&name).map(Self).map_err(|_| unknown_zone(&name, has_data()))
+    }
+}
+
+/// Minimal images and machines have no zone data at all: then no name is known.
+fn unknown_zone(name: &str, has_data: bool) -> String {
+    if has_data {
+        format!("unknown time zone {name}: an IANA name such as Asia/Shanghai is expected")
+    } else {
+        format!("the time zone {name} is not known, because this machine has no time zone data: install tzdata")
     }
 }
 
@@ -327,6 +335,14 @@ mod tests {
         assert_eq!(resolved(&(NOW.0 + 60_000).to_string(), "UTC"), (NOW.0 + 60_000, None), "clocks differ a little");
         let missing = resolve(None, &Zone::default(), NOW.0 - 5, false, NOW);
         assert_eq!((missing.at, missing.why), (UnixMs(NOW.0 - 5), Some("the event has no time")));
+    }
+
+    /// Regression: on a machine without zone data, every right name was called unknown.
+    #[test]
+    fn a_machine_without_zone_data_is_named() {
+        let error = Zone::try_from(String::from("Asia/Schanghai")).unwrap_err();
+        assert_eq!(error, unknown_zone("Asia/Schanghai", true));
+        assert!(unknown_zone("Asia/Shanghai", false).ends_with("install tzdata"));
     }
 
     /// Regression: a whole chain whose clock was five hours behind notified nobody, and nothing was red. One that was ahead was judged by when

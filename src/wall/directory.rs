@@ -52,14 +52,14 @@ impl StoreDirectory {
     /// A sentence with the line.
     pub fn parse(text: impl std::io::Read) -> Result<Self, String> {
         let mut table = csv::ReaderBuilder::new().trim(csv::Trim::All).flexible(true).from_reader(text);
-        let header = table.headers().map_err(|error| error.to_string())?.clone();
+        let header = table.headers().map_err(|error| sentence(&error))?.clone();
         if !header.iter().any(|column| column.trim_start_matches('\u{feff}') == "id") {
             return Err("line 1: the column id is missing".into());
         }
         let header: csv::StringRecord = header.iter().map(|column| column.trim_start_matches('\u{feff}')).collect();
         let mut stores = HashMap::new();
         for record in table.into_records() {
-            let record = record.map_err(|error| error.to_string())?;
+            let record = record.map_err(|error| sentence(&error))?;
             let line = record.position().map_or(0, csv::Position::line);
             let row: Row = record.deserialize(Some(&header)).map_err(|error| format!("line {line}: {error}"))?;
             let id = Id::parse(&row.id).map_err(|error| format!("line {line}: {error}"))?;
@@ -90,12 +90,32 @@ impl StoreDirectory {
     }
 }
 
+/// What is wrong with the file. Spreadsheets save in the encoding of their machine, such as GBK, unless they are told otherwise.
+fn sentence(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::Utf8 { pos, .. } => {
+            let line = pos.as_ref().map_or(1, csv::Position::line);
+            format!("line {line}: not UTF-8: save it as CSV UTF-8")
+        }
+        _ => error.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<StoreDirectory, String> {
         StoreDirectory::parse(text.as_bytes())
+    }
+
+    /// Regression: Excel saves in GBK in China, and the error named a byte of a field.
+    #[test]
+    fn a_file_in_another_encoding_is_named_with_its_line() {
+        let error = |bytes: &[u8]| StoreDirectory::parse(bytes).unwrap_err();
+        assert_eq!(error(b"id,name\n17,\xc4\xcf\xbe\xa9\n"), "line 2: not UTF-8: save it as CSV UTF-8");
+        assert_eq!(error(b"id,\xc3\xfb\n17,x\n"), "line 1: not UTF-8: save it as CSV UTF-8");
+        assert_eq!(error(b"\xff\xfei\0d\0"), "line 1: not UTF-8: save it as CSV UTF-8");
     }
 
     #[test]
