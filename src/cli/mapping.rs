@@ -111,7 +111,7 @@ fn topic_note(config: &Config, topic: Option<&str>) -> Option<String> {
 /// What is known of one order of the history.
 struct Tried {
     order: Order,
-    /// Its store was notified of it, or would have been in time.
+    /// Its store was notified of it.
     store_was_notified: bool,
 }
 
@@ -126,6 +126,8 @@ struct History<'a> {
     ignored: u32,
     rejected: u32,
     further_payments: u32,
+    /// Orders that were paid so long ago that their store is not notified.
+    too_old: u32,
 }
 
 impl<'a> History<'a> {
@@ -140,6 +142,7 @@ impl<'a> History<'a> {
             ignored: 0,
             rejected: 0,
             further_payments: 0,
+            too_old: 0,
         }
     }
 
@@ -162,8 +165,8 @@ impl<'a> History<'a> {
             Err(reason) => return self.reject(record, reason.code, &reason.message),
         };
         let has_new_order = effects.notices.iter().any(|draft| draft.kind == NoticeKind::NewOrder);
-        let store_was_notified =
-            before.is_some_and(|tried| tried.store_was_notified) || has_new_order || effects.expired > 0;
+        let store_was_notified = before.is_some_and(|tried| tried.store_was_notified) || has_new_order;
+        self.too_old += u32::from(effects.is_new_order_expired);
         let recipients = recipients(self.mapping.of(record), &event, order.as_ref(), &effects);
         self.further_payments += u32::from(effects.further_payment.is_some());
         *(if effects.notices.is_empty() { &mut self.silent } else { &mut self.notifying }) += 1;
@@ -209,6 +212,9 @@ impl<'a> History<'a> {
         if waiting > 0 {
             all.push(format!("{waiting} orders are paid, and no store is notified of them"));
         }
+        if self.too_old > 0 {
+            all.push(format!("{} orders were paid too long ago to notify", self.too_old));
+        }
         if self.further_payments > 0 {
             all.push(format!("{} payments may be of other orders that have the same id", self.further_payments));
         }
@@ -224,7 +230,7 @@ fn recipients(mapping: &Mapping, event: &Event, order: Option<&Order>, effects: 
     let mut text: String = effects.notices.iter().map(notice).collect();
     if effects.expired > 0 {
         let who = if text.is_empty() { "nobody" } else { "nobody else" };
-        text.push_str(&format!("\n  notifies {who}: the event is too old"));
+        text.push_str(&format!("\n  notifies {who}: the event is too old to notify"));
     }
     let missing = order.map_or_else(Vec::new, |order| missing(mapping, event, order, effects));
     if let Some(reason) = effects.further_payment {

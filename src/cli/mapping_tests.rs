@@ -64,7 +64,10 @@ fn an_event_that_notifies_nobody_says_why() {
     assert!(!is_good);
     let at = |ms: i64| NOW.0 - ms;
     let old = format!(r#"{{"type":"order.paid","order":"o1","store":"17","time":{}}}"#, at(3 * 3_600_000 + 600_000));
-    says(&tried("", &[&old]).0[0], "\n  notifies nobody: the event is too old");
+    let (said, (summary, is_good)) = tried("", &[&old]);
+    says(&said[0], "\n  notifies nobody: the event is too old to notify");
+    says(&summary, "1 orders are paid, and no store is notified of them; 1 orders were paid too long ago to notify");
+    assert!(!is_good, "an expired notice rings no till");
     let forgotten = format!(r#"{{"type":"order.paid","order":"o1","store":"17","time":{}}}"#, at(2 * 86_400_000));
     says(&tried("", &[&forgotten]).0[0], "notifies nobody: the order is unknown, and the event is older");
     let accepted = r#"{"type":"order.accepted","order":"o1","store":"17"}"#;
