@@ -100,6 +100,8 @@ alert_codes! {
     DiskLow = "disk_low", Critical, Condition;
     /// There are paid orders among the dead letters.
     DeadLetters = "dead_letters", Critical, Acknowledgement;
+    /// No event of a topic has a type that the mapping lists. Subject: the topic.
+    TopicUndecodable = "topic_undecodable", Critical, Condition;
     /// No store is notified of paid orders.
     PaidUnannounced = "paid_unannounced", Critical, Acknowledgement;
     /// The times of a producer's events differ from those of their records, always by the same. Subject: the source of its events.

@@ -188,7 +188,7 @@ impl<'a> History<'a> {
         self.rejected += 1;
         let alert = match self.mapping.looks_paid(record) {
             LooksPaid::Yes => ", and an alert: it is a paid order",
-            LooksPaid::Unreadable => ", and an alert: it may be a paid order",
+            LooksPaid::Unreadable | LooksPaid::Later => ", and an alert: it may be a paid order",
             LooksPaid::No => "",
         };
         format!("rejected: {code}: {message}\n  notifies nobody: it becomes a dead letter{alert}")

@@ -14,7 +14,7 @@ use orderbell_protocol::notice::{EncodedNotice, Notice};
 use orderbell_protocol::{Event, NoticeKind, UnixMs};
 use tracing::{Instrument, Span};
 
-use super::{IgnoredTypes, Place, SourceClocks, UnannouncedOrders, own_events, stored_order};
+use super::{IgnoredTypes, Place, SourceClocks, UnannouncedOrders, UndecodedTopics, own_events, stored_order};
 use crate::clock::wall_clock;
 use crate::latency::LatencyHistogram;
 use orderbell_ledger::crash;
@@ -48,6 +48,10 @@ pub struct IngestStats {
     pub paid_rejected: Count,
     /// Rejected records whose type cannot be read: they may be paid orders.
     pub unreadable_rejected: Count,
+    /// Rejected records of a later stage than paid: a store may hear of the order by them.
+    pub later_rejected: Count,
+    /// Topics of which nothing is understood.
+    pub undecoded_topics: UndecodedTopics,
     /// The clocks of the producers.
     pub clocks: SourceClocks,
     /// Paid orders of which no store is notified.
@@ -156,11 +160,13 @@ impl OrderHandler {
                 return Ok(());
             }
             Err(reason) if reason.code == IGNORED => {
+                self.stats.undecoded_topics.decoded(&record.partition.topic);
                 self.mapping.ignored(record).iter().for_each(|event| self.stats.count_ignored(&event.kind));
                 return Ok(());
             }
             Err(reason) => return Err(Outcome::Reject(reason)),
         };
+        self.stats.undecoded_topics.decoded(&record.partition.topic);
         self.stats.consume_lag.observe_ms(record.read_ms - event.at.0);
         // The clocks of tills and phones are as they are, and their sources have customers' ids.
         let is_own = record.header("content-type").is_some_and(|media| media == OWN_EVENT_MEDIA_TYPE);
@@ -393,9 +399,18 @@ impl Handler for OrderHandler {
                 self.stats.unreadable_rejected.increment();
                 tracing::error!(%part, offset, reason = code, "a record was rejected that may be a paid order: its type cannot be read");
             }
+            // That order is known, and another store was notified of it.
+            LooksPaid::Later if code == "store-mismatch" => {}
+            LooksPaid::Later => {
+                self.stats.later_rejected.increment();
+                tracing::error!(%part, offset, reason = code, "a record was rejected by which a store may hear of a paid order");
+            }
             LooksPaid::No => {}
         }
         count(&self.stats.rejected, code);
+        if code == "unknown-type" {
+            self.stats.undecoded_topics.unknown(&part.topic, self.mapping.sounds_paid(record));
+        }
         if matches!(code, "key-mismatch" | "store-mismatch" | "customer-mismatch") {
             tracing::error!(target: "security", %part, offset, reason = code, "an event was rejected");
         }

@@ -246,6 +246,11 @@ fn a_paid_order_is_counted_whatever_made_it_a_dead_letter() {
         handler.on_dead_letter(&ready, &reason);
     }
     let stats = handler.stats();
-    assert_eq!((stats.paid_rejected.value(), stats.unreadable_rejected.value()), (3, 0));
+    assert_eq!(
+        (stats.paid_rejected.value(), stats.unreadable_rejected.value(), stats.later_rejected.value()),
+        (3, 0, 3)
+    );
+    handler.on_dead_letter(&ready, &Reason { code: "store-mismatch", message: String::new() });
+    assert_eq!(stats.later_rejected.value(), 3, "that order is known");
     assert_eq!(stats.rejected.lock().unwrap().get("retries-exhausted"), Some(&2));
 }

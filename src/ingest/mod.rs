@@ -13,6 +13,7 @@ mod own_events;
 mod source_clocks;
 mod timeline;
 mod unannounced;
+mod undecoded_topics;
 
 use orderbell_ledger::{DamagedRow, LedgerDamage, OrderKey};
 use orderbell_orders::order::Order;
@@ -21,6 +22,7 @@ pub use handler::{ExpiryCheck, IngestStats, OrderHandler};
 pub use ignored_types::IgnoredTypes;
 pub use source_clocks::{ClockOff, SourceClocks};
 pub use unannounced::{Place, UnannouncedOrders};
+pub use undecoded_topics::UndecodedTopics;
 
 /// Decodes an order's stored state; nothing else does. One that does not decode is logged and raises an alert.
 fn stored_order(damage: &LedgerDamage, key: &OrderKey, state: &[u8]) -> Result<Order, DamagedRow> {

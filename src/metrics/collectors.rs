@@ -91,8 +91,13 @@ impl Collector for IngestCollector {
         counter_family(e, "notices_created", "Notices created, by kind", by_label("kind", &ingest.notices_created))?;
         let help = "Records rejected because they cannot be decoded or applied, by reason";
         counter_family(e, "records_rejected", help, by_label("reason", &ingest.rejected))?;
-        let help = "Rejected records that are paid orders, or may be since their type cannot be read";
-        let paid = [("paid", &ingest.paid_rejected), ("unreadable", &ingest.unreadable_rejected)];
+        let help =
+            "Rejected records that are paid orders, or may be: their type cannot be read, or is of a later stage";
+        let paid = [
+            ("paid", &ingest.paid_rejected),
+            ("unreadable", &ingest.unreadable_rejected),
+            ("later", &ingest.later_rejected),
+        ];
         let paid = paid.map(|(kind, count)| ([("type", kind)], count.value()));
         counter_family(e, "paid_records_rejected", help, paid)?;
         let unannounced = ingest.unannounced.counts(wall_clock());

@@ -4,7 +4,7 @@
 //! anything, and a lost order must not be quiet.
 
 use orderbell_consumers::Record;
-use orderbell_protocol::{EventType, id_text};
+use orderbell_protocol::{EventType, NoticeKind, Role, id_text};
 
 use super::envelope::{self, Opened};
 use super::event_fields;
@@ -12,17 +12,36 @@ use super::event_types::TypeRule;
 use super::fields::scalar;
 use super::mapping::Mapping;
 use super::members::PointerTree;
+use super::order::TRANSITIONS;
 
 /// Whether a rejected record may be a paid order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LooksPaid {
     /// Its type is that of a paid order.
     Yes,
+    /// Its type is of a later stage, by which a store is notified of an order that it does not know.
+    Later,
     /// Its type cannot be read, or is missing in what names an order or store.
     Unreadable,
     /// It has another type, or is not about an order.
     No,
 }
+
+/// What a record says of its type.
+enum Types {
+    /// It has no value.
+    Tombstone,
+    /// The types that it names: usually one.
+    Named(Vec<String>),
+    /// It cannot be read, or names none.
+    Missing {
+        /// It names an order or store, or may.
+        may_be_an_order: bool,
+    },
+}
+
+/// What the types of payments contain in most systems, in lower case.
+const PAYMENT_WORDS: [&str; 5] = ["paid", "pay", "settle", "支付", "付款"];
 
 /// An event that the configuration ignores.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,39 +56,72 @@ impl Mapping {
     /// Whether a record that was rejected may be a paid order.
     #[must_use]
     pub fn looks_paid(&self, record: &Record) -> LooksPaid {
+        self.with_types(record, |mapping, types| match types {
+            Types::Tombstone => LooksPaid::No,
+            Types::Missing { may_be_an_order: false } => LooksPaid::No,
+            Types::Missing { may_be_an_order: true } => LooksPaid::Unreadable,
+            Types::Named(types) => types.iter().map(|kind| mapping.compared(kind)).min().unwrap_or(LooksPaid::No),
+        })
+    }
+
+    /// Whether the type of a record that was rejected sounds like that of a payment. For a topic of which nothing is understood: elsewhere, what
+    /// only sounds so is none.
+    #[must_use]
+    pub fn sounds_paid(&self, record: &Record) -> bool {
+        self.with_types(record, |_, types| {
+            let Types::Named(types) = types else { return false };
+            types
+                .iter()
+                .map(|kind| kind.to_lowercase().replace("unpaid", ""))
+                .any(|kind| PAYMENT_WORDS.iter().any(|word| kind.contains(word)))
+        })
+    }
+
+    fn with_types<T>(&self, record: &Record, then: impl FnOnce(&Self, Types) -> T) -> T {
         let mapping = self.of(record);
         let tree = &mapping.compiled().tree;
         let text = envelope::text(record);
         let opened = text.as_ref().map_err(Clone::clone);
-        match opened.and_then(|text| envelope::open(record, text, tree)) {
-            Ok(opened) => mapping.looks_paid_in(record, &opened, tree),
-            Err(reason) if reason.code == "tombstone" => LooksPaid::No,
+        let types = match opened.and_then(|text| envelope::open(record, text, tree)) {
+            Ok(opened) => mapping.types_in(record, &opened, tree),
+            Err(reason) if reason.code == "tombstone" => Types::Tombstone,
             // What is wrong is the data or the version, and the type may stand beside it.
             Err(_) => {
                 let kind = envelope::attribute(record, "type").or_else(|| envelope::structured_type(record));
-                kind.map_or(LooksPaid::Unreadable, |kind| mapping.compared(&kind))
+                kind.map_or(Types::Missing { may_be_an_order: true }, |kind| Types::Named(vec![kind]))
             }
-        }
+        };
+        then(mapping, types)
     }
 
-    fn looks_paid_in<'p>(&self, record: &Record, opened: &Opened<'p, '_>, tree: &'p PointerTree) -> LooksPaid {
+    fn types_in<'p>(&self, record: &Record, opened: &Opened<'p, '_>, tree: &'p PointerTree) -> Types {
         let (envelope, data) = (&opened.envelope, &*opened.data);
         let members = opened.members(tree);
         let in_data = || members.as_ref().ok()?.at(&self.r#type).and_then(scalar);
+        // A binary CloudEvent whose version was left out is read as plain JSON: its type is in a header all the same.
+        let in_headers = || envelope.kind.is_none().then(|| envelope::attribute(record, "type")).flatten();
+        let named = [envelope.kind.clone().or_else(in_data), in_headers()];
         let is_type = |kind: &String| !id_text::is_no_id(id_text::trim(kind));
-        if let Some(kind) = envelope.kind.clone().or_else(in_data).filter(is_type) {
-            return self.compared(&kind);
+        let types: Vec<String> = named.into_iter().flatten().filter(is_type).collect();
+        if !types.is_empty() {
+            return Types::Named(types);
         }
-        let Ok(members) = &members else { return LooksPaid::Unreadable };
+        let Ok(members) = &members else { return Types::Missing { may_be_an_order: true } };
         // An id that cannot be read is there all the same.
         let names_order = !matches!(self.order(record, opened, members), Ok(None));
         let names_store = !matches!(self.store(record, members), Ok(None));
         let may_hold_others = !data.trim_start().starts_with('{') && data != "null";
-        if names_order || names_store || may_hold_others { LooksPaid::Unreadable } else { LooksPaid::No }
+        Types::Missing { may_be_an_order: names_order || names_store || may_hold_others }
     }
 
     fn compared(&self, kind: &str) -> LooksPaid {
-        if matches!(self.kind(kind), Ok(EventType::Paid)) { LooksPaid::Yes } else { LooksPaid::No }
+        let notifies =
+            |kind: EventType| TRANSITIONS.iter().find(|row| row.on == kind).map_or(&[][..], |row| row.notifies);
+        match self.kind(kind) {
+            Ok(EventType::Paid) => LooksPaid::Yes,
+            Ok(kind) if notifies(kind).contains(&(Role::Store, NoticeKind::NewOrder)) => LooksPaid::Later,
+            _ => LooksPaid::No,
+        }
     }
 
     /// The event of a record that the configuration ignores; `None` for any other record.

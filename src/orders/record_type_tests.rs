@@ -56,6 +56,39 @@ fn a_paid_order_that_is_rejected_is_known_by_its_type_wherever_that_is() {
     }
 }
 
+/// Regression: an order that is first heard of when it is accepted notifies its store, and was lost quietly.
+#[test]
+fn an_event_that_may_be_the_first_of_its_order_may_be_a_paid_one() {
+    let mapping = mapping("types = { TAKEN = 'order.accepted' }");
+    let looks = |kind: &str| mapping.looks_paid(&record(format!(r#"{{"type":"{kind}","order":{{}}}}"#), &[]));
+    assert_eq!(
+        (looks("TAKEN"), looks("order.ready"), looks("order.paid")),
+        (LooksPaid::Later, LooksPaid::Later, LooksPaid::Yes)
+    );
+    for other in ["order.created", "order.picked_up", "order.cancelled", "courier.moved"] {
+        assert_eq!(looks(other), LooksPaid::No, "{other}");
+    }
+}
+
+/// Regression: without its version, the type in the headers of a binary CloudEvent was not looked at.
+#[test]
+fn a_type_in_a_header_counts_without_the_version_of_the_envelope() {
+    let header = [("ce_type", "order.paid")];
+    let value = |value: &str, headers: &[(&str, &str)]| Mapping::default().looks_paid(&record(value, headers));
+    assert_eq!(value(r#"{"amount":500}"#, &header), LooksPaid::Yes);
+    assert_eq!(value(r#"{"type":"NEW","amount":500}"#, &header), LooksPaid::Yes, "the type of something else");
+    assert_eq!(value(r#"{"amount":500}"#, &[]), LooksPaid::No);
+}
+
+#[test]
+fn the_type_of_a_payment_sounds_like_one() {
+    let sounds = |kind: &str| Mapping::default().sounds_paid(&record(format!(r#"{{"type":"{kind}"}}"#), &[]));
+    ["OrderPaid", "PAY_SUCCESS", "trade.payment.completed", "订单支付成功"]
+        .iter()
+        .for_each(|kind| assert!(sounds(kind), "{kind}"));
+    ["courier.moved", "2", "order.done", "UNPAID", ""].iter().for_each(|kind| assert!(!sounds(kind), "{kind}"));
+}
+
 #[test]
 fn a_record_whose_type_cannot_be_read_may_be_a_paid_order() {
     let utf16: Vec<u8> = "\u{feff}{\"type\":\"x\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();

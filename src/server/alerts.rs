@@ -80,6 +80,7 @@ struct Counted {
     poisoned: u64,
     paid_rejected: u64,
     unreadable_rejected: u64,
+    later_rejected: u64,
     unannounced: BTreeMap<Unannounced, u64>,
 }
 
@@ -142,6 +143,7 @@ impl Alerts {
                 AlertCode::DeadLetters => {
                     acknowledged.paid_rejected = counted.paid_rejected;
                     acknowledged.unreadable_rejected = counted.unreadable_rejected;
+                    acknowledged.later_rejected = counted.later_rejected;
                 }
                 AlertCode::PaidUnannounced => acknowledged.unannounced = counted.unannounced,
                 _ => {}
@@ -160,8 +162,9 @@ impl Alerts {
         let (nacked, poisoned) = (stats.notices_nacked.get(), stats.notices_poisoned.get());
         let (paid_rejected, unreadable_rejected) =
             (self.ingest.paid_rejected.value(), self.ingest.unreadable_rejected.value());
+        let later_rejected = self.ingest.later_rejected.value();
         let unannounced = self.ingest.unannounced.counts(wall_clock());
-        Counted { nacked, poisoned, paid_rejected, unreadable_rejected, unannounced }
+        Counted { nacked, poisoned, paid_rejected, unreadable_rejected, later_rejected, unannounced }
     }
 
     fn group_conditions(&self) -> Vec<Condition> {
@@ -189,9 +192,12 @@ impl Alerts {
         }
         let (paid, unreadable) =
             (all.paid_rejected - seen.paid_rejected, all.unreadable_rejected - seen.unreadable_rejected);
-        if paid + unreadable > 0 {
+        let later = all.later_rejected - seen.later_rejected;
+        if paid + unreadable + later > 0 {
+            let later =
+                if later == 0 { String::new() } else { format!(", and {later} are of a later stage than paid") };
             let detail = format!(
-                "{paid} dead letters are paid orders, and of {unreadable} the type cannot be read: see orderbell dlq list; {}",
+                "{paid} dead letters are paid orders, and of {unreadable} the type cannot be read{later}: see orderbell dlq list; {}",
                 ack_command(AlertCode::DeadLetters, None)
             );
             conditions.push(Condition::new(AlertCode::DeadLetters, detail));
@@ -243,8 +249,11 @@ impl Alerts {
             ..Condition::new(AlertCode::SourceClockOff, off.sentence())
         };
         let clocks = self.ingest.clocks.off(wall_clock()).into_iter().map(clock);
+        let topic =
+            |(topic, detail)| Condition { subject: Some(topic), ..Condition::new(AlertCode::TopicUndecodable, detail) };
+        let topics = self.ingest.undecoded_topics.all().into_iter().map(topic);
         let outbox = self.publisher.blocked().map(|detail| Condition::new(AlertCode::OutboxBlocked, detail));
-        [stale, stalled, outbox].into_iter().flatten().chain(clocks).collect()
+        [stale, stalled, outbox].into_iter().flatten().chain(clocks).chain(topics).collect()
     }
 }
 

@@ -21,6 +21,7 @@ const ALERTS = {
   source_clock_off: { section: "log", en: "the clock of this producer of events is off", zh: "该事件来源的时钟不准" },
   state_rolled_back: { section: "log", en: "the ledger is an older copy and is catching up", zh: "账本是旧副本，正在追赶" },
   stream_stale: { section: "log", en: "the order stream lags", zh: "订单流延迟" },
+  topic_undecodable: { section: "deadLetters", en: "no event of the topic is understood", zh: "该主题的事件均无法识别" },
   topic_recreated: { section: "log", en: "the topic was recreated", zh: "主题已被重建" },
   wall_stalled: { section: "log", en: "the wall is not updated", zh: "大屏停止更新" },
 };
