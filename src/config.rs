@@ -155,6 +155,10 @@ impl Config {
             let unknown = boot.mapping.topics.keys().find(|topic| !kafka.topics.contains(topic));
             let what = unknown.map(|topic| format!("{topic} is none of kafka.topics"));
             must(unknown.is_none(), &["mapping", "topics"], what.as_deref().unwrap_or_default());
+            #[cfg(feature = "kafka")]
+            if let Err(error) = kafka.options().check() {
+                must(false, &["kafka", "properties"], &error.to_string());
+            }
         }
         found
     }
@@ -393,6 +397,18 @@ mod tests {
         let variable = (format!("{ENV_PREFIX}KAFKA__PROPERTIES"), "sasl.password=S3CRET".to_owned());
         let error = Config::load(None, &[variable]).unwrap_err().to_string();
         assert!(error.contains("KAFKA__PROPERTIES") && !error.contains("S3CRET"), "{error}");
+        let iam = text.replace(
+            "\"retries\" = 5",
+            "\"security.protocol\" = \"SASL_PLAINTEXT\", \"sasl.mechanism\" = \"AWS_MSK_IAM\"",
+        );
+        let error = read(&iam.replace("\"a:1\"\n", "\"\"\n")).unwrap_err().to_string();
+        assert!(
+            error.contains("2 mistakes") && error.contains("use SCRAM-SHA-512") && !error.contains("S3CRET"),
+            "{error}"
+        );
+        let inline = iam.replace("[kafka]\n", "kafka = { ").replace("\ntopics", ", topics").replace("\nprop", ", prop");
+        let error = read(&inline.replace("[\"o\"]", "[]").replace(" }\n", " } }\n")).unwrap_err().to_string();
+        assert!(error.contains("kafka.topics") && !error.contains("S3CRET"), "{error}");
         let variable = (format!("{ENV_PREFIX}MAPPING__TYPES__PAY_SUCCESS"), "order.paid".to_owned());
         let config = Config::load(None, &[variable]).unwrap();
         assert!(format!("{:?}", config.boot.mapping).contains("PAY_SUCCESS"), "the chain's own names keep their case");

@@ -16,6 +16,8 @@ need() { # command, Debian package
 }
 missing=()
 need cc build-essential
+need pkg-config pkg-config
+pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
 need kcat kcat
 need strace strace
 need javac default-jdk-headless

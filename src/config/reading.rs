@@ -144,7 +144,9 @@ pub(super) fn read(name: &str, text: &str, variables: &[(String, String)]) -> Re
     };
     all.extend(config.mistakes().into_iter().map(|(path, what)| {
         let span = find(table.get_ref(), &path);
-        mistake(&format!("{}: {what}", path.join(".")), span)
+        let secret =
+            span.as_ref().zip(secrets.as_ref()).is_some_and(|(span, secrets)| is_shown_with(secrets, span, text));
+        Mistake { secret, ..mistake(&format!("{}: {what}", path.join(".")), span) }
     }));
     if all.is_empty() { Ok(config) } else { fail(named(all, text, &variables)) }
 }
@@ -160,6 +162,14 @@ fn hide(mistake: &mut Mistake, secrets: &Range<usize>, text: &str) {
     let place = if span.start > text.len() { String::new() } else { format!(" ({line}:{column})") };
     mistake.what = format!("kafka.properties: a table of names and strings{place}");
     (mistake.hint, mistake.secret) = (None, true);
+}
+
+/// True when the lines of `span`, which a message shows, hold some of `secrets`.
+fn is_shown_with(secrets: &Range<usize>, span: &Range<usize>, text: &str) -> bool {
+    let (Some(before), Some(after)) = (text.get(..span.start), text.get(span.end..)) else { return false };
+    let begin = before.rfind('\n').map_or(0, |at| at + 1);
+    let end = span.end + after.find('\n').unwrap_or(after.len());
+    secrets.start <= end && begin <= secrets.end
 }
 
 /// Names the variable of each mistake: places after the end of the file are the indexes of variables.

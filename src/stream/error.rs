@@ -2,7 +2,7 @@
 
 use orderbell_consumers::SourceError;
 #[cfg(feature = "kafka")]
-use orderbell_consumers::kafka::ReservedPropertyError;
+use orderbell_consumers::kafka::PropertyError;
 
 /// Why the stream cannot be started. Only a stream on Kafka can fail to start.
 #[derive(Debug, thiserror::Error)]
@@ -10,10 +10,10 @@ pub enum StreamError {
     /// The configuration names Kafka, and this binary cannot speak to it.
     #[error("Kafka: this binary was built without the feature `kafka`")]
     NotBuilt,
-    /// The configuration sets a property that is not the operator's to set.
+    /// The configuration sets a property that is not the operator's to set, or one that this build cannot serve.
     #[cfg(feature = "kafka")]
     #[error("Kafka: {0}")]
-    Property(#[from] ReservedPropertyError),
+    Property(#[from] PropertyError),
     /// A client of the cluster cannot be created, or the group cannot be joined.
     #[error("Kafka: {0}")]
     Client(#[from] SourceError),

@@ -8,6 +8,7 @@ mod fault_isolation;
 mod group_inspector;
 mod group_offsets;
 mod offset_requests;
+mod properties;
 mod record_reader;
 mod scan_consumer;
 mod sink;
@@ -23,6 +24,7 @@ use rdkafka::ClientConfig;
 pub use dead_letters::KafkaDeadLetters;
 pub use group_inspector::GroupInspector;
 pub use group_offsets::GroupOffsets;
+pub use properties::PropertyError;
 pub use record_reader::RecordReader;
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
@@ -105,35 +107,13 @@ const PRODUCER: [(&str, &str); 4] = [
 const PRODUCER_DEFAULTS: [(&str, &str); 3] =
     [("linger.ms", "1"), ("message.timeout.ms", "60000"), ("reconnect.backoff.max.ms", "1000")];
 
-/// A property was configured that this crate sets itself.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the property {name} cannot be set ({reason})")]
-pub struct ReservedPropertyError {
-    /// The property's name.
-    pub name: String,
-    /// Why it cannot be set.
-    pub reason: &'static str,
-}
-
 impl KafkaOptions {
-    /// Checks that the further properties override none of those that the crate sets.
+    /// Checks that the further properties can work: they override none of those that the crate sets, and this build has what they ask for.
     ///
     /// # Errors
-    /// [`ReservedPropertyError`] with the first that does.
-    pub fn check(&self) -> Result<(), ReservedPropertyError> {
-        for name in self.properties.keys() {
-            if let Some((_, _, reason)) = CONSUMER.iter().find(|(reserved, _, _)| reserved == name) {
-                return Err(ReservedPropertyError { name: name.clone(), reason });
-            }
-            let has_own_key = ["group.id", "group.instance.id", "bootstrap.servers"].contains(&name.as_str());
-            if has_own_key || PRODUCER.iter().any(|(reserved, _)| reserved == name) {
-                return Err(ReservedPropertyError {
-                    name: name.clone(),
-                    reason: "it has a key of its own, or a guarantee depends on it",
-                });
-            }
-        }
-        Ok(())
+    /// [`PropertyError`] with the first that cannot.
+    pub fn check(&self) -> Result<(), PropertyError> {
+        properties::check(&self.properties)
     }
 
     fn consumer(&self) -> ClientConfig {
@@ -177,22 +157,6 @@ impl KafkaOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn properties_that_guarantees_depend_on_cannot_be_set() {
-        let with = |name: &str| KafkaOptions {
-            bootstrap: String::new(),
-            group: String::new(),
-            instance: None,
-            topics: Vec::new(),
-            properties: BTreeMap::from([(name.to_owned(), "x".to_owned())]),
-        };
-        for (name, _, _) in CONSUMER {
-            assert!(with(name).check().is_err(), "{name}");
-        }
-        assert!(with("group.id").check().is_err() && with("acks").check().is_err());
-        assert!(with("sasl.mechanism").check().is_ok());
-    }
 
     #[test]
     fn debug_output_holds_no_value_of_a_property() {
