@@ -3,6 +3,9 @@
 //! Nothing is changed: a probe file in the data directory is written and removed, addresses are bound and released, Kafka is queried without
 //! joining the group. Run it before the first start or beside a running server, whose addresses and ledger it then reports as in use.
 
+#[cfg_attr(not(feature = "kafka"), path = "doctor/no_kafka.rs")]
+mod kafka;
+
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -94,7 +97,7 @@ pub(crate) fn run(options: &DoctorOptions) -> Result<(), ExitCode> {
         show(port(check, address));
     }
     directory(&config).into_iter().for_each(&mut show);
-    kafka(&config).into_iter().for_each(&mut show);
+    kafka::check(&config).into_iter().for_each(&mut show);
     if has_failed { Err(ExitCode::from(FAILED)) } else { Ok(()) }
 }
 
@@ -211,68 +214,4 @@ fn fsync_time(dir: &Path) -> std::io::Result<Duration> {
     }
     times.sort();
     Ok(times[FSYNCS / 2])
-}
-
-#[cfg(not(feature = "kafka"))]
-fn kafka(config: &Config) -> Vec<Finding> {
-    let fix = "build with the feature `kafka`";
-    config.boot.kafka.iter().map(|_| failure("kafka", "this binary was built without Kafka", fix)).collect()
-}
-
-#[cfg(feature = "kafka")]
-fn kafka(config: &Config) -> Vec<Finding> {
-    use orderbell_consumers::kafka::GroupInspector;
-
-    /// Timeout of a request: a check that hangs reports nothing.
-    const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
-
-    let Some(kafka) = &config.boot.kafka else {
-        return vec![ok("stream", "embedded, since [kafka] is not configured")];
-    };
-    let options = kafka.options();
-    if let Err(error) = options.check() {
-        return vec![failure("kafka", error.to_string(), "remove it from kafka.properties")];
-    }
-    let reader = match GroupInspector::new(&options, BROKER_TIMEOUT) {
-        Ok(reader) => reader,
-        Err(error) => return vec![failure("kafka", error.to_string(), "correct kafka.properties")],
-    };
-    let mut findings = Vec::new();
-    match reader.cluster() {
-        Ok(cluster) => findings.push(ok("kafka", format!("cluster {cluster} answers at {}", kafka.bootstrap))),
-        Err(error) => {
-            let fix = "check kafka.bootstrap, whether the brokers are up, and TLS and SASL in kafka.properties";
-            return vec![failure("kafka", format!("{}: {error}", kafka.bootstrap), fix)];
-        }
-    }
-    for topic in &kafka.topics {
-        findings.push(match reader.partitions(topic) {
-            Ok(0) => failure("topic", format!("{topic} does not exist"), "create it, or correct kafka.topics"),
-            Ok(count) => ok("topic", format!("{topic} has {count} partitions")),
-            Err(error) => {
-                failure("topic", format!("{topic}: {error}"), "grant this user READ and DESCRIBE on the topic")
-            }
-        });
-    }
-    let output = kafka.output_topic();
-    findings.push(match reader.partitions(&output) {
-        Ok(0) => warning(
-            "output",
-            format!("{output} does not exist"),
-            "Orderbell creates it at its start if it has the right; otherwise create it yourself",
-        ),
-        Ok(count) => ok("output", format!("{output} has {count} partitions")),
-        Err(error) => {
-            failure("output", format!("{output}: {error}"), "grant this user WRITE and DESCRIBE on the topic")
-        }
-    });
-    findings.push(match reader.members(&kafka.group) {
-        Ok(members) if members.is_empty() => ok("group", format!("{} has no members", kafka.group)),
-        Ok(members) => {
-            let found = format!("{} is a member of {}", members[0].1, kafka.group);
-            warning("group", found, "fine if that is the running server; a group must have exactly one process")
-        }
-        Err(error) => warning("group", error.to_string(), "grant this user DESCRIBE on the group"),
-    });
-    findings
 }

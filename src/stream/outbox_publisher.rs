@@ -89,11 +89,21 @@ struct Publisher<S, R> {
     read_at: Instant,
     /// Why the last read failed.
     unreadable: Option<String>,
+    /// Why the last send failed.
+    unsent: Option<String>,
     back_off: Duration,
 }
 
 /// The ledger cannot write any more: the process is about to exit.
 struct LedgerGone;
+
+/// The detail of the alert about an event that has waited for `since_ms`, with why it was not sent; none while that is no time.
+fn waits_too_long(since_ms: i64, why: Option<&str>) -> Option<String> {
+    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+    let seconds = since_ms / 1000;
+    (since_ms > BLOCKED_AFTER_MS)
+        .then(|| format!("the oldest event has waited for {seconds} s for the output topic{why}"))
+}
 
 /// Publishes until `stop` is cancelled. `topic` names the output topic in dead letters.
 pub async fn publish<S: Sink>(
@@ -125,6 +135,7 @@ async fn publish_from<R: OutboxReader, S: Sink>(
         backlog: OutboxBacklog::default(),
         read_at: Instant::now(),
         unreadable: None,
+        unsent: None,
         back_off: BACK_OFF.0,
     };
     loop {
@@ -192,9 +203,7 @@ impl<S: Sink, R: OutboxReader> Publisher<S, R> {
     fn report(&self, at: UnixMs) {
         self.stats.pending.set(self.backlog.len() as u64);
         let since_ms = self.backlog.oldest_ms().map_or(0, |oldest| at.0 - oldest);
-        let is_blocked = since_ms > BLOCKED_AFTER_MS;
-        let waits =
-            is_blocked.then(|| format!("the oldest event has waited for {} s for the output topic", since_ms / 1000));
+        let waits = waits_too_long(since_ms, self.unsent.as_deref());
         self.stats.set_blocked(self.unreadable.clone().or(waits));
     }
 
@@ -204,6 +213,7 @@ impl<S: Sink, R: OutboxReader> Publisher<S, R> {
         while let Some((entry, answer)) = next {
             match answer {
                 Ok(()) => {
+                    self.unsent = None;
                     self.back_off = BACK_OFF.0;
                     self.stats.published.increment();
                     sent.push(entry);
@@ -220,6 +230,7 @@ impl<S: Sink, R: OutboxReader> Publisher<S, R> {
                     let why = why.to_string();
                     tracing::warn!(why, "an event was not published and is retried");
                     self.stats.failed.increment();
+                    self.unsent = Some(why);
                     self.backlog.failed(entry, Instant::now() + self.back_off);
                     self.back_off = (self.back_off * 2).min(BACK_OFF.1);
                 }

@@ -259,3 +259,12 @@ async fn the_publisher_holds_a_bounded_part_of_the_outbox_and_a_restart_begins_w
     stop.cancel();
     publishing.await.unwrap();
 }
+
+/// The bug: the alert of events that wait did not say why, and only the log did.
+#[test]
+fn the_alert_of_a_waiting_event_names_the_cause() {
+    assert_eq!(waits_too_long(BLOCKED_AFTER_MS, Some("away")), None);
+    let detail = waits_too_long(12_345, Some("bell.events does not exist, and this user may not create it")).unwrap();
+    assert!(detail.contains("12 s") && detail.ends_with("this user may not create it"), "{detail}");
+    assert!(waits_too_long(12_345, None).unwrap().ends_with("the output topic"));
+}

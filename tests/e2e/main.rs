@@ -61,6 +61,8 @@ mod reload;
 mod resync;
 #[cfg(feature = "real-kafka")]
 mod sdk;
+#[cfg(feature = "real-kafka")]
+mod secured;
 mod sockets;
 #[cfg(feature = "real-kafka")]
 mod steps;

@@ -1,7 +1,8 @@
 //! Dead letters on Kafka: topic `<topic>.dlq` with the record's partition, key, value and headers, its origin and the reason.
 //!
 //! Header names are those of Spring's dead letter publisher, which most tools know, and `x-dlq-*` for what they lack. A dead letter that is
-//! too large for the topic goes unchanged to a second sink that takes any size.
+//! too large for the topic goes unchanged to a second sink that takes any size. So does each one while this user may not create the topic, or
+//! not write to it: a record that cannot be finished would hold its partition.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,31 +12,31 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::KafkaOptions;
-use super::topic_admin::TopicAdmin;
+use super::topic_admin::{TopicAdmin, TopicError, is_not_allowed};
 use crate::error::{DeadLetterError, SourceError};
 use crate::traits::{DeadLetter, DeadLetterSink};
 
 /// Longest wait for room in the producer's queue; after it the shard tries again.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Writes dead letters to Kafka, and those that are too large for a topic to `L`.
+/// Writes dead letters to Kafka, and those that a topic does not take to `L`.
 pub struct KafkaDeadLetters<L> {
     producer: FutureProducer,
     admin: TopicAdmin,
     group: String,
-    large: Arc<L>,
+    second: Arc<L>,
 }
 
 impl<L: DeadLetterSink> KafkaDeadLetters<L> {
-    /// A producer of dead letters. `large` takes those that are too large for a topic.
+    /// A producer of dead letters. `second` takes those that are too large for a topic, or whose topic this user may not write to.
     ///
     /// # Errors
     /// A property that librdkafka does not accept, with its message.
-    pub fn new(options: &KafkaOptions, large: Arc<L>) -> Result<Self, SourceError> {
+    pub fn new(options: &KafkaOptions, second: Arc<L>) -> Result<Self, SourceError> {
         let producer: FutureProducer =
             options.producer().create().map_err(|error| SourceError::fatal("create producer", error))?;
-        let admin = TopicAdmin::new(options, producer.clone())?;
-        Ok(Self { producer, admin, group: options.group.clone(), large })
+        let admin = TopicAdmin::new(options)?;
+        Ok(Self { producer, admin, group: options.group.clone(), second })
     }
 
     async fn send(&self, topic: &str, letter: &DeadLetter, same_partition: bool) -> Result<(), KafkaError> {
@@ -86,10 +87,23 @@ impl<L: DeadLetterSink> DeadLetterSink for KafkaDeadLetters<L> {
     async fn write(&self, letter: DeadLetter) -> Result<(), DeadLetterError> {
         let source = letter.record.partition.topic.to_string();
         let topic = format!("{source}.dlq");
-        self.admin.ensure(&topic, &source).await.map_err(DeadLetterError::new)?;
+        match self.admin.ensure(&topic, &source).await {
+            Ok(()) => {}
+            Err(error @ TopicError::NotAllowed { .. }) => {
+                tracing::warn!(%error, "a dead letter is kept in the second place");
+                return self.second.write(letter).await;
+            }
+            Err(error) => return Err(DeadLetterError::new(error)),
+        }
         match self.send(&topic, &letter, true).await {
             Ok(()) => Ok(()),
-            Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => self.large.write(letter).await,
+            Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
+                self.second.write(letter).await
+            }
+            Err(KafkaError::MessageProduction(code)) if is_not_allowed(code) => {
+                tracing::warn!(%code, topic, "this user may not write to a dead letter topic: a dead letter is kept in the second place");
+                self.second.write(letter).await
+            }
             // The topic has fewer partitions than its source by now: any of them will do, since the headers name the origin.
             Err(KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition)) => {
                 self.send(&topic, &letter, false).await.map_err(DeadLetterError::new)

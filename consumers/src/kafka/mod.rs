@@ -28,6 +28,7 @@ pub use properties::PropertyError;
 pub use record_reader::RecordReader;
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
+pub use topic_admin::may_create_topic;
 pub use topic_scan::{TopicScan, scan_topic};
 
 /// How to reach a cluster, and which group and topics to consume.

@@ -30,7 +30,7 @@ impl KafkaSink {
     pub fn new(options: &KafkaOptions, topic: &str, like: &str) -> Result<Self, SourceError> {
         let producer: FutureProducer =
             options.producer().create().map_err(|error| SourceError::fatal("create producer", error))?;
-        let admin = TopicAdmin::new(options, producer.clone())?;
+        let admin = TopicAdmin::new(options)?;
         Ok(Self { producer, admin, topic: topic.to_owned(), like: like.to_owned() })
     }
 

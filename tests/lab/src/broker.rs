@@ -15,6 +15,7 @@ use crate::patience;
 pub struct Broker {
     dir: PathBuf,
     port: u16,
+    more_port: Option<u16>,
     shell: Option<Child>,
 }
 
@@ -37,17 +38,29 @@ impl Broker {
     /// When the jars are missing or the broker does not come up.
     #[must_use]
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, None, "")
+    }
+
+    /// The same with a second listener, named `MORE` in `security.protocol` and the like, and with further properties.
+    ///
+    /// # Panics
+    /// When the jars are missing or the broker does not come up.
+    #[must_use]
+    pub fn start_with(dir: &Path, protocol: Option<&str>, further: &str) -> Self {
         let (port, controller) = (free_port(), free_port());
+        let more = protocol.map(|protocol| (free_port(), format!(",MORE:{protocol}")));
+        let (more_port, more_protocol) = more.map_or((None, String::new()), |(port, name)| (Some(port), name));
+        let more_listener = more_port.map_or_else(String::new, |port| format!(",MORE://127.0.0.1:{port}"));
         let logs = dir.join("logs");
         std::fs::create_dir_all(dir).expect("the directory can be made");
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\nlog.dirs={}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more_listener}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more_listener}\ncontroller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{more_protocol}\nlog.dirs={}\n\
              group.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\noffsets.topic.num.partitions=4\n\
              offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
-             share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n",
+             share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n{further}",
             logs.display()
         );
         std::fs::write(dir.join("server.properties"), properties).expect("the directory can be written");
@@ -68,7 +81,7 @@ impl Broker {
             .output()
             .expect("java is installed");
         assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
-        let mut broker = Self { dir: dir.to_owned(), port, shell: None };
+        let mut broker = Self { dir: dir.to_owned(), port, more_port, shell: None };
         broker.resume();
         broker
     }
@@ -104,6 +117,15 @@ impl Broker {
     #[must_use]
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where clients find its second listener.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn more_bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.more_port.expect("it was started with a second listener"))
     }
 
     /// The directory of a partition's files.
