@@ -155,6 +155,8 @@ impl Config {
             let unknown = boot.mapping.topics.keys().find(|topic| !kafka.topics.contains(topic));
             let what = unknown.map(|topic| format!("{topic} is none of kafka.topics"));
             must(unknown.is_none(), &["mapping", "topics"], what.as_deref().unwrap_or_default());
+            let is_named = kafka.cluster.as_ref().is_none_or(|name| !name.trim().is_empty());
+            must(is_named, &["kafka", "cluster"], "a name, or leave the key out");
             #[cfg(feature = "kafka")]
             if let Err(error) = kafka.options().check() {
                 must(false, &["kafka", "properties"], &error.to_string());

@@ -97,6 +97,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         group: topic.clone(),
         instance: None,
         topics: vec![topic.clone()],
+        cluster: None,
         properties: [("fetch.queue.backoff.ms".to_owned(), "5".to_owned())].into(),
     };
     let store = Arc::new(sim::MemoryStore::default());

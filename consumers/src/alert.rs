@@ -19,7 +19,8 @@ pub enum AlertKind {
     Recreated,
     /// The group's committed offset is ahead of the saved checkpoint: the state was restored from an older copy.
     StateRolledBack,
-    /// A partition is assigned to this member, but its start offset cannot be determined yet.
+    /// A partition is assigned to this member, but its start offset cannot be determined yet. Or, without a subject: none is, and the source
+    /// knows why.
     Unassigned,
     /// Another member of the group owns partitions that this member must own, or no partition is assigned to it at all.
     GroupShared,
@@ -32,7 +33,8 @@ pub enum AlertKind {
 pub struct GroupAlert {
     /// What is wrong.
     pub kind: AlertKind,
-    /// The partition, as `topic/0`. Empty for [`AlertKind::GroupShared`] and [`AlertKind::HandlerFailing`], which concern the whole group.
+    /// The partition, as `topic/0`. Empty for [`AlertKind::GroupShared`], for [`AlertKind::Unassigned`] about all of them, and for [`AlertKind::HandlerFailing`] after a halt: they concern the
+    /// whole group.
     pub subject: String,
     /// When it was raised. Milliseconds since 1970.
     pub since_ms: i64,

@@ -220,7 +220,9 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         self.stats.in_flight_bytes.set(bytes);
         self.stats.invariant_violations.add(std::mem::take(&mut self.tracker.violations));
         self.tracker.set_end_offsets(&self.source.end_offsets());
-        self.check_ownership(now);
+        let trouble = self.source.trouble();
+        self.check_ownership(now, trouble.as_ref());
+        self.stats.set_trouble(trouble);
         let status = self.tracker.status();
         self.rolled_back.retain(|(partition, at)| {
             let caught_up = status.iter().any(|status| status.partition == *partition && status.checkpoint >= *at);
@@ -238,7 +240,7 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
 
     /// Stops intake when the group must own every partition and has not for too long, so that nobody takes a part of the topics for the
     /// whole.
-    fn check_ownership(&mut self, now: Instant) {
+    fn check_ownership(&mut self, now: Instant, trouble: Option<&String>) {
         let Some(require_after) = self.options.require_full_assignment_after else { return };
         let mut unowned = self.source.unowned_partitions();
         unowned.retain(|partition| !self.unassigned.contains(partition));
@@ -246,6 +248,7 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
             if self.unowned_since.take().is_some_and(|(_, is_too_long)| is_too_long) {
                 tracing::warn!("this member owns every partition again");
                 self.stats.active_alerts.clear(AlertKind::GroupShared, WHOLE_GROUP);
+                self.stats.active_alerts.clear(AlertKind::Unassigned, WHOLE_GROUP);
             }
             self.stats.unowned_partitions.set(0);
             return;
@@ -255,18 +258,25 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
             return;
         }
         if !*is_too_long {
-            tracing::error!(?unowned, "another member owns partitions: intake stops");
+            tracing::error!(?unowned, trouble, "this member does not own all partitions: intake stops");
         }
         *is_too_long = true;
         self.stats.unowned_partitions.set(unowned.len() as u64);
-        let detail = if self.tracker.partitions().is_empty() {
+        let alerts = &self.stats.active_alerts;
+        let is_without = self.tracker.partitions().is_empty();
+        if let Some(trouble) = trouble.filter(|_| is_without) {
+            alerts.clear(AlertKind::GroupShared, WHOLE_GROUP);
+            return alerts.raise(AlertKind::Unassigned, WHOLE_GROUP, trouble.clone());
+        }
+        alerts.clear(AlertKind::Unassigned, WHOLE_GROUP);
+        let detail = if is_without {
             String::from(
                 "no partition is assigned to this member: the group coordinator is unreachable, or another member owns them all",
             )
         } else {
             format!("{} partitions are owned by another member of this group: stop that member", unowned.len())
         };
-        self.stats.active_alerts.raise(AlertKind::GroupShared, WHOLE_GROUP, detail);
+        alerts.raise(AlertKind::GroupShared, WHOLE_GROUP, detail);
     }
 
     fn save(&mut self) {

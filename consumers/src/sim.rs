@@ -263,7 +263,12 @@ impl Source for LogSource {
         let end = |number: &u32| {
             (
                 self.log.partition(*number),
-                EndOffset { next: state.end(*number), at_ms: crate::clock::unix_ms(), delivered: false },
+                EndOffset {
+                    next: state.end(*number),
+                    at_ms: crate::clock::unix_ms(),
+                    delivered: false,
+                    open_transaction: None,
+                },
             )
         };
         reachable.map(end).collect()

@@ -86,6 +86,7 @@ pub struct Stats {
     /// [`Self::as_of_ms`] as of the last second; 0: not known. Read for every frame, so it is one number.
     as_of_ms: AtomicI64,
     hot_keys: Mutex<Vec<HotKey>>,
+    trouble: Mutex<Option<String>>,
     pub(crate) active_alerts: ActiveAlerts,
 }
 
@@ -122,6 +123,16 @@ impl Stats {
         let as_of_ms = oldest.filter(|_| required.iter().all(has)).unwrap_or(0);
         self.as_of_ms.store(as_of_ms, Ordering::Relaxed);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Why nothing is delivered, if the source knows, as of the last second.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     pub(crate) fn set_hot_keys(&self, keys: Vec<HotKey>) {

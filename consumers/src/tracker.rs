@@ -79,6 +79,8 @@ struct Assigned {
     damaged: bool,
     /// The log's end, once it is known.
     end: Option<Offset>,
+    /// Where the oldest open transaction begins.
+    open_transaction: Option<Offset>,
     /// An end that is not reached yet, and when it was the end.
     mark: Option<EndOffset>,
     /// The time up to which the partition is finished, durably.
@@ -123,6 +125,8 @@ pub struct PartitionStatus {
     pub damaged: bool,
     /// Offset of the next record that will be appended to the log, once it is known.
     pub end: Option<Offset>,
+    /// Where the oldest open transaction begins, if there is one: nothing from there on is delivered before it ends.
+    pub open_transaction: Option<Offset>,
     /// The time up to which the partition is finished, durably. Milliseconds since 1970.
     pub as_of_ms: Option<i64>,
 }
@@ -184,6 +188,7 @@ impl Tracker {
             paused: false,
             damaged: false,
             end: None,
+            open_transaction: None,
             mark: None,
             as_of_ms: None,
         };
@@ -298,9 +303,11 @@ impl Tracker {
         for (partition, end) in at {
             if let Some(assigned) = self.assigned_mut(partition) {
                 assigned.end = Some(end.next);
+                assigned.open_transaction = end.open_transaction;
                 assigned.pass_mark();
                 let mark = assigned.mark.get_or_insert(*end);
-                mark.delivered |= mark.next == end.next && end.delivered;
+                // Everything below a later end is delivered: also the mark, which may be in the middle of a transaction that was aborted.
+                mark.delivered |= mark.next <= end.next && end.delivered;
                 assigned.pass_mark();
             }
         }
@@ -456,9 +463,38 @@ impl Tracker {
                 paused: assigned.paused,
                 damaged: assigned.damaged,
                 end: assigned.end,
+                open_transaction: assigned.open_transaction,
                 as_of_ms: assigned.as_of_ms,
             })
         };
         self.slots.iter().filter_map(status).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(next: Offset, at_ms: i64, delivered: bool, open_transaction: Option<Offset>) -> EndOffset {
+        EndOffset { next, at_ms, delivered, open_transaction }
+    }
+
+    /// The bug: what stood behind an open transaction was no lag, and "as of" went on as if it had been read.
+    #[test]
+    fn what_an_open_transaction_holds_back_is_lag_and_is_not_known() {
+        let partition = TopicPartition::new("t", 0);
+        let mut tracker = Tracker::new(Limits { records: 10, bytes: 10_000, span: 10 });
+        tracker.assign(&partition, Checkpoint { next: 5, last: None }, false);
+        let told = |tracker: &mut Tracker, end| {
+            tracker.set_end_offsets(&[(partition.clone(), end)]);
+            let status = tracker.status().remove(0);
+            (status.lag(), status.as_of_ms, status.open_transaction)
+        };
+        assert_eq!(told(&mut tracker, end(5, 100, true, None)), (0, Some(100), None));
+        assert_eq!(told(&mut tracker, end(8, 200, false, Some(5))), (3, Some(100), Some(5)));
+        assert_eq!(told(&mut tracker, end(8, 300, false, Some(5))), (3, Some(100), Some(5)));
+        // It is aborted: a control record more, and nothing to deliver up to there.
+        assert_eq!(told(&mut tracker, end(9, 400, true, None)), (4, Some(200), None));
+        assert_eq!(told(&mut tracker, end(9, 500, true, None)), (4, Some(500), None));
     }
 }

@@ -58,6 +58,8 @@ pub struct EndOffset {
     /// True when the source has delivered every record below `next` that can be delivered, as far as it knows. Offsets that are still
     /// missing then hold no record.
     pub delivered: bool,
+    /// Where the oldest open transaction begins, if there is one: nothing from there on can be delivered before it ends.
+    pub open_transaction: Option<Offset>,
 }
 
 /// Wakes a source that waits in `poll`.
@@ -99,6 +101,10 @@ pub trait Source: Send + 'static {
     /// Partitions of the subscribed topics that are not assigned to this source, as far as it is known without a request.
     fn unowned_partitions(&mut self) -> Vec<TopicPartition> {
         Vec::new()
+    }
+    /// Why nothing is delivered, if the source knows: for the alert of a member without partitions. A sentence without a full stop.
+    fn trouble(&mut self) -> Option<String> {
+        None
     }
     /// Ends a `poll` that waits.
     fn waker(&self) -> Option<Waker> {

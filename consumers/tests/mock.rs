@@ -54,6 +54,7 @@ fn options(cluster: &MockCluster<'static, DefaultProducerContext>) -> KafkaOptio
         group: "g".into(),
         instance: None,
         topics: vec![TOPIC.into()],
+        cluster: None,
         properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
     }
 }

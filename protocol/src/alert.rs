@@ -82,7 +82,8 @@ alert_codes! {
     TopicRecreated = "topic_recreated", Critical, Acknowledgement;
     /// The ledger is older than the consumer group's committed offset, for example restored from a backup. Subject: `topic/partition`.
     StateRolledBack = "state_rolled_back", Warning, Condition;
-    /// A partition of a subscribed topic is assigned to no member of the consumer group. Subject: `topic/partition`.
+    /// A partition of a subscribed topic is assigned to no member of the consumer group. Subject: `topic/partition`; without one when this
+    /// server gets no partition at all.
     PartitionUnassigned = "partition_unassigned", Warning, Condition;
     /// Another member of the consumer group owns partitions that this server needs. Subject: `topic/partition`.
     GroupShared = "group_shared", Critical, Condition;

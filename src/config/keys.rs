@@ -251,6 +251,10 @@ pub struct KafkaConfig {
     /// default the group's name with `.events`, so that Orderbell needs no right to write to the order system's topics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_topic: Option<String>,
+    /// A name for the cluster, for brokers and proxies that tell no cluster id: checkpoints are kept under it. Set it before the first start
+    /// and never change it, or the topics are read as if for the first time. By default the id that the brokers tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     /// Further properties of librdkafka (TLS, SASL), for instance `"security.protocol" = "SASL_SSL"`. Properties that delivery guarantees
     /// depend on are refused. Values are never printed.
     #[serde(default)]
@@ -277,6 +281,7 @@ impl KafkaConfig {
             group: self.group.clone(),
             instance: None,
             topics: self.topics.clone(),
+            cluster: self.cluster.clone(),
             properties: self.properties.expose(),
         }
     }

@@ -42,6 +42,7 @@ fn example() -> ConfigFile {
         topics: vec!["orders".into()],
         group: "orderbell".into(),
         output_topic: Some("orderbell.events".into()),
+        cluster: Some("chain".into()),
         properties: Default::default(),
     };
     let mut file = ConfigFile { kafka: Some(kafka), ..ConfigFile::default() };

@@ -259,7 +259,7 @@ impl Source for EmbeddedLogSource {
         // An error here is no end, so no freshness; the next poll reports it.
         let end_of = |position: &ReadPosition| {
             let next = end(&view, position.part.number).ok()?;
-            Some((position.part.clone(), EndOffset { next, at_ms, delivered: false }))
+            Some((position.part.clone(), EndOffset { next, at_ms, delivered: false, open_transaction: None }))
         };
         self.reading.values().filter_map(end_of).collect()
     }

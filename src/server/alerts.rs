@@ -237,7 +237,12 @@ impl Alerts {
 
     fn stream_conditions(&self) -> Vec<Condition> {
         let stale = self.state.stale_for().map(|age| {
-            let detail = format!("the stream was not read to its end for {} s: clients are told", age.as_secs());
+            let held_up = self.group.status().into_iter().find_map(|status| {
+                let (partition, at) = (status.partition, status.open_transaction?);
+                Some(format!("{partition} waits behind an open transaction of its producer at offset {at}"))
+            });
+            let why = self.group.trouble().or(held_up).map_or_else(String::new, |why| format!("; {why}"));
+            let detail = format!("the stream was not read to its end for {} s: clients are told{why}", age.as_secs());
             Condition::new(AlertCode::StreamStale, detail)
         });
         let stalled = self.wall.stalled_for(Instant::now()).map(|idle| {

@@ -184,6 +184,7 @@ impl Topic {
             group: "reader".into(),
             instance: None,
             topics: Vec::new(),
+            cluster: None,
             properties: std::collections::BTreeMap::new(),
         };
         let (topic, mut values) = (topic.to_owned(), Vec::new());
@@ -289,6 +290,7 @@ async fn a_key_that_never_ends_delays_no_other_key_of_its_partition() {
         group: format!("slow-{}", topic.name),
         instance: None,
         topics: vec![topic.name.clone()],
+        cluster: None,
         properties: BTreeMap::new(),
     };
     let (handler, kept) = (Arc::new(Hangs(tokio::sync::Notify::new())), Arc::new(sim::MemoryStore::default()));

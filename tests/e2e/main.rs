@@ -50,7 +50,11 @@ mod limits;
 mod losses;
 #[cfg(feature = "real-kafka")]
 mod members;
+#[cfg(feature = "real-kafka")]
+mod metadata_proxy;
 mod notify;
+#[cfg(feature = "real-kafka")]
+mod odd_clusters;
 #[cfg(feature = "real-kafka")]
 mod outside;
 #[cfg(feature = "real-kafka")]
@@ -70,4 +74,6 @@ mod stores;
 mod tokens;
 #[cfg(feature = "real-kafka")]
 mod topics;
+#[cfg(feature = "real-kafka")]
+mod transactions;
 mod wall;

@@ -6,12 +6,16 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
+use super::source::{REQUEST_TIMEOUT, number};
 use crate::error::SourceError;
 use crate::record::{Offset, TopicPartition};
 
 /// A client that asks about one consumer group. Every method blocks.
 pub struct GroupInspector {
     consumer: BaseConsumer,
+    /// The configured name of the cluster, and a topic to ask for.
+    cluster: Option<String>,
+    topic: String,
     request_timeout: Duration,
 }
 
@@ -23,14 +27,18 @@ impl GroupInspector {
     pub fn new(options: &KafkaOptions, request_timeout: Duration) -> Result<Self, SourceError> {
         let silent = KafkaOptions { instance: None, ..options.clone() };
         let consumer = silent.consumer().create().map_err(|error| SourceError::fatal("create consumer", error))?;
-        Ok(Self { consumer, request_timeout })
+        let topic = options.topics.first().cloned().unwrap_or_default();
+        Ok(Self { consumer, cluster: options.cluster.clone(), topic, request_timeout })
     }
 
-    /// The cluster's id.
+    /// The cluster's id, or its configured name when a broker answers.
     ///
     /// # Errors
-    /// [`SourceError::Transient`] while no broker answers.
+    /// [`SourceError::Transient`] while no broker answers, or when the brokers tell no id.
     pub fn cluster(&self) -> Result<String, SourceError> {
+        if let Some(name) = &self.cluster {
+            return self.partitions(&self.topic).map(|_| name.clone());
+        }
         let cluster = self.consumer.client().fetch_cluster_id(self.request_timeout);
         cluster.ok_or_else(|| SourceError::transient("fetch the cluster's id", "no broker answers"))
     }
@@ -52,6 +60,17 @@ impl GroupInspector {
             Some(Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(0),
             Some(code) => Err(SourceError::transient(OPERATION, rdkafka::error::RDKafkaErrorCode::from(code))),
         }
+    }
+
+    /// True when a new client would have something to read: the leader of a partition that is ours answers, and the coordinator does. Without
+    /// a partition, only when no other member of the group can own them all. Blocks.
+    pub(super) fn would_read(options: &KafkaOptions, granted: Option<TopicPartition>) -> bool {
+        let Ok(inspector) = Self::new(options, REQUEST_TIMEOUT) else { return false };
+        let is_ours = |id: &str| options.instance.as_ref().is_some_and(|instance| id.starts_with(instance));
+        let may_read = |members: Vec<(String, String)>| granted.is_some() || members.iter().all(|(id, _)| is_ours(id));
+        let partition = granted.clone().unwrap_or_else(|| TopicPartition::new(&inspector.topic, 0));
+        let leader = inspector.consumer.fetch_watermarks(&partition.topic, number(&partition), REQUEST_TIMEOUT);
+        leader.is_ok() && inspector.members(&options.group).is_ok_and(may_read)
     }
 
     /// The group's members: the id of each, which begins with the instance's name for a static member, and its host.

@@ -3,6 +3,7 @@
 //! Properties that the crate's guarantees depend on are set here and cannot be overridden: who commits which offset, what happens without
 //! one, how partitions are handed over, what a producer may reorder. Every other property (TLS, SASL, timeouts) passes through.
 
+mod consumer_context;
 mod dead_letters;
 mod fault_isolation;
 mod group_inspector;
@@ -11,6 +12,7 @@ mod offset_requests;
 mod properties;
 mod record_reader;
 mod scan_consumer;
+mod silence;
 mod sink;
 mod source;
 mod topic_admin;
@@ -42,6 +44,8 @@ pub struct KafkaOptions {
     pub instance: Option<String>,
     /// Topics to subscribe to.
     pub topics: Vec<String>,
+    /// The name that checkpoints are kept under, in place of the id that the brokers tell: for those that tell none.
+    pub cluster: Option<String>,
     /// Further properties of librdkafka.
     pub properties: BTreeMap<String, String>,
 }
@@ -54,6 +58,7 @@ impl fmt::Debug for KafkaOptions {
             .field("group", &self.group)
             .field("instance", &self.instance)
             .field("topics", &self.topics)
+            .field("cluster", &self.cluster)
             .field("properties", &self.properties.keys())
             .finish()
     }
@@ -166,6 +171,7 @@ mod tests {
             group: "g".into(),
             instance: None,
             topics: vec!["t".into()],
+            cluster: None,
             properties: BTreeMap::from([("sasl.password".to_owned(), "secret".to_owned())]),
         };
         let text = format!("{options:?}");

@@ -5,93 +5,27 @@
 //!
 //! No `TopicPartitionList` outlives the call it is made for: one that is alive when the consumer drops hangs the drop for ever.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::statistics::{Broker, Statistics};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
+use super::consumer_context::{Context, Rebalance};
 use super::fault_isolation::{FaultIsolation, Progress, Step};
-use super::{KafkaOptions, offset_requests};
+use super::silence::Silence;
+use super::{GroupInspector, KafkaOptions, offset_requests};
 use crate::error::SourceError;
 use crate::record::{Header, Offset, Record, TopicPartition};
 use crate::traits::{EndOffset, PartitionOffsets, Polled, Source};
 
 /// Longest wait for an answer about offsets.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A request of the group coordinator.
-enum Rebalance {
-    Assign(Vec<TopicPartition>),
-    Revoke(Vec<TopicPartition>),
-    Lost(Vec<TopicPartition>),
-}
-
-#[derive(Default)]
-struct Context {
-    rebalances: Mutex<VecDeque<Rebalance>>,
-    closing: AtomicBool,
-    ends: Mutex<Vec<(TopicPartition, EndOffset)>>,
-    /// All partitions of the subscribed topics, as of the last statistics.
-    all: Mutex<Vec<TopicPartition>>,
-}
-
-impl ClientContext for Context {
-    /// Called every few seconds, from within a poll. The partitions of a broker that cannot be reached are left out: its offsets are old.
-    fn stats(&self, statistics: Statistics) {
-        // When they were made, not when this thread came to read them.
-        let made_ms = statistics.time * 1000;
-        let heard_ms = |broker: i32| {
-            let up = |known: &&Broker| known.nodeid == broker && known.state == "UP" && known.rxidle >= 0;
-            statistics.brokers.values().find(up).map(|known| made_ms - known.rxidle / 1000)
-        };
-        let (mut ends, mut all) = (Vec::new(), Vec::new());
-        for (topic, of_topic) in &statistics.topics {
-            for (number, at) in &of_topic.partitions {
-                // -1 stands for "any".
-                if *number < 0 {
-                    continue;
-                }
-                all.push(partition_of(topic, *number));
-                // Records behind the last stable offset belong to open transactions and are not delivered yet.
-                let end = if at.ls_offset >= 0 { at.ls_offset } else { at.hi_offset };
-                let Some(at_ms) = heard_ms(at.broker).filter(|_| end >= 0) else { continue };
-                let delivered = at.next_offset >= end && at.fetchq_cnt == 0;
-                ends.push((partition_of(topic, *number), EndOffset { next: offset(end), at_ms, delivered }));
-            }
-        }
-        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
-        *self.all.lock().unwrap_or_else(PoisonError::into_inner) = all;
-    }
-}
-
-impl ConsumerContext for Context {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let assign = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        // Empty lists are normal in the cooperative protocol and need nothing but their answer.
-        if list.count() == 0 || self.closing.load(Ordering::Acquire) {
-            let answered = if assign { consumer.incremental_assign(list) } else { consumer.incremental_unassign(list) };
-            if let Err(error) = answered {
-                tracing::warn!(%error, "a rebalance was not answered");
-            }
-            return;
-        }
-        let partitions = list.elements().iter().map(|at| partition_of(at.topic(), at.partition())).collect();
-        let rebalance = match (assign, consumer.assignment_lost()) {
-            (true, _) => Rebalance::Assign(partitions),
-            (false, true) => Rebalance::Lost(partitions),
-            (false, false) => Rebalance::Revoke(partitions),
-        };
-        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
-    }
-}
 
 pub(super) fn partition_of(topic: &str, number: i32) -> TopicPartition {
     TopicPartition::new(topic, u32::try_from(number).unwrap_or(0))
@@ -127,6 +61,14 @@ pub struct KafkaSource {
     cluster: String,
     assigned: BTreeMap<TopicPartition, Assigned>,
     isolation: FaultIsolation,
+    options: KafkaOptions,
+    /// Partitions that the coordinator assigned, also those that wait for a start offset.
+    granted: BTreeSet<TopicPartition>,
+    silence: Silence,
+    /// The answer to a question of another client: whether it is served.
+    question: Option<flume::Receiver<bool>>,
+    /// Why the cluster's id is not known.
+    nameless: Option<&'static str>,
 }
 
 impl KafkaSource {
@@ -141,8 +83,17 @@ impl KafkaSource {
             .map_err(|error| SourceError::fatal("create consumer", error))?;
         let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(|error| SourceError::fatal("subscribe", error))?;
-        let (assigned, isolation) = (BTreeMap::new(), FaultIsolation::default());
-        Ok(Self { consumer, cluster: String::new(), assigned, isolation })
+        Ok(Self {
+            consumer,
+            cluster: options.cluster.clone().unwrap_or_default(),
+            assigned: BTreeMap::new(),
+            isolation: FaultIsolation::default(),
+            options: options.clone(),
+            granted: BTreeSet::new(),
+            silence: Silence::new(Instant::now()),
+            question: None,
+            nameless: None,
+        })
     }
 
     /// Takes what the callback has queued. An assignment waits until the cluster's id is known: checkpoints are kept under it.
@@ -156,10 +107,12 @@ impl KafkaSource {
                     let Some(cluster) = self.consumer.client().fetch_cluster_id(REQUEST_TIMEOUT) else {
                         let mut rebalances = context.rebalances.lock().unwrap_or_else(PoisonError::into_inner);
                         rebalances.push_front(Rebalance::Assign(partitions));
-                        return;
+                        drop(rebalances);
+                        return self.note_nameless();
                     };
-                    self.cluster = cluster;
+                    (self.cluster, self.nameless) = (cluster, None);
                 }
+                self.granted.extend(partitions.iter().cloned());
                 out.push(Polled::Assigned(partitions));
                 continue;
             }
@@ -168,6 +121,46 @@ impl KafkaSource {
                 Rebalance::Lost(partitions) | Rebalance::Assign(partitions) => Polled::Lost(partitions),
             });
         }
+    }
+
+    /// The coordinator assigned partitions, and the cluster's id is not known.
+    fn note_nameless(&mut self) {
+        let topic = self.options.topics.first().map(String::as_str);
+        let is_answered = self.consumer.fetch_metadata(topic, REQUEST_TIMEOUT).is_ok();
+        let why = if is_answered {
+            "the brokers tell no cluster id, under which checkpoints are kept: set kafka.cluster to a name"
+        } else {
+            "no broker tells the cluster's id"
+        };
+        if self.nameless != Some(why) {
+            tracing::error!("{why}");
+        }
+        self.nameless = Some(why);
+        // A new client would not know more.
+        self.silence.heard(Instant::now());
+    }
+
+    /// Gives this client up when it hears nothing and another one is served.
+    fn watch_silence(&mut self) -> Result<(), SourceError> {
+        let now = Instant::now();
+        if let Some(is_served) = self.question.as_ref().and_then(|answer| answer.try_recv().ok()) {
+            self.question = None;
+            if self.silence.answer(is_served, now) {
+                let seconds = self.silence.lasts_for(now).unwrap_or_default().as_secs();
+                let why = format!(
+                    "nothing was heard of any broker for {seconds} s, and another client is answered: only a new start helps"
+                );
+                return Err(SourceError::fatal("read the stream", why));
+            }
+        }
+        if self.question.is_none() && self.silence.should_ask(now) {
+            let (tx, rx) = flume::bounded(1);
+            let (options, granted) = (self.options.clone(), self.granted.first().cloned());
+            // Not on the poll thread, which a request would hold up for seconds.
+            std::thread::spawn(move || tx.send(GroupInspector::would_read(&options, granted)));
+            self.question = Some(rx);
+        }
+        Ok(())
     }
 
     fn error(&mut self, error: KafkaError) -> Result<(), SourceError> {
@@ -291,6 +284,7 @@ pub(super) fn record(message: &BorrowedMessage<'_>, partition: TopicPartition) -
 
 impl Source for KafkaSource {
     fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError> {
+        self.watch_silence()?;
         self.take_rebalances(out);
         self.isolate_fault(out);
         if !out.is_empty() {
@@ -332,14 +326,18 @@ impl Source for KafkaSource {
         if partitions.is_empty() {
             return Vec::new();
         }
-        match offset_requests::all(&self.consumer, partitions, since_ms) {
+        let answers = match offset_requests::all(&self.consumer, partitions, since_ms) {
             Ok(all) => all.into_iter().map(Ok).collect(),
             Err(error) if partitions.len() == 1 => vec![Err(error)],
             Err(error) => {
                 tracing::warn!(%error, "not all partitions answer; asking one after another");
                 offset_requests::one_by_one(&self.consumer, partitions, since_ms)
             }
+        };
+        if answers.iter().any(Result::is_ok) {
+            self.silence.heard(Instant::now());
         }
+        answers
     }
 
     fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError> {
@@ -377,6 +375,7 @@ impl Source for KafkaSource {
         }
         self.unpause(partitions);
         self.assigned.retain(|partition, _| !partitions.contains(partition));
+        self.granted.retain(|partition| !partitions.contains(partition));
         self.consumer.incremental_unassign(&Self::list(partitions)).map_err(transient("unassign partitions"))
     }
 
@@ -397,6 +396,9 @@ impl Source for KafkaSource {
     fn end_offsets(&mut self) -> Vec<(TopicPartition, EndOffset)> {
         let context = self.consumer.context();
         let mut ends = std::mem::take(&mut *context.ends.lock().unwrap_or_else(PoisonError::into_inner));
+        if ends.iter().any(|(partition, _)| self.assigned.contains_key(partition)) {
+            self.silence.heard(Instant::now());
+        }
         // A paused partition is not fetched, so its end is not up to date.
         ends.retain(|(partition, _)| self.assigned.get(partition).is_some_and(|assigned| !assigned.paused));
         ends
@@ -406,6 +408,12 @@ impl Source for KafkaSource {
         let context = self.consumer.context();
         let all = context.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().filter(|partition| !self.assigned.contains_key(*partition)).cloned().collect()
+    }
+
+    fn trouble(&mut self) -> Option<String> {
+        let silent = self.silence.lasts_for(Instant::now());
+        let silent = silent.map(|silent| format!("nothing was heard of any broker for {} s", silent.as_secs()));
+        self.nameless.map(str::to_owned).or(silent)
     }
 
     fn checkpointed(&mut self, at: &[(TopicPartition, Offset)]) {
