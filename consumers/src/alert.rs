@@ -24,7 +24,7 @@ pub enum AlertKind {
     Unassigned,
     /// Another member of the group owns partitions that this member must own, or no partition is assigned to it at all.
     GroupShared,
-    /// The handler asked to halt: intake is stopped, and resumes by itself.
+    /// The handler asked to halt: intake is stopped, and resumes by itself. Or it panicked at a record, which is tried again.
     HandlerFailing,
 }
 

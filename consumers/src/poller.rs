@@ -15,7 +15,7 @@ use crate::poll_pacer::{PollAction, PollPacer};
 use crate::record::{Offset, Record, TopicPartition};
 use crate::shard::{FromShard, ToShard, shard_of};
 use crate::stats::Stats;
-use crate::tracker::{Offer, Tracker};
+use crate::tracker::{Offer, PartitionStatus, Tracker};
 use crate::traits::{CheckpointStore, DurableCheckpoints, Handler, KeyHash, KeyInput, Polled, Reason, Source};
 
 /// Number of hot keys that are reported.
@@ -135,7 +135,39 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         }
     }
 
+    /// Runs until the group is stopped. A panic ends it with an error that names the next offset of each partition: what stands there is
+    /// what made it panic, if a record did.
     pub(crate) fn run(mut self) -> Result<(), SourceError> {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| self.run_until_stopped())) {
+            Ok(ended) => ended,
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref().copied());
+                let (text, next) = (text.unwrap_or_default(), self.next_offsets().join(", "));
+                Err(SourceError::fatal(
+                    "poll",
+                    format!(
+                        "panicked: {text}; next offsets: {next}; --skip-to TOPIC/PARTITION@OFFSET passes a record over"
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// The offset that each partition expects next, as `topic/0@5`: behind what the last poll returned.
+    fn next_offsets(&self) -> Vec<String> {
+        let next = |status: PartitionStatus| {
+            let polled = self.polled.iter().filter_map(|polled| match polled {
+                Polled::Record(record) | Polled::Rejected(record, _) if record.partition == status.partition => {
+                    Some(record.offset + 1)
+                }
+                _ => None,
+            });
+            format!("{}@{}", status.partition, polled.max().unwrap_or(0).max(status.next_offset))
+        };
+        self.tracker.status().into_iter().map(next).collect()
+    }
+
+    fn run_until_stopped(&mut self) -> Result<(), SourceError> {
         while !self.stop.load(Ordering::Acquire) {
             self.take_completions();
             self.apply_pauses();
@@ -347,8 +379,10 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         self.reassigned.clear();
         for polled in results.drain(..) {
             match polled {
-                Polled::Record(record) if self.reassigned.contains(&record.partition) => {}
-                Polled::Record(record) => self.record(record),
+                Polled::Record(record) | Polled::Rejected(record, _) if self.reassigned.contains(&record.partition) => {
+                }
+                Polled::Record(record) => self.record(record, None),
+                Polled::Rejected(record, reason) => self.record(record, Some(reason)),
                 Polled::Assigned(partitions) => self.start(partitions),
                 Polled::Revoking(partitions) => {
                     self.drain_and_save(&partitions, self.options.revoke_timeout);
@@ -372,9 +406,11 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         self.send();
     }
 
-    fn record(&mut self, record: Record) {
+    fn record(&mut self, record: Record, rejection: Option<Reason>) {
         let handler = &self.handler;
-        let keyed = std::panic::catch_unwind(AssertUnwindSafe(|| handler.key(&record)));
+        // What is rejected already has no key: it may have been in the part that was cut.
+        let key = || rejection.is_none().then(|| handler.key(&record)).flatten();
+        let keyed = std::panic::catch_unwind(AssertUnwindSafe(key));
         let key_panicked = keyed.is_err();
         // The order of a record without a key does not matter: it is spread by its place.
         let key = keyed.ok().flatten().unwrap_or_else(|| KeyHash(record.fingerprint() ^ record.offset));
@@ -387,13 +423,14 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
                 ticket
             }
         };
-        let rejection = key_panicked.then(|| {
+        let key_panicked = key_panicked.then(|| {
             self.stats.panics.increment();
             let (partition, offset) = (&record.partition, record.offset);
             tracing::error!(%partition, offset, "the handler panicked while it chose a key; the record goes to the dead letters");
             let message = String::from("the handler panicked while it chose the record's key");
-            Box::new(Reason { code: "key-panicked", message })
+            Reason { code: "key-panicked", message }
         });
+        let rejection = rejection.or(key_panicked).map(Box::new);
         let shard = shard_of(key, self.shards.len());
         let input = KeyInput::Record(record);
         self.to_send[shard].push((key, QueuedInput { input, ticket: Some(ticket), attempts: 0, rejection }));

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! A shard never waits for the poll thread: the channel back has room for every credit there is. A panic in a handler is caught and
-//! counts as a retry of its batch's first record; a panic in the dead letter sink counts as a write that failed.
+//! counts as a retry of its batch's first record, with an alert that names the record's place until it is handled or a dead letter; a panic
+//! in the dead letter sink counts as a write that failed.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use crate::alert::AlertKind;
 use crate::error::DeadLetterError;
 use crate::key_queues::{KeyQueues, QueuedInput};
 use crate::stats::Stats;
@@ -82,6 +85,8 @@ pub(crate) struct Shard<H: Handler, D> {
     rx: flume::Receiver<ToShard<H::Task>>,
     tx: flume::Sender<FromShard>,
     completed: Vec<Ticket>,
+    /// The partitions of records at which the handler panicked, by key: each has an alert until the record's next try.
+    panicked: HashMap<KeyHash, String>,
     /// This shard's share of [`Stats::keys_backing_off`].
     reported_backing_off: u64,
     started_at: Instant,
@@ -107,6 +112,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
             rx,
             tx,
             completed: Vec::new(),
+            panicked: HashMap::new(),
             reported_backing_off: 0,
             started_at: Instant::now(),
         }
@@ -160,6 +166,8 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
                     }
                     self.fenced[slot] = self.fenced[slot].max(*epoch);
                 }
+                let keys: Vec<KeyHash> = self.panicked.keys().copied().collect();
+                keys.into_iter().for_each(|key| self.clear_panic(key));
                 let fenced = &self.fenced;
                 let dropped = self.queues.fence(|ticket| is_fenced(fenced, ticket));
                 self.abandon(dropped);
@@ -221,11 +229,13 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
     }
 
     fn handled(&mut self, key: KeyHash, outcomes: Option<Vec<Outcome>>, batch: Vec<QueuedInput<H::Task>>) {
-        let outcomes = outcomes.unwrap_or_else(|| {
-            self.stats.panics.increment();
-            tracing::error!("the handler panicked; its record will be tried again");
+        let outcomes = if let Some(outcomes) = outcomes {
+            self.clear_panic(key);
+            outcomes
+        } else {
+            self.panicked(key, batch.first());
             vec![Outcome::Retry(PANIC_BACK_OFF)]
-        });
+        };
         let mut outcomes = outcomes.into_iter();
         let mut batch = batch.into_iter();
         while let Some(mut queued) = batch.next() {
@@ -233,7 +243,9 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
                 Outcome::Done => self.completed.extend(queued.ticket),
                 Outcome::Retry(_) if queued.attempts + 1 >= self.limits.max_attempts => {
                     queued.attempts += 1;
-                    let message = format!("given up after {} attempts", queued.attempts);
+                    let how = if self.panicked.contains_key(&key) { "; the handler panicked" } else { "" };
+                    let message = format!("given up after {} attempts{how}", queued.attempts);
+                    self.clear_panic(key);
                     let reason = Reason { code: "retries-exhausted", message };
                     return self.dead_letter(key, queued, reason, batch.collect());
                 }
@@ -250,6 +262,27 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
             }
         }
         self.finish(key, Vec::new());
+    }
+
+    /// Counts a panic of the handler, and names the first record of its batch in the log and in an alert.
+    fn panicked(&mut self, key: KeyHash, first: Option<&QueuedInput<H::Task>>) {
+        self.stats.panics.increment();
+        let Some(KeyInput::Record(record)) = first.map(|queued| &queued.input) else {
+            tracing::error!("the handler panicked at a task, which will be tried again");
+            return;
+        };
+        let (partition, offset) = (&record.partition, record.offset);
+        tracing::error!(%partition, offset, "the handler panicked; its record will be tried again");
+        let detail =
+            format!("the handler panicked at the record {partition}@{offset}; it is tried again, then a dead letter");
+        self.stats.active_alerts.raise(AlertKind::HandlerFailing, &partition.to_string(), detail);
+        self.panicked.insert(key, partition.to_string());
+    }
+
+    fn clear_panic(&mut self, key: KeyHash) {
+        if let Some(partition) = self.panicked.remove(&key) {
+            self.stats.active_alerts.clear(AlertKind::HandlerFailing, &partition);
+        }
     }
 
     fn finish(&mut self, key: KeyHash, unhandled: Vec<QueuedInput<H::Task>>) {

@@ -21,6 +21,8 @@ use crate::record::{Header, Offset, Record, TopicPartition};
 pub enum Polled {
     /// A record.
     Record(Record),
+    /// A record that the source could not take whole: it goes to the dead letters for this reason, and the handler never sees it.
+    Rejected(Record, Reason),
     /// The group coordinator assigned these partitions. They deliver nothing until [`Source::assign`] says at which offsets to start.
     Assigned(Vec<TopicPartition>),
     /// The group coordinator wants these partitions back. They stay assigned until [`Source::unassign`] is called.

@@ -313,3 +313,21 @@ fn a_partition_that_does_not_answer_leaves_the_others_their_offsets() {
     let answers = source.offsets(&partitions, 0);
     assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true], "{answers:?}");
 }
+
+/// The bug: one partition whose first batch does not unpack kept every partition of its topic from a first start.
+#[test]
+fn a_partition_that_cannot_be_searched_by_time_starts_at_its_first_record() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let mut source = KafkaSource::join(&options(&cluster)).unwrap();
+    let partition = [TopicPartition::new(TOPIC, 0)];
+    assert!(source.offsets(&partition, 5)[0].is_ok(), "connected");
+    // First and end are answered, the search by time is not.
+    let (ok, failed) = (RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR, RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN);
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &[ok, ok, failed]);
+    let answer = source.offsets(&partition, 5).pop().unwrap().unwrap();
+    assert_eq!((answer.start, answer.by_time), (0, 0));
+    let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &[ok, ok, denied]);
+    assert!(source.offsets(&partition, 5)[0].is_err(), "another reason is no damage");
+}

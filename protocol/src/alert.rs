@@ -87,7 +87,8 @@ alert_codes! {
     PartitionUnassigned = "partition_unassigned", Warning, Condition;
     /// Another member of the consumer group owns partitions that this server needs. Subject: `topic/partition`.
     GroupShared = "group_shared", Critical, Condition;
-    /// The handler cannot process records: intake is stopped.
+    /// The handler cannot process records: intake is stopped. Or it panicked at a record, which is tried again. Subject then:
+    /// `topic/partition`.
     HandlerFailing = "handler_failing", Critical, Condition;
     /// Stored rows that do not decode: what they hold is not served until someone acts.
     LedgerDamaged = "ledger_damaged", Critical, Condition;

@@ -1,6 +1,9 @@
 //! Dead letters on real Kafka: which records become one, what it says, and where it goes when its topic does not take it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Command;
 
 use orderbell_protocol::NoticeKind::NewOrder;
 use orderbell_protocol::alert::AlertCode;
@@ -54,6 +57,41 @@ async fn poison_records_of_each_kind_stop_nobody() {
     let wanted = count(poison.iter().cycle().take(4 * poison.len()).map(|(.., reason)| (*reason).to_owned()).collect());
     assert_eq!(count(letters.iter().map(|(reason, _)| reason.clone()).collect()), wanted);
     assert!(letters.iter().any(|(_, value)| value == long.as_bytes()), "the original bytes");
+}
+
+/// The bugs: a header name that is not UTF-8 ended the process, and again at each start. A record that unpacks to a thousand times its size
+/// was copied whole, several times, and kept whole for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_of_absurd_size_and_unreadable_header_names_stop_nobody() {
+    let node = node().await;
+    let topic = node.topic.as_ref().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let kcat = |value: &[u8], more: &[&OsStr]| {
+        let file = dir.path().join("value");
+        std::fs::write(&file, value).unwrap();
+        let mut kcat = Command::new("kcat");
+        kcat.args(["-P", "-b", &topic.bootstrap, "-t", &topic.name, "-p", "0", "-z", "gzip"]);
+        kcat.args(["-X", "message.max.bytes=100000000"]).args(more).arg(&file);
+        assert!(kcat.status().unwrap().success());
+    };
+    kcat(paid(1).as_bytes(), &[OsStr::new("-H"), OsStr::from_bytes(b"trace\xff=1")]);
+    let bomb = vec![b'0'; 30_000_000];
+    kcat(&bomb, &[]);
+    let dlq = format!("{}.dlq", topic.name);
+    let letters = topic.letters(&dlq, 4, 1);
+    assert_eq!((letters[0].0.as_str(), letters[0].1.len()), ("too-large", 64 << 10));
+    let (.., headers) = topic.first_of(&dlq);
+    assert_eq!(headers.get("x-cut-value-bytes").map(String::as_str), Some("30000000"), "{headers:?}");
+    assert!(headers["x-dlq-message"].contains("30000000"), "{headers:?}");
+    let many = paid(2);
+    kcat(many.as_bytes(), &[[OsStr::new("-H"), OsStr::new("h=1")]; 1_001].concat());
+    kcat(paid(3).as_bytes(), &[]);
+    let mut till = node.till("1", "a").await;
+    till.hears(NewOrder, "o1").await;
+    till.hears(NewOrder, "o3").await;
+    let whole = ("too-large".to_owned(), many.into_bytes());
+    assert!(topic.letters(&dlq, 4, 2).contains(&whole), "its value is not what is too large");
+    until("all are finished", async || topic.committed(4) == 4).await;
 }
 
 /// A key that is no text names nothing, so the body counts; one that names another order than the body is a dead letter.

@@ -379,28 +379,59 @@ fn damage(broker: &Broker, topic: &Topic, partition: u32) {
     std::fs::write(&segment, bytes).unwrap();
 }
 
-/// The error names no partition: with several damaged at once, each must be found, and none of the others be taken for one.
+/// The check sum of Kafka's batches.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| (crc >> 1) ^ if crc & 1 == 1 { 0x82F6_3B78 } else { 0 };
+    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}
+
+/// A batch of a partition that says it is compressed, and is not: it has a good check sum and does not unpack.
+fn spoil(broker: &Broker, topic: &Topic, partition: u32, batch: usize) {
+    const LENGTH: usize = 8;
+    const CHECK_SUM: usize = 17;
+    const ATTRIBUTES: usize = 21;
+    const GZIP: u8 = 1;
+    let segment = broker.partition_dir(&topic.name, partition).join("00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let end = |bytes: &[u8], at: usize| {
+        at + 12 + u32::from_be_bytes(bytes[at + LENGTH..at + LENGTH + 4].try_into().unwrap()) as usize
+    };
+    let at = (0..batch).fold(0, |at, _| end(&bytes, at));
+    let end = end(&bytes, at);
+    bytes[at + ATTRIBUTES + 1] |= GZIP;
+    let sum = crc32c(&bytes[at + ATTRIBUTES..end]);
+    bytes[at + CHECK_SUM..at + ATTRIBUTES].copy_from_slice(&sum.to_be_bytes());
+    std::fs::write(&segment, bytes).unwrap();
+}
+
+/// The error names no partition: with several damaged at once, each must be found, and none of the others be taken for one. The bugs: a batch
+/// that does not unpack was a passing error for ever, and at the beginning of a partition it kept the whole topic from a first start.
 #[tokio::test]
 async fn each_of_several_damaged_partitions_is_found() {
     let temp = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(temp.path());
-    let topic = Topic::make(&broker.bootstrap(), 4).await;
-    for (n, partition) in [(0, 0), (1, 1), (2, 2), (3, 3), (4, 0), (5, 1), (6, 2), (7, 3)] {
+    let topic = Topic::make(&broker.bootstrap(), 5).await;
+    for (n, partition) in [(0, 0), (1, 1), (2, 2), (3, 3), (4, 0), (5, 1), (6, 2), (7, 3), (10, 4)] {
         topic.produces_raw(partition, Some(paid(n).as_bytes())).await;
     }
     broker.end("TERM");
     damage(&broker, &topic, 0);
-    damage(&broker, &topic, 2);
+    spoil(&broker, &topic, 2, 1);
+    spoil(&broker, &topic, 4, 0);
     broker.resume();
-    let node = node_on(topic, "");
+    let mut node = node_on(topic, "");
+    let name = node.topic.as_ref().unwrap().name.clone();
+    let wanted = [0, 2, 4].map(|number| (AlertCode::PartitionDamaged, Some(format!("{name}/{number}"))));
+    let raised = async |node: &Node| -> Vec<_> {
+        node.alerts().await.into_iter().map(|alert| (alert.code, alert.subject)).collect()
+    };
+    until("the alerts", async || raised(&node).await == wanted).await;
+    let offsets: Vec<_> = node.alerts().await.iter().map(|alert| alert.detail.contains("offset 1")).collect();
+    assert_eq!(offsets, [true, true, false], "{:?}", node.alerts().await);
     let topic = node.topic.as_ref().unwrap();
-    let wanted = [0, 2].map(|number| (AlertCode::PartitionDamaged, Some(format!("{}/{number}", topic.name))));
-    let raised =
-        async || -> Vec<_> { node.alerts().await.into_iter().map(|alert| (alert.code, alert.subject)).collect() };
-    until("both alerts", async || raised().await == wanted).await;
-    assert!(node.alerts().await.iter().all(|alert| alert.detail.contains("offset 1")), "{:?}", node.alerts().await);
     topic.produces_raw(1, Some(paid(8).as_bytes())).await;
     topic.produces_raw(3, Some(paid(9).as_bytes())).await;
+    topic.produces_raw(4, Some(paid(11).as_bytes())).await;
     let mut till = node.till("1", "a").await;
     let mut heard = std::collections::BTreeSet::new();
     while heard.len() < 8 {
@@ -409,7 +440,11 @@ async fn each_of_several_damaged_partitions_is_found() {
         heard.insert(notice.notice.order);
     }
     assert_eq!(Vec::from_iter(heard), ["o0", "o1", "o2", "o3", "o5", "o7", "o8", "o9"]);
-    assert_eq!(raised().await, wanted, "no other partition is taken for damaged");
+    assert_eq!(raised(&node).await, wanted, "no other partition is taken for damaged");
+    // What stands behind a batch that does not unpack waits until an operator gives the batch up.
+    node.args.extend(["--skip-to".to_owned(), format!("{name}/4@1")]);
+    node.restart();
+    node.till_from("1", "a", Some(till.position)).await.hears(NewOrder, "o11").await;
 }
 
 #[tokio::test]

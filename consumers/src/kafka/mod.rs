@@ -10,6 +10,7 @@ mod group_inspector;
 mod group_offsets;
 mod offset_requests;
 mod properties;
+mod record_copy;
 mod record_reader;
 mod scan_consumer;
 mod silence;

@@ -6,13 +6,14 @@
 //! request must not name a partition twice, so there are three: first, end, and by time; then one for what the group committed. librdkafka
 //! sends each to every broker that leads one of the partitions, all at once.
 //!
-//! Such a call fails as a whole when one partition does, without telling which: [`one_by_one`] is for then.
+//! Such a call fails as a whole when one partition does, without telling which: [`one_by_one`] is for then. A broker that cannot read a batch
+//! of a partition answers first and end, and fails by time: such a partition starts at its first record, where the damage is found and named.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::source::{REQUEST_TIMEOUT, number, offset, transient};
@@ -24,6 +25,7 @@ use crate::traits::PartitionOffsets;
 const ONE_BY_ONE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The answers to one request; partitions without an offset are left out.
+#[derive(Clone)]
 struct Answers(HashMap<(String, i32), KafkaOffset>);
 
 impl Answers {
@@ -33,6 +35,13 @@ impl Answers {
             _ => None,
         }
     }
+}
+
+/// True when a broker failed at the records themselves: it reads them to search by time, and cannot when a batch does not unpack.
+fn is_unreadable(error: &SourceError) -> bool {
+    let SourceError::Transient { source, .. } = error else { return false };
+    let code = source.downcast_ref().and_then(KafkaError::rdkafka_error_code);
+    matches!(code, Some(RDKafkaErrorCode::Unknown | RDKafkaErrorCode::InvalidMessage))
 }
 
 /// One request about all partitions. Its list lives no longer than the call.
@@ -58,7 +67,15 @@ pub(super) fn all<C: ConsumerContext>(
     let by_time = |list| consumer.offsets_for_times(list, REQUEST_TIMEOUT);
     let starts = ask("fetch first offsets", partitions, KafkaOffset::Beginning, by_time)?;
     let ends = ask("fetch end offsets", partitions, KafkaOffset::End, by_time)?;
-    let times = ask("fetch offsets by time", partitions, KafkaOffset::Offset(since_ms.max(0)), by_time)?;
+    let times = ask("fetch offsets by time", partitions, KafkaOffset::Offset(since_ms.max(0)), by_time);
+    let times = match times {
+        // Only one partition can be meant.
+        Err(error) if partitions.len() == 1 && is_unreadable(&error) => {
+            tracing::warn!(%error, partition = %partitions[0], "the broker cannot search by time, so its first record counts: is the partition damaged?");
+            starts.clone()
+        }
+        times => times?,
+    };
     let committed = ask("fetch committed offsets", partitions, KafkaOffset::Invalid, |list| {
         consumer.committed_offsets(list, REQUEST_TIMEOUT)
     })?;

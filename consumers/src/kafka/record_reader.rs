@@ -8,8 +8,9 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
+use super::record_copy;
 use super::scan_consumer::{ScanContext, scan_consumer};
-use super::source::{number, offset, partition_of, raw, record};
+use super::source::{number, offset, partition_of, raw};
 use super::topic_scan::{REQUEST_TIMEOUT, is_leader_change, transient, with_retry};
 use crate::error::SourceError;
 use crate::record::{Offset, Record, TopicPartition};
@@ -75,7 +76,7 @@ impl RecordReader {
                 Some(Ok(message)) => {
                     let from = partition_of(message.topic(), message.partition());
                     let found = from == *partition && offset(message.offset()) == at;
-                    return Ok(found.then(|| record(&message, from)));
+                    return Ok(found.then(|| record_copy::copy(&message, from).0));
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
                 // Deleted since the watermarks were read.

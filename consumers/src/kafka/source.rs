@@ -10,22 +10,24 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::consumer_context::{Context, Rebalance};
 use super::fault_isolation::{FaultIsolation, Progress, Step};
 use super::silence::Silence;
-use super::{GroupInspector, KafkaOptions, offset_requests};
+use super::{GroupInspector, KafkaOptions, offset_requests, record_copy};
 use crate::error::SourceError;
-use crate::record::{Header, Offset, Record, TopicPartition};
+use crate::record::{Offset, TopicPartition};
 use crate::traits::{EndOffset, PartitionOffsets, Polled, Source};
 
 /// Longest wait for an answer about offsets.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of the records of one poll, at which it ends: the bytes in flight are limited, and this is what one poll may add above the limit.
+const MAX_POLL_BYTES: u64 = 8 << 20;
 
 pub(super) fn partition_of(topic: &str, number: i32) -> TopicPartition {
     TopicPartition::new(topic, u32::try_from(number).unwrap_or(0))
@@ -168,7 +170,12 @@ impl KafkaSource {
         match error {
             KafkaError::MessageConsumptionFatal(_) => Err(SourceError::fatal(OPERATION, error)),
             KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::BadMessage,
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                // A wrong check sum; bytes that do not unpack; a batch of no known format.
+                | RDKafkaErrorCode::BadMessage
+                | RDKafkaErrorCode::BadCompression
+                | RDKafkaErrorCode::NotImplemented,
             ) => {
                 tracing::warn!(%error, "a partition cannot be read; finding out which");
                 self.isolation.error(Instant::now());
@@ -262,26 +269,6 @@ impl KafkaSource {
     }
 }
 
-/// Payloads are copied out at once: a borrowed message pins the whole fetch it came with.
-pub(super) fn record(message: &BorrowedMessage<'_>, partition: TopicPartition) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        let copied = |at| {
-            let header = headers.get(at);
-            (header.key.to_owned(), header.value.map(Bytes::copy_from_slice)) as Header
-        };
-        (0..headers.count()).map(copied).collect()
-    });
-    Record {
-        partition,
-        offset: offset(message.offset()),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        read_ms: crate::clock::unix_ms(),
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
-        headers,
-    }
-}
-
 impl Source for KafkaSource {
     fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError> {
         self.watch_silence()?;
@@ -292,8 +279,12 @@ impl Source for KafkaSource {
         }
         let mut last: Option<TopicPartition> = None;
         let mut wait = if max == 0 { Duration::ZERO } else { wait };
+        let mut bytes = 0;
         for _ in 0..max.max(1) {
-            let (record, failed) = match self.consumer.poll(wait) {
+            if bytes >= MAX_POLL_BYTES {
+                break;
+            }
+            let (copied, failed) = match self.consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => {
                     let is_same = |partition: &&TopicPartition| {
@@ -301,7 +292,7 @@ impl Source for KafkaSource {
                     };
                     let partition = last.as_ref().filter(is_same).cloned();
                     let partition = partition.unwrap_or_else(|| partition_of(message.topic(), message.partition()));
-                    (Some(record(&message, partition)), None)
+                    (Some(record_copy::copy(&message, partition)), None)
                 }
                 Some(Err(error)) => (None, Some(error)),
             };
@@ -309,13 +300,17 @@ impl Source for KafkaSource {
             if let Some(error) = failed {
                 self.error(error)?;
             }
-            if let Some(record) = record {
+            if let Some((record, rejection)) = copied {
+                bytes += record.bytes();
                 if let Some(assigned) = self.assigned.get_mut(&record.partition) {
                     assigned.next = record.offset + 1;
                     assigned.delivered_at = Instant::now();
                 }
                 last = Some(record.partition.clone());
-                out.push(Polled::Record(record));
+                out.push(match rejection {
+                    None => Polled::Record(record),
+                    Some(reason) => Polled::Rejected(record, reason),
+                });
             }
         }
         self.take_rebalances(out);

@@ -9,8 +9,9 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
+use super::record_copy;
 use super::scan_consumer::{ScanContext, scan_consumer};
-use super::source::{partition_of, record};
+use super::source::partition_of;
 use crate::error::SourceError;
 use crate::record::Record;
 
@@ -139,7 +140,7 @@ impl TopicScan {
             }
             if message.offset() < end {
                 count += 1;
-                if !each(record(&message, partition_of(message.topic(), number))) {
+                if !each(record_copy::copy(&message, partition_of(message.topic(), number)).0) {
                     break;
                 }
                 // The brokers were not asked while `each` took its time.

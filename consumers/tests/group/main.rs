@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod source_faults;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -333,6 +335,20 @@ async fn a_panic_of_the_handler_is_caught_and_its_record_is_tried_again() {
     until("all are done", || run.checkpoint(0) == 3).await;
     assert_eq!((run.group.stats().panics.value(), run.store.dead_letters().len()), (1, 0));
     assert_eq!(run.handled("k").last(), Some(&(0, 2)));
+}
+
+/// The bug: neither log nor alert named the record at which the handler panicked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_the_handler_is_an_alert_that_names_the_record_until_it_is_finished() {
+    let run = start_with(Arc::default(), sim::Log::new("t", 1), &Options { max_attempts: 5, ..quick() });
+    run.log.append(0, "k", "ok");
+    run.log.append(0, "k", "panic");
+    let names = |alert: &GroupAlert| alert.subject == "t/0" && alert.detail.contains("the record t/0@1;");
+    let is_alert = |alert: &GroupAlert| alert.kind == AlertKind::HandlerFailing && names(alert);
+    until("the alert", || run.group.stats().alerts().iter().any(is_alert)).await;
+    until("it is a dead letter", || run.checkpoint(0) == 2).await;
+    assert_eq!(run.group.stats().alerts(), []);
+    assert!(run.store.dead_letters()[0].reason.message.contains("panicked"));
 }
 
 /// The bug: one record whose key could not be chosen ended the process, and did so again after every restart.
