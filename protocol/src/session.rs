@@ -92,6 +92,8 @@ pub enum SessionInput<'a> {
     Page(Result<MailboxPage, ReadError>),
     /// The same device acknowledged by a poll beside the WebSocket.
     AckedByPoll(Position),
+    /// The same device was sent notices up to this seq by a poll beside the WebSocket.
+    SentByPoll(u64),
     /// The deadline has passed.
     Time,
     /// The server stops.
@@ -266,6 +268,7 @@ impl Session {
             SessionInput::MailboxChanged => self.mailbox_changed(out),
             SessionInput::Page(page) => self.page(page, now, out),
             SessionInput::AckedByPoll(position) => self.acked_by_poll(position, now, out),
+            SessionInput::SentByPoll(seq) => self.sent_by_poll(seq),
             SessionInput::Time => self.time(now, fresh, out),
             SessionInput::Drain { retry_ms } => {
                 out.push(SessionOutput::Send(ServerFrame::Goaway { retry_ms }.encode()));
@@ -483,6 +486,12 @@ impl Session {
             return;
         }
         live.advance(position, &limits, now, out);
+    }
+
+    fn sent_by_poll(&mut self, seq: u64) {
+        let State::Live(live) = &mut self.state else { return };
+        live.sent_seq = live.sent_seq.max(seq);
+        live.prior_seq = live.prior_seq.max(seq);
     }
 
     fn time(&mut self, now: Duration, fresh: Freshness, out: &mut Vec<SessionOutput>) {

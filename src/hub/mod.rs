@@ -39,6 +39,8 @@ pub struct Subscriber {
     woken_at: Mutex<Option<Instant>>,
     replaced: AtomicBool,
     acked: Mutex<Option<Position>>,
+    /// The highest seq that a poll of the same device was sent; 0 for none.
+    polled_seq: AtomicU64,
 }
 
 impl Subscriber {
@@ -57,6 +59,12 @@ impl Subscriber {
     #[must_use]
     pub fn is_replaced(&self) -> bool {
         self.replaced.load(Ordering::Acquire)
+    }
+
+    /// The highest seq that a poll of the same device was sent since this subscriber came.
+    #[must_use]
+    pub fn polled_seq(&self) -> u64 {
+        self.polled_seq.load(Ordering::Acquire)
     }
 
     /// Takes the position that the same device acknowledged by a poll since the last call.
@@ -147,6 +155,7 @@ impl Hub {
             woken_at: Mutex::default(),
             replaced: AtomicBool::new(false),
             acked: Mutex::new(None),
+            polled_seq: AtomicU64::new(0),
         });
         let replaced = self.registry.insert(who, &subscriber, SUBSCRIBERS_PER_RECIPIENT_MAX)?;
         self.open(subscriber.device.is_some()).fetch_add(1, Ordering::Relaxed);
@@ -160,6 +169,15 @@ impl Hub {
     /// The count of open subscribers of one kind.
     fn open(&self, is_session: bool) -> &AtomicU64 {
         if is_session { &self.sessions } else { &self.waiting_polls }
+    }
+
+    /// Records that a device is sent notices up to `seq` by a poll: its session marks them as repeats. Nobody is woken.
+    pub fn sent_by_poll(&self, who: &Recipient, device: &DeviceId, seq: u64) {
+        self.registry.for_each(who, |subscriber| {
+            if subscriber.device.as_ref() == Some(device) {
+                subscriber.polled_seq.fetch_max(seq, Ordering::AcqRel);
+            }
+        });
     }
 
     /// Records that a device acknowledged by a poll: its session need not push these notices any more.

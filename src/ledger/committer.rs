@@ -12,6 +12,7 @@
 //! process; no reply is sent after it, so no caller takes for durable what is not. A damaged row does not: it would end the process again after
 //! each restart, and with it the service of all stores. No function here can return one (see `disk`).
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use orderbell_protocol::{DeviceId, Recipient, UnixMs};
 use tokio::sync::{Notify, oneshot};
 use tracing::field::Empty;
 
+use super::connected::Connected;
 use super::counter_notifier::CounterNotifier;
 use super::delivery_log::PendingSteps;
 use super::devices::{CursorWriter, Cursors, StoredCursor};
@@ -61,7 +63,19 @@ pub(crate) enum Work {
     DeadLetter(Vec<u8>, oneshot::Sender<()>),
     OutboxDelivered(Vec<u64>, oneshot::Sender<()>),
     FinishRebuild(oneshot::Sender<()>),
+    /// The device is connected.
+    Connected((Recipient, DeviceId), oneshot::Sender<()>),
+    /// Write the pending cursors with this batch.
+    Cursors(oneshot::Sender<()>),
     Replay(Vec<NewEvent>, Vec<u64>, oneshot::Sender<()>),
+}
+
+/// What a batch has to do with cursors and the marks of connected devices.
+struct LazyWrites {
+    /// It writes what is pending.
+    are_due: bool,
+    /// The marks that it adds.
+    marked: HashSet<(Recipient, DeviceId)>,
 }
 
 /// A reply that is sent once the batch is durable.
@@ -84,8 +98,12 @@ struct PendingCursorsInner {
 }
 
 impl PendingCursors {
-    pub(crate) fn save(&self, who: &Recipient, device: &DeviceId, cursor: Cursor, used: UnixMs) {
+    /// Returns the highest `sent_seq` of the device that was pending.
+    pub(crate) fn save(&self, who: &Recipient, device: &DeviceId, cursor: Cursor, used: UnixMs) -> u64 {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (who.clone(), device.clone());
+        let pending = [inner.waiting.get(&key), inner.writing.get(&key)];
+        let sent = pending.into_iter().flatten().map(|stored| stored.cursor.sent_seq).max().unwrap_or(0);
         // A socket and a poll of one device may both save: the further one counts, within an epoch.
         let further = |old: Cursor| Cursor {
             acked: if old.acked.epoch == cursor.acked.epoch && old.acked.seq > cursor.acked.seq {
@@ -95,8 +113,9 @@ impl PendingCursors {
             },
             sent_seq: old.sent_seq.max(cursor.sent_seq),
         };
-        let slot = inner.waiting.entry((who.clone(), device.clone())).or_insert(StoredCursor { cursor, used });
+        let slot = inner.waiting.entry(key).or_insert(StoredCursor { cursor, used });
         *slot = StoredCursor { cursor: further(slot.cursor), used };
+        sent
     }
 
     /// The newest cursor that is not durable yet.
@@ -128,6 +147,7 @@ pub(crate) struct Committer {
     pub(crate) mailbox_observer: Arc<dyn MailboxObserver>,
     pub(crate) counter_notifier: CounterNotifier,
     pub(crate) cursors: Arc<PendingCursors>,
+    pub(crate) connected: Connected,
     pub(crate) pending_steps: Arc<PendingSteps>,
     pub(crate) log_growth: Arc<GrowthSignal>,
     pub(crate) failed: Arc<dyn Fn(&str) + Send + Sync>,
@@ -199,17 +219,19 @@ impl Committer {
     }
 
     fn write_batch(&mut self, first: Option<Work>, tick: bool) -> Result<(), DatabaseError> {
+        let mut lazy = LazyWrites { are_due: tick, marked: HashSet::new() };
         let disk = self.disk.clone();
         let mut batch = BatchBuilder::new(&disk, self.publish_to, self.seq, self.outbox);
         let mut replies = Vec::new();
         let mut next = first;
         while let Some(work) = next.take() {
-            replies.push(self.add(&mut batch, work)?);
+            replies.push(self.add(&mut batch, &mut lazy, work)?);
             if replies.len() < WORK_PER_BATCH_MAX {
                 next = self.rx.try_recv().ok();
             }
         }
-        if tick {
+        if lazy.are_due {
+            self.connected.remove_ended(&lazy.marked, &mut batch);
             self.cursor_writer.write(&disk.view(), &mut batch, &self.cursors.begin_write())?;
             self.pending_steps.begin_write(&mut batch);
         }
@@ -220,7 +242,7 @@ impl Committer {
         if !replies.is_empty() {
             crash::point("durable");
         }
-        if tick {
+        if lazy.are_due {
             self.cursors.end_write();
             self.pending_steps.end_write();
         }
@@ -245,7 +267,7 @@ impl Committer {
         Ok(if is_behind { TICK.min(began.elapsed() * RETENTION_REST) } else { TICK })
     }
 
-    fn add(&mut self, batch: &mut BatchBuilder<'_>, work: Work) -> Result<Reply, DatabaseError> {
+    fn add(&mut self, batch: &mut BatchBuilder<'_>, lazy: &mut LazyWrites, work: Work) -> Result<Reply, DatabaseError> {
         Ok(match work {
             Work::KeyBatch(effects, reply) => {
                 batch.add_effects(&effects, now())?;
@@ -287,6 +309,14 @@ impl Committer {
             }
             Work::FinishRebuild(reply) => {
                 batch.remove_row(RowKind::Fact, keys::REBUILDING);
+                Reply::Done(reply)
+            }
+            Work::Connected(device, reply) => {
+                self.connected.mark(device, &mut lazy.marked, batch);
+                Reply::Done(reply)
+            }
+            Work::Cursors(reply) => {
+                lazy.are_due = true;
                 Reply::Done(reply)
             }
             Work::DeadLetter(row, reply) => {

@@ -10,12 +10,13 @@ use std::collections::{HashMap, HashSet};
 use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{DeviceId, Position, Recipient, UnixMs};
 
+use super::committer::Work;
 use super::device_backlog::{self, Backlog, DeviceBacklog};
 use super::disk::{DatabaseError, DiskError, View};
 use super::mailbox::{Mailbox, MailboxError};
 use super::tables::{DEVICES_MAX, RowKind};
 use super::write_batch::BatchBuilder;
-use super::{Ledger, committer, keys};
+use super::{Ledger, LedgerFailed, committer, keys};
 
 /// Cursors that are known to be stored, so that writing them again needs no read. When there are more, all are forgotten.
 const KNOWN_MAX: usize = 65_536;
@@ -59,9 +60,18 @@ impl Devices<'_> {
         device_backlog::read(&self.0.disk.view(), &self.0.cursors, who, committer::now())
     }
 
-    /// Saves a device's cursor. It is written lazily: losing it costs a redelivery.
-    pub fn save_cursor(self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
-        self.0.cursors.save(who, device, cursor, committer::now());
+    /// Saves a device's cursor. It is written lazily: losing it costs a redelivery. Returns the highest `sent_seq` that others have saved of
+    /// this device and that may not be durable yet; 0 when there is none.
+    pub fn save_cursor(self, who: &Recipient, device: &DeviceId, cursor: Cursor) -> u64 {
+        self.0.cursors.save(who, device, cursor, committer::now())
+    }
+
+    /// Returns when every cursor that was saved before the call is durable.
+    ///
+    /// # Errors
+    /// [`LedgerFailed`] when the ledger can no longer be written.
+    pub async fn cursors_durable(self) -> Result<(), LedgerFailed> {
+        self.0.submit(Work::Cursors).await
     }
 }
 

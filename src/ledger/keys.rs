@@ -141,6 +141,27 @@ pub(crate) fn cursor(who: &Recipient, device: &Id) -> Vec<u8> {
     [cursors_of(who).as_slice(), device.as_str().as_bytes()].concat()
 }
 
+/// Prefix of the marks of connected devices.
+pub(crate) const CONNECTED: &[u8] = b"o";
+
+/// The mark of a connected device. Behind the tag it is the key of the device's cursor.
+pub(crate) fn connected(who: &Recipient, device: &Id) -> Vec<u8> {
+    [CONNECTED, mailbox(who).as_slice(), device.as_str().as_bytes()].concat()
+}
+
+/// The cursor of the device with this mark.
+pub(crate) fn cursor_of_connected(mark: &[u8]) -> Vec<u8> {
+    [CURSORS, &mark[CONNECTED.len()..]].concat()
+}
+
+/// The mailbox of the device with this mark: up to the zero byte behind the recipient's id.
+pub(crate) fn mailbox_of_connected(mark: &[u8]) -> Vec<u8> {
+    let rest = &mark[CONNECTED.len()..];
+    // Shadow bit and role come first; either may be zero.
+    let end = rest.iter().skip(2).position(|byte| *byte == 0).map_or(rest.len(), |at| 2 + at + 1);
+    rest[..end].to_vec()
+}
+
 /// Prefix of all checkpoints of a cluster.
 pub(crate) fn checkpoints_of_cluster(cluster: &str) -> Vec<u8> {
     [b"f", cluster.as_bytes(), b"\0"].concat()

@@ -13,6 +13,7 @@
 mod backup;
 mod checkpoints;
 mod committer;
+mod connected;
 mod consumer_impls;
 mod counter_notifier;
 pub mod counters;
@@ -51,6 +52,8 @@ use tokio::sync::{Notify, oneshot};
 
 pub use checkpoints::Checkpoints;
 use committer::{Committer, PendingCursors, Work};
+use connected::Connected;
+pub use connected::ConnectedDevice;
 use counter_notifier::CounterNotifier;
 pub use counter_notifier::{CounterObserver, NoCounterObserver};
 pub use counters::{Bucket, CounterDelta, CounterSums};
@@ -106,6 +109,7 @@ pub struct Ledger {
     disk: Arc<Disk>,
     work: Mutex<Option<flume::Sender<Work>>>,
     cursors: Arc<PendingCursors>,
+    connected: Connected,
     /// None when `timeline_retention_ms` is 0.
     pending_steps: Option<Arc<PendingSteps>>,
     timeline_retention_ms: i64,
@@ -152,7 +156,8 @@ impl Ledger {
         }
         drop(view);
         let (tx, rx) = flume::bounded(WORK_MAX);
-        let cursors = Arc::new(PendingCursors::default());
+        connected::count_as_sent(&disk, meta.epoch, meta.seq).map_err(open::disk_error(dir))?;
+        let (cursors, connected) = (Arc::new(PendingCursors::default()), Connected::default());
         let pending_steps = Arc::new(PendingSteps::default());
         let log_growth = Arc::new(GrowthSignal::default());
         let overflows = Overflows::default();
@@ -170,6 +175,7 @@ impl Ledger {
             mailbox_observer,
             counter_notifier: CounterNotifier::start(counter_observer, failed.clone()).map_err(io)?,
             cursors: cursors.clone(),
+            connected: connected.clone(),
             pending_steps: pending_steps.clone(),
             log_growth: log_growth.clone(),
             failed,
@@ -189,6 +195,7 @@ impl Ledger {
             disk,
             work: Mutex::new(Some(tx)),
             cursors,
+            connected,
             pending_steps: (options.timeline_retention_ms > 0).then_some(pending_steps),
             timeline_retention_ms: options.timeline_retention_ms,
             log_growth,

@@ -268,7 +268,12 @@ pub(crate) struct Mailbox<'a> {
 
 impl<'a> Mailbox<'a> {
     pub(crate) fn new(view: &'a View<'a>, who: &Recipient, epoch: u32) -> Self {
-        Self { view, prefix: keys::mailbox(who), epoch }
+        Self::with_prefix(view, keys::mailbox(who), epoch)
+    }
+
+    /// The mailbox with this key.
+    pub(crate) fn with_prefix(view: &'a View<'a>, prefix: Vec<u8>, epoch: u32) -> Self {
+        Self { view, prefix, epoch }
     }
 
     fn position(&self, seq: u64, check: u16) -> Position {

@@ -77,8 +77,8 @@ impl Retention {
         for nth in 0..RowKind::ALL.len() {
             let kind = RowKind::ALL[(self.first + nth) % RowKind::ALL.len()];
             match kind.retention() {
-                // Removed where the order, the mailbox or the entry is.
-                Rule::WithOrder | Rule::WithMailbox | Rule::UntilTaken(_) | Rule::Fixed(_) => {}
+                // Removed where the order, the mailbox, the connection or the entry is.
+                Rule::WithOrder | Rule::WithMailbox | Rule::WithConnection | Rule::UntilTaken(_) | Rule::Fixed(_) => {}
                 Rule::ByAge(Age::Log) => step_log(view, batch, now.plus_ms(-self.periods.state_ms), &mut left)?,
                 Rule::ByAge(Age::Ranges(too_old)) => {
                     for range in too_old(&self.periods, now) {

@@ -270,6 +270,7 @@ fn every_kind_of_row_is_recognised_by_its_key() {
         (keys::count(&mailbox), RowKind::RowCount),
         (keys::open_order(&who, &key.id), RowKind::OpenOrder),
         (keys::cursor(&who, &id("d")), RowKind::Cursor),
+        (keys::connected(&who, &id("d")), RowKind::Connected),
         (keys::expiry(1, &key), RowKind::Expiry),
         (keys::event_id(1), RowKind::EventId),
         (keys::checkpoint("kafka", &part), RowKind::Checkpoint),

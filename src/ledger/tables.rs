@@ -49,6 +49,8 @@ pub(crate) enum Retention {
     /// The state retention after its mailbox lost its last row, once the recipient has neither open orders nor cursors. The ledger then
     /// remembers up to which seq floors were forgotten, so that a position below is still answered by "expired".
     AfterMailbox(fn(&[u8]) -> Option<UnixMs>),
+    /// When the last connection of its device has ended, or at the next start.
+    WithConnection,
     /// [`Periods::device_ms`] after its last use; and the least recently used of a recipient above [`DEVICES_MAX`].
     AfterLastUse(fn(&[u8]) -> Option<UnixMs>),
     /// When it is too old.
@@ -145,7 +147,7 @@ macro_rules! schema {
     };
 }
 
-use Retention::{AfterLastUse, AfterMailbox, ByAge, Fixed, UntilTaken, WithMailbox, WithOrder};
+use Retention::{AfterLastUse, AfterMailbox, ByAge, Fixed, UntilTaken, WithConnection, WithMailbox, WithOrder};
 
 schema! {
     /// The state of an order, in the encoding of `ingest`.
@@ -164,6 +166,8 @@ schema! {
     Floor = "floors" in Meta, Tag::First(b'm'), key "m, mailbox", value Floor, goes AfterMailbox(|row| Some(Floor::decode(row)?.at));
     /// How far a device has read.
     Cursor = "cursors" in Meta, Tag::First(b'c'), key "c, mailbox, device", value StoredCursor, goes AfterLastUse(devices::last_use);
+    /// A connected device: what was sent to it may not be in its cursor yet.
+    Connected = "connected devices" in Meta, Tag::First(b'o'), key "o, mailbox, device", value Empty, goes WithConnection;
     /// The id of an event that was appended.
     EventId = "event ids" in Meta, Tag::First(b'e'), key "e, hash (128 bits)", value EventId, goes ByAge(Age::Written(EventId::at));
     /// A record of the embedded log.

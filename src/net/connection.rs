@@ -37,7 +37,7 @@ use tracing::Span;
 
 use super::{AppState, retry_spread};
 use crate::hub::SubscriberGuard;
-use backend::{Mailboxes, Server};
+use backend::{ConnectedFuture, Mailboxes, Server};
 use orderbell_ledger::DeliveryStep;
 use orderbell_ledger::crash;
 use socket::{Socket, SocketEvent};
@@ -53,20 +53,21 @@ const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 type PendingEvents = FuturesUnordered<Pin<Box<dyn Future<Output = (String, EventVerdict)> + Send>>>;
 
 /// Who is connected, from `welcome` on.
-struct Authenticated {
+struct Authenticated<C> {
     who: Recipient,
     device: DeviceId,
     subscriber: SubscriberGuard,
+    _connected: C,
 }
 
-struct Connection<V, S> {
+struct Connection<V: Server, S> {
     server: Arc<V>,
     socket: S,
     session: Session,
     /// Its number since the start.
     number: u64,
     outputs: VecDeque<SessionOutput>,
-    authenticated: Option<Authenticated>,
+    authenticated: Option<Authenticated<<V::Mailboxes as Mailboxes>::Connected>>,
     /// Time of the wake-up that is being answered.
     woken_at: Option<std::time::Instant>,
     /// The last seq of the oldest unacknowledged frame, and when it was sent.
@@ -78,7 +79,9 @@ struct Connection<V, S> {
     is_flushing: bool,
     /// Allocated at the client's first event: most connections never publish one.
     pending_events: Option<Box<PendingEvents>>,
-    /// A read that waits for the current flush.
+    /// Until it is durable that the device is connected: no notice is sent before.
+    not_durable: Option<ConnectedFuture>,
+    /// A read that waits for the current flush, or for `not_durable`.
     deferred_read: Option<(Position, Position, u16)>,
     closing: Option<Close>,
 }
@@ -118,6 +121,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
             leave_at: None,
             is_flushing: false,
             pending_events: None,
+            not_durable: None,
             deferred_read: None,
             closing: None,
         }
@@ -156,7 +160,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
             let drain = self.server.drain();
             let is_blocked = self.is_flushing;
             let (socket, is_flushing) = (&mut self.socket, &mut self.is_flushing);
-            let pending_events = &mut self.pending_events;
+            let (pending_events, not_durable) = (&mut self.pending_events, &mut self.not_durable);
             tokio::select! {
                 biased;
                 () = drain.cancelled(), if self.leave_at.is_none() => {
@@ -164,6 +168,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
                     self.leave_at = Some(now + Duration::from_millis(retry_spread::part_of(self.number, spread)));
                 }
                 (id, verdict) = next_verdict(pending_events) => self.input(SessionInput::EventAnswered { id, verdict }),
+                () = durable(not_durable) => self.not_durable = None,
                 () = wakeup(self.authenticated.as_ref()), if !is_blocked => self.on_wakeup(),
                 event = std::future::poll_fn(|cx| socket::poll(socket, is_flushing, cx)) => match event {
                     SocketEvent::Flushed(Ok(())) => crash::point("sent"),
@@ -222,6 +227,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
     /// Carries out the session's outputs, as far as the socket accepts them. `Err` ends the connection.
     fn carry_out(&mut self) -> Result<(), Option<Close>> {
         if !self.is_flushing
+            && self.not_durable.is_none()
             && let Some((after, scan, limit)) = self.deferred_read.take()
         {
             self.read(after, scan, limit);
@@ -325,12 +331,18 @@ impl<V: Server, S: Socket> Connection<V, S> {
     }
 
     fn read(&mut self, after: Position, scan: Position, limit: u16) {
-        let Some(Authenticated { who, .. }) = &self.authenticated else { return };
+        let Some(Authenticated { who, subscriber, .. }) = &self.authenticated else { return };
+        let polled_seq = subscriber.polled_seq();
         let page = self.server.mailboxes().page(who, after, scan, limit);
+        if self.not_durable.is_some() && page.as_ref().is_ok_and(|page| !page.notices.is_empty()) {
+            self.deferred_read = Some((after, scan, limit));
+            return;
+        }
         match &page {
             Ok(page) => drop(self.server.stats().notices_pushed.inc_by(page.notices.len() as u64)),
             Err(error) => self.span().in_scope(|| log_unavailable(*error)),
         }
+        self.input(SessionInput::SentByPoll(polled_seq));
         self.input(SessionInput::Page(page));
     }
 }
@@ -345,7 +357,14 @@ async fn next_verdict(pending: &mut Option<Box<PendingEvents>>) -> (String, Even
     }
 }
 
-async fn wakeup(authenticated: Option<&Authenticated>) {
+async fn durable(not_durable: &mut Option<ConnectedFuture>) {
+    match not_durable {
+        Some(durable) => durable.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn wakeup<C>(authenticated: Option<&Authenticated<C>>) {
     match authenticated {
         Some(authenticated) => authenticated.subscriber.wakeup().await,
         None => std::future::pending().await,

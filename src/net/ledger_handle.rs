@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use orderbell_ledger::{
-    Appended, DamagedRow, DeliveryStep, Ledger, LedgerFailed, LedgerReadError, MailboxError, NewEvent,
+    Appended, ConnectedDevice, DamagedRow, DeliveryStep, Ledger, LedgerFailed, LedgerReadError, MailboxError, NewEvent,
 };
 use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{DeviceId, MailboxPage, Position, Problem, ReadError, Recipient, UnixMs};
@@ -109,8 +109,24 @@ impl LedgerHandle {
     }
 
     /// [`orderbell_ledger::Devices::save_cursor`]: queued.
-    pub(crate) fn save_cursor(&self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
-        self.ledger.devices().save_cursor(who, device, cursor);
+    pub(crate) fn save_cursor(&self, who: &Recipient, device: &DeviceId, cursor: Cursor) -> u64 {
+        self.ledger.devices().save_cursor(who, device, cursor)
+    }
+
+    /// [`orderbell_ledger::Devices::cursors_durable`].
+    pub(crate) async fn cursors_durable(&self) -> Result<(), LedgerFailed> {
+        self.ledger.devices().cursors_durable().await
+    }
+
+    /// [`orderbell_ledger::Devices::connect`], and a future that returns when that is durable.
+    pub(crate) fn connect(
+        &self,
+        who: &Recipient,
+        device: &DeviceId,
+    ) -> (ConnectedDevice, impl Future<Output = Result<(), LedgerFailed>> + Send + use<>) {
+        let (ledger, who, device) = (self.ledger.clone(), who.clone(), device.clone());
+        let connected = ledger.devices().connect(&who, &device);
+        (connected, async move { ledger.devices().mark_connected(&who, &device).await })
     }
 
     /// [`orderbell_ledger::DeliveryLog::record`]: queued.

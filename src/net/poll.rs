@@ -80,7 +80,12 @@ pub(crate) async fn poll(
     let page = read(&state, &who, after, wait).await?;
     // The cursor again: while a long-poll waited, a session of the same device may have moved it.
     let (cursor, _) = state.ledger.cursor_and_head(&who, &device)?;
-    Ok(response::json(answer(&state, &who, &device, after, cursor, &page)))
+    let text = answer(&state, &who, &device, after, cursor, &page);
+    // Durable before it goes out: after a kill -9 these notices are marked as those that the device may have.
+    if !page.notices.is_empty() && state.ledger.cursors_durable().await.is_err() {
+        return Err(Problem::unavailable("the ledger cannot be written", 5_000).into());
+    }
+    Ok(response::json(text))
 }
 
 /// Reads the mailbox; without a notice, waits for wake-ups and reads again, at most for `wait`.
@@ -133,8 +138,10 @@ fn answer(
         state.ledger.log_delivery(who, device, DeliveryStep::Acked(acked.seq));
     }
     let sent = page.notices.last().map_or(0, |delivery| delivery.position.seq);
-    state.ledger.save_cursor(who, device, Cursor { acked, sent_seq: cursor.sent_seq.max(sent) });
-    let attempt = |seq: u64| if seq <= cursor.sent_seq { 2 } else { 1 };
+    state.hub.sent_by_poll(who, device, sent);
+    let sent_by_others = state.ledger.save_cursor(who, device, Cursor { acked, sent_seq: cursor.sent_seq.max(sent) });
+    let sent_before = cursor.sent_seq.max(sent_by_others);
+    let attempt = |seq: u64| if seq <= sent_before { 2 } else { 1 };
     let notices: Vec<_> =
         page.notices.iter().map(|delivery| (delivery.clone(), attempt(delivery.position.seq))).collect();
     for (delivery, attempt) in &notices {

@@ -30,6 +30,7 @@ impl Seen {
         let (id, position) = (notice.notice.id.clone(), notice.position);
         let before = self.places.insert(id.clone(), position);
         assert!(before.is_none_or(|before| before == position), "notice {id} moved from {before:?} to {position}");
+        assert!(before.is_none() || notice.attempt > 1, "a repeat is not marked: {notice:?}");
         let other = self.ids.insert(position.seq, id.clone());
         assert!(other.as_ref().is_none_or(|other| *other == id), "position {position} was {other:?}, now {id}");
         self.orders.insert(notice.notice.order.clone());
@@ -74,6 +75,25 @@ async fn till(mut server: watch::Receiver<SocketAddr>, token: String, end: Cance
                 }
                 Err(_) => break,
             }
+        }
+    }
+    seen
+}
+
+/// A till that polls, and stores every second answer only: what was in the others comes again.
+async fn poller(mut server: watch::Receiver<SocketAddr>, token: String, end: CancellationToken) -> Seen {
+    let (mut seen, mut after) = (Seen::default(), None::<Position>);
+    for n in 0.. {
+        if end.is_cancelled() {
+            break;
+        }
+        let http = HttpClient::new(*server.borrow_and_update());
+        match http.poll(&token, "poller", after, Duration::from_secs(u64::from(n % 3 == 0))).await {
+            Ok(page) => {
+                page.notices.iter().for_each(|notice| seen.sees(notice));
+                after = if n % 2 == 0 { Some(page.position) } else { after };
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
     seen
@@ -128,6 +148,7 @@ async fn settle(node: &Node, answered: &BTreeSet<String>, seen: &Seen) {
     loop {
         let page = node.polls("1", "stranger", after, 0).await;
         page.notices.iter().for_each(|notice| found.sees(notice));
+        assert!(page.notices.iter().all(|notice| notice.attempt == 1), "a device that was never here is sent repeats");
         if page.notices.is_empty() {
             break;
         }
@@ -143,6 +164,7 @@ async fn killed_twenty_times_under_load_nothing_answered_is_lost() {
     let (produced, heard) = (CancellationToken::new(), CancellationToken::new());
     let producing = tokio::spawn(producer(server.subscribe(), node.token("producer", "p"), produced.clone()));
     let hearing = tokio::spawn(till(server.subscribe(), node.token("store", "1"), heard.clone()));
+    let polling = tokio::spawn(poller(server.subscribe(), node.token("store", "1"), heard.clone()));
     kills(&mut node, &server).await;
     produced.cancel();
     let answered = producing.await.unwrap();
@@ -151,6 +173,7 @@ async fn killed_twenty_times_under_load_nothing_answered_is_lost() {
     until("the stream is read to its end", async || node.polls("1", "counter", None, 0).await.head.seq >= all).await;
     wait_for_head(&node).await;
     heard.cancel();
+    polling.await.unwrap();
     settle(&node, &answered, &hearing.await.unwrap()).await;
     assert_eq!(node.metric("orderbell_invariant_violations_total").await, 0);
 }

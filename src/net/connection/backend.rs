@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orderbell_ledger::DeliveryStep;
+use orderbell_ledger::{ConnectedDevice, DeliveryStep};
 use orderbell_protocol::session::{Cursor, EventVerdict};
 use orderbell_protocol::{ClientEvent, DeviceId, Freshness, MailboxPage, Position, ReadError, Recipient};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,16 @@ use crate::net::{AppState, NetLimits, NetStats};
 /// The verdict on an event of a client, when the event is durable.
 pub(super) type VerdictFuture = Pin<Box<dyn Future<Output = EventVerdict> + Send>>;
 
+/// Ends when it is durable that a device is connected.
+pub(super) type ConnectedFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Mailboxes and the cursors of devices.
 pub(super) trait Mailboxes: Send + Sync + 'static {
+    /// Held by a connection: its device is connected.
+    type Connected: Send;
+
+    /// See [`LedgerHandle::connect`].
+    fn connect(&self, who: &Recipient, device: &DeviceId) -> (Self::Connected, ConnectedFuture);
     /// See [`LedgerHandle::read`].
     fn page(&self, who: &Recipient, after: Position, scan: Position, limit: u16) -> Result<MailboxPage, ReadError>;
     /// See [`LedgerHandle::cursor_and_head`].
@@ -56,6 +64,19 @@ pub(super) trait Server: ClientEvents {
 }
 
 impl Mailboxes for LedgerHandle {
+    type Connected = ConnectedDevice;
+
+    fn connect(&self, who: &Recipient, device: &DeviceId) -> (ConnectedDevice, ConnectedFuture) {
+        let (connected, durable) = Self::connect(self, who, device);
+        let until_durable = async move {
+            if durable.await.is_err() {
+                // The ledger ends the process. Until then no notice is sent.
+                std::future::pending::<()>().await;
+            }
+        };
+        (connected, Box::pin(until_durable))
+    }
+
     fn page(&self, who: &Recipient, after: Position, scan: Position, limit: u16) -> Result<MailboxPage, ReadError> {
         self.read(who, after, scan, limit, wall_clock())
     }
@@ -65,7 +86,7 @@ impl Mailboxes for LedgerHandle {
     }
 
     fn save_cursor(&self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
-        Self::save_cursor(self, who, device, cursor);
+        let _sent_by_others = Self::save_cursor(self, who, device, cursor);
     }
 
     fn log_delivery(&self, who: &Recipient, device: &DeviceId, step: DeliveryStep) {

@@ -62,9 +62,11 @@ impl<V: Server, S: Socket> Connection<V, S> {
         if let Some(poison) = self.server.hub().skip_poison(&who, &device, cursor.acked) {
             cursor.acked = poison;
         }
+        let (connected, durable) = self.server.mailboxes().connect(&who, &device);
+        self.not_durable = Some(durable);
         let left = u64::try_from(expires.0 - wall_clock().0).unwrap_or(0);
         self.expires_at = Some(self.server.uptime() + Duration::from_millis(left));
-        self.authenticated = Some(Authenticated { who, device, subscriber });
+        self.authenticated = Some(Authenticated { who, device, subscriber, _connected: connected });
         Ok((cursor, head))
     }
 }

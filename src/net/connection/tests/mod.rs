@@ -55,6 +55,14 @@ impl Till {
         self.socket.script().sent.iter().map(word).collect()
     }
 
+    /// The attempt of each notice that was sent.
+    fn attempts(&self) -> Vec<u64> {
+        let script = self.socket.script();
+        let texts = script.sent.iter().filter_map(|message| message.to_text().ok());
+        let frames = texts.filter_map(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+        frames.filter_map(|frame| frame["attempt"].as_u64()).collect()
+    }
+
     fn count(&self, word: &str) -> usize {
         self.sent().iter().filter(|sent| *sent == word).count()
     }
@@ -116,6 +124,35 @@ async fn nothing_is_read_while_a_flush_is_pending_and_a_stalled_reader_makes_no_
     till.socket.change(|script| script.flushes = usize::MAX);
     settle().await;
     assert_eq!(till.last(), "n74", "64 notices after the one that was acknowledged, in flight together");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_notice_is_sent_before_it_is_durable_that_the_device_is_connected() {
+    let server = ScriptedServer::new();
+    let durable = &server.mailbox.connected_durable;
+    durable.forget_permits(usize::MAX);
+    server.notify(2);
+    let till = Till::hello(&server).await;
+    server.notify(1);
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(till.sent(), ["welcome"], "the welcome does not wait");
+    durable.add_permits(1);
+    settle().await;
+    assert_eq!(till.sent(), ["welcome", "n1", "n2", "n3"]);
+    server.notify(1);
+    settle().await;
+    assert_eq!(till.last(), "n4", "once a connection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notice_that_the_device_was_sent_by_a_poll_is_pushed_as_a_repeat() {
+    let server = ScriptedServer::new();
+    let till = Till::hello(&server).await;
+    server.hub.sent_by_poll(&store(), &orderbell_protocol::Id::new("till-1").unwrap(), 2);
+    server.notify(3);
+    settle().await;
+    assert_eq!(till.sent(), ["welcome", "n1", "n2", "n3"]);
+    assert_eq!(till.attempts(), [2, 2, 1]);
 }
 
 #[tokio::test(start_paused = true)]

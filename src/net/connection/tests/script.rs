@@ -14,13 +14,14 @@ use orderbell_protocol::session::{Cursor, EventVerdict};
 use orderbell_protocol::{
     ClientEvent, Delivery, DeviceId, Freshness, Id, MailboxPage, Position, ReadError, Recipient, UnixMs,
 };
+use tokio::sync::Semaphore;
 use tokio::task::coop;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_util::sync::CancellationToken;
 
-use super::super::backend::{ClientEvents, Mailboxes, Server, VerdictFuture};
+use super::super::backend::{ClientEvents, ConnectedFuture, Mailboxes, Server, VerdictFuture};
 use crate::clock::wall_clock;
 use crate::hub::Hub;
 use crate::net::tokens::{InvalidToken, Principal};
@@ -137,8 +138,9 @@ impl Sink<Message> for ScriptedSocket {
 }
 
 /// One mailbox. Whoever connects reads it.
-#[derive(Default)]
 pub(super) struct ScriptedMailbox {
+    /// A permit for each connection that is durable.
+    pub(super) connected_durable: Arc<Semaphore>,
     pub(super) error: Mutex<Option<ReadError>>,
     pub(super) reads: AtomicUsize,
     notices: AtomicUsize,
@@ -150,6 +152,13 @@ pub(super) fn at(seq: usize) -> Position {
 }
 
 impl Mailboxes for ScriptedMailbox {
+    type Connected = ();
+
+    fn connect(&self, _: &Recipient, _: &DeviceId) -> ((), ConnectedFuture) {
+        let durable = self.connected_durable.clone();
+        ((), Box::pin(async move { durable.acquire().await.unwrap().forget() }))
+    }
+
     fn page(&self, _: &Recipient, after: Position, scan: Position, limit: u16) -> Result<MailboxPage, ReadError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         if let Some(error) = *self.error.lock().unwrap() {
@@ -189,7 +198,13 @@ pub(super) struct ScriptedServer {
 impl ScriptedServer {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            mailbox: ScriptedMailbox::default(),
+            mailbox: ScriptedMailbox {
+                connected_durable: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+                error: Mutex::default(),
+                reads: AtomicUsize::new(0),
+                notices: AtomicUsize::new(0),
+                steps: Mutex::default(),
+            },
             hub: Arc::default(),
             stats: NetStats::default(),
             drain: CancellationToken::new(),
