@@ -5,6 +5,7 @@ mod admin;
 mod connection;
 mod cors;
 mod events;
+mod health;
 mod ledger_handle;
 mod listener;
 mod local_only;
@@ -320,3 +321,4 @@ impl AppState {
             .with_state(self.clone())
     }
 }
+            .route("/healthz", get(health::health))

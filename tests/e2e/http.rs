@@ -11,6 +11,17 @@ fn code(answer: &orderbell_client::HttpResponse) -> (u16, Value) {
 }
 
 #[tokio::test]
+async fn a_load_balancer_hears_on_the_public_listener_that_requests_are_served() {
+    let node = Node::embedded();
+    for method in ["GET", "HEAD"] {
+        let answer = node.http.send(method, "/healthz", "", "text/plain", "").await.unwrap();
+        assert_eq!(answer.status, 200, "{method}");
+        assert_eq!(answer.headers["cache-control"], "no-store");
+    }
+    assert_eq!(code(&node.http.send("POST", "/healthz", "", "text/plain", "").await.unwrap()).0, 405);
+}
+
+#[tokio::test]
 async fn every_wrong_request_has_its_own_answer() {
     let node = Node::embedded();
     let (store, producer) = (node.token("store", "1"), node.token("producer", "p"));
