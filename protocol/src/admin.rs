@@ -133,6 +133,24 @@ pub struct StoresAnswer {
     /// The first store of the next page; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// Clients that were turned away since the server's start, by reason; on the first page only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<RejectedClients>,
+}
+
+/// Clients that were turned away for one reason.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedClients {
+    /// Why: `token-expired`, `too-many-connections`, ...
+    pub reason: String,
+    /// How often since the start.
+    pub count: u64,
+    /// When it last happened. Milliseconds.
+    pub last_at: UnixMs,
+    /// The store that was last turned away, if its token was signed by one of the server's keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
 }
 
 /// One store.
@@ -171,7 +189,7 @@ pub struct DeviceStatus {
     /// True while it has an open session.
     #[serde(default)]
     pub connected: bool,
-    /// Why the device acknowledges too little. Absent when it does not.
+    /// What is wrong with the device. Absent when nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<DeviceProblem>,
     /// Notices that it has not acknowledged.
@@ -181,7 +199,7 @@ pub struct DeviceStatus {
     pub backlog_since: Option<UnixMs>,
 }
 
-/// Why a device acknowledges too little.
+/// What is wrong with a device.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -192,6 +210,21 @@ pub enum DeviceProblem {
     Unresponsive,
     /// A notice was skipped after several ack timeouts.
     Poisoned,
+    /// Two installations use its id and replace each other's connection.
+    Shared,
+}
+
+impl DeviceProblem {
+    /// The word in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Slow => "slow",
+            Self::Unresponsive => "unresponsive",
+            Self::Poisoned => "poisoned",
+            Self::Shared => "shared",
+        }
+    }
 }
 
 /// The answer to `GET /stores/ID/tail?after=POSITION`: notices of a store's mailbox. Without `after` it has none, and the newest position.

@@ -110,6 +110,8 @@ alert_codes! {
     SourceClockOff = "source_clock_off", Warning, Condition;
     /// Notices that devices rejected, or that no connection of a device could get acknowledged.
     NoticesUndeliverable = "notices_undeliverable", Warning, Acknowledgement;
+    /// Two installations use one device id and replace each other's connection. Subject: the recipient, `store:N`.
+    DeviceShared = "device_shared", Warning, Condition;
     /// A mailbox holds the maximum number of live notices. Subject: the recipient, `store:N`.
     MailboxOverflow = "mailbox_overflow", Warning, Condition;
     /// The live numbers are not updated.

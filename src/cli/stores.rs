@@ -5,11 +5,16 @@ use std::process::ExitCode;
 use super::{ConfigArgs, ask, decoded, failed, forbidden_message, out_line};
 use crate::clock::wall_clock;
 use orderbell_client::{HttpClient, percent_encoded};
-use orderbell_protocol::admin::{Reachability, StoreStatus, StoresAnswer};
+use orderbell_protocol::admin::{DeviceStatus, Reachability, RejectedClients, StoreStatus, StoresAnswer};
+
+/// Columns of the table.
+const COLUMNS: usize = 10;
+/// Those that hold numbers: they end at the right.
+const NUMBERS: std::ops::Range<usize> = 4..9;
 
 #[derive(clap::Args)]
 pub(crate) struct StoresOptions {
-    /// Only stores that cannot be reached or have a backlog.
+    /// Only stores that cannot be reached, have a backlog, or have a device with a problem.
     #[arg(long)]
     unhealthy: bool,
     /// One JSON document, with every device.
@@ -22,29 +27,49 @@ pub(crate) struct StoresOptions {
 pub(crate) fn run(options: &StoresOptions) -> Result<(), ExitCode> {
     let config = options.args.config()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let mut stores = runtime.block_on(all(config.boot.listen.admin)).map_err(failed)?;
+    let (mut stores, rejected) = runtime.block_on(all(config.boot.listen.admin)).map_err(failed)?;
     if options.unhealthy {
-        stores.retain(|store| store.backlog > 0 || store.reachability == Reachability::Offline);
+        let is_healthy = |store: &StoreStatus| {
+            store.backlog == 0
+                && store.reachability != Reachability::Offline
+                && store.devices.iter().all(|device| device.problem.is_none())
+        };
+        stores.retain(|store| !is_healthy(store));
     }
     // The largest backlog first.
     stores.sort_by(|a, b| (b.backlog, &a.id).cmp(&(a.backlog, &b.id)));
     if options.json {
-        let text = serde_json::to_string_pretty(&StoresAnswer { stores, next: None }).map_err(failed)?;
+        let text = serde_json::to_string_pretty(&StoresAnswer { stores, next: None, rejected }).map_err(failed)?;
         out_line(&text);
         return Ok(());
     }
     let mut rows = vec![
-        ["STORE", "NAME", "CITY", "REACHABILITY", "DEVICES", "BACKLOG", "SINCE", "LAST HOUR", "TODAY"]
+        ["STORE", "NAME", "CITY", "REACHABILITY", "DEVICES", "BACKLOG", "SINCE", "LAST HOUR", "TODAY", "PROBLEMS"]
             .map(String::from),
     ];
     rows.extend(stores.iter().map(row));
     table(&rows);
+    print_rejected(&rejected);
     Ok(())
 }
 
+/// Below the table: who was not served at all.
+fn print_rejected(rejected: &[RejectedClients]) {
+    if rejected.is_empty() || !out_line("") || !out_line("turned away since the server started:") {
+        return;
+    }
+    for RejectedClients { reason, count, last_at, store } in rejected {
+        let ago = age((wall_clock().0 - last_at.0) / 1000);
+        let store = store.as_ref().map_or_else(String::new, |store| format!(", last by store {store}"));
+        if !out_line(&format!("  {reason}  {count} times, last {ago} ago{store}")) {
+            return;
+        }
+    }
+}
+
 /// Reads all pages of the list.
-async fn all(admin: std::net::SocketAddr) -> Result<Vec<StoreStatus>, String> {
-    let (http, mut stores, mut from) = (HttpClient::new(admin), Vec::new(), String::new());
+async fn all(admin: std::net::SocketAddr) -> Result<(Vec<StoreStatus>, Vec<RejectedClients>), String> {
+    let (http, mut stores, mut rejected, mut from) = (HttpClient::new(admin), Vec::new(), Vec::new(), String::new());
     loop {
         let answer = ask(&http, admin, &format!("/stores?from={}", percent_encoded(&from))).await?;
         if answer.status != 200 {
@@ -52,14 +77,15 @@ async fn all(admin: std::net::SocketAddr) -> Result<Vec<StoreStatus>, String> {
         }
         let page: StoresAnswer = decoded(&answer)?;
         stores.extend(page.stores);
+        rejected.extend(page.rejected);
         match page.next {
             Some(next) => from = next,
-            None => return Ok(stores),
+            None => return Ok((stores, rejected)),
         }
     }
 }
 
-fn row(store: &StoreStatus) -> [String; 9] {
+fn row(store: &StoreStatus) -> [String; COLUMNS] {
     let since = store.backlog_since.map_or_else(String::new, |since| age((wall_clock().0 - since.0) / 1000));
     [
         store.id.clone(),
@@ -71,7 +97,15 @@ fn row(store: &StoreStatus) -> [String; 9] {
         since,
         store.last_hour.to_string(),
         store.today.to_string(),
+        problems(store),
     ]
+}
+
+/// What is wrong with its devices: `till-1 shared, till-2 slow`.
+fn problems(store: &StoreStatus) -> String {
+    let problem = |device: &DeviceStatus| Some(format!("{} {}", device.device, device.problem?.word()));
+    let all: Vec<_> = store.devices.iter().filter_map(problem).collect();
+    all.join(", ")
 }
 
 /// An age in its largest fitting unit.
@@ -84,14 +118,14 @@ fn age(seconds: i64) -> String {
 }
 
 /// Prints columns as wide as their widest cell; a CJK character takes two columns of the terminal.
-fn table(rows: &[[String; 9]]) {
+fn table(rows: &[[String; COLUMNS]]) {
     let width_of = |text: &str| text.chars().map(|c| if c >= '\u{1100}' { 2 } else { 1 }).sum::<usize>();
     let widths: Vec<usize> =
-        (0..9).map(|column| rows.iter().map(|row| width_of(&row[column])).max().unwrap_or(0)).collect();
+        (0..COLUMNS).map(|column| rows.iter().map(|row| width_of(&row[column])).max().unwrap_or(0)).collect();
     for row in rows {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
             let pad = " ".repeat(width - width_of(cell));
-            if column >= 4 { format!("{pad}{cell}") } else { format!("{cell}{pad}") }
+            if NUMBERS.contains(&column) { format!("{pad}{cell}") } else { format!("{cell}{pad}") }
         });
         if !out_line(cells.collect::<Vec<_>>().join("  ").trim_end()) {
             return;
@@ -113,6 +147,14 @@ mod tests {
         let (one, other) = (store("1", "Suzhou"), store("2", "Nanjing"));
         assert_eq!((&one[1], &one[2]), (&"Old Town".into(), &"Suzhou".into()));
         assert_eq!((&other[1], &other[2]), (&"Old Town".into(), &"Nanjing".into()));
+    }
+
+    #[test]
+    fn a_device_with_a_problem_is_named() {
+        let json = serde_json::json!({"id": "1", "reachability": "push", "backlog": 0, "last_hour": 1, "today": 2, "devices": [
+            {"device": "till-1", "problem": "shared", "backlog": 0}, {"device": "till-2", "backlog": 0},
+            {"device": "till-3", "problem": "slow", "backlog": 1}]});
+        assert_eq!(row(&serde_json::from_value(json).unwrap())[9], "till-1 shared, till-3 slow");
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! forgets a subscriber, and a slow reader costs it nothing.
 
 mod registry;
+mod shared_devices;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use orderbell_protocol::{DeviceId, Position, Recipient, UnixMs};
 use tokio::sync::Notify;
@@ -16,6 +17,8 @@ use tokio::sync::Notify;
 use orderbell_ledger::MailboxObserver;
 use orderbell_protocol::admin::Reachability;
 use registry::Registry;
+pub use shared_devices::SharedDevice;
+use shared_devices::SharedDevices;
 
 /// Sessions and waiting polls of one recipient at once. A store has a handful of tills; more than 64 is a client that reconnects in a loop.
 pub const SUBSCRIBERS_PER_RECIPIENT_MAX: usize = 64;
@@ -106,6 +109,8 @@ pub struct DeviceConnection {
     pub is_connected: bool,
     /// Consecutive connections that ended with an ack timeout at the same notice.
     pub ack_timeouts: u32,
+    /// True while two installations use the device's id.
+    pub is_shared: bool,
 }
 
 /// See the module.
@@ -118,6 +123,8 @@ pub struct Hub {
     wakeups: AtomicU64,
     /// By device: the notice at which its last connections ended with an ack timeout, and how many did.
     ack_timeouts: Mutex<HashMap<(Recipient, DeviceId), (Position, u32)>>,
+    /// Devices whose connections replaced each other.
+    shared: Mutex<SharedDevices>,
     /// When each store polled last.
     polled: Mutex<HashMap<Recipient, UnixMs>>,
 }
@@ -221,6 +228,31 @@ impl Hub {
         (times >= POISON_AFTER).then_some(at)
     }
 
+    /// Records that a connection of this device was replaced while its peer was there. True when this makes the device shared: two
+    /// installations use its id.
+    pub fn record_replaced(&self, who: &Recipient, device: &DeviceId, now: UnixMs) -> bool {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).record(who, device, now)
+    }
+
+    /// How long a new connection of this device has to wait before it replaces the open one. None when there is no reason to wait.
+    #[must_use]
+    pub fn wait_before_replacing(&self, who: &Recipient, device: &DeviceId, now: UnixMs) -> Option<Duration> {
+        let wait = self.shared.lock().unwrap_or_else(PoisonError::into_inner).wait(who, device, now)?;
+        self.is_connected(who, device).then_some(wait)
+    }
+
+    /// True while the device has an open session.
+    #[must_use]
+    pub fn is_connected(&self, who: &Recipient, device: &DeviceId) -> bool {
+        self.registry.any(who, |subscriber| subscriber.device.as_ref() == Some(device))
+    }
+
+    /// The devices whose id two installations use, most replacements first.
+    #[must_use]
+    pub fn shared_devices(&self, now: UnixMs) -> Vec<SharedDevice> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).list(now)
+    }
+
     /// Records that a recipient polled.
     pub fn record_poll(&self, who: &Recipient, now: UnixMs) {
         let mut polled = self.polled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,13 +275,14 @@ impl Hub {
         if is_recent { Reachability::Poll } else { Reachability::Offline }
     }
 
-    /// Whether a device is connected, and how many of its connections ended with an ack timeout.
+    /// Whether a device is connected, how many of its connections ended with an ack timeout, and whether it is shared.
     #[must_use]
-    pub fn device(&self, who: &Recipient, device: &DeviceId) -> DeviceConnection {
-        let is_connected = self.registry.any(who, |subscriber| subscriber.device.as_ref() == Some(device));
+    pub fn device(&self, who: &Recipient, device: &DeviceId, now: UnixMs) -> DeviceConnection {
+        let is_connected = self.is_connected(who, device);
+        let is_shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner).wait(who, device, now).is_some();
         let timeouts = self.ack_timeouts.lock().unwrap_or_else(PoisonError::into_inner);
         let ack_timeouts = timeouts.get(&(who.clone(), device.clone())).map_or(0, |(_, times)| *times);
-        DeviceConnection { is_connected, ack_timeouts }
+        DeviceConnection { is_connected, ack_timeouts, is_shared }
     }
 
     /// Sessions that are open now.

@@ -81,6 +81,8 @@ fn register_net(registry: &mut Registry, net: &NetStats) {
     registry.register("sockets_closed", "WebSockets that ended, by close reason", net.sockets_closed.clone());
     let help = "Connections and viewers rejected because a limit was reached";
     registry.register("connections_rejected", help, net.connections_rejected.clone());
+    let help = "Clients that were turned away or had to wait, by reason";
+    registry.register("clients_rejected", help, net.rejections.counts.clone());
     registry.register("notices_pushed", "Notices read for sessions", net.notices_pushed.clone());
     registry.register("notices_displayed", "Notices seen by a person", net.notices_displayed.clone());
     registry.register("notices_nacked", "Notices that clients cannot use", net.notices_nacked.clone());

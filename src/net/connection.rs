@@ -36,8 +36,10 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::Span;
 
 use super::{AppState, retry_spread};
+use crate::clock::wall_clock;
 use crate::hub::SubscriberGuard;
 use backend::{ConnectedFuture, Mailboxes, Server};
+use hello::Held;
 use orderbell_ledger::DeliveryStep;
 use orderbell_ledger::crash;
 use socket::{Socket, SocketEvent};
@@ -74,6 +76,8 @@ struct Connection<V: Server, S> {
     unacked: Option<(u64, Instant)>,
     /// When the token expires, by the server's uptime.
     expires_at: Option<Duration>,
+    /// A hello that waits, because its device is shared.
+    held: Option<Held>,
     /// When this connection leaves the draining server.
     leave_at: Option<Duration>,
     is_flushing: bool,
@@ -118,6 +122,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
             woken_at: None,
             unacked: None,
             expires_at: None,
+            held: None,
             leave_at: None,
             is_flushing: false,
             pending_events: None,
@@ -147,11 +152,16 @@ impl<V: Server, S: Socket> Connection<V, S> {
                 if tracing::enabled!(tracing::Level::DEBUG) {
                     self.span().in_scope(|| tracing::debug!(reason = close.word(), "closing"));
                 }
-                socket::close(&mut self.socket, close).await;
+                let has_answered = socket::close(&mut self.socket, close).await;
+                if close == Close::Replaced && has_answered {
+                    self.record_replaced();
+                }
                 return Some(close);
             }
             let now = self.server.uptime();
-            let deadline = [self.session.deadline(), self.expires_at, self.leave_at].into_iter().flatten().min();
+            let held_at = self.held.as_ref().map(|held| held.look_at);
+            let deadlines = [self.session.deadline(), self.expires_at, self.leave_at, held_at];
+            let deadline = deadlines.into_iter().flatten().min();
             if deadline.is_some_and(|at| now >= at) {
                 self.on_deadline();
                 continue;
@@ -220,6 +230,9 @@ impl<V: Server, S: Socket> Connection<V, S> {
         }
         if self.expires_at.is_some_and(|at| now >= at) {
             return self.input(SessionInput::TokenExpired);
+        }
+        if self.held.as_ref().is_some_and(|held| now >= held.look_at) {
+            return self.look_at_held();
         }
         self.input(SessionInput::Time);
     }
@@ -310,6 +323,16 @@ impl<V: Server, S: Socket> Connection<V, S> {
     fn on_acked(&mut self, seq: u64) {
         if let Some((_, at)) = self.unacked.take_if(|(to, _)| *to <= seq) {
             self.server.stats().ack_latency.observe(at.elapsed());
+        }
+    }
+
+    /// The same device opened another connection while this one was in use.
+    fn record_replaced(&self) {
+        let Some(Authenticated { who, device, .. }) = &self.authenticated else { return };
+        if self.server.hub().record_replaced(who, device, wall_clock()) {
+            self.span().in_scope(|| {
+                tracing::warn!("two installations use one device id and replace each other's connection");
+            });
         }
     }
 

@@ -15,12 +15,19 @@ const SHARED_PREFIXES: [&str; 3] = ["/v1/notices", "/v1/orders", "/v1/events"];
 /// For how long a browser may cache a preflight: two hours, the most that Chromium keeps.
 const PREFLIGHT_MAX_AGE_SECONDS: &str = "7200";
 
-/// True when the request comes from a page of this server.
+/// True when the request comes from a page of this server. The default port of the origin's scheme may be written or left out: browsers leave it
+/// out, and proxies may add it to the Host.
 pub(super) fn is_same_origin(headers: &HeaderMap) -> bool {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let (origin, host) = (text(header::ORIGIN), text(header::HOST));
-    let authority = origin.and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-    authority.is_some_and(|authority| host.is_some_and(|host| host.eq_ignore_ascii_case(authority)))
+    let (Some(origin), Some(host)) = (text(header::ORIGIN), text(header::HOST)) else { return false };
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let default_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return host.eq_ignore_ascii_case(authority),
+    };
+    let without_port = |authority| str::strip_suffix(authority, default_port).unwrap_or(authority);
+    without_port(host).eq_ignore_ascii_case(without_port(authority))
 }
 
 /// Middleware: answers preflights, and lets pages of other origins read the answers of the shared routes.
@@ -46,4 +53,38 @@ pub(super) async fn allow_other_origins(request: Request, next: Next) -> Respons
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_MAX_AGE_SECONDS));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_port_may_be_written_or_left_out() {
+        let is_same = |origin: &'static str, host: &'static str| {
+            let value = HeaderValue::from_static;
+            is_same_origin(&HeaderMap::from_iter([(header::ORIGIN, value(origin)), (header::HOST, value(host))]))
+        };
+        for (origin, host) in [
+            ("https://push.example", "push.example"),
+            ("https://push.example", "push.example:443"),
+            ("https://push.example:443", "PUSH.example"),
+            ("http://push.example", "push.example:80"),
+            ("http://[::1]", "[::1]:80"),
+            ("http://localhost:8377", "localhost:8377"),
+        ] {
+            assert!(is_same(origin, host), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("https://push.example", "push.example:80"),
+            ("http://push.example", "push.example:443"),
+            ("http://push.example", "push.example:8377"),
+            ("https://push.example.evil", "push.example"),
+            ("https://push.example:4430", "push.example:443"),
+            ("null", "push.example"),
+        ] {
+            assert!(!is_same(origin, host), "{origin} {host}");
+        }
+        assert!(!is_same_origin(&HeaderMap::new()));
+    }
 }

@@ -27,7 +27,7 @@ enum OneOrMany {
 }
 
 pub(crate) async fn append(State(state): State<Arc<AppState>>, request: Request) -> Result<Response<Body>, Refusal> {
-    match response::principal(request.headers(), &state.tokens())? {
+    match response::principal(request.headers(), &state)? {
         Principal::Producer => append_produced(&state, request).await,
         Principal::Reader { who, device, .. } => append_client_events(&state, &who, device, request).await,
         Principal::Viewer { .. } => Err(Problem::not_found().into()),

@@ -12,6 +12,7 @@ mod local_only;
 mod orders;
 mod playground;
 mod poll;
+mod rejections;
 mod response;
 mod retry_spread;
 mod static_files;
@@ -41,6 +42,8 @@ pub use admin::inspect::{Inspection, TailError};
 pub use admin::{AdminApi, BackupSource, ServerStatus, routes as admin_routes};
 pub use ledger_handle::{Blocking, BlockingFailed};
 pub use listener::serve;
+pub use rejections::{RejectionLabels, Rejections};
+use response::Refusal;
 pub use stats::{ClientEventLabels, CloseLabels, NetStats};
 
 use crate::clock::wall_clock;
@@ -288,6 +291,27 @@ impl AppState {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Records that a token of another role was sent. To the client nothing is there.
+    pub(crate) fn wrong_role(&self) -> Refusal {
+        self.stats.rejections.record("token-role", None);
+        Refusal(Problem::not_found())
+    }
+
+    /// Records that a handshake is turned away with this problem.
+    pub(crate) fn rejected(&self, problem: Problem) -> Refusal {
+        if let std::borrow::Cow::Borrowed(code) = problem.code {
+            self.stats.rejections.record(code, None);
+        }
+        Refusal(problem)
+    }
+
+    /// When the next viewer of the wall leaves whose token is taken until `expires`: screens often share one token.
+    pub(crate) fn end_of_viewer(&self, expires: UnixMs) -> UnixMs {
+        let now = wall_clock();
+        let left = retry_spread::before_expiry(self.retry_spread.next(), u64::try_from(expires.0 - now.0).unwrap_or(0));
+        now.plus_ms(i64::try_from(left).unwrap_or(i64::MAX))
+    }
+
     /// When the next client of a stopping server should reconnect, in milliseconds: after the restart, and spread over `retry_spread`.
     pub(crate) fn retry_ms(&self) -> u32 {
         self.retry_spread.next_ms(self.limits().retry_spread)
@@ -309,6 +333,7 @@ impl AppState {
             routes = playground::add(static_files::add(routes, crate::pages::PLAYGROUND));
         }
         routes
+            .route("/healthz", get(health::health))
             .route("/v1/ws", get(upgrade::upgrade))
             .route("/v1/notices", get(poll::poll))
             .route("/v1/orders", get(orders::list_open))
@@ -321,4 +346,3 @@ impl AppState {
             .with_state(self.clone())
     }
 }
-            .route("/healthz", get(health::health))

@@ -33,8 +33,8 @@ pub(crate) async fn list_open(
     headers: HeaderMap,
     query: Result<Query<OrdersQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response<Body>, Refusal> {
-    let Principal::Reader { who, .. } = response::principal(&headers, &state.tokens())? else {
-        return Err(Problem::not_found().into());
+    let Principal::Reader { who, .. } = response::principal(&headers, &state)? else {
+        return Err(state.wrong_role());
     };
     let Query(query) = query.map_err(|_| invalid_parameter("", "the query cannot be decoded"))?;
     if query.open.as_deref() != Some("1") {
@@ -75,8 +75,8 @@ pub(crate) async fn show(
     headers: HeaderMap,
     Path(order): Path<String>,
 ) -> Result<Response<Body>, Refusal> {
-    let Principal::Reader { who, .. } = response::principal(&headers, &state.tokens())? else {
-        return Err(Problem::not_found().into());
+    let Principal::Reader { who, .. } = response::principal(&headers, &state)? else {
+        return Err(state.wrong_role());
     };
     // A foreign order and a missing one give the same 404.
     let id = Id::parse(&order).map_err(|_| Problem::not_found())?;

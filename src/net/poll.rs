@@ -58,8 +58,8 @@ pub(crate) async fn poll(
     headers: HeaderMap,
     query: Result<Query<PollQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response<Body>, Refusal> {
-    let Principal::Reader { who, device, .. } = response::principal(&headers, &state.tokens())? else {
-        return Err(Problem::not_found().into());
+    let Principal::Reader { who, device, .. } = response::principal(&headers, &state)? else {
+        return Err(state.wrong_role());
     };
     let Query(query) = query.map_err(|_| invalid_parameter("", "the query cannot be decoded"))?;
     let named = query.device.as_deref().unwrap_or(DEVICE_DEFAULT);
@@ -103,6 +103,7 @@ async fn read(state: &Arc<AppState>, who: &Recipient, after: Position, wait: Dur
         return Ok(page);
     }
     let too_many = |_| {
+        state.stats.rejections.record("too-many-connections", Some(who));
         let problem = Problem::new(429, "too-many-connections", "Too many requests of this recipient are waiting");
         Refusal(problem.retry_after_ms(60_000))
     };

@@ -11,7 +11,8 @@ use orderbell_protocol::Problem;
 use orderbell_protocol::problem::PROBLEM_JSON;
 use serde::Serialize;
 
-use super::tokens::{Principal, Tokens};
+use super::AppState;
+use super::tokens::{InvalidToken, Principal};
 
 /// A [`Problem`] as an HTTP response.
 pub(crate) struct Refusal(pub(crate) Problem);
@@ -99,8 +100,11 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-/// The principal of a request, by its bearer token.
-pub(crate) fn principal(headers: &HeaderMap, tokens: &Tokens) -> Result<Principal, Refusal> {
-    let token = bearer(headers).ok_or_else(Problem::unauthorized)?;
-    Ok(tokens.check(token).map_err(|_| Problem::unauthorized())?)
+/// The principal of a request, by its bearer token. Who is turned away is recorded.
+pub(crate) fn principal(headers: &HeaderMap, state: &AppState) -> Result<Principal, Refusal> {
+    let checked = bearer(headers).ok_or_else(|| InvalidToken::from("token-missing"));
+    checked.and_then(|token| state.tokens().check(token)).map_err(|InvalidToken { reason, who }| {
+        state.stats.rejections.record(reason, who.as_ref());
+        Refusal(Problem::unauthorized())
+    })
 }

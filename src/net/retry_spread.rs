@@ -1,4 +1,5 @@
-//! When the clients that a server sends away come back: spread over an interval, however many they are.
+//! When the clients that a server sends away come back, and when those leave whose tokens end together: spread over an interval, however many
+//! they are.
 //!
 //! Each client is given the next number of a sequence whose numbers, one after another, fill the interval evenly (multiples of the golden
 //! ratio). Refused: a seed from what a client is or knows. Viewers of one wall and polls that have read everything know the same, and came
@@ -17,9 +18,14 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(super) struct RetrySpread(AtomicU64);
 
 impl RetrySpread {
+    /// The next number of the sequence.
+    pub(super) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// When the next client should come back, within `spread` after the restart. Milliseconds.
     pub(super) fn next_ms(&self, spread: Duration) -> u32 {
-        let nth = self.0.fetch_add(1, Ordering::Relaxed);
+        let nth = self.next();
         let spread = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
         u32::try_from(RESTART_MS.saturating_add(part_of(nth, spread))).unwrap_or(u32::MAX)
     }
@@ -29,6 +35,14 @@ impl RetrySpread {
 pub(super) fn part_of(nth: u64, length: u64) -> u64 {
     let share = u128::from(nth.wrapping_mul(GOLDEN)) * u128::from(length);
     u64::try_from(share >> 64).unwrap_or(0)
+}
+
+/// After how long a connection ends whose token is taken for `left_ms` more milliseconds: in the last part of that time, at a moment of its own.
+/// Tokens that were issued together end together, and their tills would all come back in the same instant. A token is taken for
+/// [`LEEWAY_S`](super::tokens::LEEWAY_S) after its expiry, so no connection whose token is young ends before that.
+pub(super) fn before_expiry(nth: u64, left_ms: u64) -> u64 {
+    let spread = (left_ms / 2).min(super::tokens::LEEWAY_S * 1000 / 2);
+    left_ms - part_of(nth, spread)
 }
 
 #[cfg(test)]
@@ -51,6 +65,17 @@ mod tests {
             let share = clients / 10;
             prop_assert!(counts.iter().all(|count| count.abs_diff(share) <= 3 + share / 10), "{counts:?} of {clients}");
         }
+    }
+
+    #[test]
+    fn connections_whose_tokens_end_together_end_in_the_last_half_minute_evenly() {
+        let ends: Vec<u64> = (0..1_000).map(|n| before_expiry(n, 3_600_000)).collect();
+        assert!(ends.iter().all(|end| (3_570_000..=3_600_000).contains(end)), "never before the token's own end");
+        assert!(
+            tenths(ends.iter().map(|end| end - 3_570_000).filter(|end| *end < 30_000), 30_000).iter().all(|n| *n >= 98)
+        );
+        assert!((0..100).all(|n| (1_000..=2_000).contains(&before_expiry(n, 2_000))), "a token that is nearly over");
+        assert_eq!(before_expiry(7, 0), 0);
     }
 
     #[test]

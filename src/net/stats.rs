@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::rejections::Rejections;
 use crate::latency::LatencyHistogram;
 
 /// Why a WebSocket ended: the close word, or `client` when the peer ended it.
@@ -34,6 +35,8 @@ pub struct NetStats {
     pub sockets_closed: Family<CloseLabels, Counter>,
     /// Connections, WebSockets and wall viewers rejected because a limit was reached.
     pub connections_rejected: Counter,
+    /// Clients that were turned away or had to wait, by reason.
+    pub rejections: Rejections,
     /// Notices read for sessions.
     pub notices_pushed: Counter,
     /// Polls answered or waiting.

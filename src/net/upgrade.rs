@@ -13,7 +13,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use super::connection;
-use super::cors;
 use super::response::Refusal;
 use super::{AppState, NetStats};
 
@@ -39,13 +38,13 @@ pub(super) fn check_handshake(request: &Request, subprotocol: &str) -> Result<()
         let problem = Problem::new(400, "unsupported-subprotocol", "The client offered no supported subprotocol");
         return Err(problem.detail(format!("offer {subprotocol}")));
     }
-    // A browser names the origin of its page. Tokens are not cookies, so a page of another site gains nothing from the user's cookies; a
-    // handshake that sends them from another origin is still rejected as suspicious. On our own origin they belong to other programs on this
-    // host and are ignored.
-    if headers.contains_key(header::COOKIE) && headers.contains_key(header::ORIGIN) && !cors::is_same_origin(headers) {
-        return Err(Problem::new(403, "forbidden", "Cookies are not accepted from another origin"));
-    }
+    // Neither Origin nor Cookie is looked at. A page cannot leave out the cookies of a proxy, and no cookie is ever read: the token comes in
+    // `hello`, so a page of another site gains nothing from them.
     Ok(())
+}
+
+pub(super) fn bad_handshake() -> Problem {
+    Problem::new(400, "bad-handshake", "The WebSocket handshake is not complete")
 }
 
 /// A permit among the bounded `connections`, for as long as the WebSocket lives. A newcomer above the bound is counted and told when to return.
@@ -67,10 +66,10 @@ pub(crate) async fn upgrade(
     State(state): State<Arc<AppState>>,
     mut request: Request,
 ) -> Result<Response<Body>, Refusal> {
-    check_handshake(&request, SUBPROTOCOL)?;
+    check_handshake(&request, SUBPROTOCOL).map_err(|problem| state.rejected(problem))?;
     let permit = admit(&state.connections, &state.stats, state.is_draining())?;
     let on_upgrade = hyper::upgrade::on(&mut request);
-    let bad = |_| Refusal(Problem::new(400, "bad-handshake", "The WebSocket handshake is not complete"));
+    let bad = |_| state.rejected(bad_handshake());
     let mut response = create_response_with_body(&request.map(|_| ()), Body::empty).map_err(bad)?;
     response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     debug_assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);

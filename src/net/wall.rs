@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 
 use super::listener::ConnectionPermit;
 use super::response::{self, Refusal};
-use super::tokens::Principal;
+use super::tokens::{InvalidToken, Principal};
 use super::{AppState, poll, upgrade};
 use crate::clock::wall_clock;
 use crate::wall::{EncodedWall, UPDATE_INTERVAL_MIN};
@@ -54,10 +54,15 @@ fn authorize(state: &AppState, token: Option<&str>) -> Result<Option<UnixMs>, Pr
     if state.wall.is_open() {
         return Ok(None);
     }
-    match state.tokens().check(token.ok_or_else(Problem::unauthorized)?) {
-        Ok(Principal::Viewer { expires }) => Ok(Some(expires)),
-        Ok(_) => Err(Problem::not_found()),
-        Err(_) => Err(Problem::unauthorized()),
+    let checked =
+        token.ok_or_else(|| InvalidToken::from("token-missing")).and_then(|token| state.tokens().check(token));
+    match checked {
+        Ok(Principal::Viewer { expires }) => Ok(Some(state.end_of_viewer(expires))),
+        Ok(_) => Err(state.wrong_role().0),
+        Err(InvalidToken { reason, who }) => {
+            state.stats.rejections.record(reason, who.as_ref());
+            Err(Problem::unauthorized())
+        }
     }
 }
 
@@ -180,11 +185,11 @@ impl Documents {
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 fn open_socket(state: Arc<AppState>, mut request: Request, interval: Duration) -> Result<Response<Body>, Refusal> {
-    upgrade::check_handshake(&request, WALL_SUBPROTOCOL)?;
+    upgrade::check_handshake(&request, WALL_SUBPROTOCOL).map_err(|problem| state.rejected(problem))?;
     // Until its hello it counts as a connection, not as a viewer.
     let connection = upgrade::admit(&state.connections, &state.stats, state.is_draining())?;
     let on_upgrade = hyper::upgrade::on(&mut request);
-    let bad = |_| Refusal(Problem::new(400, "bad-handshake", "The WebSocket handshake is not complete"));
+    let bad = |_| state.rejected(upgrade::bad_handshake());
     let mut response = create_response_with_body(&request.map(|_| ()), Body::empty).map_err(bad)?;
     response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(WALL_SUBPROTOCOL));
     let tasks = state.tasks.clone();

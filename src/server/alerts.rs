@@ -11,6 +11,7 @@ use orderbell_protocol::alert::{Alert, AlertCode, EndsWith};
 use orderbell_protocol::{Role, UnixMs};
 
 use crate::clock::wall_clock;
+use crate::hub::SharedDevice;
 use crate::ingest::{ClockOff, IngestStats};
 use crate::net::AppState;
 use crate::stream::outbox_publisher::PublisherStats;
@@ -18,8 +19,11 @@ use crate::wall::Feed;
 use orderbell_ledger::{Ledger, LedgerFailed, StoredLoss};
 use orderbell_orders::order::Unannounced;
 
-/// Overfull mailboxes that are named: those with most notices.
-const MAILBOXES_MAX: usize = 20;
+/// Recipients that are named in alerts of one code, and of mailboxes those with most notices.
+const RECIPIENTS_MAX: usize = 20;
+
+/// Shared devices of one recipient that are named.
+const SHARED_DEVICES_MAX: usize = 5;
 
 /// Something that is wrong now.
 #[derive(Clone, Debug)]
@@ -225,13 +229,14 @@ impl Alerts {
             let detail = format!("the ledger's history is not intact ({reason}): new epoch, the log is read again");
             conditions.push(Condition::new(AlertCode::LedgerRebuilding, detail));
         }
-        for (who, notices) in self.ledger.mailboxes().overflowing().into_iter().take(MAILBOXES_MAX) {
+        for (who, notices) in self.ledger.mailboxes().overflowing().into_iter().take(RECIPIENTS_MAX) {
             // Customers are not named: their ids are personal data.
             let subject = if who.role == Role::Store { who.to_string() } else { String::from("customer") };
             let detail = format!("{notices} notices of live orders above the mailbox limit: no device fetches them");
             let condition = Condition::new(AlertCode::MailboxOverflow, detail);
             conditions.push(Condition { subject: Some(subject), ..condition });
         }
+        conditions.extend(shared_devices(self.state.hub().shared_devices(wall_clock())));
         conditions
     }
 
@@ -260,6 +265,30 @@ impl Alerts {
         let outbox = self.publisher.blocked().map(|detail| Condition::new(AlertCode::OutboxBlocked, detail));
         [stale, stalled, outbox].into_iter().flatten().chain(clocks).chain(topics).collect()
     }
+}
+
+/// One condition for each recipient of which a device is shared.
+fn shared_devices(devices: Vec<SharedDevice>) -> Vec<Condition> {
+    let mut by_subject: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for SharedDevice { who, device, replacements } in devices {
+        // Customers and their phones are not named: personal data.
+        let (subject, device) = match who.role {
+            Role::Store => (who.to_string(), format!("{device} ({replacements} times)")),
+            Role::Customer => (String::from("customer"), format!("a device ({replacements} times)")),
+        };
+        by_subject.entry(subject).or_default().push(device);
+    }
+    let condition = |(subject, mut devices): (String, Vec<String>)| {
+        let more = devices.len().saturating_sub(SHARED_DEVICES_MAX);
+        devices.truncate(SHARED_DEVICES_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let detail = format!(
+            "two installations use one device id and replace each other's connection: {}{more}; give each an id of its own",
+            devices.join(", ")
+        );
+        Condition { subject: Some(subject), ..Condition::new(AlertCode::DeviceShared, detail) }
+    };
+    by_subject.into_iter().take(RECIPIENTS_MAX).map(condition).collect()
 }
 
 /// How an operator ends an alert, for its detail.
@@ -300,6 +329,7 @@ fn code_of(kind: AlertKind) -> AlertCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use orderbell_protocol::Recipient;
 
     fn overflow(store: &str) -> Condition {
         let subject = Some(format!("store:{store}"));
@@ -327,6 +357,22 @@ mod tests {
         assert!(damage_condition(&BTreeMap::new()).is_none());
         let detail = damage_condition(&BTreeMap::from([("orders", 1), ("meta", 2)])).unwrap().detail;
         assert!(detail.contains("in: meta (2), orders (1);"), "{detail}");
+    }
+
+    #[test]
+    fn a_shared_device_is_named_for_a_store_and_not_for_a_customer() {
+        let id = |text: &str| orderbell_protocol::Id::new(text).unwrap();
+        let shared = |who, device: &str| SharedDevice { who, device: id(device), replacements: 7 };
+        let (store, customer) = (Recipient::store(id("17")), Recipient::customer(id("+4915112345")));
+        let till = |n: usize| shared(store.clone(), &format!("till-{n}"));
+        let mut devices = vec![shared(customer, "phone-of-ann")];
+        devices.extend((1..=6).map(till));
+        let conditions = shared_devices(devices);
+        let subjects: Vec<_> = conditions.iter().map(|condition| condition.subject.as_deref().unwrap()).collect();
+        assert_eq!(subjects, ["customer", "store:17"]);
+        assert!(conditions[0].detail.contains("connection: a device (7 times); give"), "{:?}", conditions[0]);
+        assert!(conditions[1].detail.contains("till-1 (7 times), till-2"), "{:?}", conditions[1]);
+        assert!(conditions[1].detail.contains("till-5 (7 times) and 1 more;"), "{:?}", conditions[1]);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use orderbell_consumers::Stats;
 use orderbell_protocol::admin::{
-    Activity, DeviceProblem, DeviceStatus, HotKeyActivity, PartitionActivity, StoreStatus, TailAnswer, TailNotice,
-    TraceAnswer,
+    Activity, DeviceProblem, DeviceStatus, HotKeyActivity, PartitionActivity, RejectedClients, StoreStatus, TailAnswer,
+    TailNotice, TraceAnswer,
 };
 use orderbell_protocol::frame::NoticeFields;
 use orderbell_protocol::{Delivery, Id, Position, Recipient, UnixMs};
@@ -66,6 +66,10 @@ impl Inspection for Inspector {
         self.wall.stores(from, max, now).into_iter().map(|store| self.store(store, now)).collect()
     }
 
+    fn rejected(&self) -> Vec<RejectedClients> {
+        self.state.stats().rejections.list()
+    }
+
     fn tail(&self, store: &Id, after: Option<Position>) -> Result<TailAnswer, TailError> {
         let who = Recipient::store(store.clone());
         let now = wall_clock();
@@ -119,7 +123,7 @@ impl Inspector {
     }
 
     fn device(&self, who: &Recipient, device: &DeviceBacklog, now: UnixMs) -> DeviceStatus {
-        let connection = self.state.hub().device(who, &device.device);
+        let connection = self.state.hub().device(who, &device.device, now);
         let is_late = device.backlog.since.is_some_and(|since| since.plus_ms(SLOW_AFTER_MS) < now);
         DeviceStatus {
             device: device.device.to_string(),
@@ -131,9 +135,10 @@ impl Inspector {
     }
 }
 
-/// Why a device acknowledges too little.
+/// What is wrong with a device, the worst first.
 fn problem(connection: DeviceConnection, is_late: bool, backlog: u64) -> Option<DeviceProblem> {
     match connection.ack_timeouts {
+        _ if connection.is_shared => Some(DeviceProblem::Shared),
         POISON_AFTER.. => Some(DeviceProblem::Poisoned),
         1.. if backlog > 0 => Some(DeviceProblem::Unresponsive),
         _ => (connection.is_connected && is_late).then_some(DeviceProblem::Slow),

@@ -4,12 +4,14 @@ use std::path::Path;
 
 use orderbell_lab::Process;
 use orderbell_protocol::NoticeKind::{NewOrder, PickupCode};
+use orderbell_protocol::alert::AlertCode;
 use serde_json::{Value, json};
 
 use crate::chain::{Node, until};
 
 scenarios! {
     for_whom_something_waits_is_seen,
+    who_is_turned_away_and_two_tills_with_one_id_are_seen,
     one_orders_story_is_told_without_what_is_nobodys_business,
     a_mailbox_is_followed_and_nobody_hears_less_for_it,
 }
@@ -67,6 +69,28 @@ async fn for_whom_something_waits_is_seen(node: Node) {
     let hurt = stores(&node, &["--unhealthy"]);
     let lines: Vec<&str> = hurt.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
     assert_eq!(lines, ["STORE", "2", "3"], "{hurt}");
+}
+
+async fn who_is_turned_away_and_two_tills_with_one_id_are_seen(node: Node) {
+    node.pays("o1", "1").await;
+    for _ in 0..5 {
+        let old = node.till("1", "twin").await;
+        let _new = node.till("1", "twin").await;
+        let mut old = old;
+        assert_eq!(old.closed().await.unwrap().0, 4003);
+    }
+    until("operators are alerted", async || node.alert(AlertCode::DeviceShared).await.is_some()).await;
+    let alert = node.alert(AlertCode::DeviceShared).await.unwrap();
+    assert_eq!(alert.subject.as_deref(), Some("store:1"));
+    until("the till is marked", async || store(&node, "1")["devices"][0]["problem"] == "shared").await;
+    let expired = node.tokens().mint("store", "1", None, crate::chain::now().plus_ms(-600_000), 3).unwrap();
+    assert_eq!(node.http.get("/v1/notices", &expired).await.unwrap().status, 401);
+    let seen = stores(&node, &["--unhealthy"]);
+    assert!(seen.contains("twin shared") && seen.contains("token-expired  1 times"), "{seen}");
+    assert!(seen.contains("last by store 1"), "{seen}");
+    assert_eq!(node.metric("orderbell_clients_rejected_total{reason=\"token-expired\"}").await, 1);
+    node.process.err.wait_for("the log line", |line| line.contains("token-expired").then_some(()));
+    assert!(!node.process.err.text().contains(&expired), "a token is in the log");
 }
 
 async fn one_orders_story_is_told_without_what_is_nobodys_business(node: Node) {

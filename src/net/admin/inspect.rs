@@ -4,7 +4,9 @@
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::Response;
-use orderbell_protocol::admin::{Activity, StoreStatus, StoresAnswer, TailAnswer, TopAnswer, TraceAnswer};
+use orderbell_protocol::admin::{
+    Activity, RejectedClients, StoreStatus, StoresAnswer, TailAnswer, TopAnswer, TraceAnswer,
+};
 use orderbell_protocol::{Id, Position, Problem, ReadError};
 use serde::Deserialize;
 
@@ -25,6 +27,8 @@ pub trait Inspection: Send + Sync + 'static {
     /// # Errors
     /// [`LedgerReadError`].
     fn stores(&self, from: &str, max: usize) -> Result<Vec<StoreStatus>, LedgerReadError>;
+    /// Clients that were turned away since the start.
+    fn rejected(&self) -> Vec<RejectedClients>;
     /// Notices of a store's mailbox after a position; without one, no notice and the newest position. Moves no cursor.
     ///
     /// # Errors
@@ -68,9 +72,14 @@ pub(super) async fn stores(
     State(api): State<AdminApi>,
     Query(query): Query<StoresQuery>,
 ) -> Result<Response<Body>, Refusal> {
+    let is_first = query.from.is_empty();
     let mut stores = api.inspection.run(move |inspection| inspection.stores(&query.from, PAGE_MAX + 1)).await??;
+    let rejected = match is_first {
+        true => api.inspection.run(|inspection| inspection.rejected()).await?,
+        false => Vec::new(),
+    };
     let next = (stores.len() > PAGE_MAX).then(|| stores.pop()).flatten().map(|store| store.id);
-    Ok(response::answer(&StoresAnswer { stores, next }))
+    Ok(response::answer(&StoresAnswer { stores, next, rejected }))
 }
 
 #[derive(Deserialize)]

@@ -3,16 +3,82 @@
 use std::time::Duration;
 
 use orderbell_protocol::session::{Cursor, SessionInput};
-use orderbell_protocol::{Close, DeviceId, Position, ReadError, ResyncReason};
+use orderbell_protocol::{Close, DeviceId, Position, ReadError, Recipient, ResyncReason, UnixMs};
 
 use super::backend::{Mailboxes, Server};
 use super::socket::Socket;
 use super::{Authenticated, Connection, log_unavailable, span};
 use crate::clock::wall_clock;
-use crate::net::tokens::Principal;
+use crate::hub::SubscriberGuard;
+use crate::net::retry_spread;
+use crate::net::tokens::{InvalidToken, Principal};
+
+/// How often a hello that waits looks whether the connection in its way has ended.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A hello that waits before it replaces the connection of a shared device.
+pub(super) struct Held {
+    token: String,
+    device: Option<DeviceId>,
+    position: Option<Position>,
+    /// When it replaces the other connection at the latest.
+    until: Duration,
+    /// When it looks next.
+    pub(super) look_at: Duration,
+    /// Its place among the subscribers of its recipient: it counts towards their limit.
+    _place: SubscriberGuard,
+}
 
 impl<V: Server, S: Socket> Connection<V, S> {
     pub(super) fn authenticate(&mut self, token: &str, device: Option<DeviceId>, position: Option<Position>) {
+        match self.hold(token, device.as_ref(), position) {
+            Ok(Some(held)) => {
+                self.held = Some(held);
+            }
+            Ok(None) => self.finish_authentication(token, device, position),
+            Err(close) => self.input(SessionInput::Rejected(close)),
+        }
+    }
+
+    /// Two installations that use one device id would replace each other as fast as they can: the newcomer waits.
+    fn hold(&self, token: &str, named: Option<&DeviceId>, position: Option<Position>) -> Result<Option<Held>, Close> {
+        let (who, device, _) = self.reader(token, named)?;
+        let Some(wait) = self.server.hub().wait_before_replacing(&who, &device, wall_clock()) else { return Ok(None) };
+        self.server.stats().rejections.record("device-shared", Some(&who));
+        let place = self.server.hub().wait(&who).map_err(|_| self.too_many(&who))?;
+        let now = self.server.uptime();
+        Ok(Some(Held {
+            token: token.to_owned(),
+            device: named.cloned(),
+            position,
+            until: now + wait,
+            look_at: now + wait.min(LOOK_INTERVAL),
+            _place: place,
+        }))
+    }
+
+    /// The hello that waits may go on when its time is over, or when the other connection has ended.
+    pub(super) fn look_at_held(&mut self) {
+        if self.leave_at.is_some() {
+            // The server stops: it is sent away like the others.
+            self.held = None;
+        }
+        let Some(held) = &self.held else { return };
+        let now = self.server.uptime();
+        let (token, named) = (held.token.clone(), held.device.clone());
+        let is_free = |(who, device, _): &(_, _, _)| !self.server.hub().is_connected(who, device);
+        if now < held.until && self.reader(&token, named.as_ref()).is_ok_and(|reader| !is_free(&reader)) {
+            if let Some(held) = &mut self.held {
+                held.look_at = held.until.min(now + LOOK_INTERVAL);
+            }
+            return;
+        }
+        if let Some(Held { token, device, position, .. }) = self.held.take() {
+            self.finish_authentication(&token, device, position);
+        }
+    }
+
+    fn finish_authentication(&mut self, token: &str, device: Option<DeviceId>, position: Option<Position>) {
         match self.try_authenticate(token, device, position) {
             Ok((cursor, head)) => {
                 let Some(Authenticated { who, device, .. }) = &self.authenticated else { return };
@@ -23,6 +89,30 @@ impl<V: Server, S: Socket> Connection<V, S> {
         }
     }
 
+    /// The mailbox and the device of a hello, and the end of its token. Who is turned away is recorded.
+    fn reader(&self, token: &str, named: Option<&DeviceId>) -> Result<(Recipient, DeviceId, UnixMs), Close> {
+        let rejections = &self.server.stats().rejections;
+        match self.server.check_token(token) {
+            Ok(Principal::Reader { who, device, expires }) => {
+                let device = device.or_else(|| named.cloned()).ok_or(Close::BadMessage("hello names no device"))?;
+                Ok((who, device, expires))
+            }
+            Ok(_) => {
+                rejections.record("token-role", None);
+                Err(Close::Unauthorized)
+            }
+            Err(InvalidToken { reason, who }) => {
+                rejections.record(reason, who.as_ref());
+                Err(Close::Unauthorized)
+            }
+        }
+    }
+
+    fn too_many(&self, who: &Recipient) -> Close {
+        self.server.stats().rejections.record("too-many-connections", Some(who));
+        Close::TooManyConnections
+    }
+
     /// Checks the token, registers at the hub and finds the cursor to read from: the client's position, else the server's cursor of the device.
     fn try_authenticate(
         &mut self,
@@ -30,14 +120,11 @@ impl<V: Server, S: Socket> Connection<V, S> {
         device: Option<DeviceId>,
         position: Option<Position>,
     ) -> Result<(Cursor, Position), Close> {
-        let Ok(Principal::Reader { who, device: bound, expires }) = self.server.check_token(token) else {
-            return Err(Close::Unauthorized);
-        };
-        let device = bound.or(device).ok_or(Close::BadMessage("hello names no device"))?;
+        let (who, device, expires) = self.reader(token, device.as_ref())?;
         let log = |error: ReadError| {
             span::of_connection(self.number, Some((&who, &device))).in_scope(|| log_unavailable(error));
         };
-        let subscriber = self.server.hub().connect(&who, &device).map_err(|_| Close::TooManyConnections)?;
+        let subscriber = self.server.hub().connect(&who, &device).map_err(|_| self.too_many(&who))?;
         let (mut cursor, mut head) = self.server.mailboxes().cursor_and_head(&who, &device).map_err(|error| {
             log(error);
             Close::Internal
@@ -65,6 +152,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let (connected, durable) = self.server.mailboxes().connect(&who, &device);
         self.not_durable = Some(durable);
         let left = u64::try_from(expires.0 - wall_clock().0).unwrap_or(0);
+        let left = retry_spread::before_expiry(self.number, left);
         self.expires_at = Some(self.server.uptime() + Duration::from_millis(left));
         self.authenticated = Some(Authenticated { who, device, subscriber, _connected: connected });
         Ok((cursor, head))

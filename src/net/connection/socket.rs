@@ -37,27 +37,33 @@ pub(super) fn poll(socket: &mut impl Socket, is_flushing: &mut bool, cx: &mut Co
     Pin::new(socket).poll_next(cx).map(SocketEvent::Frame)
 }
 
-/// Sends the close frame and waits for the peer's, at most [`CLOSE_TIMEOUT`].
-pub(super) async fn close(socket: &mut impl Socket, close: Close) {
+/// Sends the close frame and waits for the peer's, at most [`CLOSE_TIMEOUT`]. True when the peer answered, or ended the
+/// connection in turn: it was there.
+pub(super) async fn close(socket: &mut impl Socket, close: Close) -> bool {
     let frame = CloseFrame { code: CloseCode::from(close.code()), reason: close.reason().into() };
     let mut is_unsent = Pin::new(&mut *socket).start_send(Message::Close(Some(frame))).is_ok();
     let ended = std::future::poll_fn(|cx| {
         if is_unsent {
             match Pin::new(&mut *socket).poll_flush(cx) {
                 Poll::Ready(Ok(())) => is_unsent = false,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
                 Poll::Pending => {}
             }
         }
         loop {
             match Pin::new(&mut *socket).poll_next(cx) {
                 Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Ready(None) => return Poll::Ready(true),
+                // Some clients end the TCP connection instead of answering. A peer that is gone resets it, or is silent.
+                Poll::Ready(Some(Err(error))) => {
+                    let is_end = matches!(error, WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake));
+                    return Poll::Ready(is_end);
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
     });
-    let _in_time = tokio::time::timeout(CLOSE_TIMEOUT, ended).await;
+    tokio::time::timeout(CLOSE_TIMEOUT, ended).await.unwrap_or(false)
 }
 
 /// The close code for an error of tungstenite; none when the peer has gone.

@@ -5,6 +5,7 @@ import { currentLanguage, word } from "/assets/words.js";
 
 const ALERTS = {
   dead_letters: { section: "deadLetters", en: "dead letters are paid orders, or may be", zh: "死信中有已支付的订单，或可能有" },
+  device_shared: { section: "stores", en: "two installations use one device id", zh: "两台设备使用同一个编号" },
   disk_low: { section: "latency", en: "low disk space, intake has stopped", zh: "磁盘空间不足，已停止接收新事件" },
   group_shared: { section: "log", en: "another member of the consumer group owns partitions", zh: "消费组的其他成员占用了分区" },
   handler_failing: { section: "log", en: "events cannot be processed", zh: "事件处理失败" },

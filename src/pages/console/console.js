@@ -27,7 +27,7 @@ const HISTOGRAMS = [
   ["ack_latency", "acked", "ackHint"],
 ];
 /** Problems of a device, the worst first. */
-const PROBLEMS = ["poisoned", "unresponsive", "slow"];
+const PROBLEMS = ["shared", "poisoned", "unresponsive", "slow"];
 
 const byId = (id) => document.getElementById(id);
 const data = { stores: [], ledgerLetters: [], topicLetters: [], brokersUnreachable: false, top: null, disconnected: false };

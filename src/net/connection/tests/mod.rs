@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::TaskTracker;
 
 use super::Connection;
-use crate::hub::POISON_AFTER;
+use crate::hub::{POISON_AFTER, SUBSCRIBERS_PER_RECIPIENT_MAX};
 use crate::log_capture::LogCapture;
 use crate::net::CloseLabels;
 use script::{ScriptedServer, ScriptedSocket, at, store};
@@ -174,6 +174,66 @@ async fn a_replaced_connection_sends_what_is_in_flight_then_4003_and_nothing_aft
     assert_eq!(new.sent(), ["welcome", "n1", "n2", "n3", "n4", "n5"]);
     assert!(old.task.is_finished() && !new.task.is_finished());
     assert_eq!((closed(&server, "replaced"), server.hub.sessions()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_tills_with_one_device_id_are_slowed_down_and_one_of_them_is_served() {
+    let log = LogCapture::at(tracing::Level::INFO);
+    let server = ScriptedServer::new();
+    let mut tills = vec![Till::hello(&server).await];
+    // Each comes back as soon as it is replaced.
+    for _ in 0..5 {
+        tills.push(Till::hello(&server).await);
+        assert_eq!(tills[tills.len() - 2].last(), "4003");
+    }
+    let newcomer = Till::hello(&server).await;
+    pass(Duration::from_millis(900)).await;
+    server.notify(1);
+    settle().await;
+    assert_eq!((newcomer.sent(), tills[5].last().as_str()), (vec![], "n1"), "the one that is there is served");
+    pass(Duration::from_millis(200)).await;
+    assert_eq!((newcomer.sent(), tills[5].last()), (vec!["welcome".into(), "n1".into()], "4003".into()));
+    let line = log.line("two installations use one device id and replace each other's connection");
+    assert_eq!(line["span"]["device"], "till-1");
+    let told = server.stats.rejections.list();
+    assert_eq!((told[0].reason.as_str(), told[0].count, told[0].store.as_deref()), ("device-shared", 1, Some("17")));
+    // The next one waits for longer, and not when the other leaves.
+    let next = Till::hello(&server).await;
+    pass(Duration::from_millis(1_500)).await;
+    assert_eq!(next.sent(), [""; 0]);
+    newcomer.socket.say(r#"{"type":"bye"}"#);
+    pass(Duration::from_millis(600)).await;
+    assert_eq!(next.sent(), ["welcome", "n1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hello_that_waits_ends_with_the_drain_and_counts_towards_the_limit() {
+    let server = ScriptedServer::new();
+    let mut tills = vec![Till::hello(&server).await];
+    for _ in 0..5 {
+        tills.push(Till::hello(&server).await);
+    }
+    let mut waiting = Vec::new();
+    for _ in 0..SUBSCRIBERS_PER_RECIPIENT_MAX - 1 {
+        waiting.push(Till::hello(&server).await);
+    }
+    assert!(waiting.iter().all(|till| till.sent().is_empty()));
+    assert_eq!(Till::hello(&server).await.sent(), ["4004"]);
+    server.drain.cancel();
+    pass(Duration::from_millis(2_100)).await;
+    assert!(waiting.iter().all(|till| till.last() == "1012"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_till_that_replaces_its_own_dead_connection_is_not_shared() {
+    let server = ScriptedServer::new();
+    for _ in 0..20 {
+        let till = Till::hello(&server).await;
+        assert_eq!(till.sent(), ["welcome"]);
+        till.socket.change(|script| script.answers_close = false);
+    }
+    pass(Duration::from_secs(3)).await;
+    assert!(server.hub.shared_devices(crate::clock::wall_clock()).is_empty());
 }
 
 #[tokio::test(start_paused = true)]

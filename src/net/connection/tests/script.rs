@@ -250,7 +250,7 @@ impl Server for ScriptedServer {
 
     /// The token is the recipient.
     fn check_token(&self, token: &str) -> Result<Principal, InvalidToken> {
-        let who = token.parse::<Recipient>().map_err(|_| InvalidToken)?;
+        let who = token.parse::<Recipient>().map_err(|_| InvalidToken::from("token-malformed"))?;
         Ok(Principal::Reader { who, device: None, expires: wall_clock().plus_ms(3_600_000) })
     }
 
