@@ -104,8 +104,6 @@ pub enum Flag {
     Clock,
     /// The amount was missing, negative or not a number; the notice has no amount.
     Amount,
-    /// The order was accepted without a pickup code.
-    NoPickupCode,
     /// The extra fields were longer than the limit and were omitted.
     Details,
     /// The customer's id was no id, or another one than the order's; the order keeps the customer that it has.
