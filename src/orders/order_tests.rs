@@ -125,6 +125,33 @@ fn a_cancellation_before_the_creation_leaves_a_tombstone() {
 }
 
 #[test]
+fn a_store_hears_of_the_end_of_exactly_those_orders_that_were_announced_to_it() {
+    for (end, kind) in [
+        (E::Cancelled, NoticeKind::Cancelled),
+        (E::Refunded, NoticeKind::Cancelled),
+        (E::Refused, NoticeKind::OrderRefused),
+    ] {
+        let hears = |before: &[E]| Scenario::of(&[before, &[end]].concat()).notified.contains(&(Store, kind));
+        assert!(!hears(&[]) && !hears(&[E::Created]), "{end:?} of an order that nobody paid");
+        assert!(hears(&[E::Paid]) && hears(&[E::Created, E::Accepted]) && hears(&[E::Ready]), "{end:?}");
+        // The store is named by the event that ends the order: it was never announced to it.
+        let unknown_store = |kind| Event { store: None, ..event(kind, "1") };
+        let late = Scenario::default().apply(&unknown_store(E::Paid)).apply(&event(end, "2"));
+        assert!(!late.notified.iter().any(|(to, _)| *to == Store), "{end:?}: {:?}", late.notified);
+        // Too old to ring for: it stands among the open orders under the id of its notice, and a till that shows it takes it off.
+        let old = Event { at: NOW.plus_ms(-3 * 3_600_000), ..event(E::Paid, "1") };
+        let shown = Scenario::default().apply(&old);
+        assert!(shown.notified.is_empty());
+        let order = shown.order.clone().unwrap();
+        let id = order.notified_of(Store, NoticeKind::NewOrder).unwrap().to_owned();
+        assert!(order.is_active_for(Store));
+        let ended = shown.apply(&event(end, "2"));
+        let draft = ended.drafts.iter().find(|draft| draft.recipient.role == Store).unwrap();
+        assert!(draft.kind == kind && draft.body.get().contains(&id), "{end:?}: {}", draft.body.get());
+    }
+}
+
+#[test]
 fn a_payment_after_the_end_is_a_late_payment_once() {
     for end in [E::Cancelled, E::Refused, E::Expired] {
         let later = |id: &str| Event { at: NOW.plus_ms(1), ..event(E::Paid, id) };
