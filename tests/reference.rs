@@ -7,14 +7,16 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use orderbell_orders::notice_kinds::NOTICE_KINDS;
+use orderbell_orders::order::{Effect, TRANSITIONS, Transition};
 use orderbell_protocol::admin;
 use orderbell_protocol::alert::AlertCode;
 use orderbell_protocol::cloud_event::CloudEvent;
 use orderbell_protocol::frame::{
-    EventRejectedBody, EventsAnswer, NoticeFrame, OpenOrder, OrderEnd, OrdersAnswer, PollAnswer,
+    EventRejectedBody, EventsAnswer, NoticeFrame, OpenOrder, OrderEnd, OrderStage, OrdersAnswer, PollAnswer,
 };
 use orderbell_protocol::wall::Wall;
-use orderbell_protocol::{ClientFrame, CloseKind, EventType, NoticeKind, Problem, RejectionReason, ServerFrame};
+use orderbell_protocol::{ClientFrame, CloseKind, EventType, NoticeKind, Problem, RejectionReason, Role, ServerFrame};
 use schemars::{JsonSchema, schema_for};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -191,6 +193,64 @@ fn every_field_kind_code_and_word_is_in_the_reference() {
     assert!(missing.is_empty(), "protocol/README.md, table of kinds, has no row for {missing:?}");
     let missing: Vec<_> = EventType::ALL.iter().map(|kind| kind.name()).filter(|name| !row_of(name)).collect();
     assert!(missing.is_empty(), "protocol/README.md, Event types, has no row for {missing:?}");
+}
+
+/// What the table of event types says of a transition: what becomes of the order, and whom it notifies.
+fn documented(transition: &Transition) -> (String, String) {
+    fn word(value: impl Serialize) -> String {
+        format!("`{}`", serde_json::to_value(value).unwrap().as_str().unwrap())
+    }
+    let effect = match transition.effect {
+        Effect::AdvanceTo(stage) => word(stage),
+        Effect::Close(outcome, up_to) => format!("ends as {}, up to {}", word(outcome), word(up_to)),
+        Effect::None => "–".into(),
+    };
+    let of = |role: Role| {
+        let kinds =
+            transition.notifies.iter().filter(|(to, _)| *to == role).map(|(_, kind)| format!("`{}`", kind.word()));
+        let kinds: Vec<_> = kinds.collect();
+        (!kinds.is_empty()).then(|| format!("{}: {}", role.word(), kinds.join(", ")))
+    };
+    let notifies: Vec<_> = [Role::Store, Role::Customer].into_iter().filter_map(of).collect();
+    (effect, if notifies.is_empty() { "–".into() } else { notifies.join("; ") })
+}
+
+#[test]
+fn the_table_of_event_types_says_what_the_order_rules_do() {
+    let text = reference();
+    let (_, table) = text.split_once("| type | from | the order | notifies | meaning |").unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with("| `"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows.len(), TRANSITIONS.len());
+    for transition in &TRANSITIONS {
+        let name = format!("`{}`", transition.on.name());
+        let row = rows.iter().find(|row| row[1] == name).unwrap_or_else(|| panic!("no row for {name}"));
+        let (effect, notifies) = documented(transition);
+        assert_eq!((row[3], row[4]), (effect.as_str(), notifies.as_str()), "protocol/README.md, Event types, {name}");
+    }
+}
+
+/// A lifetime that the reference gives in hours, for each kind of notice.
+#[test]
+fn the_reference_says_how_long_each_notice_is_sent() {
+    let text = reference();
+    let sentence =
+        "(2 hours for `new_order`, `order_accepted` and `event_rejected`, 12 hours for the others, from `at`)";
+    assert!(text.contains(sentence));
+    for row in &NOTICE_KINDS {
+        let hours = if sentence.contains(&format!("`{}`", row.kind.word())) { 2 } else { 12 };
+        assert_eq!(row.lifetime_ms, hours * 3_600_000, "{}", row.kind.word());
+    }
+    let sentence = "once an order has ended (collected, refused, cancelled, refunded), its `new_order`,\n`order_accepted`, `pickup_code` and `ready`;";
+    assert!(text.contains(sentence));
+    for row in &NOTICE_KINDS {
+        let is_listed = sentence.contains(&format!("`{}`", row.kind.word()));
+        assert_eq!(row.useless_from, is_listed.then_some(OrderStage::PickedUp), "{}", row.kind.word());
+    }
 }
 
 fn sources(dir: &Path, text: &mut String) {

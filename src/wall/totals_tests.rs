@@ -175,3 +175,10 @@ fn a_repeated_hour_belongs_to_one_day() {
     assert_eq!((wall.today.paid, wall.yesterday_by_now.paid), (40, 3));
     assert_eq!(wall.curves.unwrap().yesterday.orders.len(), 24 * 60);
 }
+
+#[test]
+fn the_reference_says_how_many_stores_and_cities_are_listed() {
+    assert_eq!(STORES_SHOWN_MAX, CITIES_SHOWN_MAX);
+    let reference = include_str!("../../protocol/README.md");
+    assert!(reference.contains(&format!("the busiest, at most {STORES_SHOWN_MAX} of each")));
+}
