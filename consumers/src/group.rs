@@ -70,7 +70,8 @@ impl<T: Clone + Send + Sync + 'static> Group<T> {
         stats.required_topics.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&options.required_topics);
         let stop = Arc::new(AtomicBool::new(false));
         let shards = options.shards.next_power_of_two();
-        // Room for every credit, so that neither side can ever wait for the other with a full channel in between.
+        // Room for every credit, so that neither side can ever wait for the other with a full channel in between. The parts of a poll may
+        // exceed the credits: then a shard may wait, and never the poll thread, which sends a shard one message a poll and none without credits.
         let credits = usize::try_from(options.max_in_flight_records).unwrap_or(usize::MAX) + 1024;
         let (done_tx, done_rx) = flume::bounded(credits);
         let limits = ShardLimits {

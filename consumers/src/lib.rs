@@ -36,5 +36,5 @@ pub use stats::{HotKey, Stats};
 pub use tracker::PartitionStatus;
 pub use traits::{
     Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, Handler, KeyBatch, KeyHash,
-    KeyInput, OutRecord, Outcome, PartitionOffsets, Polled, Reason, Sink, Source, Waker,
+    KeyInput, OutRecord, Outcome, PartitionOffsets, Parts, Polled, Reason, Sink, Source, Waker,
 };

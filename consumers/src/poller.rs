@@ -1,6 +1,7 @@
 //! The loop of the poll thread. See [`crate::group`] for the picture, and [`assignment`] for what it does in a rebalance.
 
 mod assignment;
+mod intake;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use crate::error::SourceError;
 use crate::key_queues::QueuedInput;
 use crate::options::Options;
 use crate::poll_pacer::{PollAction, PollPacer};
-use crate::record::{Offset, Record, TopicPartition};
-use crate::shard::{FromShard, ToShard, shard_of};
+use crate::record::{Offset, TopicPartition};
+use crate::shard::{FromShard, ToShard};
 use crate::stats::Stats;
-use crate::tracker::{Offer, PartitionStatus, Tracker};
-use crate::traits::{CheckpointStore, DurableCheckpoints, Handler, KeyHash, KeyInput, Polled, Reason, Source};
+use crate::tracker::{PartitionStatus, Tracker};
+use crate::traits::{CheckpointStore, DurableCheckpoints, Handler, KeyHash, Polled, Source};
 
 /// Number of hot keys that are reported.
 const MAX_HOT_KEYS: usize = 10;
@@ -404,36 +405,6 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         }
         self.polled = results;
         self.send();
-    }
-
-    fn record(&mut self, record: Record, rejection: Option<Reason>) {
-        let handler = &self.handler;
-        // What is rejected already has no key: it may have been in the part that was cut.
-        let key = || rejection.is_none().then(|| handler.key(&record)).flatten();
-        let keyed = std::panic::catch_unwind(AssertUnwindSafe(key));
-        let key_panicked = keyed.is_err();
-        // The order of a record without a key does not matter: it is spread by its place.
-        let key = keyed.ok().flatten().unwrap_or_else(|| KeyHash(record.fingerprint() ^ record.offset));
-        let ticket = match self.tracker.offer(&record, key) {
-            Offer::Ignore | Offer::Verified => return,
-            Offer::Mismatch => return self.restart_recreated(&record.partition),
-            Offer::Take(ticket) => ticket,
-            Offer::Unverified(ticket) => {
-                tracing::info!(partition = %record.partition, "the record below the checkpoint has expired, which is normal");
-                ticket
-            }
-        };
-        let key_panicked = key_panicked.then(|| {
-            self.stats.panics.increment();
-            let (partition, offset) = (&record.partition, record.offset);
-            tracing::error!(%partition, offset, "the handler panicked while it chose a key; the record goes to the dead letters");
-            let message = String::from("the handler panicked while it chose the record's key");
-            Reason { code: "key-panicked", message }
-        });
-        let rejection = rejection.or(key_panicked).map(Box::new);
-        let shard = shard_of(key, self.shards.len());
-        let input = KeyInput::Record(record);
-        self.to_send[shard].push((key, QueuedInput { input, ticket: Some(ticket), attempts: 0, rejection }));
     }
 
     fn send(&mut self) {

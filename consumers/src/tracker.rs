@@ -3,7 +3,8 @@
 //! The poll thread calls it; nothing here waits, locks or knows a clock.
 //!
 //! - A record that is taken costs credits (one record, its bytes) until it is finished, also while its key backs off or its dead letter
-//!   waits. Without credits nothing is polled: that is the backpressure.
+//!   waits. Without credits nothing is polled: that is the backpressure. A record of several parts costs those of each part, until that
+//!   part is finished.
 //! - Every assignment of a partition gets a new epoch. A completion that carries another epoch returns its credit and does nothing else.
 //! - One partition alone is paused when its span is full, or when one key of it holds more than a quarter of the credits.
 //! - When a partition starts at the record below its checkpoint, that record's fingerprint is compared first ([`Offer::Verified`],
@@ -19,7 +20,16 @@ use crate::watermark::{Sequence, Watermark};
 /// Number of an assignment of a partition, unique in a process.
 pub type Epoch = u32;
 
-/// What a record carries through its shard, to be completed with.
+/// What a record or a part of one costs, and in whose queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// The key's hash.
+    pub key: KeyHash,
+    /// Byte credits.
+    pub bytes: u64,
+}
+
+/// What a record carries through its shard, to be completed with. The parts of a record differ in key and bytes only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// Index of the partition in the tracker.
@@ -32,6 +42,14 @@ pub struct Ticket {
     pub key: KeyHash,
     /// Its byte credits.
     pub bytes: u64,
+}
+
+impl Ticket {
+    /// The ticket of another part of the same record.
+    #[must_use]
+    pub fn of_part(self, part: Cost) -> Self {
+        Self { key: part.key, bytes: part.bytes, ..self }
+    }
 }
 
 /// The bounds of a tracker.
@@ -48,7 +66,7 @@ pub struct Limits {
 /// What to do with a record that was read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// Hand it to its shard.
+    /// Hand it to its shard. The ticket is that of its first part.
     Take(Ticket),
     /// Drop it: its partition is not assigned (any more), or it was read before.
     Ignore,
@@ -217,8 +235,9 @@ impl Tracker {
         self.slots[slot as usize].assigned.as_mut()
     }
 
-    /// Decides about a record that was read. A record that is taken costs its credits from here on.
-    pub fn offer(&mut self, record: &Record, key: KeyHash) -> Offer {
+    /// Decides about a record that was read and has these parts, most often one. A record that is taken costs its credits from here on.
+    pub fn offer(&mut self, record: &Record, parts: &[Cost]) -> Offer {
+        let Some(first) = parts.first() else { return Offer::Ignore };
         let Some(&slot) = self.index.get(&record.partition) else { return Offer::Ignore };
         let limits = self.limits;
         let Some(assigned) = self.slots[slot as usize].assigned.as_mut() else { return Offer::Ignore };
@@ -236,18 +255,19 @@ impl Tracker {
             }
             unverified = true;
         }
-        let registered = assigned.watermark.register(record.offset, record.fingerprint());
+        let registered = assigned.watermark.register(record.offset, record.fingerprint(), parts.len() as u32);
         let Some(sequence) = registered else { return Offer::Ignore };
-        let bytes = record.bytes();
-        let ticket = Ticket { slot, epoch: assigned.epoch, sequence, key, bytes };
-        assigned.in_flight += 1;
+        let ticket = Ticket { slot, epoch: assigned.epoch, sequence, key: first.key, bytes: first.bytes };
         assigned.span_full = assigned.watermark.span() >= limits.span;
-        self.records += 1;
-        self.bytes += bytes;
-        let of_key = self.keys.entry(key).or_default();
-        *of_key = (of_key.0 + 1, of_key.1 + bytes);
-        if of_key.0 > limits.records / 4 || of_key.1 > limits.bytes / 4 {
-            assigned.hot = Some(key);
+        for Cost { key, bytes } in parts {
+            assigned.in_flight += 1;
+            self.records += 1;
+            self.bytes += bytes;
+            let of_key = self.keys.entry(*key).or_default();
+            *of_key = (of_key.0 + 1, of_key.1 + bytes);
+            if of_key.0 > limits.records / 4 || of_key.1 > limits.bytes / 4 {
+                assigned.hot = Some(*key);
+            }
         }
         if unverified { Offer::Unverified(ticket) } else { Offer::Take(ticket) }
     }
@@ -263,7 +283,7 @@ impl Tracker {
         }
     }
 
-    /// Finishes a record: its credit returns and, within its own epoch, the watermark may advance.
+    /// Finishes a record or a part of one: its credit returns and, within its own epoch, the watermark may advance.
     pub fn complete(&mut self, ticket: &Ticket) {
         self.return_credit(ticket);
         let span = self.limits.span;

@@ -121,6 +121,16 @@ pub trait Source: Send + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash(pub u64);
 
+/// How a record of the log is handed out.
+#[derive(Debug)]
+pub enum Parts {
+    /// As it is, in the queue of this key; `None` when its order does not matter.
+    One(Option<KeyHash>),
+    /// As several records, each in the queue of its own key and with a result of its own. They are queued in this order, and the offset is
+    /// finished only when all of them are. A dead letter holds one part. None at all is [`Self::One`] without a key.
+    Several(Vec<(Record, Option<KeyHash>)>),
+}
+
 /// What a handler is given, in a key's turn.
 #[derive(Debug, Clone)]
 pub enum KeyInput<T> {
@@ -187,6 +197,12 @@ pub trait Handler: Send + Sync + 'static {
     /// The key of a record; `None` when its order does not matter. Runs on the poll thread, so it must be cheap and pure. When it panics,
     /// the record goes to the dead letters with the reason `key-panicked`.
     fn key(&self, record: &Record) -> Option<KeyHash>;
+    /// The parts of a record that holds several inputs for the handler, as an array of events does. As cheap and pure as [`Self::key`], and
+    /// called in its place. The parts have the record's partition and offset. The handler bounds their number: each costs credits, and those
+    /// of one poll may exceed what is left.
+    fn parts(&self, record: &Record) -> Parts {
+        Parts::One(self.key(record))
+    }
     /// Handles a batch and returns one outcome per input, in order. The first outcome that is not `Done` ends the batch: the inputs after it
     /// are handed out again. A task that is rejected or retried too often is given up with a line in the log: no record is lost with it.
     fn handle(self: Arc<Self>, batch: KeyBatch<Self::Task>) -> impl Future<Output = Vec<Outcome>> + Send + 'static;

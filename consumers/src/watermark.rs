@@ -1,7 +1,7 @@
 //! The watermark of one partition: the offset below which every record is finished.
 //!
-//! Records are registered in the order they are read and completed in any order. The watermark stands at the first record that is
-//! registered and not complete; everything below it is finished. Offsets that the log skips (compaction, transaction markers, aborted
+//! Records are registered in the order they are read and completed in any order, a record of several parts once for each part. The watermark
+//! stands at the first record that is registered and not complete; everything below it is finished. Offsets that the log skips (compaction, transaction markers, aborted
 //! records) were never registered and cost nothing.
 //!
 //! ```text
@@ -26,7 +26,8 @@ pub type Sequence = u64;
 struct Entry {
     offset: Offset,
     fingerprint: u64,
-    done: bool,
+    /// Parts that are not finished.
+    open: u32,
 }
 
 /// The watermark of one partition in one epoch.
@@ -48,29 +49,31 @@ impl Watermark {
         Self { ring: VecDeque::new(), front: 0, next_offset: checkpoint.next, last: checkpoint.last }
     }
 
-    /// Registers a record that was read. `None` when its offset was read before in this epoch: it must not be handled again.
-    pub fn register(&mut self, offset: Offset, fingerprint: u64) -> Option<Sequence> {
+    /// Registers a record that was read, with the number of its parts. `None` when its offset was read before in this epoch: it must not be handled again.
+    pub fn register(&mut self, offset: Offset, fingerprint: u64, parts: u32) -> Option<Sequence> {
         if offset < self.next_offset {
             return None;
         }
-        self.ring.push_back(Entry { offset, fingerprint, done: false });
+        self.ring.push_back(Entry { offset, fingerprint, open: parts });
         self.next_offset = offset + 1;
         Some(self.front + self.ring.len() as u64 - 1)
     }
 
-    /// Marks a record as finished. False when it was finished before or never registered, which is an error of the caller.
+    /// Marks a part of a record as finished, and the record with its last one. False when all were finished before or it was never
+    /// registered, which is an error of the caller.
     pub fn complete(&mut self, sequence: Sequence) -> bool {
         let Some(entry) = sequence.checked_sub(self.front).and_then(|at| self.ring.get_mut(at as usize)) else {
             return false;
         };
-        let is_first = !std::mem::replace(&mut entry.done, true);
-        while self.ring.front().is_some_and(|entry| entry.done) {
+        let was_open = entry.open > 0;
+        entry.open = entry.open.saturating_sub(1);
+        while self.ring.front().is_some_and(|entry| entry.open == 0) {
             if let Some(entry) = self.ring.pop_front() {
                 self.last = Some((entry.offset, entry.fingerprint));
                 self.front += 1;
             }
         }
-        is_first
+        was_open
     }
 
     /// The source has delivered every record below `end`: control records at the tail, which are never delivered, are passed over.

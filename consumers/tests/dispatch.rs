@@ -1,4 +1,5 @@
-//! The tracker and the key queues against naive models: invariants I1 to I14, I16 and I19 of the design, for any sequence of operations.
+//! The tracker and the key queues against naive models: invariants I1 to I14, I16 and I19 of the design, for any sequence of operations, also
+//! with records of several parts, each with a key and a result of its own.
 //!
 //! A world of two or three small logs is driven step by step, without threads, clocks or sleeps: time is a number that a step moves. The
 //! world does what the poll thread and a shard do between `Tracker` and `KeyQueues`, and beside them it keeps the simplest model that can
@@ -16,9 +17,9 @@ mod model;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use model::{How, Lane, MAX_POLL_RECORDS, Read, Step};
+use model::{How, Lane, MAX_PARTS, MAX_POLL_RECORDS, Place, Read, Step, place};
 use orderbell_consumers::key_queues::{KeyQueues, QueuedInput};
-use orderbell_consumers::tracker::{Epoch, Limits, Offer, Ticket, Tracker};
+use orderbell_consumers::tracker::{Cost, Epoch, Limits, Offer, Ticket, Tracker};
 use orderbell_consumers::traits::Checkpoint;
 use orderbell_consumers::{KeyHash, KeyInput, Offset, Record, TopicPartition};
 use proptest::prelude::*;
@@ -123,17 +124,18 @@ impl World {
             lane.next -= 1;
         }
         for _ in 0..max.min(self.tracker.free_credits()) {
-            let Some((record, key)) = self.lanes[at].log.get(self.lanes[at].next).cloned() else { break };
+            let Some((record, keys)) = self.lanes[at].log.get(self.lanes[at].next).cloned() else { break };
             self.lanes[at].next += 1;
-            self.offer(at, record, key);
+            self.offer(at, &record, &keys);
         }
     }
 
-    fn offer(&mut self, at: usize, record: Record, key: KeyHash) {
+    fn offer(&mut self, at: usize, record: &Record, keys: &[KeyHash]) {
         let lane = &mut self.lanes[at];
         let epoch = lane.epoch.unwrap();
         let read = self.reads.get_mut(&epoch).unwrap();
-        let offer = self.tracker.offer(&record, key);
+        let costs: Vec<Cost> = keys.iter().map(|key| Cost { key: *key, bytes: record.bytes() }).collect();
+        let offer = self.tracker.offer(record, &costs);
         if lane.draining {
             return assert_eq!(offer, Offer::Ignore, "I9: a draining partition took a record");
         }
@@ -144,16 +146,17 @@ impl World {
             return assert_eq!(offer, Offer::Ignore, "offset {} was taken twice in an epoch", record.offset);
         }
         let Offer::Take(ticket) = offer else { panic!("{offer:?} instead of a ticket for {}", record.offset) };
-        assert_eq!((ticket.epoch, ticket.key, ticket.bytes), (epoch, key, record.bytes()));
-        read.records.insert(record.offset, (key, false));
+        assert_eq!((ticket.epoch, ticket.key, ticket.bytes), (epoch, keys[0], record.bytes()));
         read.next_offset = record.offset + 1;
         self.lanes[at].highest_ever = self.lanes[at].highest_ever.max(read.next_offset);
-        self.in_flight = (self.in_flight.0 + 1, self.in_flight.1 + record.bytes());
-        self.queued.entry(key).or_default().push_back(ticket);
-        self.queues.push(
-            key,
-            QueuedInput { input: KeyInput::Record(record), ticket: Some(ticket), attempts: 0, rejection: None },
-        );
+        for ((part, key), cost) in model::parts(record, keys).into_iter().zip(costs) {
+            read.records.insert(place(&part), (key, false));
+            self.in_flight = (self.in_flight.0 + 1, self.in_flight.1 + cost.bytes);
+            let ticket = ticket.of_part(cost);
+            self.queued.entry(key).or_default().push_back(ticket);
+            let input = KeyInput::Record(part);
+            self.queues.push(key, QueuedInput { input, ticket: Some(ticket), attempts: 0, rejection: None });
+        }
     }
 
     fn is_busy(&self, key: KeyHash) -> bool {
@@ -197,17 +200,13 @@ impl World {
             let ticket = queued.ticket.unwrap();
             let read = &self.reads[&ticket.epoch];
             assert!(!read.fenced, "I9: a record of a fenced epoch starts");
-            let is_in_batch = |offset: &Offset| {
+            let here = place(queued.input.record().unwrap());
+            let is_in_batch = |place_of_open: &Place| {
                 let mut before = records[..at].iter().filter(|other| other.ticket.unwrap().epoch == ticket.epoch);
-                before.any(|other| other.input.record().unwrap().offset == *offset)
+                before.any(|other| place(other.input.record().unwrap()) == *place_of_open)
             };
-            let mut open =
-                read.records.range(..queued.input.record().unwrap().offset).filter(|(_, (k, done))| *k == key && !done);
-            assert!(
-                open.all(|(offset, _)| is_in_batch(offset)),
-                "I5: {} overtook one of its key",
-                queued.input.record().unwrap().offset
-            );
+            let mut open = read.records.range(..here).filter(|(_, (k, done))| *k == key && !done);
+            assert!(open.all(|(open, _)| is_in_batch(open)), "I5: {here:?} overtook one of its key");
             let may_lead = queued.attempts == 0 || records.len() == 1;
             assert!(may_lead || at > 0, "a record that was tried before is not alone");
         }
@@ -254,7 +253,7 @@ impl World {
     }
 
     fn is_finished(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.log.iter().all(|(record, _)| lane.finished.contains(&record.offset)))
+        self.lanes.iter().all(|lane| lane.log.iter().all(|(record, keys)| lane.has_finished(record, keys)))
     }
 
     fn dead_lettered(&mut self, which: usize) {
@@ -284,30 +283,22 @@ impl World {
 
     fn complete(&mut self, queued: QueuedInput) {
         let ticket = queued.ticket.unwrap();
-        let lane =
-            self.lanes.iter_mut().find(|lane| lane.partition == queued.input.record().unwrap().partition).unwrap();
+        let part = queued.input.record().unwrap();
+        let lane = self.lanes.iter_mut().find(|lane| lane.partition == part.partition).unwrap();
         let before = self.tracker.status();
         self.tracker.complete(&ticket);
         self.in_flight = (self.in_flight.0 - 1, self.in_flight.1 - ticket.bytes);
         if lane.epoch != Some(ticket.epoch) {
             assert_eq!(before, self.tracker.status(), "I8: a completion of an old epoch changed something");
         }
-        if !lane.finished.insert(queued.input.record().unwrap().offset) {
+        if !lane.finished.insert(place(part)) {
             let repeatable = self.reads[&ticket.epoch].began..lane.highest_ever;
-            let offset = queued.input.record().unwrap().offset;
-            assert!(
-                repeatable.contains(&offset),
-                "I7: {offset} of {} is repeated, outside of {repeatable:?}",
-                lane.partition
-            );
+            let (offset, partition) = (part.offset, &lane.partition);
+            assert!(repeatable.contains(&offset), "I7: {offset} of {partition} is repeated, outside of {repeatable:?}");
         }
         let read = self.reads.get_mut(&ticket.epoch).unwrap();
-        let (_, done) = read.records.get_mut(&queued.input.record().unwrap().offset).unwrap();
-        assert!(
-            !std::mem::replace(done, true),
-            "{} was finished twice in one epoch",
-            queued.input.record().unwrap().offset
-        );
+        let (_, done) = read.records.get_mut(&place(part)).unwrap();
+        assert!(!std::mem::replace(done, true), "{:?} was finished twice in one epoch", place(part));
     }
 
     fn abandon(&mut self, ticket: Ticket) {
@@ -339,8 +330,11 @@ impl World {
                 lane.durable.next
             );
             lane.durable = *checkpoint;
-            let lost = lane.log.iter().map(|(record, _)| record.offset).take_while(|offset| *offset < checkpoint.next);
-            let lost: Vec<Offset> = lost.filter(|offset| !lane.finished.contains(offset)).collect();
+            let passed = lane.log.iter().take_while(|(record, _)| record.offset < checkpoint.next);
+            let lost: Vec<Offset> = passed
+                .filter(|(record, keys)| !lane.has_finished(record, keys))
+                .map(|(record, _)| record.offset)
+                .collect();
             assert!(lost.is_empty(), "I1: {partition} saved {} but {lost:?} are not finished", checkpoint.next);
         }
         for (partition, next) in self.tracker.saved(&saved) {
@@ -403,8 +397,11 @@ impl World {
 
     fn check(&mut self) {
         assert_eq!(self.tracker.in_flight(), self.in_flight, "I11: credits do not match the records in flight");
-        assert!(self.in_flight.0 <= self.limits.records, "I11: {} records in flight", self.in_flight.0);
-        let left = usize::try_from(self.limits.records - self.in_flight.0).unwrap();
+        // The parts of one poll may exceed the credits that were left.
+        let parts_beyond = (MAX_POLL_RECORDS * (MAX_PARTS - 1)) as u64;
+        let most = self.limits.records + parts_beyond;
+        assert!(self.in_flight.0 <= most, "I11: {} records in flight", self.in_flight.0);
+        let left = usize::try_from(self.limits.records.saturating_sub(self.in_flight.0)).unwrap();
         assert_eq!(
             self.tracker.free_credits(),
             if self.in_flight.1 < self.limits.bytes { left } else { 0 },
@@ -425,7 +422,7 @@ impl World {
             assert_eq!((status.next_offset, status.checkpoint), (read.next_offset, read.saved), "{}", lane.partition);
             assert_eq!(status.in_flight, read.open() as u64);
             assert!(status.checkpoint <= read.checkpoint(), "I1: the checkpoint of {} leads", lane.partition);
-            let span = read.records.range(read.checkpoint()..).count();
+            let span = read.records.range((read.checkpoint(), 0)..).filter(|((_, part), _)| *part == 0).count();
             assert!(span < self.limits.span + MAX_POLL_RECORDS, "I11: a span of {span} in {}", lane.partition);
             assert_eq!(self.tracker.is_drained(std::slice::from_ref(&lane.partition)), read.open() == 0);
         }
@@ -445,7 +442,7 @@ impl World {
             let behind = world.lanes.iter().any(|lane| lane.durable.next < lane.end);
             behind || world.queues.keys() > 0 || !world.tracker.is_settled(&partitions)
         };
-        let mut rounds = 4 * self.lanes.iter().map(|lane| lane.log.len() + 2).sum::<usize>();
+        let mut rounds = 4 * self.lanes.iter().map(|lane| lane.log.len() * MAX_PARTS + 2).sum::<usize>();
         while open(self) && rounds > 0 {
             rounds -= 1;
             let (which, done, how) = (0, usize::MAX, How::Done);
@@ -462,7 +459,7 @@ impl World {
         let left = (durable, self.queues.keys(), self.saves.len(), rounds);
         assert!(!open(self), "I10, I12: a log was not finished: {:?}, {left:?}", self.tracker.status());
         for lane in &self.lanes {
-            let missed = lane.log.iter().filter(|(record, _)| !lane.finished.contains(&record.offset)).count();
+            let missed = lane.log.iter().filter(|(record, keys)| !lane.has_finished(record, keys)).count();
             assert_eq!(missed, 0, "I6: records of {} were never finished", lane.partition);
         }
         assert_eq!(
@@ -476,8 +473,11 @@ impl World {
 
 #[test]
 fn a_partition_is_not_assigned_again_while_a_save_of_its_ended_epoch_is_pending() {
-    let mut world =
-        World::new(Limits { records: 8, bytes: 1 << 20, span: 8 }, 1, &[vec![(0, Some(1), 0), (0, Some(1), 0)]]);
+    let mut world = World::new(
+        Limits { records: 8, bytes: 1 << 20, span: 8 },
+        1,
+        &[vec![(0, Some(1), 0, vec![]), (0, Some(1), 0, vec![])]],
+    );
     let partition = world.lanes[0].partition.clone();
     let (lane, max, again, which, done, how) = (0, 1, false, 0, 1, How::Done);
     let one = [Step::Poll { lane, max, again }, Step::Batch, Step::Answer { which, done, how }, Step::Save];
@@ -490,7 +490,8 @@ fn a_partition_is_not_assigned_again_while_a_save_of_its_ended_epoch_is_pending(
 }
 
 fn logs() -> impl Strategy<Value = Vec<Vec<model::Row>>> {
-    let row = (0_u64..3, prop::option::weighted(0.9, 0_u8..4), 0_usize..40);
+    let others = prop_oneof![3 => Just(Vec::new()), 2 => prop::collection::vec(0_u8..4, 1..MAX_PARTS)];
+    let row = (0_u64..3, prop::option::weighted(0.9, 0_u8..4), 0_usize..40, others);
     prop::collection::vec(prop::collection::vec(row, 0..30), 2..=3)
 }
 
@@ -539,16 +540,18 @@ proptest! {
         world.stuck = Some(KeyHash(stuck));
         (0..world.lanes.len()).for_each(|lane| world.step(Step::Assign { lane, verify: false }));
         let (which, done, how) = (0, usize::MAX, How::Done);
-        for _ in 0..2 * logs.iter().map(|log| log.len() + 1).sum::<usize>() {
+        for _ in 0..2 * logs.iter().map(|log| log.len() * MAX_PARTS + 1).sum::<usize>() {
             (0..world.lanes.len()).for_each(|lane| world.step(Step::Poll { lane, max: MAX_POLL_RECORDS, again: false }));
             [Step::Batch, Step::Answer { which, done, how }].into_iter().for_each(|step| world.step(step));
         }
         for lane in &world.lanes {
-            let first = lane.log.iter().position(|(_, key)| Some(*key) == world.stuck).unwrap_or(lane.log.len());
+            let stuck = KeyHash(stuck);
+            let first = lane.log.iter().position(|(_, keys)| keys.contains(&stuck)).unwrap_or(lane.log.len());
             // A partition that was paused for its span before the stuck record reached the watermark resumes at seven tenths.
-            let reached = lane.log.iter().take(first + (span * 7 / 10).max(1)).filter(|(_, key)| Some(*key) != world.stuck);
-            for (record, key) in reached {
-                assert!(lane.finished.contains(&record.offset), "I14: {key:?} at {} waits for another", record.offset);
+            for (record, keys) in lane.log.iter().take(first + (span * 7 / 10).max(1)) {
+                for (part, key) in model::parts(record, keys).iter().filter(|(_, key)| *key != stuck) {
+                    assert!(lane.finished.contains(&place(part)), "I14: {key:?} at {:?} waits for another", place(part));
+                }
             }
         }
     }

@@ -56,11 +56,25 @@ pub(crate) enum Step {
     Crash,
 }
 
-/// The records that one epoch has read: by offset the key, and whether it is done.
+/// Offset of a record, and index of one of its parts.
+pub(crate) type Place = (Offset, usize);
+
+/// The place of a record or a part. The index of a part is where a handler does not look for it.
+pub(crate) fn place(part: &Record) -> Place {
+    (part.offset, usize::try_from(part.read_ms).unwrap())
+}
+
+/// The parts that a handler finds in a record.
+pub(crate) fn parts(record: &Record, keys: &[KeyHash]) -> Vec<(Record, KeyHash)> {
+    let part = |(at, key): (usize, &KeyHash)| (Record { read_ms: at as i64, ..record.clone() }, *key);
+    keys.iter().enumerate().map(part).collect()
+}
+
+/// The parts that one epoch has read: by place the key, and whether it is done.
 #[derive(Debug)]
 pub(crate) struct Read {
     pub(crate) lane: usize,
-    pub(crate) records: BTreeMap<Offset, (KeyHash, bool)>,
+    pub(crate) records: BTreeMap<Place, (KeyHash, bool)>,
     pub(crate) next_offset: Offset,
     /// The durable checkpoint when the epoch began: no record below may be repeated.
     pub(crate) began: Offset,
@@ -69,9 +83,9 @@ pub(crate) struct Read {
 }
 
 impl Read {
-    /// The watermark: offset of the first record that was read and is not done.
+    /// The watermark: offset of the first record that was read and has a part that is not done.
     pub(crate) fn checkpoint(&self) -> Offset {
-        self.records.iter().find(|(_, (_, done))| !done).map_or(self.next_offset, |(offset, _)| *offset)
+        self.records.iter().find(|(_, (_, done))| !done).map_or(self.next_offset, |((offset, _), _)| *offset)
     }
 
     pub(crate) fn open(&self) -> usize {
@@ -83,10 +97,11 @@ impl Read {
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) partition: TopicPartition,
-    pub(crate) log: Vec<(Record, KeyHash)>,
+    /// Each record with the keys of its parts.
+    pub(crate) log: Vec<(Record, Vec<KeyHash>)>,
     pub(crate) end: Offset,
     pub(crate) durable: Checkpoint,
-    pub(crate) finished: BTreeSet<Offset>,
+    pub(crate) finished: BTreeSet<Place>,
     /// One above the highest offset that any epoch has read.
     pub(crate) highest_ever: Offset,
     pub(crate) epoch: Option<Epoch>,
@@ -97,20 +112,30 @@ pub(crate) struct Lane {
     pub(crate) paused: bool,
 }
 
-/// A record of a generated log: the gap before it, its key, the length of its value.
-pub(crate) type Row = (u64, Option<u8>, usize);
+impl Lane {
+    /// True when every part of a record is finished.
+    pub(crate) fn has_finished(&self, record: &Record, keys: &[KeyHash]) -> bool {
+        (0..keys.len()).all(|part| self.finished.contains(&(record.offset, part)))
+    }
+}
+
+/// A record of a generated log: the gap before it, its key, the length of its value, the keys of its parts beside the first.
+pub(crate) type Row = (u64, Option<u8>, usize, Vec<u8>);
+/// Most parts of a record.
+pub(crate) const MAX_PARTS: usize = 4;
 
 pub(crate) fn lane(number: usize, rows: &[Row]) -> Lane {
     let partition = TopicPartition::new("orders", u32::try_from(number).unwrap());
     let mut end = 10;
     let mut log = Vec::new();
-    for (gap, key, len) in rows {
+    for (gap, key, len, others) in rows {
         let offset = end + gap;
         let unkeyed = 1_000 * (number as u64 + 1) + offset;
-        let hash = KeyHash(key.map_or(unkeyed, u64::from));
+        let first = KeyHash(key.map_or(unkeyed, u64::from));
+        let keys = std::iter::once(first).chain(others.iter().map(|key| KeyHash(u64::from(*key)))).collect();
         let (key, value) = (key.map(|key| Bytes::from(vec![key])), Some(Bytes::from(vec![7; *len])));
         let (partition, timestamp_ms) = (partition.clone(), offset.cast_signed());
-        log.push((Record { partition, offset, timestamp_ms, read_ms: 0, key, value, headers: Vec::new() }, hash));
+        log.push((Record { partition, offset, timestamp_ms, read_ms: 0, key, value, headers: Vec::new() }, keys));
         end = offset + 1;
     }
     let durable = Checkpoint { next: 10, last: None };

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use orderbell_consumers::{
     AlertKind, Checkpoint, DeadLetter, DeadLetterError, DeadLetterSink, Group, GroupAlert, Handler, KeyBatch, KeyHash,
-    KeyInput, Loss, Options, Outcome, Reason, Record, TopicPartition, sim,
+    KeyInput, Loss, Options, Outcome, Parts, Reason, Record, TopicPartition, sim,
 };
 
 /// Generous: a machine may be busy with other things.
@@ -28,7 +28,7 @@ struct Task(&'static str, &'static str);
 const TASK: (u32, u64) = (u32::MAX, 0);
 
 /// Does what the record's value or the task says: `ok`, `reject`, `panic`, `panic once`, `back off` and `hang` (both until released), `no key` (a panic while the key
-/// is chosen).
+/// is chosen). A value such as `a=ok;b=reject` has two parts, each with its key.
 #[derive(Default)]
 struct Scripted {
     handled: Mutex<BTreeMap<String, Vec<(u32, u64)>>>,
@@ -53,6 +53,20 @@ impl Handler for Scripted {
     fn key(&self, record: &Record) -> Option<KeyHash> {
         assert_ne!(record.value.as_deref(), Some(&b"no key"[..]), "the test asked for it");
         record.key.as_deref().map(key_of)
+    }
+
+    fn parts(&self, record: &Record) -> Parts {
+        let value = text(record.value.as_ref());
+        let part = |(key, act): (&str, &str)| {
+            let bytes = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
+            let part = Record { key: bytes(key), value: bytes(act), ..record.clone() };
+            let key = self.key(&part);
+            (part, key)
+        };
+        match value.contains(';') {
+            true => Parts::Several(value.split(';').filter_map(|part| part.split_once('=')).map(part).collect()),
+            false => Parts::One(self.key(record)),
+        }
     }
 
     async fn handle(self: Arc<Self>, batch: KeyBatch<Task>) -> Vec<Outcome> {
@@ -161,6 +175,25 @@ async fn a_handler_that_never_ends_delays_no_other_key() {
     assert_eq!(run.checkpoint(0), 0, "a checkpoint passed a record that is not finished");
     run.release();
     until("the slow key is done", || run.checkpoint(0) == 501).await;
+    assert_eq!(run.group.stats().invariant_violations.value(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_of_several_parts_is_finished_only_when_all_of_them_are() {
+    let run = start_new(2);
+    run.log.append(0, "all", "a=panic once;slow=hang;b=reject;a=ok;c=ok");
+    run.log.append(0, "one", ";");
+    run.log.append(0, "c", "ok");
+    until("each other part and record is finished", || run.group.stats().completed.value() == 6).await;
+    assert_eq!((run.handled("a"), run.handled("c")), (vec![(0, 0), (0, 0)], vec![(0, 0), (0, 2)]), "in their order");
+    let letters: Vec<_> = run.store.dead_letters().iter().map(|letter| text(letter.record.value.as_ref())).collect();
+    assert_eq!(letters, ["reject"], "a dead letter holds one part");
+    run.log.append(1, "d", "ok");
+    until("the other partition's checkpoint is saved", || run.checkpoint(1) == 1).await;
+    assert_eq!(run.checkpoint(0), 0, "a checkpoint passed a part that is not finished");
+    run.release();
+    until("the last part is finished", || run.checkpoint(0) == 3).await;
+    until("every credit is returned", || run.group.stats().in_flight_records.value() == 0).await;
     assert_eq!(run.group.stats().invariant_violations.value(), 0);
 }
 
