@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{ConfigArgs, failed, out_line};
 use crate::clock::wall_clock;
 use crate::config::Config;
+use orderbell_orders::envelopes;
 use orderbell_orders::event_types::IGNORED;
 use orderbell_orders::mapping::Decoded;
 use orderbell_orders::notice_kinds::NoticeRow;
@@ -77,7 +78,9 @@ pub(crate) fn run(command: &MappingCommand) -> Result<(), ExitCode> {
             value: Some(Bytes::copy_from_slice(value)),
             headers: header.iter().map(|(name, value)| (name.clone(), Some(Bytes::from(value.clone())))).collect(),
         };
-        out_line(&history.add(&record));
+        for line in history.add_all(&record) {
+            out_line(&line);
+        }
     }
     let (summary, is_good) = history.summary();
     if is_good {
@@ -146,7 +149,16 @@ impl<'a> History<'a> {
         }
     }
 
-    /// Applies the next record, and says what became of it.
+    /// Applies the events of the next record, and says in what they stood and what became of each.
+    fn add_all(&mut self, record: &Record) -> Vec<String> {
+        let envelope = self.mapping.envelope_of(record).map(|envelope| format!("envelope: {envelope}"));
+        let parts = self.mapping.parts(record);
+        let parts = parts.as_deref().unwrap_or(std::slice::from_ref(record));
+        let events: Vec<String> = parts.iter().map(|part| self.add(part)).collect();
+        envelope.into_iter().chain(events).collect()
+    }
+
+    /// Applies the event of a record, and says what became of it.
     fn add(&mut self, record: &Record) -> String {
         let Decoded { event, remarks, .. } = match self.mapping.explain(record, self.now) {
             Ok(decoded) => decoded,
@@ -154,6 +166,10 @@ impl<'a> History<'a> {
                 self.ignored += 1;
                 let kind = self.mapping.ignored(record).map(|event| event.kind).unwrap_or_default();
                 return format!("ignored: the configuration ignores the type {kind}: notifies nobody");
+            }
+            Err(reason) if envelopes::is_no_event(&reason) => {
+                self.ignored += 1;
+                return format!("ignored: {}: notifies nobody", reason.message);
             }
             Err(reason) => return self.reject(record, reason.code, &reason.message),
         };

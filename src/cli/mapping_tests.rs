@@ -2,6 +2,18 @@ use super::*;
 
 const NOW: UnixMs = UnixMs(1_790_000_000_000);
 
+fn sample_record(topic: &str, offset: u64, value: &str) -> Record {
+    Record {
+        partition: TopicPartition::new(topic, 0),
+        offset,
+        timestamp_ms: NOW.0,
+        read_ms: 0,
+        key: None,
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        headers: Vec::new(),
+    }
+}
+
 /// What is said of each line of a history, and of all.
 fn tried(config: &str, lines: &[&str]) -> (Vec<String>, (String, bool)) {
     tried_on(SAMPLE_TOPIC, config, lines)
@@ -12,13 +24,8 @@ fn tried_on(topic: &str, config: &str, lines: &[&str]) -> (Vec<String>, (String,
     let policy = OrderPolicy { retention_ms: 86_400_000, ..OrderPolicy::default() };
     let mut history = History::new(&mapping, &policy, NOW);
     let record = |(at, value): (usize, &&str)| Record {
-        partition: TopicPartition::new(topic, 0),
-        offset: at as u64,
         timestamp_ms: NOW.0 - (lines.len() - 1 - at) as i64,
-        read_ms: 0,
-        key: None,
-        value: Some(Bytes::copy_from_slice(value.as_bytes())),
-        headers: Vec::new(),
+        ..sample_record(topic, at as u64, value)
     };
     let said = lines.iter().enumerate().map(record).map(|record| history.add(&record)).collect();
     (said, history.summary())
@@ -53,6 +60,29 @@ fn a_record_is_shown_as_event_and_notices_or_with_the_reason_of_its_rejection() 
     assert_eq!(said[5], "ignored: the configuration ignores the type courier.moved: notifies nobody");
     assert_eq!(summary, "of the records, 2 notify somebody, 1 are ignored, 3 would become dead letters");
     assert!(!is_good);
+}
+
+#[test]
+fn the_events_of_a_record_are_shown_one_by_one_and_with_their_envelope() {
+    let mapping: Mapping = toml::from_str(
+        "type = '/data/0/status'\norder = '/data/0/no'\nstore = '/data/0/shop'\ntypes = { 2 = 'order.paid' }",
+    )
+    .unwrap();
+    let policy = OrderPolicy { retention_ms: 86_400_000, ..OrderPolicy::default() };
+    let mut history = History::new(&mapping, &policy, NOW);
+    let mut add = |value: &str| history.add_all(&sample_record(SAMPLE_TOPIC, 0, value));
+    let rows =
+        add(r#"{"isDdl":false,"data":[{"no":"o1","shop":"17","status":"2"},{"no":"o2","shop":"18","status":"2"}]}"#);
+    assert_eq!(rows[0], "envelope: a message of canal with 2 rows, each an event with its row at /data/0");
+    says(&rows[1], "store:17 is notified: new_order");
+    says(&rows[2], "store:18 is notified: new_order");
+    let change = add(r#"{"isDdl":true,"data":null}"#);
+    assert_eq!(change[1], "ignored: the record is a message of canal without a row, not an event: notifies nobody");
+    assert_eq!(history.summary(), ("of the records, 2 notify somebody, 1 are ignored".into(), true));
+    let mut history = History::new(&mapping, &policy, NOW);
+    let array = history.add_all(&sample_record(SAMPLE_TOPIC, 0, r#"[{"data":[{"no":"o1"}]},{}]"#));
+    assert_eq!((array.len(), array[0].as_str()), (3, "envelope: an array of 2 events, each a record of its own"));
+    assert!(!history.summary().1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
 use orderbell_consumers::stats::Count;
-use orderbell_consumers::{Handler, KeyBatch, KeyHash, KeyInput, Outcome, Reason, Record};
+use orderbell_consumers::{Handler, KeyBatch, KeyHash, KeyInput, Outcome, Parts, Reason, Record};
 use orderbell_protocol::notice::{EncodedNotice, Notice};
 use orderbell_protocol::{Event, NoticeKind, UnixMs};
 use tracing::{Instrument, Span};
@@ -20,6 +20,7 @@ use crate::latency::LatencyHistogram;
 use orderbell_ledger::crash;
 use orderbell_ledger::{DatabaseError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
 use orderbell_orders::counting;
+use orderbell_orders::envelopes;
 use orderbell_orders::event_types::IGNORED;
 use orderbell_orders::mapping::{Decoded, Mapping, OWN_EVENT_MEDIA_TYPE};
 use orderbell_orders::notices::{NoticeDraft, not_encodable};
@@ -155,7 +156,7 @@ impl OrderHandler {
     ) -> Result<(), Outcome> {
         let Decoded { event, clock_offset_ms, .. } = match self.mapping.explain(record, now) {
             Ok(decoded) => decoded,
-            Err(reason) if reason.code == "tombstone" => {
+            Err(reason) if envelopes::is_no_event(&reason) => {
                 count(&self.stats.rejected, reason.code);
                 return Ok(());
             }
@@ -381,6 +382,17 @@ impl Handler for OrderHandler {
 
     fn key(&self, record: &Record) -> Option<KeyHash> {
         self.mapping.order_of(record).map(|order| self.key_of(&order))
+    }
+
+    fn parts(&self, record: &Record) -> Parts {
+        let with_key = |part: Record| {
+            let key = self.key(&part);
+            (part, key)
+        };
+        match self.mapping.parts(record) {
+            None => Parts::One(self.key(record)),
+            Some(parts) => Parts::Several(parts.into_iter().map(with_key).collect()),
+        }
     }
 
     async fn handle(self: Arc<Self>, turn: KeyBatch<ExpiryCheck>) -> Vec<Outcome> {

@@ -254,3 +254,41 @@ fn a_paid_order_is_counted_whatever_made_it_a_dead_letter() {
     assert_eq!(stats.later_rejected.value(), 3, "that order is known");
     assert_eq!(stats.rejected.lock().unwrap().get("retries-exhausted"), Some(&2));
 }
+
+/// Cases 17 and 19: a record of several events through a consumer group.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_event_of_a_record_is_applied_in_its_own_orders_queue() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, handler) = handler(dir.path(), 3_600_000);
+    let handler = Arc::new(handler);
+    let log = orderbell_consumers::sim::Log::new("orders", 1);
+    let paid = |order: &str, store: &str| serde_json::json!({"type": "order.paid", "order": order, "store": store, "id": store, "time": now().0});
+    let both = serde_json::json!([paid("o1", "1"), {"type": "order.eaten"}, paid("o2", "2"), paid("o1", "2")]);
+    log.append(0, "k", &both.to_string());
+    log.append(0, "k", "[]");
+    log.append(0, "k", &paid("o3", "2").to_string());
+    let store = Arc::new(orderbell_consumers::sim::MemoryStore::default());
+    let options = orderbell_consumers::Options::default();
+    let group =
+        orderbell_consumers::Group::start(log.source(), handler.clone(), store.clone(), store.clone(), &options);
+    let began = std::time::Instant::now();
+    while store.checkpoint("orders", 0) < 3 {
+        assert!(began.elapsed().as_secs() < 30, "timed out");
+        tokio::task::yield_now().await;
+    }
+    let notices = |who: &str| {
+        let start = orderbell_protocol::Position::start(ledger.epoch());
+        let page = ledger.mailboxes().read(&Recipient::store(Id::new(who).unwrap()), start, start, 9, now());
+        page.unwrap().notices.len()
+    };
+    assert_eq!((notices("1"), notices("2")), (1, 2));
+    let letters = store.dead_letters();
+    let letters: Vec<_> = letters.iter().map(|letter| (letter.reason.code, letter.record.value.as_deref())).collect();
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    assert!(letters.contains(&("unknown-type", Some(&br#"{"type":"order.eaten"}"#[..]))), "a dead letter is one event");
+    let (moved, _) =
+        letters.iter().map(|(code, value)| (*code, *value)).find(|(code, _)| *code != "unknown-type").unwrap();
+    assert_eq!(moved, "store-mismatch", "the second event of o1 is applied after the first");
+    assert_eq!(group.stats().invariant_violations.value(), 0);
+    tokio::task::spawn_blocking(|| group.stop()).await.unwrap().unwrap();
+}

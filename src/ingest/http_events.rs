@@ -1,12 +1,13 @@
 //! Events posted by HTTP: decoded before they are stored, so that the producer learns of an error at once; and replayed dead letters.
 
 use bytes::Bytes;
-use orderbell_consumers::{Record, TopicPartition};
+use orderbell_consumers::{Reason, Record, TopicPartition};
 use orderbell_protocol::{EventType, Problem, UnixMs, id_text};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use orderbell_ledger::{NewEvent, StoredBytes, StoredDeadLetter};
+use orderbell_orders::envelopes::{self, NO_EVENT};
 use orderbell_orders::event_types::IGNORED;
 use orderbell_orders::mapping::OWN_EVENT_MEDIA_TYPE;
 use orderbell_orders::mapping::{Mapping, TOPIC_PARAMETER, attribute_of_header};
@@ -63,7 +64,7 @@ pub fn parse(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result
     let mut problem = Problem::new(422, "invalid-event", "Events are invalid");
     for (at, event) in events.into_iter().enumerate() {
         match incoming(mapping, event, content_type, now) {
-            Ok(incoming) => accepted.push(incoming),
+            Ok(incoming) => accepted.extend(incoming),
             Err(reason) => {
                 let pointer = if is_batch { format!("/{at}") } else { String::new() };
                 problem = problem.error(pointer, format!("{}: {}", reason.code, reason.message));
@@ -84,29 +85,38 @@ fn incoming(
     event: &RawValue,
     content_type: &'static str,
     now: UnixMs,
-) -> Result<PostedEvent, orderbell_consumers::Reason> {
+) -> Result<Vec<PostedEvent>, Reason> {
     // Written again with sorted members: requests that differ only in white space or member order are equal.
-    let value = json_text::canonical(event.get()).ok_or_else(|| orderbell_consumers::Reason {
+    let value = json_text::canonical(event.get()).ok_or_else(|| Reason {
         code: "not-json",
         message: format!("the event is nested more deeply than {} levels", json_text::MAX_DEPTH),
     })?;
-    let value = Bytes::from(value);
     let record = Record {
         partition: TopicPartition::new(orderbell_ledger::embedded_log::TOPIC, 0),
         offset: 0,
         timestamp_ms: now.0,
         read_ms: 0,
         key: None,
-        value: Some(value.clone()),
+        value: Some(Bytes::from(value)),
         headers: vec![("content-type".into(), Some(Bytes::from_static(content_type.as_bytes())))],
     };
+    let parts = mapping.parts(&record).unwrap_or_else(|| vec![record]);
+    parts.into_iter().map(|part| one(mapping, part, content_type, now)).collect()
+}
+
+/// A record of one event.
+fn one(mapping: &Mapping, record: Record, content_type: &'static str, now: UnixMs) -> Result<PostedEvent, Reason> {
     let event = match mapping.decode(&record, now) {
         Ok(event) => event,
         Err(reason) if reason.code == IGNORED => {
             return mapping.ignored(&record).map(PostedEvent::Ignored).ok_or(reason);
         }
+        Err(reason) if envelopes::is_no_event(&reason) => {
+            return Ok(PostedEvent::Ignored(IgnoredEvent { kind: NO_EVENT.into(), id: String::new() }));
+        }
         Err(reason) => return Err(reason),
     };
+    let value = record.value.unwrap_or_default();
     let incoming = NewEvent {
         key: Bytes::copy_from_slice(event.order.as_str().as_bytes()),
         id_hash: id_hash(event.shadow, &event.source, &event.id, event.kind),
@@ -181,6 +191,22 @@ mod tests {
         assert_eq!((ignored.kind.as_str(), ignored.id.as_str(), id.as_str()), ("courier.moved", "7", "8"));
         let problem = parse(&mapping, PLAIN, br#"[{"type":"courier.moved"},{"type":"x"}]"#, NOW).unwrap_err();
         assert_eq!((problem.errors.len(), problem.errors[0].pointer.as_str()), (1, "/1"));
+    }
+
+    #[test]
+    fn the_rows_of_a_posted_message_are_stored_one_by_one() {
+        let mapping: Mapping =
+            toml::from_str("type = '/data/0/status'\norder = '/data/0/no'\ntypes = { '2' = 'order.paid' }").unwrap();
+        let rows = r#"{"isDdl":false,"id":7,"data":[{"no":"o1","status":2},{"no":"o2","status":2}]}"#;
+        let body = format!(r#"[{rows},{{"isDdl":true,"data":null}}]"#);
+        let events = parse(&mapping, PLAIN, body.as_bytes(), NOW).unwrap();
+        let [PostedEvent::New(first, one), PostedEvent::New(second, two), PostedEvent::Ignored(ddl)] = &events[..]
+        else {
+            panic!("{events:?}")
+        };
+        assert_eq!((first.as_str(), second.as_str(), ddl.kind.as_str()), ("7:0", "7:1", "no-event"));
+        assert_eq!((&one.key[..], &two.key[..]), (&b"o1"[..], &b"o2"[..]));
+        assert_ne!(one.id_hash, two.id_hash);
     }
 
     #[test]

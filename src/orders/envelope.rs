@@ -184,6 +184,12 @@ pub(super) fn structured_type(record: &Record) -> Option<String> {
     members.at("/specversion").and_then(|_| members.at("/type")).and_then(scalar)
 }
 
+/// True for the JSON of a CloudEvent with its attributes.
+pub(super) fn is_structured(text: &str) -> bool {
+    let tree = PointerTree::new(["/specversion"]);
+    Members::read(text.as_bytes(), &tree).is_ok_and(|members| members.at("/specversion").is_some())
+}
+
 /// True for an event that Orderbell published, whose id is what a till chose.
 pub(super) fn is_own(record: &Record) -> bool {
     record.header("content-type").is_some_and(|media| media == OWN_EVENT_MEDIA_TYPE)

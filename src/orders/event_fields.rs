@@ -201,7 +201,7 @@ pub(super) fn id_of(
     };
     Ok(within_limit("id", id)?.unwrap_or_else(|| {
         let value = record.value.as_deref().unwrap_or_default();
-        let hash = sha256::hash_128(&[record.partition.topic.as_bytes(), value]);
+        let hash = sha256::hash_128(&[topic_of(record).as_bytes(), value]);
         format!("hash:{hash:032x}")
     }))
 }

@@ -7,6 +7,7 @@ mod amount;
 pub mod counting;
 mod decimal;
 mod envelope;
+pub mod envelopes;
 mod event_fields;
 pub mod event_time;
 pub mod event_types;

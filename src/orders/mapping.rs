@@ -12,6 +12,7 @@ use orderbell_protocol::{Event, EventType, Id, UnixMs, id_text};
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{self, Envelope, Opened, topic_of};
+use super::envelopes::{self, EnvelopeName};
 use super::event_fields::FieldReader;
 use super::event_time::Zone;
 use super::event_types::{IGNORED, TypeRule, TypeRules};
@@ -102,6 +103,8 @@ pub enum Subject {
 #[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mapping {
+    /// What stands around the events of a record.
+    pub envelope: EnvelopeName,
     /// Pointer to the event's type. For CloudEvents the envelope's `type` is used instead.
     #[serde(deserialize_with = "pointers::pointer")]
     pub r#type: String,
@@ -263,6 +266,7 @@ impl Default for Mapping {
     fn default() -> Self {
         let at = |pointer: &str| pointer.to_owned();
         Self {
+            envelope: EnvelopeName::Auto,
             r#type: at("/type"),
             id: at("/id"),
             source: at("/source"),
@@ -311,13 +315,14 @@ impl Mapping {
     /// # Errors
     /// As [`Self::decode`].
     pub fn explain(&self, record: &Record, now: UnixMs) -> Result<Decoded, Reason> {
-        let (text, mapping) = (envelope::text(record)?, self.of(record));
+        let mapping = self.of(record);
+        let text = envelopes::text(mapping, record)?;
         let tree = &mapping.compiled().tree;
         let opened = envelope::open(record, &text, tree)?;
         let members = opened
             .members(tree)
             .map_err(|error| reject("not-json", format!("the data is not JSON (column {})", error.column())))?;
-        mapping.event(record, &opened, &members, now)
+        mapping.event(record, &opened, &members, now).map_err(|reason| envelopes::refine(reason, &opened.data))
     }
 
     /// What is allowed and rarely meant, in sentences for whoever wrote the mapping.
@@ -357,7 +362,7 @@ impl Mapping {
         {
             return Some(key);
         }
-        let text = envelope::text(record).ok()?;
+        let text = envelopes::text(mapping, record).ok()?;
         let tree = &mapping.compiled().tree;
         let opened = envelope::open(record, &text, tree).ok()?;
         let members = opened.members(tree).ok()?;
@@ -557,7 +562,7 @@ impl Mapping {
 /// Says what is there instead of an event with a type.
 fn no_type(data: &[u8], pointer: &str) -> Reason {
     match serde_json::from_slice::<Vec<serde::de::IgnoredAny>>(data) {
-        Ok(items) => reject("no-type", format!("the value is an array of {} events: a record holds one", items.len())),
+        Ok(items) => reject("no-type", format!("the value is an array of {} items, which are no events", items.len())),
         Err(_) => reject("no-type", format!("the event has no type at {pointer}")),
     }
 }

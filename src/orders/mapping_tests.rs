@@ -304,9 +304,9 @@ fn a_damaged_text_costs_its_characters_and_is_flagged() {
 }
 
 #[test]
-fn an_array_is_named() {
-    let reason = Mapping::default().decode(&record(None, r#"[{"type":"order.paid"},{}]"#, &[]), NOW).unwrap_err();
-    assert_eq!(reason.message, "the value is an array of 2 events: a record holds one");
+fn an_array_of_no_events_is_named() {
+    let reason = Mapping::default().decode(&record(None, r#"[{"type":"order.paid"},7]"#, &[]), NOW).unwrap_err();
+    assert_eq!(reason.message, "the value is an array of 2 items, which are no events");
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn a_record_that_cannot_be_decoded_is_rejected_with_a_reason() {
     assert_eq!(plain(&"[".repeat(200)), "not-json", "deeper than the parser's recursion limit");
     assert_eq!(plain(&format!("\"{}\"", "x".repeat(MAX_VALUE_BYTES))), "too-long");
     assert_eq!(plain("{}"), "no-type");
-    assert_eq!(plain("[]"), "no-type");
+    assert_eq!(plain("[]"), "no-event");
     assert_eq!(plain("{\"type\":\"order.eaten\",\"order\":\"1\"}"), "unknown-type");
     assert_eq!(plain("{\"type\":\"order.paid\"}"), "no-order");
     assert_eq!(plain("{\"type\":\"order.paid\",\"order\":\"\"}"), "no-order");

@@ -13,6 +13,7 @@ use orderbell_consumers::Record;
 use orderbell_protocol::{Event, UnixMs};
 
 use super::counting::{self, Counter};
+use super::envelopes::NO_EVENT;
 use super::event_types::IGNORED;
 use super::mapping::Mapping;
 use super::order::{Order, OrderPolicy};
@@ -67,12 +68,19 @@ impl Recount {
 
     /// Applies the next record of its partition; `finished` says that it is below the partition's checkpoint.
     pub fn apply(&mut self, record: &Record, finished: bool) {
+        match self.mapping.parts(record) {
+            None => self.apply_part(record, finished),
+            Some(parts) => parts.iter().for_each(|part| self.apply_part(part, finished)),
+        }
+    }
+
+    fn apply_part(&mut self, record: &Record, finished: bool) {
         // The time of the first reading is not stored. The record's time stamp is close enough to judge the event's age, unless it is implausible.
         let read_at = UnixMs(record.timestamp_ms).clamp(EARLIEST, self.now);
         let event = match self.mapping.decode(record, read_at) {
             Ok(event) => event,
             Err(reason) => {
-                self.rejected += u64::from(reason.code != IGNORED);
+                self.rejected += u64::from(reason.code != IGNORED && reason.code != NO_EVENT);
                 return;
             }
         };

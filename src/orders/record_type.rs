@@ -7,6 +7,7 @@ use orderbell_consumers::Record;
 use orderbell_protocol::{EventType, NoticeKind, Role, id_text};
 
 use super::envelope::{self, Opened};
+use super::envelopes;
 use super::event_fields;
 use super::event_types::TypeRule;
 use super::fields::scalar;
@@ -80,11 +81,11 @@ impl Mapping {
     fn with_types<T>(&self, record: &Record, then: impl FnOnce(&Self, Types) -> T) -> T {
         let mapping = self.of(record);
         let tree = &mapping.compiled().tree;
-        let text = envelope::text(record);
+        let text = envelopes::text(mapping, record);
         let opened = text.as_ref().map_err(Clone::clone);
         let types = match opened.and_then(|text| envelope::open(record, text, tree)) {
             Ok(opened) => mapping.types_in(record, &opened, tree),
-            Err(reason) if reason.code == "tombstone" => Types::Tombstone,
+            Err(reason) if envelopes::is_no_event(&reason) => Types::Tombstone,
             // What is wrong is the data or the version, and the type may stand beside it.
             Err(_) => {
                 let kind = envelope::attribute(record, "type").or_else(|| envelope::structured_type(record));
@@ -128,7 +129,7 @@ impl Mapping {
     #[must_use]
     pub fn ignored(&self, record: &Record) -> Option<IgnoredEvent> {
         let mapping = self.of(record);
-        let text = envelope::text(record).ok()?;
+        let text = envelopes::text(mapping, record).ok()?;
         let tree = &mapping.compiled().tree;
         let opened = envelope::open(record, &text, tree).ok()?;
         let (envelope, members) = (&opened.envelope, opened.members(tree).ok()?);
