@@ -53,15 +53,28 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
 const SAMPLE_TOPIC: &str = "sample";
 
 pub(crate) fn run(command: &MappingCommand) -> Result<(), ExitCode> {
-    let MappingCommand::Try { file, topic, key, header, args } = command;
+    let MappingCommand::Try { file, args, .. } = command;
     let config = args.config()?;
     let text = std::fs::read(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
-    let is_one = json_text::read(&text).is_ok_and(|json| json_text::canonical(&json.text).is_some());
-    let values: Vec<&[u8]> = if is_one { vec![&text] } else { text.split(|byte| *byte == b'\n').collect() };
-    let now = wall_clock();
-    if let Some(note) = topic_note(&config, topic.as_deref()) {
-        out_line(&format!("note: {note}"));
+    let (lines, summary, is_good) = try_records(command, &config, &text, wall_clock());
+    for line in lines {
+        out_line(&line);
     }
+    if is_good {
+        out_line(&summary);
+        Ok(())
+    } else {
+        Err(failed(summary))
+    }
+}
+
+/// What is said of the records in `text`, of all of them, and whether all is well with them.
+fn try_records(command: &MappingCommand, config: &Config, text: &[u8], now: UnixMs) -> (Vec<String>, String, bool) {
+    let MappingCommand::Try { topic, key, header, .. } = command;
+    let is_one = json_text::read(text).is_ok_and(|json| json_text::canonical(&json.text).is_some());
+    let values: Vec<&[u8]> = if is_one { vec![text] } else { text.split(|byte| *byte == b'\n').collect() };
+    let note = topic_note(config, topic.as_deref());
+    let mut lines: Vec<String> = note.into_iter().map(|note| format!("note: {note}")).collect();
     let policy = config.order_policy();
     let mapping = config.mapping();
     let mut history = History::new(&mapping, &policy, now);
@@ -78,17 +91,10 @@ pub(crate) fn run(command: &MappingCommand) -> Result<(), ExitCode> {
             value: Some(Bytes::copy_from_slice(value)),
             headers: header.iter().map(|(name, value)| (name.clone(), Some(Bytes::from(value.clone())))).collect(),
         };
-        for line in history.add_all(&record) {
-            out_line(&line);
-        }
+        lines.extend(history.add_all(&record));
     }
     let (summary, is_good) = history.summary();
-    if is_good {
-        out_line(&summary);
-        Ok(())
-    } else {
-        Err(failed(summary))
-    }
+    (lines, summary, is_good)
 }
 
 /// Which mapping is tried, where that may surprise.

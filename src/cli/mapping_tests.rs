@@ -73,7 +73,10 @@ fn the_events_of_a_record_are_shown_one_by_one_and_with_their_envelope() {
     let mut add = |value: &str| history.add_all(&sample_record(SAMPLE_TOPIC, 0, value));
     let rows =
         add(r#"{"isDdl":false,"data":[{"no":"o1","shop":"17","status":"2"},{"no":"o2","shop":"18","status":"2"}]}"#);
-    assert_eq!(rows[0], "envelope: a message of canal with 2 rows, each an event with its row at /data/0");
+    assert_eq!(
+        rows[0],
+        "envelope: a message of canal with 2 rows, each an event with its row at /data/0; \"canal\" lets pointers lead into the row"
+    );
     says(&rows[1], "store:17 is notified: new_order");
     says(&rows[2], "store:18 is notified: new_order");
     let change = add(r#"{"isDdl":true,"data":null}"#);
@@ -188,4 +191,37 @@ fn a_cancelled_order_of_which_nobody_knew_notifies_nobody() {
         "moved\n  notifies nobody: its recipients have this notice already, or were never notified of the order",
     );
     assert!(is_good);
+}
+
+#[derive(clap::Parser)]
+struct TryLine {
+    #[command(subcommand)]
+    command: MappingCommand,
+}
+
+/// Each recipe as its first lines say that it is tried, with the text beside it. `UPDATE=1` writes that text.
+#[test]
+fn every_recipe_gives_what_stands_beside_it() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/mappings");
+    let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+    let recipes: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|ext| ext == "toml")).collect();
+    assert!(recipes.len() >= 9, "{recipes:?}");
+    for recipe in recipes {
+        let text = std::fs::read_to_string(&recipe).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("# orderbell mapping ")).unwrap();
+        let words = line.split_whitespace().map(|word| word.replace('"', ""));
+        let TryLine { command } =
+            clap::Parser::try_parse_from(std::iter::once(String::from("mapping")).chain(words)).unwrap();
+        let MappingCommand::Try { file, .. } = &command;
+        let config = Config::load(Some(&recipe), &[]).unwrap();
+        assert_eq!(config.boot.mapping.remarks(), Vec::<String>::new(), "{}", recipe.display());
+        let (mut lines, summary, _) = try_records(&command, &config, &std::fs::read(folder.join(file)).unwrap(), NOW);
+        lines.push(summary);
+        let (said, beside) = (format!("{}\n", lines.join("\n")), recipe.with_extension("txt"));
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&beside, &said).unwrap();
+        }
+        let expected = std::fs::read_to_string(&beside).unwrap_or_default();
+        assert_eq!(said, expected, "{}: UPDATE=1 rewrites what is beside it", recipe.display());
+    }
 }

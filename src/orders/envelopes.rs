@@ -10,7 +10,12 @@
 //!
 //! `auto` leaves pointers where they lead without an envelope; an envelope that is named lets them lead into the row or message inside.
 
+mod changes;
+mod messages;
 mod rows;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use orderbell_consumers::{Reason, Record};
@@ -21,6 +26,7 @@ use super::envelope;
 use super::fields::reject;
 use super::json_text::{self, JsonText};
 use super::mapping::Mapping;
+use super::members::{Members, pointer_to};
 
 /// Most events of one record. Each is queued by itself, and a poll takes up to 1,024 records; canal sends 50 rows in a message.
 pub const MAX_EVENTS_PER_RECORD: usize = 256;
@@ -32,7 +38,7 @@ pub const NO_EVENT: &str = "no-event";
 const CLOUDEVENTS_BATCH: &str = "application/cloudevents-batch";
 const CLOUDEVENTS: &[u8] = b"application/cloudevents+json";
 
-/// What stands around the event in a record.
+/// What stands around the event in a record. A record that is in none of these is rejected where one is named.
 #[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EnvelopeName {
@@ -42,6 +48,21 @@ pub enum EnvelopeName {
     Auto,
     /// Plain JSON, also where it is an array: pointers lead into it. CloudEvents attributes count all the same.
     None,
+    /// CloudEvents in any mode, and nothing else.
+    CloudEvents,
+    /// Change events of Debezium, with or without schema, or flattened: pointers lead into the row as it is now, in a deletion as it was. Further
+    /// members are `/__op` (`c`, `u`, `d`, `r`), `/__deleted`, `/__db`, `/__table` and `/__source_ts_ms`. The time is that of the change where the row
+    /// has none. A deletion is an event only where `type` is `/__op` or `/__deleted`, a row of a snapshot only with a time of its own.
+    Debezium,
+    /// Messages of Maxwell: as for Debezium.
+    Maxwell,
+    /// Flat messages of canal, with any number of rows: as for Debezium.
+    Canal,
+    /// MassTransit: pointers lead into the message; type (without `urn:message:`), id and time are the envelope's.
+    MassTransit,
+    /// Spring Cloud Stream and Spring Kafka: the type is the header `eventType`, `event-type`, `event_type`, `type` or `__TypeId__` (a class, with or
+    /// without its package) if there is one, the id the header `id`, the time the header `timestamp` where the body has none.
+    Spring,
 }
 
 /// True for a record that is no event and no lost order either: it is counted and dropped.
@@ -58,19 +79,66 @@ pub(super) fn too_many(what: &str, count: usize) -> Reason {
     reject("too-many-events", format!("the record holds {count} {what}: at most {MAX_EVENTS_PER_RECORD} are read"))
 }
 
-/// The JSON text of a record of one event, as its mapping's pointers lead into it.
+/// The JSON text of a record of one event, as its mapping's pointers lead into it: an envelope that is named becomes a CloudEvent.
 ///
 /// # Errors
-/// The value is missing, too long or not JSON, is plainly no event, or holds more events than [`Mapping::parts`] takes.
+/// The value is missing, too long or not JSON, is not in the envelope, is plainly no event, or holds more rows than [`Mapping::parts`] takes.
 pub(super) fn text<'r>(mapping: &Mapping, record: &'r Record) -> Result<JsonText<'r>, Reason> {
-    let text = envelope::text(record)?;
-    if mapping.envelope == EnvelopeName::None || envelope::is_own(record) {
-        return Ok(text);
+    let JsonText { text, is_repaired } = envelope::text(record)?;
+    let name = mapping.envelope;
+    if name == EnvelopeName::None || envelope::is_own(record) {
+        return Ok(JsonText { text, is_repaired });
     }
-    match rows::canal_rows(&text.text) {
-        Some(rows) if rows > 1 => Err(too_many("rows", rows)),
-        _ => Ok(text),
+    if let Some(rows) = rows::canal_rows(&text).filter(|rows| *rows > 1) {
+        return Err(too_many("rows", rows));
     }
+    // What is no JSON is named by its reader. The attributes of a CloudEvent in the headers are those of its data.
+    let is_json = name == EnvelopeName::Auto || serde_json::from_str::<&RawValue>(&text).is_ok();
+    if name == EnvelopeName::Auto || !is_json || is_binary(record) {
+        return Ok(JsonText { text, is_repaired });
+    }
+    let text = match name {
+        EnvelopeName::Debezium => changes::debezium(mapping, &text)?,
+        EnvelopeName::Maxwell => changes::maxwell(mapping, &text)?,
+        EnvelopeName::Canal => changes::canal(mapping, &text)?,
+        EnvelopeName::MassTransit => messages::masstransit(mapping, &text)?,
+        EnvelopeName::Spring => messages::spring(mapping, record, &text),
+        EnvelopeName::CloudEvents if !envelope::is_structured(&text) => {
+            return Err(reject("bad-envelope", "the record is no CloudEvent: it has no specversion"));
+        }
+        EnvelopeName::Auto | EnvelopeName::None | EnvelopeName::CloudEvents => {
+            return Ok(JsonText { text, is_repaired });
+        }
+    };
+    Ok(JsonText { text: Cow::Owned(text), is_repaired })
+}
+
+/// An event that was taken out of an envelope. It is written as a structured CloudEvent, so that there is one way in which attributes and pointers
+/// into data go together.
+struct Event<'j> {
+    kind: Option<String>,
+    id: Option<String>,
+    time: Option<String>,
+    /// JSON.
+    data: &'j str,
+}
+
+impl Event<'_> {
+    fn to_text(&self) -> String {
+        let mut text = String::from("{\"specversion\":\"1.0\"");
+        for (name, value) in [("type", &self.kind), ("id", &self.id), ("time", &self.time)] {
+            let json = value.as_ref().and_then(|value| serde_json::to_string(value).ok());
+            json.into_iter().for_each(|json| text.push_str(&format!(",\"{name}\":{json}")));
+        }
+        text.push_str(&format!(",\"data\":{}}}", self.data));
+        text
+    }
+}
+
+/// True where the mapping finds a time in the data itself.
+fn has_time(mapping: &Mapping, data: &str) -> bool {
+    let members = Members::read(data.as_bytes(), &mapping.compiled().tree);
+    mapping.time.starts_with("/__") || members.is_ok_and(|members| members.at(&mapping.time).is_some())
 }
 
 /// A better reason for a record that becomes no event because a member is missing or unknown.
@@ -86,23 +154,40 @@ pub(super) fn refine(reason: Reason, text: &str) -> Reason {
 }
 
 impl Mapping {
-    /// What stands around the events of a record, in a few words, where it is more than an event.
+    /// What stands around the events of a record, in a few words, where it is more than an event; and what it may be, where pointers lead into
+    /// an envelope that is not named.
     #[must_use]
     pub fn envelope_of(&self, record: &Record) -> Option<String> {
-        let count = |record: &Record| self.parts(record).map_or(1, |parts| parts.len());
-        let JsonText { text, .. } = json_text::read(record.value.as_deref()?).ok()?;
-        if is_binary(record) {
-            return Some("a CloudEvent in binary mode".into());
-        }
-        if text.starts_with('[') {
-            let events = count(record);
-            return Some(format!("an array of {events} events, each a record of its own"));
-        }
-        match rows::canal_rows(&text) {
-            Some(rows) => Some(format!("a message of canal with {rows} rows, each an event with its row at /data/0")),
-            None => envelope::is_structured(&text)
-                .then(|| "a CloudEvent in structured mode: pointers lead into data".into()),
-        }
+        let mapping = self.of(record);
+        let text = json_text::read(record.value.as_deref()?).ok()?.text;
+        let several = self.parts(record).map(|parts| parts.len());
+        let name = match mapping.envelope {
+            _ if is_binary(record) => "a CloudEvent in binary mode".into(),
+            EnvelopeName::None => return None,
+            _ if text.starts_with('[') => format!("an array of {} events, each a record of its own", several?),
+            EnvelopeName::Auto | EnvelopeName::CloudEvents if envelope::is_structured(&text) => {
+                "a CloudEvent in structured mode: pointers lead into data".into()
+            }
+            EnvelopeName::Auto => match (rows::canal_rows(&text), guess(&text)) {
+                (Some(rows), _) => {
+                    format!(
+                        "a message of canal with {rows} rows, each an event with its row at /data/0; \"canal\" lets pointers lead into the row"
+                    )
+                }
+                (None, Some(name)) => format!("none; \"{name}\" lets pointers lead into what this one holds"),
+                (None, None) => return None,
+            },
+            EnvelopeName::CloudEvents => return None,
+            name => {
+                let name = serde_json::to_string(&name).unwrap_or_default();
+                let rows = several.map_or_else(String::new, |rows| format!(" with {rows} rows"));
+                match self.parts(record).map_or_else(|| Some(record.clone()), |mut parts| parts.pop()) {
+                    Some(part) => format!("{name}{rows}: pointers lead into {}", names_in_data(mapping, &part)?),
+                    None => name,
+                }
+            }
+        };
+        Some(name)
     }
 
     /// The records of one event each that stand for a record of several; `None` for a record of one event, and for one that cannot be taken
@@ -120,7 +205,7 @@ impl Mapping {
         let JsonText { text, .. } = json_text::read(value).ok()?;
         let values = if text.starts_with('[') { parts_of_items(&text)? } else { rows::canal_parts(&text)? };
         let is_few = (1..=MAX_EVENTS_PER_RECORD).contains(&values.len());
-        is_few.then(|| values.into_iter().map(|value| part(record, value)).collect())
+        is_few.then(|| values.into_iter().map(|value| part(mapping, record, value)).collect())
     }
 }
 
@@ -133,8 +218,11 @@ fn may_be_several(value: &[u8]) -> bool {
     }
 }
 
-fn part(record: &Record, value: String) -> Record {
+fn part(mapping: &Mapping, record: &Record, value: String) -> Record {
     let mut part = Record { value: Some(Bytes::from(value)), ..record.clone() };
+    if mapping.envelope == EnvelopeName::Spring {
+        part.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(messages::SPRING_ID));
+    }
     for (_, media) in part.headers.iter_mut().filter(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
         let text = media.as_deref().map(String::from_utf8_lossy).unwrap_or_default().to_ascii_lowercase();
         if text.contains(CLOUDEVENTS_BATCH) {
@@ -161,6 +249,31 @@ fn parts_of_items(text: &str) -> Option<Vec<String>> {
         None => vec![item.get().to_owned()],
     });
     Some(parts.flatten().collect())
+}
+
+/// The envelope that the JSON is in, by members that nothing else has.
+fn guess(text: &str) -> Option<&'static str> {
+    let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
+    let has = |name: &str| members.contains_key(name);
+    if has("schema")
+        && let Some(payload) = members.get("payload")
+    {
+        return guess(payload.get());
+    }
+    match () {
+        () if has("op") && has("source") && (has("after") || has("before")) => Some("debezium"),
+        () if has("database") && has("table") && has("type") && has("data") && has("ts") => Some("maxwell"),
+        () if has("messageType") && has("message") => Some("masstransit"),
+        () => None,
+    }
+}
+
+/// The pointers to the members at the top of the data of a record in a named envelope.
+fn names_in_data(mapping: &Mapping, record: &Record) -> Option<String> {
+    let event = text(mapping, record).ok()?.text;
+    let event: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(&event).ok()?;
+    let data: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(event.get("data")?.get()).ok()?;
+    Some(data.keys().map(|name| pointer_to(name)).collect::<Vec<_>>().join(" "))
 }
 
 /// An event whose attributes are in the headers: its value is its data, whatever that is.

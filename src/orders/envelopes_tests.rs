@@ -167,6 +167,168 @@ fn what_is_plainly_no_order_is_no_event() {
     }
 }
 
+fn named(envelope: &str, more: &str) -> Mapping {
+    let text = format!(
+        "envelope = '{envelope}'\ntype = '/status'\norder = '/no'\nstore = '/shop'\ntypes = {{ '2' = 'order.paid' }}\n{more}"
+    );
+    toml::from_str(&text).unwrap()
+}
+
+/// The changes of one row as each of the three writes them: created, and paid.
+const CHANGES: [(&str, [&str; 2]); 4] = [
+    (
+        "debezium",
+        [
+            r#"{"op":"c","before":null,"after":{"id":1,"no":"o1","shop":7,"status":0},"source":{"ts_ms":1789984800000,"pos":4},"ts_ms":9}"#,
+            r#"{"op":"u","before":{"no":"o1"},"after":{"id":1,"no":"o1","shop":7,"status":2},"source":{"ts_ms":1789984800000,"pos":5},"ts_ms":9}"#,
+        ],
+    ),
+    (
+        "debezium",
+        [
+            r#"{"schema":{},"payload":{"op":"c","after":{"id":1,"no":"o1","shop":7,"status":0},"source":{"ts_ms":1789984800000,"pos":4}}}"#,
+            r#"{"schema":{},"payload":{"op":"u","after":"{\"id\":1,\"no\":\"o1\",\"shop\":7,\"status\":2}","source":{"ts_ms":1789984800000}}}"#,
+        ],
+    ),
+    (
+        "maxwell",
+        [
+            r#"{"database":"d","table":"t","type":"insert","ts":1789984800,"xid":1,"data":{"id":1,"no":"o1","shop":7,"status":0}}"#,
+            r#"{"database":"d","table":"t","type":"update","ts":1789984800,"xid":2,"data":{"id":1,"no":"o1","shop":7,"status":2},"old":{"status":0}}"#,
+        ],
+    ),
+    (
+        "canal",
+        [
+            r#"{"database":"d","table":"t","type":"INSERT","isDdl":false,"es":1789984800000,"data":[{"id":1,"no":"o1","shop":7,"status":0}]}"#,
+            r#"{"database":"d","table":"t","type":"UPDATE","isDdl":false,"es":1789984800000,"data":[{"id":1,"no":"o1","shop":7,"status":2}]}"#,
+        ],
+    ),
+];
+
+#[test]
+fn pointers_of_a_named_envelope_lead_into_the_row() {
+    for (name, [created, paid]) in CHANGES {
+        let mapping = named(name, "");
+        assert_eq!(events(&mapping, &record(created)), ["unknown-type"], "{name}");
+        let event = mapping.decode(&record(paid), NOW).unwrap();
+        assert_eq!(
+            (event.order.as_str(), event.at),
+            ("o1", UnixMs(1_789_984_800_000)),
+            "{name}: the time of the change"
+        );
+        assert!(event.id.starts_with("row:"), "{name}: the row's id is not the event's: {}", event.id);
+        assert_eq!(events(&mapping, &record(paid)).len(), 1);
+        let ops: Mapping = toml::from_str(&format!(
+            "envelope = '{name}'\ntype = '/__op'\norder = '/no'\ntypes = {{ c = 'order.created', u = 'order.paid' }}"
+        ))
+        .unwrap();
+        let kinds = [created, paid].map(|value| ops.decode(&record(value), NOW).unwrap().kind.name());
+        assert_eq!(kinds, ["order.created", "order.paid"], "{name}");
+    }
+}
+
+/// A connector that starts again sends changes again, with another time of sending.
+#[test]
+fn a_change_that_is_sent_again_is_the_same_event() {
+    let id = |name: &str, value: &str| named(name, "").decode(&record(value), NOW).unwrap().id;
+    let (_, [_, debezium]) = CHANGES[0];
+    assert_eq!(id("debezium", debezium), id("debezium", &debezium.replace("\"ts_ms\":9}", "\"ts_ms\":10}")));
+    assert_ne!(id("debezium", debezium), id("debezium", &debezium.replace("\"pos\":5", "\"pos\":6")));
+    let (_, [_, canal]) = CHANGES[3];
+    assert_eq!(id("canal", canal), id("canal", &canal.replace("\"isDdl\"", "\"id\":9,\"ts\":5,\"isDdl\"")));
+}
+
+#[test]
+fn deletions_and_snapshots_notify_only_where_the_mapping_means_them() {
+    let deleted = r#"{"op":"d","before":{"no":"o1","status":2},"after":null,"source":{"ts_ms":1789984800000}}"#;
+    let flat = r#"{"no":"o1","status":2,"__op":"d","__deleted":"true"}"#;
+    let read = r#"{"op":"r","after":{"no":"o1","status":2,"paid":1789984700},"source":{"ts_ms":1789984800000}}"#;
+    let plain = named("debezium", "");
+    for value in [deleted, flat, read] {
+        assert_eq!(events(&plain, &record(value)), [NO_EVENT], "{value}");
+    }
+    let timed = named("debezium", "time = '/paid'");
+    assert_eq!(timed.decode(&record(read), NOW).unwrap().at, UnixMs(1_789_984_700_000), "as old as the row says");
+    let by_op: Mapping =
+        toml::from_str("envelope = 'debezium'\ntype = '/__op'\norder = '/no'\ntypes = { d = 'order.cancelled' }")
+            .unwrap();
+    for value in [deleted, flat] {
+        assert_eq!(by_op.decode(&record(value), NOW).unwrap().kind.name(), "order.cancelled");
+    }
+    assert_eq!(events(&plain, &record(r#"{"schema":null,"payload":null}"#)), [NO_EVENT], "a tombstone");
+}
+
+#[test]
+fn what_is_not_in_the_named_envelope_is_rejected_and_may_be_a_paid_order() {
+    let plain = record(r#"{"type":"order.paid","order":"o1","store":"17"}"#);
+    for name in ["cloudevents", "debezium", "maxwell", "canal", "masstransit"] {
+        let mapping = named(name, "");
+        assert_eq!(events(&mapping, &plain), ["bad-envelope"], "{name}");
+        assert_eq!(mapping.looks_paid(&plain), LooksPaid::Unreadable, "{name}");
+        assert_eq!(events(&mapping, &record("{\"op\":")), ["not-json"], "{name}");
+        assert_eq!(events(&mapping, &Record { value: None, ..record("") }), ["tombstone"], "{name}");
+    }
+}
+
+#[test]
+fn a_message_of_masstransit_has_the_first_type_that_is_known() {
+    let mapping: Mapping = toml::from_str(
+        "envelope = 'masstransit'\norder = '/no'\ntypes = { 'Shop:IPaid' = 'order.paid', 'Shop:Moved' = 'ignore' }",
+    )
+    .unwrap();
+    let message = |types: &str| {
+        let value = format!(
+            r#"{{"messageId":"m1","messageType":{types},"message":{{"no":"o1"}},"sentTime":"2026-09-21T10:00:00Z"}}"#
+        );
+        events(&mapping, &record(&value)).remove(0)
+    };
+    assert_eq!(message(r#"["urn:message:Shop:Paid","urn:message:Shop:IPaid"]"#), "order.paid o1  m1");
+    assert_eq!(message(r#""urn:message:Shop:IPaid""#), "order.paid o1  m1");
+    assert_eq!(message(r#"["urn:message:Shop:Base","urn:message:Shop:Moved"]"#), "ignored");
+    assert_eq!(message(r#"["urn:message:Shop:Other"]"#), "unknown-type");
+}
+
+#[test]
+fn the_headers_of_a_spring_message_are_its_attributes() {
+    let mapping: Mapping =
+        toml::from_str("envelope = 'spring'\ntypes = { OrderPaid = 'order.paid', '*' = 'ignore' }").unwrap();
+    let message = |value: &str, headers: &[(&str, &'static str)]| {
+        let header =
+            |(name, value): &(&str, &'static str)| ((*name).to_owned(), Some(Bytes::from_static(value.as_bytes())));
+        events(&mapping, &Record { headers: headers.iter().map(header).collect(), ..record(value) })
+    };
+    let one = r#"{"order":"o1","store":"17"}"#;
+    let class = ("__TypeId__", "com.shop.Events$OrderPaid");
+    assert_eq!(message(one, &[class, ("id", "\"m1\"")]), ["order.paid o1 17 m1"]);
+    assert_eq!(
+        message(one, &[class, ("EventType", "\"order.paid\"")])[0][..16],
+        *"order.paid o1 17",
+        "an application's own goes first"
+    );
+    assert_eq!(message(one, &[("__TypeId__", "com.shop.CourierMoved")]), ["ignored"]);
+    assert_eq!(
+        message(r#"{"type":"order.paid","order":"o1","id":"e1"}"#, &[]),
+        ["order.paid o1  e1"],
+        "a type in the body"
+    );
+    let two = message(&format!("[{one},{}]", one.replace("o1", "o2")), &[class, ("id", "m1")]);
+    assert!(two[0].starts_with("order.paid o1 17 hash:") && two[1].starts_with("order.paid o2 17 hash:"), "{two:?}");
+}
+
+#[test]
+fn what_a_record_is_in_is_said() {
+    let said = |mapping: &Mapping, value: &str| mapping.envelope_of(&record(value)).unwrap_or_default();
+    let auto = Mapping::default();
+    for (name, [_, paid]) in CHANGES {
+        assert!(said(&auto, paid).contains(&format!("\"{name}\" lets pointers lead into")), "{}", said(&auto, paid));
+        assert!(said(&named(name, ""), paid).starts_with(&format!("\"{name}\": pointers lead into ")), "{name}");
+        assert!(said(&named(name, ""), paid).contains(" /no "), "{name}");
+    }
+    assert_eq!(said(&auto, r#"{"type":"order.paid"}"#), "");
+    assert!(said(&auto, r#"{"messageType":["urn:message:A"],"message":{}}"#).contains("\"masstransit\""));
+}
+
 proptest! {
     /// Every item is one event, whatever stands in it, and what is put together again is the array.
     #[test]

@@ -1,4 +1,4 @@
-//! Changes of a database's rows, as canal, Debezium and Maxwell write them.
+//! The rows of canal's messages, and which messages about tables have none.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -26,7 +26,7 @@ pub(super) fn canal_rows(text: &str) -> Option<usize> {
     Some(rows_at(&members, "/data").len())
 }
 
-fn rows_at<'j>(members: &Members<'_, 'j>, pointer: &str) -> Vec<&'j RawValue> {
+pub(super) fn rows_at<'j>(members: &Members<'_, 'j>, pointer: &str) -> Vec<&'j RawValue> {
     members.at(pointer).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
@@ -81,6 +81,9 @@ pub(super) fn no_event_kind(text: &str) -> Option<&'static str> {
     let names = serde_json::from_str::<BTreeMap<String, &RawValue>>(text).ok()?;
     if names.len() == 1 && names.contains_key("ts_ms") {
         return Some("a heartbeat of Debezium");
+    }
+    if names.contains_key("schema") && names.get("payload").is_some_and(|payload| payload.get() == "null") {
+        return Some("a tombstone of Debezium");
     }
     let kind = text_at("/type");
     let is_ddl =
