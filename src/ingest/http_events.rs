@@ -6,6 +6,7 @@ use orderbell_protocol::{EventType, Problem, UnixMs, id_text};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::http_body::{Form, PLAIN, STRUCTURED, malformed, structured};
 use orderbell_ledger::{NewEvent, StoredBytes, StoredDeadLetter};
 use orderbell_orders::envelopes::{self, NO_EVENT};
 use orderbell_orders::event_types::IGNORED;
@@ -17,10 +18,6 @@ use orderbell_orders::{json_text, sha256};
 /// Largest number of events in one request.
 pub const MAX_EVENTS: usize = 1_000;
 
-const PLAIN: &str = "application/json";
-const STRUCTURED: &str = "application/cloudevents+json";
-const BATCH: &str = "application/cloudevents-batch+json";
-
 /// One event of a request.
 #[derive(Debug)]
 pub enum PostedEvent {
@@ -30,40 +27,41 @@ pub enum PostedEvent {
     Ignored(IgnoredEvent),
 }
 
-/// Parses the body of a request: one event, or an array of them. If one is invalid, none is accepted.
+/// Parses the body of a request: one event, an array of them, one on each line, or the data of a CloudEvent whose `attributes` are headers. If
+/// one is invalid, none is accepted.
 ///
 /// # Errors
 /// 400, 415 or 422, with a pointer to each invalid event.
-pub fn parse(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result<Vec<PostedEvent>, Problem> {
-    let media = media.split(';').next().unwrap_or_default().trim();
-    let content_type = match media {
-        PLAIN | "" => PLAIN,
-        STRUCTURED | BATCH => STRUCTURED,
-        _ => {
-            return Err(Problem::new(415, "unsupported-media-type", "Events must be JSON")
-                .detail(format!("{PLAIN}, {STRUCTURED} or {BATCH}")));
+pub fn parse(
+    mapping: &Mapping,
+    media: &str,
+    attributes: &[(String, String)],
+    body: &[u8],
+    now: UnixMs,
+) -> Result<Vec<PostedEvent>, Problem> {
+    let form = Form::of(media, attributes)?;
+    let bodies = form.texts(attributes, body)?;
+    let content_type = if matches!(form, Form::Structured | Form::Binary) { STRUCTURED } else { PLAIN };
+    let mut events: Vec<&RawValue> = Vec::new();
+    for text in &bodies {
+        let json: &RawValue = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+        match json.get().starts_with('[') && form != Form::Binary {
+            true => {
+                events.extend(serde_json::from_str::<Vec<&RawValue>>(json.get()).map_err(|error| malformed(&error))?)
+            }
+            false => events.push(json),
         }
-    };
-    let malformed = |error: serde_json::Error| {
-        Problem::new(400, "malformed-json", "The body is not JSON").detail(format!(
-            "line {}, column {}",
-            error.line(),
-            error.column()
-        ))
-    };
-    let body = json_text::read(body)
-        .map_err(|problem| Problem::new(400, "malformed-json", "The body is not JSON").detail(problem))?;
-    let json: &RawValue = serde_json::from_str(&body.text).map_err(malformed)?;
-    let is_batch = json.get().starts_with('[');
-    let events: Vec<&RawValue> =
-        if is_batch { serde_json::from_str(json.get()).map_err(malformed)? } else { vec![json] };
+    }
+    let is_batch = form == Form::Lines || events.len() != 1 || bodies.iter().any(|text| text.starts_with('['));
     if events.is_empty() || events.len() > MAX_EVENTS {
-        return Err(Problem::new(422, "invalid-field", "Wrong number of events").detail(format!("1 to {MAX_EVENTS}")));
+        return Err(wrong_number());
     }
     let mut accepted = Vec::with_capacity(events.len());
     let mut problem = Problem::new(422, "invalid-event", "Events are invalid");
     for (at, event) in events.into_iter().enumerate() {
         match incoming(mapping, event, content_type, now) {
+            // A message of several rows is as many events.
+            Ok(incoming) if accepted.len() + incoming.len() > MAX_EVENTS => return Err(wrong_number()),
             Ok(incoming) => accepted.extend(incoming),
             Err(reason) => {
                 let pointer = if is_batch { format!("/{at}") } else { String::new() };
@@ -72,6 +70,10 @@ pub fn parse(mapping: &Mapping, media: &str, body: &[u8], now: UnixMs) -> Result
         }
     }
     if problem.errors.is_empty() { Ok(accepted) } else { Err(problem) }
+}
+
+fn wrong_number() -> Problem {
+    Problem::new(422, "invalid-field", "Wrong number of events").detail(format!("1 to {MAX_EVENTS}"))
 }
 
 /// The hash by which an event is recognised when it comes again: by source, id and type. Load-test traffic is hashed apart: its copy of an event must not turn the
@@ -159,16 +161,6 @@ pub(crate) fn replay(number: u64, letter: &StoredDeadLetter, now: UnixMs) -> New
     }
 }
 
-/// The JSON of a structured CloudEvent with this data, which may be missing; `None` when the data is not JSON.
-fn structured(envelope: serde_json::Map<String, Value>, data: &[u8]) -> Option<String> {
-    let envelope = Value::Object(envelope).to_string();
-    if data.is_empty() {
-        return Some(envelope);
-    }
-    let data = json_text::canonical(&json_text::read(data).ok()?.text)?;
-    Some(format!("{},\"data\":{data}}}", envelope.strip_suffix('}')?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +168,7 @@ mod tests {
     const NOW: UnixMs = UnixMs(1_790_000_000_000);
 
     fn posted(mapping: &Mapping, body: &str) -> NewEvent {
-        match parse(mapping, PLAIN, body.as_bytes(), NOW).unwrap().remove(0) {
+        match parse(mapping, PLAIN, &[], body.as_bytes(), NOW).unwrap().remove(0) {
             PostedEvent::New(_, event) => event,
             PostedEvent::Ignored(event) => panic!("{event:?}"),
         }
@@ -186,11 +178,55 @@ mod tests {
     fn an_ignored_event_is_no_mistake_of_its_producer() {
         let mapping: Mapping = toml::from_str("types = { 'courier.moved' = 'ignore' }").unwrap();
         let body = r#"[{"type":"courier.moved","id":7},{"type":"order.paid","id":8,"order":"o1"}]"#;
-        let events = parse(&mapping, PLAIN, body.as_bytes(), NOW).unwrap();
+        let events = parse(&mapping, PLAIN, &[], body.as_bytes(), NOW).unwrap();
         let [PostedEvent::Ignored(ignored), PostedEvent::New(id, _)] = &events[..] else { panic!("{events:?}") };
         assert_eq!((ignored.kind.as_str(), ignored.id.as_str(), id.as_str()), ("courier.moved", "7", "8"));
-        let problem = parse(&mapping, PLAIN, br#"[{"type":"courier.moved"},{"type":"x"}]"#, NOW).unwrap_err();
+        let problem = parse(&mapping, PLAIN, &[], br#"[{"type":"courier.moved"},{"type":"x"}]"#, NOW).unwrap_err();
         assert_eq!((problem.errors.len(), problem.errors[0].pointer.as_str()), (1, "/1"));
+    }
+
+    fn results(media: &str, attributes: &[(&str, &str)], body: &str) -> Result<Vec<String>, (u16, Vec<String>)> {
+        let attributes: Vec<_> =
+            attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let key = |event: PostedEvent| match event {
+            PostedEvent::New(id, event) => format!("{id} {}", String::from_utf8_lossy(&event.key)),
+            PostedEvent::Ignored(event) => event.kind,
+        };
+        let posted = parse(&Mapping::default(), media, &attributes, body.as_bytes(), NOW);
+        let posted = posted.map(|events| events.into_iter().map(key).collect());
+        posted.map_err(|problem| (problem.status, problem.errors.into_iter().map(|error| error.pointer).collect()))
+    }
+
+    /// Case 15.
+    #[test]
+    fn a_cloudevent_in_binary_mode_has_its_attributes_in_headers() {
+        let binary = [
+            ("ce-specversion", "1.0"),
+            ("ce-type", "order.paid"),
+            ("ce-id", "e%2015"),
+            ("ce-source", "/shop"),
+            ("ce-subject", "o15"),
+        ];
+        let paid = |body: &str| results("Application/JSON", &binary, body);
+        assert_eq!(paid(r#"{"store":"17","amount":500}"#), Ok(vec!["e 15 o15".into()]));
+        assert_eq!(paid(""), Ok(vec!["e 15 o15".into()]), "without a body");
+        assert_eq!(paid(r#"[{"order":"o1"},{"order":"o2"}]"#), Err((422, vec![String::new()])), "one event, not two");
+        assert_eq!(paid("store=17"), Err((400, vec![])));
+        assert_eq!(results(STRUCTURED, &binary, r#"{"type":"order.paid","order":"o1"}"#).unwrap_err().0, 422);
+    }
+
+    /// Case 54.
+    #[test]
+    fn each_line_of_a_body_of_lines_is_an_event() {
+        let lines = |body: &str| results("application/x-ndjson", &[], body);
+        let paid = |n: u32| format!(r#"{{"type":"order.paid","id":"e{n}","order":"o{n}"}}"#);
+        let both = Ok(vec!["e1 o1".to_owned(), "e2 o2".to_owned()]);
+        assert_eq!(lines(&format!("{}\r\n\n{}\n", paid(1), paid(2))), both);
+        assert_eq!(lines(&format!("[{},{}]", paid(1), paid(2))), both);
+        assert_eq!(lines(&format!("{}\n{{}}", paid(1))), Err((422, vec!["/1".into()])));
+        assert_eq!(lines(&format!("{}\n{{", paid(1))), Err((400, vec![])));
+        assert_eq!(lines("\n"), Err((422, vec![])));
+        assert_eq!(lines(&vec![paid(1); MAX_EVENTS + 1].join("\n")), Err((422, vec![])));
     }
 
     #[test]
@@ -199,7 +235,7 @@ mod tests {
             toml::from_str("type = '/data/0/status'\norder = '/data/0/no'\ntypes = { '2' = 'order.paid' }").unwrap();
         let rows = r#"{"isDdl":false,"id":7,"data":[{"no":"o1","status":2},{"no":"o2","status":2}]}"#;
         let body = format!(r#"[{rows},{{"isDdl":true,"data":null}}]"#);
-        let events = parse(&mapping, PLAIN, body.as_bytes(), NOW).unwrap();
+        let events = parse(&mapping, PLAIN, &[], body.as_bytes(), NOW).unwrap();
         let [PostedEvent::New(first, one), PostedEvent::New(second, two), PostedEvent::Ignored(ddl)] = &events[..]
         else {
             panic!("{events:?}")

@@ -6,6 +6,7 @@
 
 pub mod client_events;
 pub mod handler;
+mod http_body;
 pub mod http_events;
 mod ignored_types;
 pub mod order_view;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Response, header};
+use axum::http::{HeaderMap, HeaderName, Response, header};
 use futures_util::future::join_all;
 use orderbell_protocol::frame::{CLIENT_FRAME_BYTES_MAX, EventsAnswer};
 use orderbell_protocol::{ClientEvent, DeviceId, EventResult, EventStatus, Problem, Recipient};
@@ -16,6 +16,8 @@ use super::tokens::Principal;
 use super::{AppState, poll};
 use orderbell_ledger::Appended;
 
+/// What the headers of a CloudEvent in binary mode begin with.
+const ATTRIBUTE_PREFIX: &str = "ce-";
 /// Largest body: twice the size of a batch of a thousand usual events.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -27,11 +29,25 @@ enum OneOrMany {
 }
 
 pub(crate) async fn append(State(state): State<Arc<AppState>>, request: Request) -> Result<Response<Body>, Refusal> {
-    match response::principal(request.headers(), &state)? {
+    let principal = response::principal(request.headers(), &state)?;
+    check_encoding(request.headers())?;
+    match principal {
         Principal::Producer => append_produced(&state, request).await,
         Principal::Reader { who, device, .. } => append_client_events(&state, &who, device, request).await,
         Principal::Viewer { .. } => Err(Problem::not_found().into()),
     }
+}
+
+/// Bodies are small, and a compressed one may be of any size when it is read: it is refused, with what to do.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(encoding) = headers.get(header::CONTENT_ENCODING) else { return Ok(()) };
+    let encoding = String::from_utf8_lossy(encoding.as_bytes()).to_ascii_lowercase();
+    if matches!(encoding.trim(), "" | "identity") {
+        return Ok(());
+    }
+    let named: String = encoding.chars().filter(char::is_ascii_graphic).take(20).collect();
+    Err(Problem::new(415, "unsupported-media-type", "The body must not be compressed")
+        .detail(format!("Content-Encoding is {named}: send the JSON as it is")))
 }
 
 /// Events of a till or a phone without a WebSocket: the same as in `event` frames, each with its own answer.
@@ -78,8 +94,13 @@ async fn append_produced(state: &Arc<AppState>, request: Request) -> Result<Resp
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
         .to_owned();
+    let named = |name: &HeaderName| name.as_str().starts_with(ATTRIBUTE_PREFIX);
+    let attributes = request.headers().iter().filter(|(name, _)| named(name));
+    let attributes: Vec<(String, String)> = attributes
+        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
     let body = response::body(request.into_body(), BODY_BYTES_MAX).await?;
-    let events = state.orders.decode_events(&media, &body)?;
+    let events = state.orders.decode_events(&media, &attributes, &body)?;
     if state.ledger.is_disk_low() {
         return Err(Problem::unavailable("the ledger's disk has too little free space", 10_000).into());
     }
@@ -109,4 +130,20 @@ async fn append_produced(state: &Arc<AppState>, request: Request) -> Result<Resp
         reason: None,
     };
     Ok(response::answer(&EventsAnswer { events: ids.into_iter().zip(appended).map(result).collect() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compressed_body_is_refused_with_what_to_do() {
+        let check = |encoding: &'static str| {
+            let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, encoding.parse().unwrap())]);
+            check_encoding(&headers).map_err(|problem| (problem.status, problem.detail))
+        };
+        let refused = |name: &str| Err((415, format!("Content-Encoding is {name}: send the JSON as it is")));
+        assert_eq!((check("GZip"), check("gzip, br")), (refused("gzip"), refused("gzip,br")));
+        assert_eq!((check("identity"), check_encoding(&HeaderMap::new()).is_ok()), (Ok(()), true));
+    }
 }

@@ -57,11 +57,16 @@ use tokens::Tokens;
 /// What orders mean. Declared here because the network side calls it; implemented by the server, which knows the mapping and the order rules.
 pub trait Orders: Send + Sync + 'static {
     /// Decodes the body of `POST /v1/events`: the id of each event, and the event ready to be appended; none for an event whose type the
-    /// configuration ignores.
+    /// configuration ignores. `attributes` are the headers of a CloudEvent in binary mode.
     ///
     /// # Errors
     /// A [`Problem`] that names every event that cannot be decoded; then none is taken.
-    fn decode_events(&self, media_type: &str, body: &[u8]) -> Result<Vec<(String, Option<NewEvent>)>, Problem>;
+    fn decode_events(
+        &self,
+        media_type: &str,
+        attributes: &[(String, String)],
+        body: &[u8],
+    ) -> Result<Vec<(String, Option<NewEvent>)>, Problem>;
 
     /// Checks an event that a client published, and whether this client may publish it: the event ready to be appended.
     ///

@@ -22,8 +22,13 @@ pub(super) struct OrderRules {
 }
 
 impl Orders for OrderRules {
-    fn decode_events(&self, media_type: &str, body: &[u8]) -> Result<Vec<(String, Option<NewEvent>)>, Problem> {
-        let posted = http_events::parse(&self.mapping, media_type, body, wall_clock())?;
+    fn decode_events(
+        &self,
+        media_type: &str,
+        attributes: &[(String, String)],
+        body: &[u8],
+    ) -> Result<Vec<(String, Option<NewEvent>)>, Problem> {
+        let posted = http_events::parse(&self.mapping, media_type, attributes, body, wall_clock())?;
         let event = |posted: PostedEvent| match posted {
             PostedEvent::New(id, event) => (id, Some(event)),
             PostedEvent::Ignored(event) => {
