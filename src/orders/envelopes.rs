@@ -169,13 +169,13 @@ impl Mapping {
                 "a CloudEvent in structured mode: pointers lead into data".into()
             }
             EnvelopeName::Auto => match (rows::canal_rows(&text), guess(&text)) {
-                (Some(rows), _) => {
+                (Some(rows @ 1..), _) => {
                     format!(
                         "a message of canal with {rows} rows, each an event with its row at /data/0; \"canal\" lets pointers lead into the row"
                     )
                 }
-                (None, Some(name)) => format!("none; \"{name}\" lets pointers lead into what this one holds"),
-                (None, None) => return None,
+                (_, Some(name)) => format!("none; \"{name}\" lets pointers lead into what this one holds"),
+                (_, None) => return None,
             },
             EnvelopeName::CloudEvents => return None,
             name => {

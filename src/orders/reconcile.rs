@@ -293,6 +293,23 @@ mod tests {
     }
 
     #[test]
+    fn the_events_of_one_record_are_counted_as_those_of_several() {
+        let early = NOW.plus_ms(-3_600_000);
+        let both = [record("order.paid", "o1", early), record("order.paid", "o2", early)];
+        let values = both.each_ref().map(|record| String::from_utf8(record.value.clone().unwrap().to_vec()).unwrap());
+        let array = format!("[{}]", values.join(",")).into_bytes();
+        let array = Record { value: Some(array.into()), ..both[0].clone() };
+        let counted = |records: &[Record]| {
+            let policy = OrderPolicy { retention_ms: DAY_MS, ..OrderPolicy::default() };
+            let mut recount = Recount::new(Mapping::default(), policy, NOW, (0, 1));
+            records.iter().for_each(|record| recount.apply(record, true));
+            let mut sums = Sums::new();
+            (recount.into_sums(&mut sums, &mut none()), sums)
+        };
+        assert_eq!(counted(&[array]), counted(&both));
+    }
+
+    #[test]
     fn a_sum_that_only_one_side_has_is_a_difference() {
         let minute = counting::minute(NOW);
         let (chain, store) = (Bucket::ChainMinute(minute), Bucket::StoreMinute(minute, Id::new("1").unwrap()));

@@ -42,7 +42,8 @@ async fn after_the_mapping_is_corrected_the_replayed_dead_letters_of_a_topic_not
     use orderbell_protocol::NoticeKind::NewOrder;
     let mut node = crate::kafka::node().await;
     let theirs = |n: u32| json!({"type": "PAY_SUCCESS", "id": format!("p{n}"), "order": format!("o{n}"), "store": "1"});
-    node.happens(&[theirs(1), theirs(2), json!({"type": "NOBODY_KNOWS", "order": "o3"})]).await;
+    // Two in one record: each is a dead letter of its own.
+    node.happens(&[json!([theirs(1), theirs(2)]), json!({"type": "NOBODY_KNOWS", "order": "o3"})]).await;
     // A paid order that cannot be understood raises an alert at once.
     node.happens(&[json!({"type": "order.paid", "order": {"a": 1}})]).await;
     dead_lettered(&node, 4).await;
