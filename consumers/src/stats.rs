@@ -39,7 +39,8 @@ impl Count {
     }
 }
 
-/// Counters and gauges of one group. `taken = completed + abandoned + in_flight_records` at any quiet moment.
+/// Counters and gauges of one group, in which the parts of a record count as records. `taken = completed + abandoned + in_flight_records` at any
+/// quiet moment.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Records that were handed to shards.

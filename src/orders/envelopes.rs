@@ -65,6 +65,13 @@ pub enum EnvelopeName {
     Spring,
 }
 
+impl EnvelopeName {
+    /// True where every event has an id of its envelope's making, and a pointer to another has no effect.
+    pub(super) fn gives_ids(self) -> bool {
+        matches!(self, Self::Debezium | Self::Maxwell | Self::Canal)
+    }
+}
+
 /// True for a record that is no event and no lost order either: it is counted and dropped.
 #[must_use]
 pub fn is_no_event(reason: &Reason) -> bool {

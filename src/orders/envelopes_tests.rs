@@ -317,6 +317,15 @@ fn the_headers_of_a_spring_message_are_its_attributes() {
 }
 
 #[test]
+fn one_pointer_for_id_and_order_is_a_remark_only_where_the_pointer_to_the_id_counts() {
+    let remarks = |name: &str| {
+        let mapping: Mapping = toml::from_str(&format!("envelope = '{name}'\norder = '/id'")).unwrap();
+        mapping.remarks().len()
+    };
+    assert_eq!((remarks("auto"), remarks("masstransit"), remarks("debezium"), remarks("canal")), (1, 1, 0, 0));
+}
+
+#[test]
 fn what_a_record_is_in_is_said() {
     let said = |mapping: &Mapping, value: &str| mapping.envelope_of(&record(value)).unwrap_or_default();
     let auto = Mapping::default();

@@ -330,7 +330,8 @@ impl Mapping {
     pub fn remarks(&self) -> Vec<String> {
         let named = self.topics.iter().map(|(topic, mapping)| (format!("mapping.topics.{topic}"), mapping));
         let all = std::iter::once((String::from("mapping"), self)).chain(named);
-        let shared = all.filter(|(_, mapping)| mapping.order.0 == [mapping.id.as_str()]);
+        let is_shared = |mapping: &Self| mapping.order.0 == [mapping.id.as_str()] && !mapping.envelope.gives_ids();
+        let shared = all.filter(|(_, mapping)| is_shared(mapping));
         let sentence = |(section, mapping): (String, &Self)| {
             format!(
                 "{section}: id and order are one pointer, {}. Two events of the same type about one order, such as two refunds, count as one; \
