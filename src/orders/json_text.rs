@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use super::framing;
+
 /// Deepest nesting that is read. Parsers of clients stop at 128, and a notice's body adds some.
 pub const MAX_DEPTH: usize = 100;
 
@@ -63,18 +65,7 @@ fn strip(value: &[u8]) -> Result<(&[u8], bool), String> {
         return Err("the value is UTF-16, not UTF-8".into());
     }
     let value = value.strip_prefix(b"\xef\xbb\xbf").unwrap_or(value);
-    let value = match value {
-        [0, a, b, c, d, rest @ ..] => {
-            let json = rest.trim_ascii_start();
-            if !json.starts_with(b"{") && !json.starts_with(b"[") && !json.starts_with(b"\"") {
-                let schema = u32::from_be_bytes([*a, *b, *c, *d]);
-                return Err(format!("the value has the framing of a schema registry: schema {schema}, not JSON"));
-            }
-            rest
-        }
-        value => value,
-    };
-    let value = value.trim_ascii();
+    let value = framing::unframed(value)?.trim_ascii();
     let end = value.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     Ok((value[..end].trim_ascii(), end < value.len()))
 }

@@ -12,6 +12,7 @@ mod event_fields;
 pub mod event_time;
 pub mod event_types;
 mod fields;
+mod framing;
 pub mod json_text;
 pub mod mapping;
 mod members;
