@@ -76,4 +76,5 @@ mod tokens;
 mod topics;
 #[cfg(feature = "real-kafka")]
 mod transactions;
+mod unannounced;
 mod wall;
