@@ -127,6 +127,9 @@ pub struct Event {
     pub source: String,
     /// When the event occurred: the producer's time, or the arrival time if that is unusable ([`Flag::Clock`]).
     pub at: UnixMs,
+    /// From when the age of its notices is counted, if not from `at`: the time of its record, where the producer's clock is in another zone.
+    /// State and counters keep to the producer's time: the events of an order that are compared are off by the same.
+    pub notify_at: Option<UnixMs>,
     /// When the server consumed the event; `None` if it did not come from a log.
     pub read_at: Option<UnixMs>,
     /// The order's version in its source, if the source numbers versions.

@@ -12,6 +12,7 @@ fn event(kind: E, after_ms: i64, amount: Option<i64>) -> Event {
         id: String::new(),
         source: String::new(),
         at: NOON.plus_ms(after_ms),
+        notify_at: None,
         read_at: None,
         version: None,
         store: None,

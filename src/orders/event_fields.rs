@@ -49,7 +49,7 @@ impl FieldReader<'_, '_> {
         let (id, source) = (id_of(mapping, self.record, self.envelope, members)?, self.source()?);
         let customer = self.person(&mapping.customer, Flag::Customer);
         let device = self.person(&mapping.device, Flag::Device);
-        let at = self.time(now);
+        let (at, notify_at) = self.time(now);
         let currency = self.text(&mapping.currency);
         let amount = self.amount(currency.as_deref());
         let reason = self.text(&mapping.reason);
@@ -63,6 +63,7 @@ impl FieldReader<'_, '_> {
             id,
             source,
             at,
+            notify_at,
             read_at: (self.record.read_ms > 0).then_some(UnixMs(self.record.read_ms)),
             version: members.at(&mapping.version).and_then(fields::version),
             store,
@@ -117,7 +118,7 @@ impl FieldReader<'_, '_> {
         }
     }
 
-    fn time(&mut self, now: UnixMs) -> UnixMs {
+    fn time(&mut self, now: UnixMs) -> (UnixMs, Option<UnixMs>) {
         // The envelope's time is text, also where a producer wrote a number.
         let in_envelope = self.envelope.time.as_ref().and_then(|text| serde_json::to_string(text).ok());
         let json = in_envelope.as_deref().or_else(|| self.members.at(&self.mapping.time));
@@ -127,7 +128,7 @@ impl FieldReader<'_, '_> {
             self.flag(Flag::Clock, &self.mapping.time, why);
         }
         self.clock_offset_ms = time.clock_offset_ms;
-        time.at
+        (time.at, time.notify_at)
     }
 
     fn amount(&mut self, currency: Option<&str>) -> Option<MinorUnits> {

@@ -39,6 +39,7 @@ const MAX_NESTING: u32 = 2;
 pub(crate) type NoTime = &'static str;
 
 const DATE_ONLY: NoTime = "the time is a date without a time of day";
+const OTHER_ZONE: NoTime = "the time is whole half hours behind its record: its clock is in another zone, and its notices age from the record's time";
 const NOT_UNDERSTOOD: NoTime = "the time is in no form that is understood";
 
 /// A time zone, configured by its IANA name.
@@ -89,7 +90,10 @@ impl From<Zone> for String {
 pub(crate) struct EventTime {
     /// The producer's time, or else that of the record.
     pub(crate) at: UnixMs,
-    /// Why the producer's own time is not used.
+    /// The time of the record, where that of the producer is of another zone: from then its notices age. Its order and the counters keep to the
+    /// producer's time, for an event that was only published late must not change places with those before and after it.
+    pub(crate) notify_at: Option<UnixMs>,
+    /// Why the producer's own time is not used, or not for notices.
     pub(crate) why: Option<NoTime>,
     /// How far the producer's clock is off, where that is why: positive is ahead. Milliseconds.
     pub(crate) clock_offset_ms: Option<i64>,
@@ -102,7 +106,8 @@ pub(crate) struct EventTime {
 pub(crate) fn resolve(json: Option<&str>, zone: &Zone, log_ms: i64, is_replayed: bool, now: UnixMs) -> EventTime {
     let is_plausible = (EARLIEST_MS..=now.0.saturating_add(AHEAD_MAX_MS)).contains(&log_ms);
     let recorded_ms = if is_plausible { log_ms } else { now.0 };
-    let unusable = |why, clock_offset_ms| EventTime { at: UnixMs(recorded_ms), why: Some(why), clock_offset_ms };
+    let unusable =
+        |why, clock_offset_ms| EventTime { at: UnixMs(recorded_ms), notify_at: None, why: Some(why), clock_offset_ms };
     let own = match json.ok_or("the event has no time").and_then(|json| read(json, zone, 0)) {
         Ok(own) if own < EARLIEST_MS => return unusable("the time is before 2010", None),
         Ok(own) => own,
@@ -112,13 +117,13 @@ pub(crate) fn resolve(json: Option<&str>, zone: &Zone, log_ms: i64, is_replayed:
     if offset_ms > AHEAD_MAX_MS {
         return unusable("the time is ahead of its record: that clock is off", Some(offset_ms));
     }
-    if is_plausible && !is_replayed && is_of_another_zone(offset_ms) {
-        return unusable(
-            "the time is whole half hours behind its record: that clock is in another zone",
-            Some(offset_ms),
-        );
+    let is_of_another_zone = is_plausible && !is_replayed && is_of_another_zone(offset_ms);
+    EventTime {
+        at: UnixMs(own),
+        notify_at: is_of_another_zone.then_some(UnixMs(recorded_ms)),
+        why: is_of_another_zone.then_some(OTHER_ZONE),
+        clock_offset_ms: is_of_another_zone.then_some(offset_ms),
     }
-    EventTime { at: UnixMs(own), why: None, clock_offset_ms: None }
 }
 
 /// True when a clock that is right in another time zone would be off by this much. Events that are published late are off by any time, and
@@ -354,7 +359,9 @@ mod tests {
         let offset = |off_ms: i64, read_after_ms: i64, is_replayed: bool| {
             let (own, recorded) = ((NOW.0 + off_ms).to_string(), NOW.0);
             let time = resolve(Some(&own), &Zone::default(), recorded, is_replayed, UnixMs(recorded + read_after_ms));
-            assert_eq!(time.at.0, if time.why.is_some() { recorded } else { recorded + off_ms }, "{off_ms}");
+            let is_ahead = off_ms > AHEAD_MAX_MS;
+            assert_eq!(time.at.0, if is_ahead { recorded } else { recorded + off_ms }, "{off_ms}");
+            assert_eq!(time.notify_at, time.why.filter(|_| !is_ahead).map(|_| UnixMs(recorded)), "{off_ms}");
             time.clock_offset_ms
         };
         for read_after_ms in [0, 20 * MINUTE_MS, 9 * HOUR_MS] {

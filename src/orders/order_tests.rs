@@ -17,6 +17,7 @@ pub(super) fn event(kind: E, id: &str) -> Event {
         id: id.into(),
         source: "shop".into(),
         at: NOW,
+        notify_at: None,
         read_at: None,
         version: None,
         store: Some(Id::new("s1").unwrap()),

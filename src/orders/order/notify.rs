@@ -34,7 +34,7 @@ pub(in super::super) struct Occurrence {
 pub(super) struct Pending {
     to: Role,
     kind: NoticeKind,
-    /// Event time of its cause.
+    /// Event time of its cause, or when that was recorded: [`Event::notify_at`].
     at: UnixMs,
     /// For repeatable kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,7 +81,8 @@ impl Order {
                     .any(|one| (one.to, one.kind, one.occurrence.as_ref().map(|one| one.hash)) == (*to, *kind, hash));
             let repeated = self.pending.iter().filter(|one| one.occurrence.is_some()).count();
             if !is_known && (hash.is_none() || repeated < MAX_REPEATED) {
-                self.pending.push(Pending { to: *to, kind: *kind, at: event.at, occurrence });
+                let at = event.notify_at.unwrap_or(event.at);
+                self.pending.push(Pending { to: *to, kind: *kind, at, occurrence });
             }
         }
     }
