@@ -149,7 +149,8 @@ pub(super) fn order(n: usize) -> OrderKey {
 }
 
 pub(super) fn notice(order: &OrderKey, name: &str, who: &Recipient, expires_at: UnixMs) -> NewNotice {
-    let notice = EncodedNotice::from_stored(b"{\"type\":\"order_ready\",\"order\":\"1\"}").unwrap();
+    let text = format!(r#"{{"id":"{name}","kind":"ready","order":"1","at":1,"body":{{}}}}"#);
+    let notice = EncodedNotice::from_stored(text.as_bytes()).unwrap();
     let (order, recipient) = (order.clone(), who.clone());
     NewNotice { order, id: name.into(), kind: NoticeKind::Ready, recipient, notice, expires_at }
 }

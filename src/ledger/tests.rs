@@ -44,7 +44,8 @@ fn order(name: &str) -> OrderKey {
 }
 
 fn notice(who: &Recipient, name: &str, expires_at: UnixMs) -> NewNotice {
-    let notice = EncodedNotice::from_stored(format!("{{\"name\":\"{name}\"}}").as_bytes()).unwrap();
+    let text = format!(r#"{{"id":"{name}","kind":"new_order","order":"1","at":1,"body":{{}}}}"#);
+    let notice = EncodedNotice::from_stored(text.as_bytes()).unwrap();
     NewNotice {
         order: order(name),
         id: name.into(),

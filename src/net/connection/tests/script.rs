@@ -28,6 +28,11 @@ use crate::net::tokens::{InvalidToken, Principal};
 use crate::net::{NetLimits, NetStats};
 use orderbell_ledger::MailboxObserver;
 
+fn notice_of(seq: usize) -> EncodedNotice {
+    let text = format!(r#"{{"id":"n{seq}","kind":"new_order","order":"o{seq}","at":1,"body":{{}}}}"#);
+    EncodedNotice::from_stored(text.as_bytes()).unwrap()
+}
+
 /// What the peer does.
 pub(super) struct Script {
     /// Frames that it has sent.
@@ -169,7 +174,7 @@ impl Mailboxes for ScriptedMailbox {
         let notice = |seq: usize| Delivery {
             position: at(seq),
             prev: if seq == from + 1 { after } else { at(seq - 1) },
-            notice: EncodedNotice::from_stored(format!(r#"{{"id":"n{seq}"}}"#).as_bytes()).unwrap(),
+            notice: notice_of(seq),
         };
         let notices: Vec<_> = seqs.map(notice).collect();
         let next = notices.last().map_or(at(from), |last| last.position);
