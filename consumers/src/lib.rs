@@ -3,6 +3,7 @@
 // The hidden modules are public for this crate's own property tests only: their names may change.
 pub mod alert;
 pub mod clock;
+mod dead_letters;
 pub mod error;
 pub mod group;
 #[cfg(feature = "kafka")]
@@ -26,6 +27,7 @@ pub mod traits;
 pub mod watermark;
 
 pub use alert::{AlertKind, GroupAlert};
+pub use dead_letters::report_dead_letter;
 pub use error::{BoxError, CheckpointError, DeadLetterError, SinkError, SourceError};
 pub use group::{Group, InjectError};
 pub use loss::Loss;

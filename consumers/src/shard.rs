@@ -22,6 +22,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::alert::AlertKind;
+use crate::dead_letters::report_dead_letter;
 use crate::error::DeadLetterError;
 use crate::key_queues::{KeyQueues, QueuedInput};
 use crate::stats::Stats;
@@ -321,13 +322,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
             tracing::error!(reason = reason.code, message = reason.message, "a task was given up");
             return self.finish(key, unhandled);
         };
-        self.stats.dead_lettered.increment();
-        let observed = AssertUnwindSafe(|| self.handler.on_dead_letter(&record, &reason));
-        if std::panic::catch_unwind(observed).is_err() {
-            self.stats.panics.increment();
-            let (partition, offset) = (&record.partition, record.offset);
-            tracing::error!(%partition, offset, "the handler panicked about a dead letter; it is written all the same");
-        }
+        report_dead_letter(&*self.handler, &self.stats, &record, &reason);
         let (dead_letters, stats) = (self.dead_letters.clone(), self.stats.clone());
         let ticket = queued.ticket;
         let letter = DeadLetter { record, reason, attempts: queued.attempts + 1 };

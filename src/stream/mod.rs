@@ -59,6 +59,7 @@ async fn on_kafka(
     use std::time::Duration;
 
     use orderbell_consumers::kafka::{KafkaDeadLetters, KafkaSink, KafkaSource};
+    use orderbell_consumers::{Reason, Record, report_dead_letter};
 
     /// The output topic is created before the group subscribes to it. When the brokers are unreachable, that happens with the first event to
     /// publish, and the start goes on.
@@ -79,9 +80,6 @@ async fn on_kafka(
         Ok(Err(error)) => tracing::warn!(%error, "the output topic could not be created yet"),
         Err(_) => tracing::warn!("the brokers did not answer in time"),
     }
-    let publisher =
-        outbox_publisher::publish(Arc::clone(ledger), sink, output, Arc::clone(stats), CancellationToken::clone(stop));
-    tasks.spawn(publisher);
     let options = &Options {
         required_topics: kafka.topics.clone(),
         require_full_assignment_after: Some(FULL_ASSIGNMENT_TIMEOUT),
@@ -89,7 +87,14 @@ async fn on_kafka(
     };
     let letters = Arc::new(KafkaDeadLetters::new(&joining, Arc::clone(ledger))?);
     let source = KafkaSource::join(&joining)?;
-    Ok(Group::start(source, Arc::clone(handler), Arc::clone(ledger), letters, options))
+    let group = Group::start(source, Arc::clone(handler), Arc::clone(ledger), letters, options);
+    let (of_group, handler) = (group.stats().clone(), Arc::clone(handler));
+    let on_dead_letter = Arc::new(move |record: &Record, reason: &Reason| {
+        report_dead_letter(&*handler, &of_group, record, reason);
+    });
+    let (ledger, stats, stop) = (Arc::clone(ledger), Arc::clone(stats), CancellationToken::clone(stop));
+    tasks.spawn(outbox_publisher::publish(ledger, sink, output, stats, on_dead_letter, stop));
+    Ok(group)
 }
 
 /// Waits until this process is the only member of its consumer group: two members would each hold half of the orders in their ledgers. A member

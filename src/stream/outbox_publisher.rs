@@ -83,6 +83,7 @@ struct Publisher<S, R> {
     sink: Arc<S>,
     topic: String,
     stats: Arc<PublisherStats>,
+    on_dead_letter: OnDeadLetter,
     sending: FuturesUnordered<Sending>,
     backlog: OutboxBacklog,
     /// When the outbox is read next; now when it has grown.
@@ -93,6 +94,9 @@ struct Publisher<S, R> {
     unsent: Option<String>,
     back_off: Duration,
 }
+
+/// Is told of each record that becomes a dead letter here: [`orderbell_consumers::report_dead_letter`], as for those that a shard makes.
+pub type OnDeadLetter = Arc<dyn Fn(&Record, &Reason) + Send + Sync>;
 
 /// The ledger cannot write any more: the process is about to exit.
 struct LedgerGone;
@@ -111,9 +115,10 @@ pub async fn publish<S: Sink>(
     sink: Arc<S>,
     topic: String,
     stats: Arc<PublisherStats>,
+    on_dead_letter: OnDeadLetter,
     stop: CancellationToken,
 ) {
-    publish_from(ledger.clone(), ledger, sink, topic, stats, stop).await;
+    publish_from(ledger.clone(), ledger, sink, topic, stats, on_dead_letter, stop).await;
 }
 
 /// [`publish`] with a reader of its own.
@@ -123,6 +128,7 @@ async fn publish_from<R: OutboxReader, S: Sink>(
     sink: Arc<S>,
     topic: String,
     stats: Arc<PublisherStats>,
+    on_dead_letter: OnDeadLetter,
     stop: CancellationToken,
 ) {
     let mut publisher = Publisher {
@@ -131,6 +137,7 @@ async fn publish_from<R: OutboxReader, S: Sink>(
         sink,
         topic,
         stats,
+        on_dead_letter,
         sending: FuturesUnordered::new(),
         backlog: OutboxBacklog::default(),
         read_at: Instant::now(),
@@ -221,9 +228,9 @@ impl<S: Sink, R: OutboxReader> Publisher<S, R> {
                 Err(SinkError::Refused(why)) => {
                     let why = why.to_string();
                     tracing::error!(why, "the output topic rejected an event for good: it becomes a dead letter");
-                    DeadLetterSink::write(&*self.ledger, dead_letter(&self.topic, &entry, why))
-                        .await
-                        .map_err(|_| LedgerGone)?;
+                    let letter = dead_letter(&self.topic, &entry, why);
+                    (self.on_dead_letter)(&letter.record, &letter.reason);
+                    DeadLetterSink::write(&*self.ledger, letter).await.map_err(|_| LedgerGone)?;
                     sent.push(entry);
                 }
                 Err(SinkError::Transient(why)) => {

@@ -1,6 +1,8 @@
 use super::super::outbox_backlog::MAX_HELD;
 use super::*;
+use crate::ingest::OrderHandler;
 use orderbell_ledger::{LedgerOptions, MailboxObserver, NewEvent, NoCounterObserver, PublishTo};
+use orderbell_orders::mapping::Mapping;
 use orderbell_protocol::Recipient;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -66,6 +68,11 @@ fn event(order: &str, value: &'static str) -> NewEvent {
     }
 }
 
+/// Nobody is told of dead letters.
+fn unheard() -> OnDeadLetter {
+    Arc::new(|_, _| {})
+}
+
 async fn until(what: &str, holds: impl Fn() -> bool) {
     let began = std::time::Instant::now();
     while !holds() {
@@ -87,7 +94,7 @@ async fn events_of_one_order_keep_their_sequence_whatever_fails() {
     ledger.append(vec![event("b", "b1")]).await.unwrap();
     let tasks = tokio_util::task::TaskTracker::new();
     let publishing =
-        tasks.spawn(publish(ledger.clone(), topic.clone(), "out".into(), Arc::clone(&stats), stop.clone()));
+        tasks.spawn(publish(ledger.clone(), topic.clone(), "out".into(), Arc::clone(&stats), unheard(), stop.clone()));
     until("the outbox is empty", || ledger.outbox().pending(0, 10).unwrap().is_empty()).await;
     let published = topic.records.lock().unwrap().clone();
     let of = |order: char| published.iter().filter(|value| value.starts_with(order)).cloned().collect::<Vec<_>>();
@@ -119,6 +126,34 @@ async fn pending_events_survive_a_restart_and_numbers_continue() {
     assert_eq!(waiting, [(first[1].number, "a2".into()), (first[1].number + 1, "a3".into())]);
 }
 
+/// Regression: a paid order that the output topic refused for good was in the ledger's dead letters, and raised no alert.
+#[tokio::test]
+async fn an_event_that_is_refused_for_good_is_reported_as_any_other_dead_letter() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, topic, stop) = (open(dir.path()), Arc::<Topic>::default(), CancellationToken::new());
+    let paid = r#"{"type":"order.paid","order":"a","store":"1"}"#;
+    let ready = r#"{"type":"order.ready","order":"b","store":"1"}"#;
+    *topic.refuses.lock().unwrap() = vec![paid, ready];
+    let policy = orderbell_orders::order::OrderPolicy::default();
+    let handler = Arc::new(OrderHandler::new(ledger.clone(), Mapping::default(), policy));
+    let of_group = Arc::<orderbell_consumers::Stats>::default();
+    let (observer, counted) = (handler.clone(), of_group.clone());
+    let on_dead_letter = Arc::new(move |record: &Record, reason: &Reason| {
+        orderbell_consumers::report_dead_letter(&*observer, &counted, record, reason);
+    });
+    let stats = Arc::<PublisherStats>::default();
+    let tasks = tokio_util::task::TaskTracker::new();
+    let publishing =
+        tasks.spawn(publish(ledger.clone(), topic.clone(), "out".into(), stats, on_dead_letter, stop.clone()));
+    ledger.append(vec![event("a", paid), event("b", ready)]).await.unwrap();
+    until("the outbox is empty", || ledger.outbox().pending(0, 10).unwrap().is_empty()).await;
+    assert_eq!(ledger.dead_letters().list(0, 9).unwrap().len(), 2);
+    assert_eq!((of_group.dead_lettered.value(), handler.stats().paid_rejected.value()), (2, 1));
+    assert_eq!(handler.stats().rejected.lock().unwrap()["not-published"], 2);
+    stop.cancel();
+    publishing.await.unwrap();
+}
+
 /// Regression: a partition that accepted nothing delayed the events of all tills, by a minute a round.
 #[tokio::test]
 async fn an_event_without_acknowledgement_delays_its_own_order_alone() {
@@ -128,7 +163,7 @@ async fn an_event_without_acknowledgement_delays_its_own_order_alone() {
     *topic.hangs.lock().unwrap() = vec!["a1"];
     let tasks = tokio_util::task::TaskTracker::new();
     let publishing =
-        tasks.spawn(publish(ledger.clone(), topic.clone(), "out".into(), Arc::clone(&stats), stop.clone()));
+        tasks.spawn(publish(ledger.clone(), topic.clone(), "out".into(), Arc::clone(&stats), unheard(), stop.clone()));
     ledger.append(vec![event("a", "a1"), event("a", "a2"), event("b", "b1")]).await.unwrap();
     until("the other is published", || topic.records.lock().unwrap().as_slice() == ["b1"]).await;
     ledger.append(vec![event("b", "b2"), event("c", "c1")]).await.unwrap();
@@ -197,6 +232,7 @@ async fn a_round_reads_what_is_new_however_many_events_wait() {
         topic.clone(),
         "out".into(),
         stats.clone(),
+        unheard(),
         stop.clone(),
     ));
     until("all are read", || stats.pending.value() == PENDING).await;
@@ -234,8 +270,15 @@ async fn the_publisher_holds_a_bounded_part_of_the_outbox_and_a_restart_begins_w
     let start = || {
         let (reader, stop, stats) =
             (CountingReader::of(&ledger), CancellationToken::new(), Arc::<PublisherStats>::default());
-        let publishing =
-            publish_from(reader.clone(), ledger.clone(), topic.clone(), "out".into(), stats.clone(), stop.clone());
+        let publishing = publish_from(
+            reader.clone(),
+            ledger.clone(),
+            topic.clone(),
+            "out".into(),
+            stats.clone(),
+            unheard(),
+            stop.clone(),
+        );
         (reader, stop, stats, tasks.spawn(publishing))
     };
     let (reader, stop, stats, publishing) = start();
