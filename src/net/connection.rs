@@ -83,7 +83,7 @@ struct Connection<V: Server, S> {
     is_flushing: bool,
     /// Allocated at the client's first event: most connections never publish one.
     pending_events: Option<Box<PendingEvents>>,
-    /// Until it is durable that the device is connected: no notice is sent before.
+    /// Until it is durable that the device is connected.
     not_durable: Option<ConnectedFuture>,
     /// A read that waits for the current flush, or for `not_durable`.
     deferred_read: Option<(Position, Position, u16)>,
@@ -239,8 +239,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
 
     /// Carries out the session's outputs, as far as the socket accepts them. `Err` ends the connection.
     fn carry_out(&mut self) -> Result<(), Option<Close>> {
-        if !self.is_flushing
-            && self.not_durable.is_none()
+        if self.may_read()
             && let Some((after, scan, limit)) = self.deferred_read.take()
         {
             self.read(after, scan, limit);
@@ -248,8 +247,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
         while let Some(output) = self.outputs.pop_front() {
             match output {
                 SessionOutput::Authenticate { token, device, position } => self.authenticate(&token, device, position),
-                // A blocked flush delays reading, but not closing.
-                SessionOutput::Read { after, scan, limit } if self.is_flushing => {
+                SessionOutput::Read { after, scan, limit } if !self.may_read() => {
                     self.deferred_read = Some((after, scan, limit));
                 }
                 SessionOutput::Read { after, scan, limit } => self.read(after, scan, limit),
@@ -292,6 +290,11 @@ impl<V: Server, S: Socket> Connection<V, S> {
             self.woken_at = None;
         }
         Ok(())
+    }
+
+    /// A blocked flush delays reading, but not closing. And no notice is sent before it is durable that the device is connected.
+    fn may_read(&self) -> bool {
+        !self.is_flushing && self.not_durable.is_none()
     }
 
     fn send(&mut self, message: Message) -> Result<(), Option<Close>> {
@@ -357,10 +360,6 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let Some(Authenticated { who, subscriber, .. }) = &self.authenticated else { return };
         let polled_seq = subscriber.polled_seq();
         let page = self.server.mailboxes().page(who, after, scan, limit);
-        if self.not_durable.is_some() && page.as_ref().is_ok_and(|page| !page.notices.is_empty()) {
-            self.deferred_read = Some((after, scan, limit));
-            return;
-        }
         match &page {
             Ok(page) => drop(self.server.stats().notices_pushed.inc_by(page.notices.len() as u64)),
             Err(error) => self.span().in_scope(|| log_unavailable(*error)),
