@@ -157,6 +157,8 @@ impl Config {
             must(unknown.is_none(), &["mapping", "topics"], what.as_deref().unwrap_or_default());
             let is_named = kafka.cluster.as_ref().is_none_or(|name| !name.trim().is_empty());
             must(is_named, &["kafka", "cluster"], "a name, or leave the key out");
+            let is_one = kafka.oauth_token_file.is_none() || kafka.oauth_token_command.is_empty();
+            must(is_one, &["kafka", "oauth_token_command"], "either a file or a command");
             #[cfg(feature = "kafka")]
             if let Err(error) = kafka.options().check() {
                 must(false, &["kafka", "properties"], &error.to_string());

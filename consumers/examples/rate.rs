@@ -98,6 +98,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         instance: None,
         topics: vec![topic.clone()],
         cluster: None,
+        token: None,
         properties: [("fetch.queue.backoff.ms".to_owned(), "5".to_owned())].into(),
     };
     let store = Arc::new(sim::MemoryStore::default());

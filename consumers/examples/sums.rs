@@ -126,7 +126,7 @@ fn kafka(arguments: &BTreeMap<String, String>) -> Result<KafkaOptions, Box<dyn E
     }
     let (bootstrap, group, topics) = (needed("bootstrap")?, needed("group")?, vec![needed("topic")?]);
     // No static membership: when a process is silent for longer than its session, another one takes its partitions.
-    let options = KafkaOptions { bootstrap, group, instance: None, topics, cluster: None, properties };
+    let options = KafkaOptions { bootstrap, group, instance: None, topics, cluster: None, token: None, properties };
     options.check()?;
     Ok(options)
 }

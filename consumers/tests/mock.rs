@@ -55,6 +55,7 @@ fn options(cluster: &MockCluster<'static, DefaultProducerContext>) -> KafkaOptio
         instance: None,
         topics: vec![TOPIC.into()],
         cluster: None,
+        token: None,
         properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
     }
 }

@@ -255,6 +255,14 @@ pub struct KafkaConfig {
     /// and never change it, or the topics are read as if for the first time. By default the id that the brokers tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
+    /// For `sasl.mechanism = OAUTHBEARER`: a file that holds a token alone, which whatever issues tokens keeps good. It is read again about
+    /// every two minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oauth_token_file: Option<PathBuf>,
+    /// For `sasl.mechanism = OAUTHBEARER`, instead of a file: a program and its arguments that print a token alone within 10 seconds. It is run
+    /// again about every two minutes, and for each client.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub oauth_token_command: Vec<String>,
     /// Further properties of librdkafka (TLS, SASL), for instance `"security.protocol" = "SASL_SSL"`. Properties that delivery guarantees
     /// depend on are refused. Values are never printed.
     #[serde(default)]
@@ -272,6 +280,15 @@ impl KafkaConfig {
         self.output_topic.clone().unwrap_or_else(|| format!("{}.events", self.group))
     }
 
+    #[cfg(feature = "kafka")]
+    fn token(&self) -> Option<orderbell_consumers::kafka::TokenSource> {
+        use orderbell_consumers::kafka::TokenSource;
+
+        let command = Some(&self.oauth_token_command).filter(|words| !words.is_empty());
+        let file = self.oauth_token_file.clone().map(TokenSource::File);
+        file.or_else(|| command.cloned().map(TokenSource::Command))
+    }
+
     /// For tools that inspect this cluster: they join no group and leave the output topic out.
     #[cfg(feature = "kafka")]
     #[must_use]
@@ -282,6 +299,7 @@ impl KafkaConfig {
             instance: None,
             topics: self.topics.clone(),
             cluster: self.cluster.clone(),
+            token: self.token(),
             properties: self.properties.expose(),
         }
     }

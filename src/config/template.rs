@@ -43,6 +43,8 @@ fn example() -> ConfigFile {
         group: "orderbell".into(),
         output_topic: Some("orderbell.events".into()),
         cluster: Some("chain".into()),
+        oauth_token_file: Some("/run/orderbell/token".into()),
+        oauth_token_command: vec!["/usr/local/bin/kafka-token".into()],
         properties: Default::default(),
     };
     let mut file = ConfigFile { kafka: Some(kafka), ..ConfigFile::default() };

@@ -185,6 +185,7 @@ impl Topic {
             instance: None,
             topics: Vec::new(),
             cluster: None,
+            token: None,
             properties: std::collections::BTreeMap::new(),
         };
         let (topic, mut values) = (topic.to_owned(), Vec::new());
@@ -291,6 +292,7 @@ async fn a_key_that_never_ends_delays_no_other_key_of_its_partition() {
         instance: None,
         topics: vec![topic.name.clone()],
         cluster: None,
+        token: None,
         properties: BTreeMap::new(),
     };
     let (handler, kept) = (Arc::new(Hangs(tokio::sync::Notify::new())), Arc::new(sim::MemoryStore::default()));

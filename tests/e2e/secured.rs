@@ -26,8 +26,10 @@ fn broker(dir: &Path) -> Broker {
     keytool(dir, &[&["-genkeypair"][..], &store, &name].concat());
     keytool(dir, &[&["-exportcert", "-rfc", "-file", "broker.pem"][..], &store].concat());
     let further = format!(
-        "ssl.keystore.type=PKCS12\nssl.keystore.location={}\nssl.keystore.password={KEY_PASSWORD}\nsasl.enabled.mechanisms=PLAIN\n\
+        "ssl.keystore.type=PKCS12\nssl.keystore.location={}\nssl.keystore.password={KEY_PASSWORD}\nsasl.enabled.mechanisms=PLAIN,OAUTHBEARER\n\
          listener.name.more.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"ding\";\n\
+         listener.name.more.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required \
+         unsecuredLoginStringClaim_sub=\"broker\";\n\
          authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\nsuper.users=User:ANONYMOUS\n",
         dir.join("broker.p12").display()
     );
@@ -84,6 +86,22 @@ fn config(dir: &Path, bootstrap: &str, password: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// The same with tokens, which a command makes: the broker takes unsigned ones.
+fn config_with_tokens(dir: &Path, with_password: &str) -> String {
+    let script = dir.join("token.sh");
+    let part = "| base64 -w0 | tr '+/' '-_' | tr -d =";
+    let claims = format!("'{{\"sub\":\"{USER}\",\"exp\":%d}}' $(($(date +%s) + 600))");
+    let text = format!("printf '{{\"alg\":\"none\"}}' {part}\nprintf .\nprintf {claims} {part}\nprintf .\n");
+    std::fs::write(&script, text).unwrap();
+    let text = std::fs::read_to_string(with_password).unwrap();
+    let kept = text.lines().filter(|line| !line.contains("sasl."));
+    let command = format!("oauth_token_command = [\"sh\", \"{}\"]\n[kafka.properties]", script.display());
+    let text = kept.collect::<Vec<_>>().join("\n").replace("[kafka.properties]", &command);
+    let path = dir.join("tokens.toml");
+    std::fs::write(&path, format!("{text}\n\"sasl.mechanism\" = \"OAUTHBEARER\"\n")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 fn doctor(config: &str, dir: &Path) -> String {
     let mut doctor = Command::new(env!("CARGO_BIN_EXE_orderbell"));
     doctor.args(["doctor", "--config", config, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"]);
@@ -120,7 +138,9 @@ async fn with_tls_and_sasl_and_without_the_right_to_create_topics() {
     assert!(said.contains("orders.dlq does not exist, and cannot be created"), "{said}");
     assert!(said.contains("dead letters are kept in the ledger instead"), "{said}");
 
-    let node = Node::with(temp, dir.join("data"), vec!["--config".to_owned(), config]);
+    // What reads and writes has tokens instead of a password.
+    let with_tokens = config_with_tokens(&dir, &config);
+    let node = Node::with(temp, dir.join("data"), vec!["--config".to_owned(), with_tokens]);
     let (mut till, mut phone) = (node.till("1", "a").await, node.phone("of-o1").await);
     let paid_by = paid(1).replace("\"store\"", "\"customer\":\"of-o1\",\"store\"");
     orders.produces_raw(0, Some(paid_by.as_bytes())).await;

@@ -1,14 +1,17 @@
 //! What librdkafka tells a member of a group while it is polled: requests of the coordinator, and statistics.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use rdkafka::client::OAuthToken;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::statistics::{Broker, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 
+use super::oauth::TokenContext;
 use super::source::{offset, partition_of};
 use crate::record::TopicPartition;
 use crate::traits::EndOffset;
@@ -22,6 +25,7 @@ pub(super) enum Rebalance {
 
 #[derive(Default)]
 pub(super) struct Context {
+    pub(super) token: TokenContext,
     pub(super) rebalances: Mutex<VecDeque<Rebalance>>,
     pub(super) closing: AtomicBool,
     pub(super) ends: Mutex<Vec<(TopicPartition, EndOffset)>>,
@@ -30,6 +34,12 @@ pub(super) struct Context {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.token.generate()
+    }
+
     /// Called every few seconds, from within a poll. The partitions of a broker that cannot be reached are left out: its offsets are old.
     fn stats(&self, statistics: Statistics) {
         // When they were made, not when this thread came to read them.

@@ -12,6 +12,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::KafkaOptions;
+use super::oauth::TokenContext;
 use super::topic_admin::{TopicAdmin, TopicError, is_not_allowed};
 use crate::error::{DeadLetterError, SourceError};
 use crate::traits::{DeadLetter, DeadLetterSink};
@@ -21,7 +22,7 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes dead letters to Kafka, and those that a topic does not take to `L`.
 pub struct KafkaDeadLetters<L> {
-    producer: FutureProducer,
+    producer: FutureProducer<TokenContext>,
     admin: TopicAdmin,
     group: String,
     second: Arc<L>,
@@ -33,8 +34,8 @@ impl<L: DeadLetterSink> KafkaDeadLetters<L> {
     /// # Errors
     /// A property that librdkafka does not accept, with its message.
     pub fn new(options: &KafkaOptions, second: Arc<L>) -> Result<Self, SourceError> {
-        let producer: FutureProducer =
-            options.producer().create().map_err(|error| SourceError::fatal("create producer", error))?;
+        let producer = options.producer().create_with_context(options.context());
+        let producer: FutureProducer<_> = producer.map_err(|error| SourceError::fatal("create producer", error))?;
         let admin = TopicAdmin::new(options)?;
         Ok(Self { producer, admin, group: options.group.clone(), second })
     }

@@ -6,13 +6,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
+use super::oauth::TokenContext;
 use super::source::{REQUEST_TIMEOUT, number};
 use crate::error::SourceError;
 use crate::record::{Offset, TopicPartition};
 
 /// A client that asks about one consumer group. Every method blocks.
 pub struct GroupInspector {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<TokenContext>,
     /// The configured name of the cluster, and a topic to ask for.
     cluster: Option<String>,
     topic: String,
@@ -26,7 +27,9 @@ impl GroupInspector {
     /// A property that librdkafka does not accept, with its message.
     pub fn new(options: &KafkaOptions, request_timeout: Duration) -> Result<Self, SourceError> {
         let silent = KafkaOptions { instance: None, ..options.clone() };
-        let consumer = silent.consumer().create().map_err(|error| SourceError::fatal("create consumer", error))?;
+        let consumer = silent.consumer().create_with_context(silent.context());
+        let consumer: BaseConsumer<_> = consumer.map_err(|error| SourceError::fatal("create consumer", error))?;
+        options.context().prime(&consumer);
         let topic = options.topics.first().cloned().unwrap_or_default();
         Ok(Self { consumer, cluster: options.cluster.clone(), topic, request_timeout })
     }

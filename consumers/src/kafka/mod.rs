@@ -8,6 +8,7 @@ mod dead_letters;
 mod fault_isolation;
 mod group_inspector;
 mod group_offsets;
+mod oauth;
 mod offset_requests;
 mod properties;
 mod record_copy;
@@ -22,11 +23,13 @@ mod topic_scan;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use oauth::TokenContext;
 use rdkafka::ClientConfig;
 
 pub use dead_letters::KafkaDeadLetters;
 pub use group_inspector::GroupInspector;
 pub use group_offsets::GroupOffsets;
+pub use oauth::TokenSource;
 pub use properties::PropertyError;
 pub use record_reader::RecordReader;
 pub use sink::KafkaSink;
@@ -47,6 +50,8 @@ pub struct KafkaOptions {
     pub topics: Vec<String>,
     /// The name that checkpoints are kept under, in place of the id that the brokers tell: for those that tell none.
     pub cluster: Option<String>,
+    /// Where tokens for SASL/OAUTHBEARER come from.
+    pub token: Option<TokenSource>,
     /// Further properties of librdkafka.
     pub properties: BTreeMap<String, String>,
 }
@@ -120,7 +125,11 @@ impl KafkaOptions {
     /// # Errors
     /// [`PropertyError`] with the first that cannot.
     pub fn check(&self) -> Result<(), PropertyError> {
-        properties::check(&self.properties)
+        properties::check(&self.properties, self.token.is_some())
+    }
+
+    fn context(&self) -> TokenContext {
+        TokenContext(self.token.clone())
     }
 
     fn consumer(&self) -> ClientConfig {
@@ -173,6 +182,7 @@ mod tests {
             instance: None,
             topics: vec!["t".into()],
             cluster: None,
+            token: None,
             properties: BTreeMap::from([("sasl.password".to_owned(), "secret".to_owned())]),
         };
         let text = format!("{options:?}");

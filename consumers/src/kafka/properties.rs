@@ -33,9 +33,9 @@ pub enum PropertyError {
 }
 
 /// The first mistake.
-pub(super) fn check(properties: &BTreeMap<String, String>) -> Result<(), PropertyError> {
+pub(super) fn check(properties: &BTreeMap<String, String>, has_token: bool) -> Result<(), PropertyError> {
     check_reserved(properties)?;
-    check_security(properties, HAS_TLS).map_err(|(name, problem)| PropertyError::Unusable { name, problem })
+    check_security(properties, HAS_TLS, has_token).map_err(|(name, problem)| PropertyError::Unusable { name, problem })
 }
 
 fn check_reserved(properties: &BTreeMap<String, String>) -> Result<(), PropertyError> {
@@ -52,7 +52,11 @@ fn check_reserved(properties: &BTreeMap<String, String>) -> Result<(), PropertyE
     Ok(())
 }
 
-fn check_security(properties: &BTreeMap<String, String>, has_tls: bool) -> Result<(), (&'static str, &'static str)> {
+fn check_security(
+    properties: &BTreeMap<String, String>,
+    has_tls: bool,
+    has_token: bool,
+) -> Result<(), (&'static str, &'static str)> {
     const PROTOCOL: &str = "security.protocol";
     const MECHANISM: &str = "sasl.mechanism";
 
@@ -76,19 +80,22 @@ fn check_security(properties: &BTreeMap<String, String>, has_tls: bool) -> Resul
         Some("SCRAM-SHA-256" | "SCRAM-SHA-512") => return Err((MECHANISM, BUILD_WITH_TLS)),
         Some("AWS_MSK_IAM") => {
             let problem = "AWS_MSK_IAM is known to AWS's own Java client alone: use SCRAM-SHA-512 (for MSK the user is a secret of AWS Secrets \
-                           Manager), or a client certificate with security.protocol = SSL and ssl.certificate.location";
+                           Manager), a client certificate with security.protocol = SSL and ssl.certificate.location, or OAUTHBEARER with AWS's signer as \
+                           kafka.oauth_token_command";
             return Err((MECHANISM, problem));
         }
+        Some("OAUTHBEARER") if !has_tls => return Err((MECHANISM, BUILD_WITH_TLS)),
+        Some("OAUTHBEARER") if has_token => return Ok(()),
         Some("OAUTHBEARER") => {
-            let problem = "OAUTHBEARER is not supported: use SCRAM-SHA-512, PLAIN over TLS, or a client certificate with \
-                           security.protocol = SSL and ssl.certificate.location";
+            let problem = "set kafka.oauth_token_file, or kafka.oauth_token_command to what prints a token; librdkafka's own ways to one are \
+                           not built in";
             return Err((MECHANISM, problem));
         }
         None | Some("GSSAPI") => {
             let problem = "GSSAPI (Kerberos), which is also the default, is not built in: use SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN";
             return Err((MECHANISM, problem));
         }
-        Some(_) => return Err((MECHANISM, "one of SCRAM-SHA-512, SCRAM-SHA-256 and PLAIN")),
+        Some(_) => return Err((MECHANISM, "one of SCRAM-SHA-512, SCRAM-SHA-256, PLAIN and OAUTHBEARER")),
     }
     for name in ["sasl.username", "sasl.password"] {
         if properties.get(name).is_none_or(String::is_empty) {
@@ -114,10 +121,10 @@ mod tests {
     #[test]
     fn properties_that_guarantees_depend_on_cannot_be_set() {
         for name in CONSUMER.map(|(name, _, _)| name).into_iter().chain(["group.id", "acks"]) {
-            let error = check(&of(&[(name, "x")])).unwrap_err();
+            let error = check(&of(&[(name, "x")]), false).unwrap_err();
             assert!(matches!(&error, PropertyError::Reserved { name: named, .. } if named == name), "{error}");
         }
-        assert_eq!(check(&of(&[("session.timeout.ms", "6000")])), Ok(()));
+        assert_eq!(check(&of(&[("session.timeout.ms", "6000")]), false), Ok(()));
     }
 
     #[test]
@@ -130,17 +137,17 @@ mod tests {
             ("SASL_SSL", "SCRAM-SHA-512", true),
         ] {
             let properties = sasl(protocol, mechanism);
-            assert_eq!(check_security(&properties, true), Ok(()), "{protocol} {mechanism}");
-            let without = check_security(&properties, false);
+            assert_eq!(check_security(&properties, true, false), Ok(()), "{protocol} {mechanism}");
+            let without = check_security(&properties, false, false);
             assert_eq!(
                 without.is_err_and(|(_, problem)| problem == BUILD_WITH_TLS),
                 needs_tls,
                 "{protocol} {mechanism}"
             );
         }
-        assert_eq!(check_security(&of(&[("security.protocol", "ssl")]), true), Ok(()));
-        assert!(check_security(&of(&[("security.protocol", "ssl")]), false).is_err());
-        assert_eq!(check_security(&of(&[]), false), Ok(()));
+        assert_eq!(check_security(&of(&[("security.protocol", "ssl")]), true, false), Ok(()));
+        assert!(check_security(&of(&[("security.protocol", "ssl")]), false, false).is_err());
+        assert_eq!(check_security(&of(&[]), false, false), Ok(()));
     }
 
     #[test]
@@ -148,18 +155,19 @@ mod tests {
         for (mechanism, wanted) in [
             ("AWS_MSK_IAM", "use SCRAM-SHA-512 (for MSK"),
             ("GSSAPI", "not built in"),
-            ("OAUTHBEARER", "use SCRAM-SHA-512"),
+            ("OAUTHBEARER", "set kafka.oauth_token_file"),
             ("S3CRET", "one of SCRAM-SHA-512"),
         ] {
-            let error = check(&sasl("SASL_PLAINTEXT", mechanism)).unwrap_err().to_string();
+            let error = check(&sasl("SASL_PLAINTEXT", mechanism), false).unwrap_err().to_string();
             assert!(error.contains(wanted) && !error.contains("S3CRET"), "{error}");
         }
+        assert_eq!(check_security(&sasl("SASL_SSL", "OAUTHBEARER"), true, true), Ok(()));
         for (properties, name) in [
             (of(&[("security.protocol", "TLS")]), "security.protocol"),
             (of(&[("security.protocol", "SASL_PLAINTEXT")]), "sasl.mechanism"),
             (of(&[("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanisms", "PLAIN")]), "sasl.username"),
         ] {
-            assert_eq!(check_security(&properties, true).map_err(|(name, _)| name), Err(name));
+            assert_eq!(check_security(&properties, true, false).map_err(|(name, _)| name), Err(name));
         }
     }
 }

@@ -1,17 +1,27 @@
 //! The consumer of those that read a topic to its end. It reports each end, also behind control records, which are never delivered; with one
 //! topic, the partition that the report names is enough.
 
+use std::error::Error;
+
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::KafkaOptions;
+use super::oauth::TokenContext;
 use crate::error::SourceError;
 
 /// Logs what goes wrong. librdkafka reports the end of a partition as an error, too.
-pub(super) struct ScanContext;
+pub(super) struct ScanContext(TokenContext);
 
 impl ClientContext for ScanContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.0.generate()
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
@@ -36,7 +46,10 @@ pub(super) fn scan_consumer(
     if let Some(records) = prefetch {
         config.set("queued.min.messages", records.to_string());
     }
-    config.create_with_context(ScanContext).map_err(|error| SourceError::fatal("create consumer", error))
+    let consumer = config.create_with_context(ScanContext(options.context()));
+    let consumer = consumer.map_err(|error| SourceError::fatal("create consumer", error))?;
+    options.context().prime(&consumer);
+    Ok(consumer)
 }
 
 #[cfg(test)]
@@ -64,7 +77,9 @@ mod tests {
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        tracing::subscriber::with_default(subscriber, || ScanContext.error(KafkaError::Global(code), "1/1 brokers"));
+        tracing::subscriber::with_default(subscriber, || {
+            ScanContext(TokenContext::default()).error(KafkaError::Global(code), "1/1 brokers")
+        });
         let bytes = log.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }

@@ -7,6 +7,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::KafkaOptions;
+use super::oauth::TokenContext;
 use super::topic_admin::TopicAdmin;
 use crate::error::{SinkError, SourceError};
 use crate::traits::{OutRecord, Sink};
@@ -16,7 +17,7 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Appends records to one topic of Kafka.
 pub struct KafkaSink {
-    producer: FutureProducer,
+    producer: FutureProducer<TokenContext>,
     admin: TopicAdmin,
     topic: String,
     like: String,
@@ -28,8 +29,8 @@ impl KafkaSink {
     /// # Errors
     /// A property that librdkafka does not accept, with its message.
     pub fn new(options: &KafkaOptions, topic: &str, like: &str) -> Result<Self, SourceError> {
-        let producer: FutureProducer =
-            options.producer().create().map_err(|error| SourceError::fatal("create producer", error))?;
+        let producer = options.producer().create_with_context(options.context());
+        let producer: FutureProducer<_> = producer.map_err(|error| SourceError::fatal("create producer", error))?;
         let admin = TopicAdmin::new(options)?;
         Ok(Self { producer, admin, topic: topic.to_owned(), like: like.to_owned() })
     }

@@ -81,7 +81,7 @@ impl KafkaSource {
     pub fn join(options: &KafkaOptions) -> Result<Self, SourceError> {
         let consumer: BaseConsumer<Context> = options
             .consumer()
-            .create_with_context(Context::default())
+            .create_with_context(Context { token: options.context(), ..Context::default() })
             .map_err(|error| SourceError::fatal("create consumer", error))?;
         let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics).map_err(|error| SourceError::fatal("subscribe", error))?;

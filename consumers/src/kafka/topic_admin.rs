@@ -43,7 +43,11 @@ pub(super) fn is_not_allowed(code: RDKafkaErrorCode) -> bool {
 }
 
 /// Creates topics, and may ask whether it could.
-struct Creator(AdminClient<DefaultClientContext>);
+struct Creator {
+    admin: AdminClient<DefaultClientContext>,
+    /// rdkafka gives an admin client no tokens: with OAUTHBEARER no topic is created.
+    needs_token: bool,
+}
 
 impl Creator {
     fn new(options: &KafkaOptions) -> Result<Self, SourceError> {
@@ -52,11 +56,16 @@ impl Creator {
         for name in ["enable.idempotence", "acks", "partitioner", "linger.ms", "message.timeout.ms", IN_FLIGHT] {
             plain.remove(name);
         }
-        plain.create().map(Self).map_err(|error| SourceError::fatal("create admin client", error))
+        let admin = plain.create().map_err(|error| SourceError::fatal("create admin client", error))?;
+        Ok(Self { admin, needs_token: options.token.is_some() })
     }
 
     /// Creates a topic, or with `only_ask` asks whether that would be done.
     async fn create(&self, topic: &str, partitions: usize, only_ask: bool) -> Result<(), TopicError> {
+        if self.needs_token {
+            let (topic, code) = (topic.to_owned(), RDKafkaErrorCode::ClusterAuthorizationFailed);
+            return Err(TopicError::NotAllowed { topic, code });
+        }
         let partitions = i32::try_from(partitions.max(1)).unwrap_or(1);
         // -1: the cluster's own default of replicas.
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
@@ -64,7 +73,7 @@ impl Creator {
             .operation_timeout(Some(REQUEST_TIMEOUT))
             .request_timeout(Some(REQUEST_TIMEOUT))
             .validate_only(only_ask);
-        let created = self.0.create_topics([&new], &options).await;
+        let created = self.admin.create_topics([&new], &options).await;
         for result in created.map_err(|source| TopicError::Request { topic: topic.to_owned(), source })? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
