@@ -45,6 +45,10 @@ pub(super) fn copy(message: &BorrowedMessage<'_>, partition: TopicPartition) -> 
         value: None,
         headers,
     };
+    if record.headers.iter().any(|(name, _)| name == UNREADABLE_NAME) {
+        let (partition, offset) = (&record.partition, record.offset);
+        tracing::warn!(%partition, offset, "a header's name is not UTF-8: the header is left out");
+    }
     let (value, value_bytes) = copy_bytes(message.payload(), MAX_VALUE_BYTES);
     let (key, key_bytes) = copy_bytes(message.key(), MAX_KEY_BYTES);
     (record.value, record.key) = (value, key);
