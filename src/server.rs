@@ -5,6 +5,7 @@
 
 mod admin_api;
 mod alerts;
+mod balance_alerts;
 mod dead_letters;
 mod inspector;
 mod orders;
@@ -148,7 +149,8 @@ impl Server {
             ledger.clone(),
             wall.clone(),
         );
-        let status = Status::new(alerts.clone(), metrics(&state, &handler, publisher_stats, &group_stats, &alerts));
+        let status =
+            Status::new(alerts.clone(), metrics(&state, &handler, publisher_stats, &group_stats, &ledger, &alerts));
         let server = Arc::new(Self {
             state: state.clone(),
             ledger,
@@ -315,15 +317,17 @@ fn metrics(
     handler: &Arc<OrderHandler>,
     publisher: Arc<PublisherStats>,
     group: &Arc<Stats>,
+    ledger: &Arc<Ledger>,
     alerts: &Arc<Alerts>,
 ) -> Metrics {
-    let alerts = alerts.clone();
+    let (ledger, alerts) = (ledger.clone(), alerts.clone());
     Metrics::new(MetricSources {
         net: state.stats().clone(),
         ingest: handler.stats().clone(),
         publisher,
         group: group.clone(),
         hub: state.hub().clone(),
+        balance: Box::new(move || ledger.balance().counts()),
         alerts: Box::new(move || alerts.current()),
     })
 }

@@ -70,6 +70,7 @@ fn admin_schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("admin-ready", of::<admin::ReadyAnswer>()),
         ("admin-acknowledge", of::<admin::AcknowledgeAnswer>()),
+        ("admin-balance", of::<admin::BalanceAnswer>()),
         ("admin-top", of::<admin::TopAnswer>()),
         ("admin-stores", of::<admin::StoresAnswer>()),
         ("admin-tail", of::<admin::TailAnswer>()),

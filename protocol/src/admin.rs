@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Alert;
+use crate::balance::BinCount;
 use crate::frame::{OrderOutcome, OrderStage, TimelineEntry};
 use crate::position::Position;
 use crate::{NoticeKind, Role, UnixMs};
@@ -26,6 +27,14 @@ pub struct ReadyAnswer {
 pub struct AcknowledgeAnswer {
     /// The alerts as they were raised; they are cleared now.
     pub acknowledged: Vec<Alert>,
+}
+
+/// The answer to `GET /balance`: where the records that may be paid orders ended.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalanceAnswer {
+    /// Every bin of every topic that has had a record, by topic.
+    pub bins: Vec<BinCount>,
 }
 
 /// The answer to `GET /top`: alerts and activity.

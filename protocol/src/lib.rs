@@ -17,6 +17,7 @@
 
 pub mod admin;
 pub mod alert;
+pub mod balance;
 pub mod client;
 pub mod close;
 pub mod cloud_event;

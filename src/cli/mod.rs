@@ -1,6 +1,7 @@
 //! The command line.
 
 mod alerts;
+mod balance;
 mod bench;
 mod config;
 mod demo;
@@ -12,6 +13,7 @@ mod rate_limit;
 mod reconcile;
 mod serve;
 mod stores;
+mod table;
 mod tail;
 mod top;
 mod trace;
@@ -104,6 +106,11 @@ enum Command {
     Alerts {
         #[command(subcommand)]
         command: alerts::AlertsCommand,
+    },
+    /// Show where the records that may be paid orders ended: whom they notified, or why nobody.
+    Balance {
+        #[command(flatten)]
+        options: balance::BalanceOptions,
     },
     /// List, show and replay dead letters.
     Dlq {
@@ -316,6 +323,7 @@ pub fn main() -> ExitCode {
         Command::Ledger { command } => ledger::run(&command),
         Command::Stores { options } => stores::run(&options),
         Command::Tail { options } => tail::run(&options),
+        Command::Balance { options } => balance::run(&options),
         Command::Top { options } => top::run(&options),
         Command::Trace { options } => trace::run(&options),
         Command::Completions { shell } => {

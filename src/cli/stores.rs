@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::table::table;
 use super::{ConfigArgs, ask, decoded, failed, forbidden_message, out_line};
 use crate::clock::wall_clock;
 use orderbell_client::{HttpClient, percent_encoded};
@@ -48,7 +49,7 @@ pub(crate) fn run(options: &StoresOptions) -> Result<(), ExitCode> {
             .map(String::from),
     ];
     rows.extend(stores.iter().map(row));
-    table(&rows);
+    table(&rows, NUMBERS);
     print_rejected(&rejected);
     Ok(())
 }
@@ -114,22 +115,6 @@ fn age(seconds: i64) -> String {
         s @ 0..=99 => format!("{s} s"),
         s @ 100..=5_999 => format!("{} min", s / 60),
         s => format!("{} h", s / 3_600),
-    }
-}
-
-/// Prints columns as wide as their widest cell; a CJK character takes two columns of the terminal.
-fn table(rows: &[[String; COLUMNS]]) {
-    let width_of = |text: &str| text.chars().map(|c| if c >= '\u{1100}' { 2 } else { 1 }).sum::<usize>();
-    let widths: Vec<usize> =
-        (0..COLUMNS).map(|column| rows.iter().map(|row| width_of(&row[column])).max().unwrap_or(0)).collect();
-    for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-            let pad = " ".repeat(width - width_of(cell));
-            if NUMBERS.contains(&column) { format!("{pad}{cell}") } else { format!("{cell}{pad}") }
-        });
-        if !out_line(cells.collect::<Vec<_>>().join("  ").trim_end()) {
-            return;
-        }
     }
 }
 

@@ -10,21 +10,22 @@ use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
 use orderbell_consumers::stats::Count;
 use orderbell_consumers::{Handler, KeyBatch, KeyHash, KeyInput, Outcome, Parts, Reason, Record};
+use orderbell_protocol::balance::Bin;
 use orderbell_protocol::notice::{EncodedNotice, Notice};
-use orderbell_protocol::{Event, NoticeKind, UnixMs};
+use orderbell_protocol::{Event, EventType, NoticeKind, UnixMs};
 use tracing::{Instrument, Span};
 
 use super::{IgnoredTypes, Place, SourceClocks, UnannouncedOrders, UndecodedTopics, own_events, stored_order};
 use crate::clock::wall_clock;
 use crate::latency::LatencyHistogram;
 use orderbell_ledger::crash;
-use orderbell_ledger::{DatabaseError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
+use orderbell_ledger::{BinNote, DatabaseError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
 use orderbell_orders::counting;
 use orderbell_orders::envelopes;
 use orderbell_orders::event_types::IGNORED;
 use orderbell_orders::mapping::{Decoded, Mapping, OWN_EVENT_MEDIA_TYPE};
 use orderbell_orders::notices::{NoticeDraft, not_encodable};
-use orderbell_orders::order::{Effects, Order, OrderPolicy, Unannounced};
+use orderbell_orders::order::{ApplyResult, Effects, Order, OrderPolicy, Unannounced, too_old};
 use orderbell_orders::record_type::LooksPaid;
 
 /// Asks, in an order's own queue, whether the order's state can be expunged.
@@ -161,6 +162,7 @@ impl OrderHandler {
                 return Ok(());
             }
             Err(reason) if reason.code == IGNORED => {
+                self.note(record, Bin::Ignored, "");
                 self.stats.undecoded_topics.decoded(&record.partition.topic);
                 self.mapping.ignored(record).iter().for_each(|event| self.stats.count_ignored(&event.kind));
                 return Ok(());
@@ -178,12 +180,20 @@ impl OrderHandler {
         let order = OrderKey { shadow: event.shadow, id: event.order.clone() };
         let state = self.state(known, &order)?;
         match Order::apply(state.as_ref(), &event, now, &self.policy.load()) {
-            Ok((next, mut applied)) => {
+            Ok((mut next, mut applied)) => {
+                let bin_deltas = match &mut next {
+                    Some(next) => next.bin_changes(state.as_ref(), record, &event, &applied, now),
+                    None => Vec::new(),
+                };
+                if applied.result == ApplyResult::Forgotten && event.kind == EventType::Paid && !event.shadow {
+                    self.note(record, too_old(UnixMs(record.timestamp_ms), now), "");
+                }
                 // Before the order counts its notices as made: a notice that cannot be encoded must not be skipped.
                 let notices = encode(&order, std::mem::take(&mut applied.notices));
                 let notices = notices.map_err(Outcome::Reject)?;
                 self.count(record, &event, &applied, &notices);
                 effects.notices.extend(notices.into_iter().map(|(_, notice)| notice));
+                effects.bin_deltas.extend(bin_deltas);
                 let mut before = state.as_ref().map_or_else(Vec::new, |state| state.active_for(order.shadow));
                 if effects.expunged.contains(&order) {
                     // An expiry check of the same batch removed it from the active orders.
@@ -207,6 +217,11 @@ impl OrderHandler {
             }
             Err(reason) => Err(Outcome::Reject(reason)),
         }
+    }
+
+    /// Notes where a record ended that leaves no state.
+    fn note(&self, record: &Record, bin: Bin, reason: &'static str) {
+        self.ledger.balance().note(record, BinNote { bin, reason });
     }
 
     /// Whether a record that becomes a dead letter may be a paid order. One at which the mapping panics may be one.
@@ -405,16 +420,19 @@ impl Handler for OrderHandler {
         match self.looks_paid(record) {
             LooksPaid::Yes => {
                 self.stats.paid_rejected.increment();
+                self.note(record, Bin::Rejected, code);
                 tracing::error!(%part, offset, reason = code, "a paid order was rejected");
             }
             LooksPaid::Unreadable => {
                 self.stats.unreadable_rejected.increment();
+                self.note(record, Bin::Unreadable, code);
                 tracing::error!(%part, offset, reason = code, "a record was rejected that may be a paid order: its type cannot be read");
             }
             // That order is known, and another store was notified of it.
             LooksPaid::Later if code == "store-mismatch" => {}
             LooksPaid::Later => {
                 self.stats.later_rejected.increment();
+                self.note(record, Bin::RejectedLater, code);
                 tracing::error!(%part, offset, reason = code, "a record was rejected by which a store may hear of a paid order");
             }
             LooksPaid::No => {}

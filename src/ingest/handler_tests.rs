@@ -194,11 +194,27 @@ async fn a_batch_is_a_span_that_says_where_its_records_are_and_not_whose_order_i
     assert_eq!(log.text(), "");
 }
 
+/// The balance of the one topic.
+fn bins(ledger: &Ledger) -> Vec<(Bin, u64)> {
+    ledger.balance().counts().iter().filter(|bin| bin.records > 0).map(|bin| (bin.key.bin, bin.records)).collect()
+}
+
+#[tokio::test]
+async fn a_dead_letter_of_a_paid_order_is_in_the_balance_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, handler) = handler(dir.path(), 3_600_000);
+    let paid = record(&serde_json::json!({"type": "order.paid", "order": "o1", "store": "1"}));
+    for _read_again in 0..2 {
+        handler.on_dead_letter(&paid, &Reason { code: "bad-id", message: String::new() });
+    }
+    assert_eq!(bins(&ledger), [(Bin::Rejected, 1)]);
+}
+
 /// Regression: a paid order whose store was 0, or that named none, notified nobody, and nothing was red.
 #[tokio::test]
 async fn a_paid_order_without_a_store_is_counted_until_an_event_names_it() {
     let dir = tempfile::tempdir().unwrap();
-    let (_ledger, handler) = handler(dir.path(), 3_600_000);
+    let (ledger, handler) = handler(dir.path(), 3_600_000);
     let event = |kind: &str, order: &str, store: &str| {
         record(&serde_json::json!({"type": kind, "order": order, "store": store}))
     };
@@ -210,16 +226,16 @@ async fn a_paid_order_without_a_store_is_counted_until_an_event_names_it() {
         event("order.accepted", "o2", "17"),
     ]));
     assert_eq!(done.await, vec![Outcome::Done; 5]);
-    let counts = |after_ms| handler.stats().unannounced.counts(now().plus_ms(after_ms));
-    assert!(counts(0).is_empty());
-    assert_eq!(counts(30_000), BTreeMap::from([(Unannounced::NoStore, 1)]), "o1");
+    assert_eq!(bins(&ledger), [(Bin::Notified, 2), (Bin::AwaitsStore, 1)], "o1");
+    let waiting = |after_ms| handler.stats().unannounced.waiting(now().plus_ms(after_ms)).values().sum::<u64>();
+    assert_eq!((waiting(0), waiting(30_000)), (1, 0));
 }
 
 /// Regression: a chain whose clock was hours behind notified nobody, and nothing was red.
 #[tokio::test]
 async fn an_order_of_a_clock_that_is_behind_notifies_its_store_or_is_counted() {
     let dir = tempfile::tempdir().unwrap();
-    let (_ledger, handler) = handler(dir.path(), 86_400_000);
+    let (ledger, handler) = handler(dir.path(), 86_400_000);
     let behind = |order: &str, minutes: i64, recorded_minutes_ago: i64| {
         let at = now().plus_ms(-minutes * 60_000);
         let mut record = record(&serde_json::json!({"type": "order.paid", "order": order, "store": "1", "time": at.0}));
@@ -231,7 +247,7 @@ async fn an_order_of_a_clock_that_is_behind_notifies_its_store_or_is_counted() {
     let stats = handler.stats();
     assert_eq!(stats.notices_created.lock().unwrap().get("new_order"), Some(&1), "by the time of the record");
     assert_eq!(stats.notices_expired.value(), 2);
-    assert_eq!(stats.unannounced.counts(now()), BTreeMap::from([(Unannounced::TooOld, 1)]), "not the history");
+    assert_eq!(bins(&ledger), [(Bin::Notified, 1), (Bin::TooOld, 1), (Bin::History, 1)]);
 }
 
 #[test]

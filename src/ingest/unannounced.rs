@@ -1,4 +1,4 @@
-//! Counts of the paid orders of which no store is notified, by reason.
+//! Paid orders of which no store is notified: each is a line in the log, and those that only wait for their store are known one by one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ use orderbell_protocol::UnixMs;
 /// How long a paid order may wait for the event that names its store: two topics are rarely further apart. Operators are alerted within 30
 /// seconds of the payment.
 const STORE_MAX_WAIT_MS: i64 = 20_000;
-/// Orders without a store that are remembered one by one; more are counted at once. Each takes about 200 bytes.
+/// Orders without a store that are remembered one by one; more are told of at once. Each takes about 200 bytes.
 const MAX_WAITING: usize = 4_096;
 
 /// Partition and offset of a record: an operator finds the order by them.
@@ -26,15 +26,15 @@ impl Place {
     }
 }
 
-/// Paid orders of which no store is notified, since the start. Load-test traffic is left out: nobody waits for it.
+/// Paid orders whose store may still be named. The balance counts them from the beginning, and this says of how many nobody need be told yet.
+/// Load-test traffic is left out: nobody waits for it.
 #[derive(Debug, Default)]
 pub struct UnannouncedOrders(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Orders without a store: since when and by which record, or `None` once they are counted.
+    /// Orders without a store: since when and by which record, or `None` once they have waited for too long.
     waiting: HashMap<OrderKey, Option<(UnixMs, Place)>>,
-    counts: BTreeMap<Unannounced, u64>,
 }
 
 impl UnannouncedOrders {
@@ -44,7 +44,7 @@ impl UnannouncedOrders {
         match reason {
             _ if order.shadow => {}
             Some(Unannounced::NoStore) => inner.wait(order, place, now),
-            Some(reason) => inner.count(reason, &place),
+            Some(reason) => log(reason, &place),
             None => inner.forget(order),
         }
     }
@@ -54,11 +54,15 @@ impl UnannouncedOrders {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).forget(order);
     }
 
-    /// How many orders each reason has had by now.
-    pub fn counts(&self, now: UnixMs) -> BTreeMap<Unannounced, u64> {
+    /// How many orders of each topic wait for their store, and not for too long.
+    pub fn waiting(&self, now: UnixMs) -> BTreeMap<String, u64> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.give_up(now);
-        inner.counts.clone()
+        let mut waiting = BTreeMap::new();
+        for (_, Place(part, _)) in inner.waiting.values().flatten() {
+            *waiting.entry(part.topic.to_string()).or_default() += 1;
+        }
+        waiting
     }
 }
 
@@ -77,21 +81,19 @@ impl Inner {
         if self.waiting.len() < MAX_WAITING {
             self.waiting.insert(order.clone(), Some((now, place)));
         } else {
-            self.count(Unannounced::NoStore, &place);
+            log(Unannounced::NoStore, &place);
         }
     }
 
     fn give_up(&mut self, now: UnixMs) {
         let is_over = |(since, _): &mut (UnixMs, Place)| since.plus_ms(STORE_MAX_WAIT_MS) <= now;
-        let given_up: Vec<Place> =
-            self.waiting.values_mut().filter_map(|waits| Some(waits.take_if(is_over)?.1)).collect();
-        given_up.iter().for_each(|place| self.count(Unannounced::NoStore, place));
+        let given_up = self.waiting.values_mut().filter_map(|waits| Some(waits.take_if(is_over)?.1));
+        given_up.for_each(|place| log(Unannounced::NoStore, &place));
     }
+}
 
-    fn count(&mut self, reason: Unannounced, Place(part, offset): &Place) {
-        tracing::error!(%part, offset, reason = reason.word(), "no store is notified of a paid order");
-        *self.counts.entry(reason).or_default() += 1;
-    }
+fn log(reason: Unannounced, Place(part, offset): &Place) {
+    tracing::error!(%part, offset, reason = reason.word(), "no store is notified of a paid order");
 }
 
 #[cfg(test)]
@@ -109,12 +111,12 @@ mod tests {
         Place(TopicPartition::new("orders", 0), 7)
     }
 
-    fn no_store(orders: &UnannouncedOrders, after_ms: i64) -> Option<u64> {
-        orders.counts(NOW.plus_ms(after_ms)).get(&Unannounced::NoStore).copied()
+    fn waiting(orders: &UnannouncedOrders, after_ms: i64) -> u64 {
+        orders.waiting(NOW.plus_ms(after_ms)).get("orders").copied().unwrap_or_default()
     }
 
     #[test]
-    fn an_order_without_a_store_is_counted_once_when_it_has_waited_long_enough() {
+    fn an_order_without_a_store_waits_for_a_time_and_once() {
         let orders = UnannouncedOrders::default();
         let waits = |id: &str, after_ms: i64| {
             orders.record(&key(id), Some(Unannounced::NoStore), place(), NOW.plus_ms(after_ms))
@@ -124,18 +126,17 @@ mod tests {
         waits("o1", 10_000);
         orders.record(&key("o2"), None, place(), NOW.plus_ms(10_000));
         orders.record(&OrderKey { shadow: true, ..key("o3") }, Some(Unannounced::NoStore), place(), NOW);
-        assert_eq!(no_store(&orders, 19_999), None);
-        assert_eq!(no_store(&orders, 20_000), Some(1), "its store is late");
+        assert_eq!(waiting(&orders, 19_999), 1);
+        assert_eq!(waiting(&orders, 20_000), 0, "its store is late");
         waits("o1", 25_000);
-        assert_eq!(no_store(&orders, 90_000), Some(1), "another event of it");
+        assert_eq!(waiting(&orders, 25_000), 0, "another event of it");
     }
 
     #[test]
-    fn more_orders_without_a_store_than_are_remembered_are_counted_at_once() {
+    fn more_orders_without_a_store_than_are_remembered_do_not_wait() {
         let orders = UnannouncedOrders::default();
         (0..MAX_WAITING + 3)
             .for_each(|at| orders.record(&key(&at.to_string()), Some(Unannounced::NoStore), place(), NOW));
-        assert_eq!(no_store(&orders, 0), Some(3));
-        assert_eq!(no_store(&orders, STORE_MAX_WAIT_MS), Some(MAX_WAITING as u64 + 3));
+        assert_eq!(waiting(&orders, 0), MAX_WAITING as u64);
     }
 }

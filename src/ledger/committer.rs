@@ -18,11 +18,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use orderbell_consumers::{Checkpoint, DurableCheckpoints, Loss, TopicPartition};
+use orderbell_protocol::balance::{BinDelta, BinKey};
 use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{DeviceId, Recipient, UnixMs};
 use tokio::sync::{Notify, oneshot};
 use tracing::field::Empty;
 
+use super::balance::BinRows;
 use super::connected::Connected;
 use super::counter_notifier::CounterNotifier;
 use super::delivery_log::PendingSteps;
@@ -52,13 +54,15 @@ const RETENTION_REST: u32 = 4;
 pub(crate) enum Work {
     KeyBatch(KeyBatchEffects, oneshot::Sender<()>),
     Append(Vec<NewEvent>, oneshot::Sender<Vec<Appended>>),
-    /// Checkpoints of a cluster, and what the log lost of their partitions.
+    /// Checkpoints of a cluster, what the log lost of their partitions, and records without state that they pass.
     Checkpoints(
         String,
         Vec<(TopicPartition, Checkpoint)>,
         Vec<(TopicPartition, Loss)>,
+        Vec<BinDelta>,
         flume::Sender<DurableCheckpoints>,
     ),
+    BalanceAcknowledged(Vec<(BinKey, i64)>, oneshot::Sender<()>),
     LossesAcknowledged(Vec<StoredLoss>, oneshot::Sender<()>),
     DeadLetter(Vec<u8>, oneshot::Sender<()>),
     OutboxDelivered(Vec<u64>, oneshot::Sender<()>),
@@ -164,6 +168,7 @@ pub(crate) struct Committer {
     pub(crate) outbox: u64,
     pub(crate) outbox_grown: Arc<Notify>,
     pub(crate) losses: Losses,
+    pub(crate) bin_rows: BinRows,
 }
 
 impl Committer {
@@ -270,7 +275,9 @@ impl Committer {
     fn add(&mut self, batch: &mut BatchBuilder<'_>, lazy: &mut LazyWrites, work: Work) -> Result<Reply, DatabaseError> {
         Ok(match work {
             Work::KeyBatch(effects, reply) => {
-                batch.add_effects(&effects, now())?;
+                let at = now();
+                batch.add_effects(&effects, at)?;
+                self.bin_rows.change(&mut batch.bins, &effects.bin_deltas, at);
                 Reply::Done(reply)
             }
             Work::Append(events, reply) => {
@@ -278,14 +285,19 @@ impl Committer {
                 let appended = events.iter().map(|event| batch.append(event, at)).collect::<Result<_, _>>()?;
                 Reply::Appended(reply, appended)
             }
-            Work::Checkpoints(cluster, at, losses, reply) => {
+            Work::Checkpoints(cluster, at, losses, passed, reply) => {
                 at.iter().for_each(|(part, checkpoint)| batch.put_checkpoint(&cluster, part, *checkpoint));
                 // The poll thread waits for each loss to be durable: a batch holds no two of one kind and partition.
                 let at_now = now();
+                self.bin_rows.change(&mut batch.bins, &passed, at_now);
                 let stored = losses.into_iter().map(|(part, loss)| self.losses.add_to_stored(part, loss, at_now));
                 let stored: Vec<_> = stored.collect();
                 stored.iter().for_each(|loss| batch.put_row(RowKind::Loss, &loss.key(), &loss.encode()));
                 Reply::Checkpoints(reply, at, stored)
+            }
+            Work::BalanceAcknowledged(counts, reply) => {
+                self.bin_rows.acknowledge(&mut batch.bins, &counts);
+                Reply::Done(reply)
             }
             Work::LossesAcknowledged(mut losses, reply) => {
                 // One that has grown meanwhile was not seen by whoever acknowledges it.
@@ -337,6 +349,7 @@ impl Committer {
             if committed.outbox_grown {
                 self.outbox_grown.notify_one();
             }
+            self.bin_rows.committed(committed.bins);
             self.mailbox_observer.changed(&committed.changed_mailboxes);
             if !committed.changed_mailboxes.is_empty() {
                 crash::point("notified");

@@ -12,6 +12,7 @@ use super::dead_letters::StoredDeadLetter;
 
 impl CheckpointStore for Ledger {
     fn load(&self, cluster: &str, parts: &[TopicPartition]) -> Result<Vec<Option<Checkpoint>>, CheckpointError> {
+        self.bin_notes.forget(parts);
         self.checkpoints().of(cluster, parts).map_err(CheckpointError::new)
     }
 
@@ -28,7 +29,8 @@ impl CheckpointStore for Ledger {
     ) {
         if let Ok(work) = self.sender() {
             // The poll thread waits here when the committer's queue is full: that is backpressure, bounded by one fsync.
-            let _closed = work.send(Work::Checkpoints(cluster.to_owned(), at, losses, durable));
+            let passed = self.bin_notes.take_passed(&at);
+            let _closed = work.send(Work::Checkpoints(cluster.to_owned(), at, losses, passed, durable));
         }
     }
 

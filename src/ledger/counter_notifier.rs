@@ -14,9 +14,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use orderbell_protocol::Id;
+use orderbell_protocol::{Id, UnixMs};
 
-use super::counters::{Bucket, CounterDelta, CounterSums};
+use super::counters::{self, Bucket, CounterDelta, CounterSums};
+use super::disk::{DatabaseError, Disk};
 
 /// Deltas that may be pending: sums of minutes of a large chain. Above it the committer does wait, so that memory stays bounded.
 const PENDING_MAX: usize = 65_536;
@@ -33,6 +34,17 @@ pub trait CounterObserver: Send + Sync + 'static {
     /// These changes are durable; `commit` is the number of the newest commit among those that wrote them. Called on a thread of its own, so
     /// it may wait for a lock.
     fn changed(&self, deltas: &[CounterDelta], commit: u64);
+}
+
+/// Gives the observer what it shows, before any change.
+pub(crate) fn load_recent(disk: &Disk, observer: &dyn CounterObserver, now: UnixMs) -> Result<(), DatabaseError> {
+    let view = disk.view();
+    for row in counters::recent(&view, now) {
+        if let Some((shadow, bucket, sums)) = view.pass_over(row)? {
+            observer.loaded(shadow, &bucket, &sums, disk.newest_commit());
+        }
+    }
+    Ok(())
 }
 
 /// For whoever shows no counters: they are summed in the ledger all the same.

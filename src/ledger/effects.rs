@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use orderbell_protocol::balance::BinDelta;
 use orderbell_protocol::notice::EncodedNotice;
 use orderbell_protocol::{NoticeKind, Recipient, UnixMs};
 
@@ -49,6 +50,8 @@ pub struct KeyBatchEffects {
     pub own_events: Vec<NewEvent>,
     /// What is added to the counters.
     pub counter_deltas: Vec<CounterDelta>,
+    /// What changes in the balance of paid orders.
+    pub bin_deltas: Vec<BinDelta>,
 }
 
 impl KeyBatchEffects {
@@ -64,6 +67,7 @@ impl KeyBatchEffects {
             && self.open_index.is_empty()
             && self.own_events.is_empty()
             && self.counter_deltas.is_empty()
+            && self.bin_deltas.is_empty()
     }
 }
 

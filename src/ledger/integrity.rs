@@ -89,10 +89,11 @@ pub(crate) fn begin_epoch(batch: &mut Batch<'_>, old: Option<u32>, rebuild_reaso
     epoch
 }
 
-/// Rows that no topic can give back: the outbox, dead letters, losses, the ledger's id and epoch.
+/// Rows that no topic can give back: the outbox, dead letters, losses, the balance (a record that is read again is counted again: better twice than
+/// an alert that nobody saw), the ledger's id and epoch.
 pub(crate) fn irreplaceable_rows(view: &View<'_>) -> Result<Vec<(RowKind, Row)>, DatabaseError> {
     let mut rows = Vec::new();
-    for kind in [RowKind::OutboxEntry, RowKind::DeadLetter, RowKind::Loss] {
+    for kind in [RowKind::OutboxEntry, RowKind::DeadLetter, RowKind::Loss, RowKind::Balance] {
         let (from, to) = kind.range();
         for row in view.rows(kind.table(), &from, &to) {
             rows.push((kind, row?));

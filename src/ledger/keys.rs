@@ -4,6 +4,7 @@
 //! control characters, so a zero byte ends them. Numbers are big-endian: the order of keys is the order of numbers.
 
 use orderbell_consumers::{AlertKind, TopicPartition};
+use orderbell_protocol::balance::{Bin, BinKey};
 use orderbell_protocol::{Id, Recipient, Role};
 
 pub use orderbell_protocol::OrderKey;
@@ -160,6 +161,21 @@ pub(crate) fn mailbox_of_connected(mark: &[u8]) -> Vec<u8> {
     // Shadow bit and role come first; either may be zero.
     let end = rest.iter().skip(2).position(|byte| *byte == 0).map_or(rest.len(), |at| 2 + at + 1);
     rest[..end].to_vec()
+}
+
+/// A bin of the balance.
+pub(crate) fn bin(bin: &BinKey) -> Vec<u8> {
+    let number = [0, bin.bin as u8];
+    [&[b'b', u8::from(bin.shadow)], bin.topic.as_bytes(), &number, bin.reason.as_bytes()].concat()
+}
+
+/// The bin that a key names.
+pub(crate) fn bin_key(key: &[u8]) -> Option<BinKey> {
+    let [b'b', shadow, rest @ ..] = key else { return None };
+    let end = rest.iter().position(|byte| *byte == 0)?;
+    let (topic, [0, bin, reason @ ..]) = rest.split_at(end) else { return None };
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    Some(BinKey { shadow: *shadow == 1, topic: text(topic)?, bin: Bin::of_number(*bin)?, reason: text(reason)? })
 }
 
 /// Prefix of all checkpoints of a cluster.

@@ -11,6 +11,7 @@
 //! again whenever its history cannot be trusted).
 
 mod backup;
+mod balance;
 mod checkpoints;
 mod committer;
 mod connected;
@@ -50,6 +51,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{Notify, oneshot};
 
+pub use balance::{Balance, BinNote};
+use balance::{BinNotes, BinRows};
 pub use checkpoints::Checkpoints;
 use committer::{Committer, PendingCursors, Work};
 use connected::Connected;
@@ -116,6 +119,8 @@ pub struct Ledger {
     log_growth: Arc<GrowthSignal>,
     overflows: Overflows,
     losses: Losses,
+    bin_rows: BinRows,
+    bin_notes: BinNotes,
     outbox_grown: Arc<Notify>,
     low_space: LowSpaceFlag,
     limits: Arc<LedgerLimits>,
@@ -148,13 +153,7 @@ impl Ledger {
         let (disk, damage) = open::open_verified(dir, options)?;
         let disk = Arc::new(disk);
         let meta = open::load_or_init_meta(&disk, dir, damage, options.state_retention_ms)?;
-        let view = disk.view();
-        for row in counters::recent(&view, committer::now()) {
-            if let Some((shadow, bucket, sums)) = view.pass_over(row).map_err(open::disk_error(dir))? {
-                counter_observer.loaded(shadow, &bucket, &sums, disk.newest_commit());
-            }
-        }
-        drop(view);
+        counter_notifier::load_recent(&disk, &*counter_observer, committer::now()).map_err(open::disk_error(dir))?;
         let (tx, rx) = flume::bounded(WORK_MAX);
         connected::count_as_sent(&disk, meta.epoch, meta.seq).map_err(open::disk_error(dir))?;
         let (cursors, connected) = (Arc::new(PendingCursors::default()), Connected::default());
@@ -162,6 +161,7 @@ impl Ledger {
         let log_growth = Arc::new(GrowthSignal::default());
         let overflows = Overflows::default();
         let losses = Losses::load(&disk.view()).map_err(open::disk_error(dir))?;
+        let bin_rows = BinRows::load(&disk.view()).map_err(open::disk_error(dir))?;
         let outbox_grown = Arc::new(Notify::new());
         let low_space = LowSpaceFlag::default();
         let limits = Arc::new(LedgerLimits {
@@ -189,6 +189,7 @@ impl Ledger {
             outbox: outbox::next(&disk.view()).map_err(open::disk_error(dir))?,
             outbox_grown: outbox_grown.clone(),
             losses: losses.clone(),
+            bin_rows: bin_rows.clone(),
         };
         let thread = committer.spawn().map_err(io)?;
         Ok(Self {
@@ -201,6 +202,8 @@ impl Ledger {
             log_growth,
             overflows,
             losses,
+            bin_rows,
+            bin_notes: BinNotes::default(),
             outbox_grown,
             low_space,
             limits,
@@ -260,6 +263,12 @@ impl Ledger {
     #[must_use]
     pub fn damage(&self) -> &LedgerDamage {
         self.disk.damage()
+    }
+
+    /// The balance of paid orders.
+    #[must_use]
+    pub fn balance(&self) -> Balance<'_> {
+        Balance(self)
     }
 
     /// The epoch of all positions. It changes only when the history cannot be trusted.

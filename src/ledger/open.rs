@@ -102,7 +102,7 @@ pub(super) fn check_format(dir: &Path, row: Option<Vec<u8>>) -> Result<(), OpenE
 }
 
 /// Opens the database and says why its history is not trusted, if so. With Kafka, a damaged database is quarantined and an empty one takes
-/// its place; what can be read nowhere else (the outbox, dead letters, losses, old days of the counters) is carried over.
+/// its place; what can be read nowhere else (the outbox, dead letters, losses, the balance, old days of the counters) is carried over.
 pub(super) fn open_verified(dir: &Path, options: LedgerOptions) -> Result<(Disk, Option<String>), OpenError> {
     let io = |source| OpenError::Io { dir: dir.to_owned(), source };
     let (path, next_path) = (dir.join("db"), dir.join("db.next"));

@@ -7,6 +7,7 @@
 use orderbell_consumers::Checkpoint;
 use orderbell_protocol::UnixMs;
 
+use super::balance::BinRow;
 use super::counters::{self, CounterSums};
 use super::dead_letters::StoredDeadLetter;
 use super::delivery_log::{self, DeliveryStep};
@@ -198,6 +199,8 @@ schema! {
     /// What the log lost before it was read. At most one for each kind of loss and partition.
     Loss = "losses" in Meta, Tag::First(b'l'), key "l, kind, topic, 0, partition (32 bits)", value StoredLoss,
         goes UntilTaken("an operator, who acknowledges it");
+    /// How many records of a topic ended in one bin of the balance. One row for each topic, bin and reason.
+    Balance = "balance" in Meta, Tag::First(b'b'), key "b, shadow, topic, 0, bin (8 bits), reason", value BinRow, goes Fixed(100_000);
     /// Up to where a partition has been consumed. One for each partition that was ever read.
     Checkpoint = "checkpoints" in Meta, Tag::First(b'f'), key "f, cluster, 0, topic, 0, partition (32 bits)", value Checkpoint,
         goes Fixed(100_000);
@@ -339,6 +342,12 @@ impl Value for Checkpoint {
 impl Value for StoredDeadLetter {
     fn decodes(row: &[u8]) -> bool {
         serde_json::from_slice::<Self>(row).is_ok()
+    }
+}
+
+impl Value for BinRow {
+    fn decodes(row: &[u8]) -> bool {
+        Self::decode(row).is_some()
     }
 }
 

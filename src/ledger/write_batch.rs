@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use orderbell_consumers::{Checkpoint, TopicPartition};
 use orderbell_protocol::{Recipient, UnixMs};
 
+use super::balance::{self, ChangedRows};
 use super::counters::{BucketDeltas, CounterDelta};
 use super::disk::{Batch, DatabaseError, Disk, Table, View};
 use super::effects::{Appended, KeyBatchEffects, NewEvent, NewNotice};
@@ -51,6 +52,8 @@ pub(crate) struct BatchBuilder<'a> {
     outbox_grown: bool,
     /// Sums of this batch.
     deltas: BucketDeltas,
+    /// Rows of the balance as this batch leaves them.
+    pub(crate) bins: ChangedRows,
     writes: usize,
     /// Keys and values of these writes.
     bytes: usize,
@@ -75,6 +78,7 @@ impl<'a> BatchBuilder<'a> {
             outbox,
             outbox_grown: false,
             deltas: BucketDeltas::default(),
+            bins: ChangedRows::new(),
             writes: 0,
             bytes: 0,
         }
@@ -328,6 +332,11 @@ impl<'a> BatchBuilder<'a> {
                 None => self.remove_row(kind, &key),
             }
         }
+        let bins = std::mem::take(&mut self.bins);
+        for row in &bins {
+            let (key, row) = balance::encode(row);
+            self.put_row(RowKind::Balance, &key, &row);
+        }
         if self.writes == 0 {
             return Ok(None);
         }
@@ -342,6 +351,7 @@ impl<'a> BatchBuilder<'a> {
             changed_mailboxes: self.changed_mailboxes.into_iter().collect(),
             log_grown: self.log_grown,
             counter_deltas: self.deltas.added,
+            bins,
         }))
     }
 }
@@ -358,6 +368,8 @@ pub(crate) struct CommittedBatch {
     pub(crate) outbox_grown: bool,
     pub(crate) changed_mailboxes: Vec<Recipient>,
     pub(crate) log_grown: bool,
+    /// Rows of the balance that changed.
+    pub(crate) bins: ChangedRows,
     /// What was added to the counters.
     pub(crate) counter_deltas: Vec<CounterDelta>,
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orderbell_consumers::Stats;
-use orderbell_orders::order::Unannounced;
 use orderbell_protocol::alert::{Alert, AlertCode};
+use orderbell_protocol::balance::BinCount;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -100,10 +100,6 @@ impl Collector for IngestCollector {
         ];
         let paid = paid.map(|(kind, count)| ([("type", kind)], count.value()));
         counter_family(e, "paid_records_rejected", help, paid)?;
-        let unannounced = ingest.unannounced.counts(wall_clock());
-        let unannounced = Unannounced::ALL
-            .map(|reason| ([("reason", reason.word())], unannounced.get(&reason).copied().unwrap_or_default()));
-        counter_family(e, "paid_unannounced", "Paid orders of which no store is notified, by reason", unannounced)?;
         let ignored: Vec<_> = {
             let types = ingest.ignored.lock().unwrap_or_else(PoisonError::into_inner);
             types.counts().map(|(kind, count)| ([("type", kind.to_owned())], count)).collect()
@@ -211,6 +207,26 @@ impl Collector for OutboxCollector {
         counter(e, "events_published", "Events acknowledged by the output topic", publisher.published.value())?;
         counter(e, "publishes_failed", "Failed attempts to publish an event", publisher.failed.value())?;
         gauge(e, "outbox_pending", "Events that wait for the output topic", None, publisher.pending.value())
+    }
+}
+
+/// The balance of paid orders.
+pub(super) struct BalanceCollector(pub(super) Box<dyn Fn() -> Vec<BinCount> + Send + Sync>);
+
+impl fmt::Debug for BalanceCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BalanceCollector")
+    }
+}
+
+impl Collector for BalanceCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let bins = (self.0)().into_iter().filter(|bin| !bin.key.shadow);
+        let series = bins.map(|BinCount { key, records, .. }| {
+            ([("topic", key.topic), ("bin", key.bin.word().to_owned()), ("reason", key.reason)], records)
+        });
+        let help = "Records that may be paid orders, by where they ended";
+        gauge_family(&mut encoder, "paid_records", help, None, series)
     }
 }
 

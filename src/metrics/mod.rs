@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use orderbell_consumers::Stats;
 use orderbell_protocol::alert::Alert;
+use orderbell_protocol::balance::BinCount;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -18,7 +19,7 @@ use crate::hub::Hub;
 use crate::ingest::IngestStats;
 use crate::net::NetStats;
 use crate::stream::outbox_publisher::PublisherStats;
-use collectors::{AlertCollector, GroupCollector, HubCollector, IngestCollector, OutboxCollector};
+use collectors::{AlertCollector, BalanceCollector, GroupCollector, HubCollector, IngestCollector, OutboxCollector};
 
 /// What is exposed.
 pub struct MetricSources {
@@ -32,6 +33,8 @@ pub struct MetricSources {
     pub group: Arc<Stats>,
     /// The registry of subscribers.
     pub hub: Arc<Hub>,
+    /// The balance of paid orders.
+    pub balance: Box<dyn Fn() -> Vec<BinCount> + Send + Sync>,
     /// Everything that needs a person now.
     pub alerts: Box<dyn Fn() -> Vec<Alert> + Send + Sync>,
 }
@@ -45,7 +48,7 @@ impl Metrics {
     /// Registers everything that the sources count.
     #[must_use]
     pub fn new(sources: MetricSources) -> Self {
-        let MetricSources { net, ingest, publisher, group, hub, alerts } = sources;
+        let MetricSources { net, ingest, publisher, group, hub, balance, alerts } = sources;
         let mut registry = Registry::with_prefix("orderbell");
         register_net(&mut registry, &net);
         for (name, help, latency) in [
@@ -60,6 +63,7 @@ impl Metrics {
         registry.register_collector(Box::new(HubCollector(hub)));
         registry.register_collector(Box::new(GroupCollector(group)));
         registry.register_collector(Box::new(OutboxCollector(publisher)));
+        registry.register_collector(Box::new(BalanceCollector(balance)));
         registry.register_collector(Box::new(AlertCollector(alerts)));
         Self { registry }
     }
@@ -110,6 +114,7 @@ mod tests {
             publisher: Arc::default(),
             group: Arc::default(),
             hub: Arc::default(),
+            balance: Box::new(Vec::new),
             alerts: Box::new(move || alerts.clone()),
         };
         (net, Metrics::new(sources))

@@ -11,6 +11,7 @@
 //! [`Order::apply`] reads no clock and writes nothing: the same events in the same order give the same state, and a replay repeats none of
 //! its effects.
 
+mod bins;
 mod notify;
 mod payment;
 mod unannounced;
@@ -28,6 +29,8 @@ use super::counting::{CountingRules, Facts};
 use super::notice_kinds::has_audience;
 use super::notices::{NoticeDraft, VisibleFields};
 use super::sha256;
+use bins::BinnedRecords;
+pub use bins::{is_fresh, too_old};
 use notify::Pending;
 pub(super) use notify::{Notified, Occurrence};
 use payment::Payment;
@@ -180,6 +183,9 @@ pub struct Order {
     last_event_at: UnixMs,
     /// The events that moved the order, or came from a device, in the order they were read.
     history: Vec<HistoryEntry>,
+    /// The records that the balance counted.
+    #[serde(skip_serializing_if = "BinnedRecords::is_empty")]
+    binned: BinnedRecords,
     /// The facts from which the order is counted.
     pub(super) facts: Facts,
 }

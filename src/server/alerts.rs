@@ -10,6 +10,7 @@ use orderbell_consumers::{AlertKind, GroupAlert, Stats};
 use orderbell_protocol::alert::{Alert, AlertCode, EndsWith};
 use orderbell_protocol::{Role, UnixMs};
 
+use super::balance_alerts;
 use crate::clock::wall_clock;
 use crate::hub::SharedDevice;
 use crate::ingest::{ClockOff, IngestStats};
@@ -17,7 +18,6 @@ use crate::net::AppState;
 use crate::stream::outbox_publisher::PublisherStats;
 use crate::wall::Feed;
 use orderbell_ledger::{Ledger, LedgerFailed, StoredLoss};
-use orderbell_orders::order::Unannounced;
 
 /// Recipients that are named in alerts of one code, and of mailboxes those with most notices.
 const RECIPIENTS_MAX: usize = 20;
@@ -27,16 +27,16 @@ const SHARED_DEVICES_MAX: usize = 5;
 
 /// Something that is wrong now.
 #[derive(Clone, Debug)]
-struct Condition {
-    code: AlertCode,
-    subject: Option<String>,
+pub(super) struct Condition {
+    pub(super) code: AlertCode,
+    pub(super) subject: Option<String>,
     /// When it began, if its part knows that.
-    since: Option<UnixMs>,
-    detail: String,
+    pub(super) since: Option<UnixMs>,
+    pub(super) detail: String,
 }
 
 impl Condition {
-    fn new(code: AlertCode, detail: impl Into<String>) -> Self {
+    pub(super) fn new(code: AlertCode, detail: impl Into<String>) -> Self {
         Self { code, subject: None, since: None, detail: detail.into() }
     }
 }
@@ -78,14 +78,10 @@ pub(super) struct Alerts {
 }
 
 /// What is counted since the start and reported by an alert. Those that were acknowledged are taken off.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Counted {
     nacked: u64,
     poisoned: u64,
-    paid_rejected: u64,
-    unreadable_rejected: u64,
-    later_rejected: u64,
-    unannounced: BTreeMap<Unannounced, u64>,
 }
 
 impl Alerts {
@@ -123,13 +119,15 @@ impl Alerts {
     }
 
     /// Clears the alerts with this code and subject that an acknowledgement ends, and returns them as they were. Losses are forgotten durably;
-    /// counts since the start go on from here.
+    /// so are records of the balance; counts since the start go on from here.
     ///
     /// # Errors
     /// [`LedgerFailed`] when the ledger can no longer be written.
     pub(super) async fn acknowledge(&self, code: AlertCode, subject: Option<&str>) -> Result<Vec<Alert>, LedgerFailed> {
         // Read before the alerts: what comes in between is not acknowledged.
         let (counted, mut losses) = (self.counted(), self.ledger.losses());
+        let waiting = self.ingest.unannounced.waiting(wall_clock());
+        let bins = balance_alerts::told_by(code, self.ledger.balance().counts(), &waiting);
         losses.retain(|loss| {
             code_of(loss.loss.kind()) == code && subject.is_none_or(|subject| subject == loss.partition.to_string())
         });
@@ -139,18 +137,9 @@ impl Alerts {
             self.ledger.acknowledge_losses(losses).await?;
         }
         if !cleared.is_empty() {
-            let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-            match code {
-                AlertCode::NoticesUndeliverable => {
-                    (acknowledged.nacked, acknowledged.poisoned) = (counted.nacked, counted.poisoned);
-                }
-                AlertCode::DeadLetters => {
-                    acknowledged.paid_rejected = counted.paid_rejected;
-                    acknowledged.unreadable_rejected = counted.unreadable_rejected;
-                    acknowledged.later_rejected = counted.later_rejected;
-                }
-                AlertCode::PaidUnannounced => acknowledged.unannounced = counted.unannounced,
-                _ => {}
+            self.ledger.balance().acknowledge(bins).await?;
+            if code == AlertCode::NoticesUndeliverable {
+                *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner) = counted;
             }
         }
         for alert in &cleared {
@@ -164,11 +153,7 @@ impl Alerts {
     fn counted(&self) -> Counted {
         let stats = self.state.stats();
         let (nacked, poisoned) = (stats.notices_nacked.get(), stats.notices_poisoned.get());
-        let (paid_rejected, unreadable_rejected) =
-            (self.ingest.paid_rejected.value(), self.ingest.unreadable_rejected.value());
-        let later_rejected = self.ingest.later_rejected.value();
-        let unannounced = self.ingest.unannounced.counts(wall_clock());
-        Counted { nacked, poisoned, paid_rejected, unreadable_rejected, later_rejected, unannounced }
+        Counted { nacked, poisoned }
     }
 
     fn group_conditions(&self) -> Vec<Condition> {
@@ -185,7 +170,7 @@ impl Alerts {
 
     fn notice_conditions(&self) -> Vec<Condition> {
         let mut conditions = Vec::new();
-        let (all, seen) = (self.counted(), self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let (all, seen) = (self.counted(), *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner));
         let (nacked, poisoned) = (all.nacked - seen.nacked, all.poisoned - seen.poisoned);
         if nacked + poisoned > 0 {
             let detail = format!(
@@ -194,27 +179,9 @@ impl Alerts {
             );
             conditions.push(Condition::new(AlertCode::NoticesUndeliverable, detail));
         }
-        let (paid, unreadable) =
-            (all.paid_rejected - seen.paid_rejected, all.unreadable_rejected - seen.unreadable_rejected);
-        let later = all.later_rejected - seen.later_rejected;
-        if paid + unreadable + later > 0 {
-            let later =
-                if later == 0 { String::new() } else { format!(", and {later} are of a later stage than paid") };
-            let detail = format!(
-                "{paid} dead letters are paid orders, and of {unreadable} the type cannot be read{later}: see orderbell dlq list; {}",
-                ack_command(AlertCode::DeadLetters, None)
-            );
-            conditions.push(Condition::new(AlertCode::DeadLetters, detail));
-        }
-        let since = |reason: &Unannounced| seen.unannounced.get(reason).copied().unwrap_or_default();
-        let fresh = all.unannounced.iter().map(|(reason, count)| (reason, count - since(reason)));
-        let fresh: Vec<String> =
-            fresh.filter(|(_, count)| *count > 0).map(|(reason, count)| reason.sentence(count)).collect();
-        if !fresh.is_empty() {
-            let ack = ack_command(AlertCode::PaidUnannounced, None);
-            let detail = format!("no store is notified: {}; the log has their offsets; {ack}", fresh.join(", "));
-            conditions.push(Condition::new(AlertCode::PaidUnannounced, detail));
-        }
+        let waiting = self.ingest.unannounced.waiting(wall_clock());
+        let of_balance = |code| balance_alerts::condition(code, self.ledger.balance().counts(), &waiting);
+        conditions.extend([AlertCode::DeadLetters, AlertCode::PaidUnannounced].into_iter().filter_map(of_balance));
         conditions
     }
 
@@ -292,7 +259,7 @@ fn shared_devices(devices: Vec<SharedDevice>) -> Vec<Condition> {
 }
 
 /// How an operator ends an alert, for its detail.
-fn ack_command(code: AlertCode, subject: Option<&str>) -> String {
+pub(super) fn ack_command(code: AlertCode, subject: Option<&str>) -> String {
     let subject = subject.map_or_else(String::new, |subject| format!(" {subject}"));
     format!("when this is dealt with: orderbell alerts ack {code}{subject}")
 }

@@ -7,6 +7,7 @@ use orderbell_protocol::admin::{
     Activity, DeviceProblem, DeviceStatus, HotKeyActivity, PartitionActivity, RejectedClients, StoreStatus, TailAnswer,
     TailNotice, TraceAnswer,
 };
+use orderbell_protocol::balance::BinCount;
 use orderbell_protocol::frame::NoticeFields;
 use orderbell_protocol::{Delivery, Id, Position, Recipient, UnixMs};
 
@@ -64,6 +65,10 @@ impl Inspection for Inspector {
     fn stores(&self, from: &str, max: usize) -> Result<Vec<StoreStatus>, LedgerReadError> {
         let now = wall_clock();
         self.wall.stores(from, max, now).into_iter().map(|store| self.store(store, now)).collect()
+    }
+
+    fn balance(&self) -> Vec<BinCount> {
+        self.ledger.balance().counts()
     }
 
     fn rejected(&self) -> Vec<RejectedClients> {

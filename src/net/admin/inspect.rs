@@ -5,8 +5,9 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::Response;
 use orderbell_protocol::admin::{
-    Activity, RejectedClients, StoreStatus, StoresAnswer, TailAnswer, TopAnswer, TraceAnswer,
+    Activity, BalanceAnswer, RejectedClients, StoreStatus, StoresAnswer, TailAnswer, TopAnswer, TraceAnswer,
 };
+use orderbell_protocol::balance::BinCount;
 use orderbell_protocol::{Id, Position, Problem, ReadError};
 use serde::Deserialize;
 
@@ -27,6 +28,8 @@ pub trait Inspection: Send + Sync + 'static {
     /// # Errors
     /// [`LedgerReadError`].
     fn stores(&self, from: &str, max: usize) -> Result<Vec<StoreStatus>, LedgerReadError>;
+    /// Where the records that may be paid orders ended.
+    fn balance(&self) -> Vec<BinCount>;
     /// Clients that were turned away since the start.
     fn rejected(&self) -> Vec<RejectedClients>;
     /// Notices of a store's mailbox after a position; without one, no notice and the newest position. Moves no cursor.
@@ -97,6 +100,12 @@ pub(super) async fn order(
     let id = Id::parse(&order).map_err(|_| Problem::not_found())?;
     let found = api.inspection.run(move |inspection| inspection.order(&id, query.shadow == 1)).await??;
     Ok(response::answer(&found.ok_or_else(Problem::not_found)?))
+}
+
+/// `GET /balance`: where the records that may be paid orders ended.
+pub(super) async fn balance(State(api): State<AdminApi>) -> Result<Response<Body>, Refusal> {
+    let bins = api.inspection.run(|inspection| inspection.balance()).await?;
+    Ok(response::answer(&BalanceAnswer { bins }))
 }
 
 /// `GET /top`: alerts and activity.

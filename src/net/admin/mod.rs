@@ -91,6 +91,7 @@ pub fn routes(api: AdminApi, is_loopback: bool) -> Router {
             .route("/", get(|| async { Redirect::temporary("/console/") }))
             .route("/ledger/backup", get(backup))
             .route("/alerts/ack", post(alerts::acknowledge))
+            .route("/balance", get(inspect::balance))
             .route("/top", get(inspect::top))
             .route("/stores", get(inspect::stores))
             .route("/stores/{store}/tail", get(inspect::tail))

@@ -2,8 +2,7 @@
 
 use orderbell_protocol::{NoticeKind, Role, UnixMs};
 
-use super::super::notice_kinds::NoticeRow;
-use super::{Effects, Order};
+use super::{Effects, Order, is_fresh};
 
 /// Why no store is notified of a paid order. In the order in which an alert names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,13 +50,13 @@ impl Order {
     /// time stamp.
     #[must_use]
     pub fn unannounced(&self, effects: &Effects, recorded_at: UnixMs, now: UnixMs) -> Option<Unannounced> {
-        let lifetime_ms = NoticeRow::of(NoticeKind::NewOrder).map_or(0, |row| row.lifetime_ms);
-        let is_fresh = || recorded_at.plus_ms(lifetime_ms) > now;
-        let too_old = || (effects.is_new_order_expired && is_fresh()).then_some(Unannounced::TooOld);
+        let too_old = || (effects.is_new_order_expired && is_fresh(recorded_at, now)).then_some(Unannounced::TooOld);
         effects.further_payment.or_else(too_old).or_else(|| self.awaits_store().then_some(Unannounced::NoStore))
     }
 
-    fn awaits_store(&self) -> bool {
+    /// True while a paid order waits for an event that names its store.
+    #[must_use]
+    pub fn awaits_store(&self) -> bool {
         self.store.is_none() && !self.is_over() && self.is_pending(Role::Store, NoticeKind::NewOrder)
     }
 }
