@@ -15,6 +15,7 @@ use crate::clock::wall_clock;
 use crate::config::Config;
 use orderbell_ledger::OfflineLedger;
 use orderbell_orders::reconcile::{Recount, Sums, comparable_from, compare};
+use orderbell_orders::reconcile_payments::{Payments, compare_payments};
 
 /// Exit code when counters differ.
 const DIFFERENT: u8 = 5;
@@ -54,6 +55,7 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
     let saved = ledger.checkpoints().of_cluster(&cluster).map_err(failed)?;
     let checkpoints: HashMap<TopicPartition, u64> = saved.into_iter().map(|(part, at)| (part, at.next)).collect();
     let (mut log, mut moving, mut read, mut rejected) = (Sums::new(), BTreeSet::new(), PassStats::default(), 0);
+    let mut payments = Payments::new();
     let bar = progress(None, "records");
     for slice in 0..options.passes {
         let mut recount = Recount::new(config.mapping(), config.order_policy(), now, (slice, options.passes));
@@ -74,6 +76,7 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
         // All records of a partition with a checkpoint that is empty now were deleted.
         let empty = checkpoints.iter().any(|(part, next)| *next > 0 && !seen.contains(part));
         read.begins = read.begins.max(begins).max(empty.then_some(now));
+        recount.add_payments_to(&mut payments);
         rejected += recount.into_sums(&mut log, &mut moving);
         if read.unfinished > UNFINISHED_MAX {
             return Err(failed(format!(
@@ -93,6 +96,7 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
     for difference in differences.iter().take(PRINTED_MAX) {
         out_line(&difference.to_string());
     }
+    let (topics, of_balance) = compare_balance(&ledger, &payments, read.begins)?;
     if read.unfinished > 0 {
         out_line(&format!(
             "{} records are after the checkpoints; the {} buckets that they fall into are left out",
@@ -101,17 +105,34 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
         ));
     }
     out_line(&format!(
-        "{} records, of which {rejected} are no events or were rejected; {numbers} counters compared, {} differences",
+        "{} records, of which {rejected} are no events or were rejected; {numbers} counters and the balance of {topics} topics compared, {} \
+         differences",
         read.records,
-        differences.len()
+        differences.len() + of_balance
     ));
-    if !differences.is_empty() {
+    if !differences.is_empty() || of_balance > 0 {
         return Err(ExitCode::from(DIFFERENT));
     }
     if numbers == 0 && !ours.is_empty() {
         return Err(failed("the log covers none of the buckets: nothing was compared"));
     }
     Ok(())
+}
+
+/// Compares the balance of paid orders and prints what differs. Returns the number of topics, and of those that differ. Bins have no times: they
+/// are compared where the log still holds all that they count.
+fn compare_balance(
+    ledger: &OfflineLedger,
+    payments: &Payments,
+    begins: Option<UnixMs>,
+) -> Result<(usize, usize), ExitCode> {
+    if begins.is_some() {
+        out_line("the balance of paid orders is not compared: the log no longer holds all records that it counts");
+        return Ok((0, 0));
+    }
+    let (topics, differences) = compare_payments(&ledger.balance().map_err(failed)?, payments);
+    differences.iter().all(|difference| out_line(difference));
+    Ok((topics, differences.len()))
 }
 
 /// Calls `each` for every record of the log that this ledger reads. The time of the oldest record, when older ones were deleted.

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use orderbell_consumers::{Record, TopicPartition};
 use orderbell_protocol::UnixMs;
+use orderbell_protocol::balance::BinCount;
 
+use super::balance::BinRows;
 use super::checkpoints::Checkpoints;
 use super::counters::{self, Bucket, CounterSums};
 use super::disk::{Disk, DiskError, Table};
@@ -36,6 +38,14 @@ impl OfflineLedger {
     /// When the files cannot be read.
     pub fn counters(&self) -> Result<Vec<(bool, Bucket, CounterSums)>, DiskError> {
         counters::all(&self.disk.view()).collect()
+    }
+
+    /// The balance of paid orders.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn balance(&self) -> Result<Vec<BinCount>, DiskError> {
+        Ok(BinRows::load(&self.disk.view())?.counts())
     }
 
     /// Events that the log received before this moment were not counted.

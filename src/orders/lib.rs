@@ -21,6 +21,7 @@ pub mod notices;
 pub mod order;
 mod pointers;
 pub mod reconcile;
+pub mod reconcile_payments;
 pub mod record_type;
 pub mod sha256;
 mod subject;

@@ -10,13 +10,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use orderbell_consumers::Record;
-use orderbell_protocol::{Event, UnixMs};
+use orderbell_protocol::{Event, EventType, UnixMs};
 
 use super::counting::{self, Counter};
 use super::envelopes::NO_EVENT;
 use super::event_types::IGNORED;
 use super::mapping::Mapping;
 use super::order::{Order, OrderPolicy};
+use super::reconcile_payments::Payments;
+use super::record_type::LooksPaid;
 use orderbell_protocol::OrderKey;
 use orderbell_protocol::counters::{Bucket, CounterSums};
 use orderbell_protocol::counters::{CHAIN_MINUTES, STORE_MINUTES, others};
@@ -48,6 +50,7 @@ pub struct Recount {
     sums: Sums,
     /// Records that are no events, or that `apply` rejected.
     rejected: u64,
+    payments: Payments,
 }
 
 impl Recount {
@@ -63,6 +66,7 @@ impl Recount {
             above_checkpoint: HashMap::new(),
             sums: Sums::new(),
             rejected: 0,
+            payments: Payments::new(),
         }
     }
 
@@ -81,6 +85,10 @@ impl Recount {
             Ok(event) => event,
             Err(reason) => {
                 self.rejected += u64::from(reason.code != IGNORED && reason.code != NO_EVENT);
+                // It is of no order, so each slice sees it.
+                if self.slice.0 == 0 && (reason.code == IGNORED || self.may_be_paid(record, reason.code)) {
+                    count_payment(&mut self.payments, false, record, finished);
+                }
                 return;
             }
         };
@@ -89,13 +97,26 @@ impl Recount {
         if xxhash_rust::xxh3::xxh3_64(key.id.as_str().as_bytes()) % slices != slice {
             return;
         }
+        let is_payment = event.kind == EventType::Paid;
         if !finished {
+            if is_payment {
+                count_payment(&mut self.payments, key.shadow, record, finished);
+            }
             self.above_checkpoint.entry(key).or_default().push((event, read_at));
             return;
         }
         // What the ledger had already expunged at that time starts as unknown here, too.
         let known = self.orders.get(&key).filter(|order| order.expires_at(self.policy.retention_ms) > read_at);
-        let Ok((Some(next), _)) = Order::apply(known, &event, read_at, &self.policy) else {
+        let applied = Order::apply(known, &event, read_at, &self.policy);
+        let counts = match &applied {
+            // The order of load-test traffic that was forgotten is in no bin.
+            Ok((next, _)) => is_payment && (next.is_some() || !key.shadow),
+            Err(reason) => self.may_be_paid(record, reason.code),
+        };
+        if counts {
+            count_payment(&mut self.payments, key.shadow && applied.is_ok(), record, finished);
+        }
+        let Ok((Some(next), _)) = applied else {
             self.rejected += 1;
             return;
         };
@@ -106,6 +127,22 @@ impl Recount {
             }
         }
         self.orders.insert(key, next);
+    }
+
+    /// Whether a record that is rejected for this reason is in the balance.
+    fn may_be_paid(&self, record: &Record, code: &str) -> bool {
+        match self.mapping.looks_paid(record) {
+            LooksPaid::Yes | LooksPaid::Unreadable => true,
+            LooksPaid::Later => code != "store-mismatch",
+            LooksPaid::No => false,
+        }
+    }
+
+    /// Adds the records of this slice that may be paid orders.
+    pub fn add_payments_to(&self, payments: &mut Payments) {
+        for (topic, count) in &self.payments {
+            payments.entry(topic.clone()).or_default().merge(*count);
+        }
     }
 
     /// Adds what was counted to `sums`, and to `in_flux` every bucket that an event above its partition's checkpoint touches: the ledger may
@@ -131,6 +168,10 @@ impl Recount {
         }
         self.rejected
     }
+}
+
+fn count_payment(payments: &mut Payments, shadow: bool, record: &Record, finished: bool) {
+    payments.entry((shadow, record.partition.topic.to_string())).or_default().add(finished);
 }
 
 /// One sum in which the ledger and the log differ.
