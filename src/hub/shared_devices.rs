@@ -15,8 +15,8 @@ const SHARED_AFTER: usize = 5;
 const WINDOW_MS: i64 = 10 * 60_000;
 /// How long the first newcomer to a shared device waits; doubled for each replacement since. A person does not notice it.
 const WAIT_MIN: Duration = Duration::from_secs(1);
-/// The longest wait: well below the idle timeout, after which the connection in the way has ended if nobody is there.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+/// The longest wait: less than clients wait for their `welcome` (10 s), or a till behind its own half-open connection would never be served.
+const WAIT_MAX: Duration = Duration::from_secs(8);
 /// Devices that are remembered. One beyond this bound is not tracked.
 const DEVICES_MAX: usize = 10_000;
 

@@ -181,12 +181,13 @@ impl OrderHandler {
         let state = self.state(known, &order)?;
         match Order::apply(state.as_ref(), &event, now, &self.policy.load()) {
             Ok((mut next, mut applied)) => {
+                let history_before = self.ledger.began_at();
                 let bin_deltas = match &mut next {
-                    Some(next) => next.bin_changes(state.as_ref(), record, &event, &applied, now),
+                    Some(next) => next.bin_changes(state.as_ref(), record, &event, &applied, history_before),
                     None => Vec::new(),
                 };
                 if applied.result == ApplyResult::Forgotten && event.kind == EventType::Paid && !event.shadow {
-                    self.note(record, too_old(UnixMs(record.timestamp_ms), now), "");
+                    self.note(record, too_old(UnixMs(record.timestamp_ms), history_before), "");
                 }
                 // Before the order counts its notices as made: a notice that cannot be encoded must not be skipped.
                 let notices = encode(&order, std::mem::take(&mut applied.notices));
@@ -209,8 +210,9 @@ impl OrderHandler {
                     let counting = &self.policy.load().counting;
                     effects.counter_deltas.extend(counting::changes_of(state.as_ref(), next, order.shadow, counting));
                 }
-                let reason =
-                    next.as_ref().and_then(|next| next.unannounced(&applied, UnixMs(record.timestamp_ms), now));
+                let reason = next
+                    .as_ref()
+                    .and_then(|next| next.unannounced(&applied, UnixMs(record.timestamp_ms), history_before));
                 unannounced.push((order.clone(), reason, Place::of(record)));
                 self.add_effects(&order, state.is_none(), next, applied, known, effects);
                 Ok(())

@@ -115,6 +115,11 @@ impl BinRow {
         self.records - self.acknowledged
     }
 
+    /// The row at a start: notes that were acknowledged and not counted are gone, and may become something else when they are read again.
+    fn without_notes(self) -> Self {
+        Self { acknowledged: self.acknowledged.min(self.records), ..self }
+    }
+
     /// The row after a change.
     fn changed(known: Option<Self>, delta: &BinDelta, now: UnixMs) -> Self {
         let Some(known) = known else {
@@ -147,7 +152,8 @@ impl BinRows {
             let (key, row) = row?;
             let decoded = keys::bin_key(&key).zip(BinRow::decode(&row));
             let decoded = decoded.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "a bin of the balance"));
-            rows.extend(view.pass_over(decoded)?);
+            let looked_after_of_records = |(key, row): (BinKey, BinRow)| (key, row.without_notes());
+            rows.extend(view.pass_over(decoded)?.map(looked_after_of_records));
         }
         Ok(Self(Arc::new(Mutex::new(rows))))
     }
@@ -180,7 +186,9 @@ impl BinRows {
             let known = changed.get(key).or_else(|| durable.get(key)).copied();
             let nothing = RecordPlace { partition: 0, offset: 0 };
             let row = known.unwrap_or(BinRow { records: 0, acknowledged: 0, since: UnixMs(0), newest: nothing });
-            changed.insert(key.clone(), BinRow { acknowledged: row.acknowledged.max(*count), ..row });
+            let row = BinRow { acknowledged: row.acknowledged.max(*count), ..row };
+            // No note is ever in that bin, and an order may have left it since it was looked at.
+            changed.insert(key.clone(), if key.bin == Bin::AwaitsStore { row.without_notes() } else { row });
         }
     }
 

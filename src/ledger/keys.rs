@@ -5,7 +5,7 @@
 
 use orderbell_consumers::{AlertKind, TopicPartition};
 use orderbell_protocol::balance::{Bin, BinKey};
-use orderbell_protocol::{Id, Recipient, Role};
+use orderbell_protocol::{Id, Recipient, Role, UnixMs};
 
 pub use orderbell_protocol::OrderKey;
 
@@ -298,6 +298,11 @@ pub(crate) const FORMAT: &[u8] = b"!format";
 pub(crate) const EPOCH: &[u8] = b"!epoch";
 /// Events that the log received before this moment are not counted: the topics are read from here.
 pub(crate) const COUNTED_FROM: &[u8] = b"!counted";
+
+/// The value of [`COUNTED_FROM`].
+pub(crate) fn time(row: &[u8]) -> Option<UnixMs> {
+    Some(UnixMs(i64::from_be_bytes(row.try_into().ok()?)))
+}
 pub(crate) const LEDGER_ID: &[u8] = b"!id";
 /// The newest seq that was given out, over all mailboxes.
 pub(crate) const SEQ: &[u8] = b"!seq";

@@ -49,6 +49,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use orderbell_protocol::UnixMs;
 use tokio::sync::{Notify, oneshot};
 
 pub use balance::{Balance, BinNote};
@@ -130,6 +131,7 @@ pub struct Ledger {
     is_rebuilding: AtomicBool,
     was_rebuilding_at_open: bool,
     epoch: u32,
+    began_at: UnixMs,
     id: String,
     thread: Mutex<Option<JoinHandle<()>>>,
     _lock: File,
@@ -211,6 +213,7 @@ impl Ledger {
             is_rebuilding: AtomicBool::new(meta.rebuild_reason.is_some()),
             rebuild_reason: Mutex::new(meta.rebuild_reason),
             epoch: meta.epoch,
+            began_at: meta.began_at,
             id: meta.id,
             thread: Mutex::new(Some(thread)),
             _lock: lock,
@@ -275,6 +278,12 @@ impl Ledger {
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// When the ledger was created, or rebuilt: what was recorded before is history to it. 0 when that is not known.
+    #[must_use]
+    pub fn began_at(&self) -> UnixMs {
+        self.began_at
     }
 
     /// An identifier drawn when the ledger was created; a rebuilt ledger keeps it. On Kafka it is the group instance id.

@@ -53,8 +53,7 @@ impl OfflineLedger {
     /// # Errors
     /// When the files cannot be read.
     pub fn counted_from(&self) -> Result<UnixMs, DiskError> {
-        let decode = |row: &[u8]| Some(UnixMs(i64::from_be_bytes(row.try_into().ok()?)));
-        let at = self.disk.view().decoded(Table::Meta, keys::COUNTED_FROM, "a time", decode)?;
+        let at = self.disk.view().decoded(Table::Meta, keys::COUNTED_FROM, "a time", keys::time)?;
         at.ok_or_else(|| DiskError::damaged(Table::Meta, keys::COUNTED_FROM, "a time, but missing"))
     }
 

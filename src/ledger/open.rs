@@ -3,6 +3,8 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use orderbell_protocol::UnixMs;
+
 use super::disk::{DatabaseError, Disk, DiskError, Table, UncheckedDisk, View};
 use super::integrity::{self, Integrity};
 use super::mailbox;
@@ -62,6 +64,8 @@ pub(super) fn disk_error<E: Into<DiskError>>(dir: &Path) -> impl Fn(E) -> OpenEr
 /// What the ledger knows of itself.
 pub(super) struct Meta {
     pub(super) epoch: u32,
+    /// When the ledger was created or rebuilt; 0 when that is not known.
+    pub(super) began_at: UnixMs,
     pub(super) id: String,
     /// The newest seq that was given out.
     pub(super) seq: u64,
@@ -176,7 +180,7 @@ pub(super) fn load_or_init_meta(
     state_retention_ms: i64,
 ) -> Result<Meta, OpenError> {
     if disk.view().row(Table::Meta, keys::FORMAT).map_err(disk_error(dir))?.is_some() {
-        return load_meta(disk, dir, damage).map_err(disk_error(dir));
+        return load_meta(disk, dir, damage, state_retention_ms).map_err(disk_error(dir));
     }
     let view = disk.view();
     let old_epoch = view.pass_over(stored_epoch(&view)).map_err(disk_error(dir))?;
@@ -186,16 +190,19 @@ pub(super) fn load_or_init_meta(
     batch.put(RowKind::Fact, keys::FORMAT, &FORMAT.to_be_bytes());
     batch.put(RowKind::Fact, keys::LEDGER_ID, id.as_bytes());
     // Older records of the topics are not read.
-    batch.put(RowKind::Fact, keys::COUNTED_FROM, &committer::now().plus_ms(-state_retention_ms).0.to_be_bytes());
+    let began_at = committer::now();
+    batch.put(RowKind::Fact, keys::COUNTED_FROM, &began_at.plus_ms(-state_retention_ms).0.to_be_bytes());
     let epoch = integrity::begin_epoch(&mut batch, old_epoch, damage.as_deref(), disk.newest_commit());
     batch.commit().map_err(disk_error(dir))?;
-    Ok(Meta { epoch, id, seq: 0, dead_letters: 0, rebuild_reason: damage })
+    Ok(Meta { epoch, began_at, id, seq: 0, dead_letters: 0, rebuild_reason: damage })
 }
 
 /// Reads what the ledger knows of itself. A damaged fact is written again, as far as its readers then do no wrong: without the newest seq, or
 /// the epoch, no position of before can be vouched for, so a new epoch begins.
-fn load_meta(disk: &Disk, dir: &Path, damage: Option<String>) -> Result<Meta, DatabaseError> {
+fn load_meta(disk: &Disk, dir: &Path, damage: Option<String>, state_retention_ms: i64) -> Result<Meta, DatabaseError> {
     let view = disk.view();
+    let counted_from = view.pass_over(view.decoded(Table::Meta, keys::COUNTED_FROM, "a time", keys::time))?.flatten();
+    let began_at = counted_from.map_or(UnixMs(0), |from| from.plus_ms(state_retention_ms));
     let (old_epoch, stored_seq) = (view.pass_over(stored_epoch(&view))?, view.pass_over(view.number(keys::SEQ))?);
     let mut batch = disk.batch();
     let seq = match stored_seq {
@@ -228,5 +235,5 @@ fn load_meta(disk: &Disk, dir: &Path, damage: Option<String>) -> Result<Meta, Da
         None => view.row(Table::Meta, keys::REBUILDING)?.map(|reason| String::from_utf8_lossy(&reason).into_owned()),
     };
     let dead_letters = keys::newest_number(&view, RowKind::DeadLetter)?.unwrap_or(0);
-    Ok(Meta { epoch, id, seq, dead_letters, rebuild_reason })
+    Ok(Meta { epoch, began_at, id, seq, dead_letters, rebuild_reason })
 }

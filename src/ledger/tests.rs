@@ -631,8 +631,9 @@ async fn the_balance_counts_a_record_without_state_with_its_checkpoint_and_survi
         [Some(Checkpoint { next: 7, last: None })]
     );
     assert_eq!(counts(&ledger), [(2, 0, 6)]);
+    // 8 was looked after before it was counted. Whatever it is now that it is read again, it hides no other.
     [8, 9].into_iter().for_each(|offset| note(&ledger, offset));
     pass(&ledger, 10).await;
-    assert_eq!(counts(&ledger), [(4, 1, 9)], "8 was seen before the crash");
+    assert_eq!(counts(&ledger), [(4, 2, 9)]);
     ledger.close();
 }

@@ -32,6 +32,8 @@ use super::members::{Members, pointer_to};
 pub const MAX_EVENTS_PER_RECORD: usize = 256;
 /// Longest value that is taken apart, Kafka's default for a message. Each part is as long as any event at most.
 const MAX_SEVERAL_BYTES: usize = 1024 * 1024;
+/// Most bytes that the copies of a record's headers may take: each part has all of them. A record of 256 events may have 16 KiB of headers.
+const MAX_HEADER_COPIES_BYTES: usize = 4 * 1024 * 1024;
 /// Code of the reason for which a record is not decoded that is plainly about no order, such as a change of a table: no dead letter.
 pub const NO_EVENT: &str = "no-event";
 
@@ -210,9 +212,15 @@ impl Mapping {
             return None;
         }
         let JsonText { text, .. } = json_text::read(value).ok()?;
-        let values = if text.starts_with('[') { parts_of_items(&text)? } else { rows::canal_parts(&text)? };
+        let values = if text.starts_with('[') {
+            parts_of_items(&text)?
+        } else {
+            rows::canal_parts(&text, MAX_EVENTS_PER_RECORD)?
+        };
         let is_few = (1..=MAX_EVENTS_PER_RECORD).contains(&values.len());
-        is_few.then(|| values.into_iter().map(|value| part(mapping, record, value)).collect())
+        let of_headers = record.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
+        let has_room = values.len() * of_headers.sum::<usize>() <= MAX_HEADER_COPIES_BYTES;
+        (is_few && has_room).then(|| values.into_iter().map(|value| part(mapping, record, value)).collect())
     }
 }
 
@@ -251,11 +259,16 @@ fn parts_of_items(text: &str) -> Option<Vec<String>> {
     if !items.iter().all(|item| item.get().starts_with(['{', '"'])) {
         return None;
     }
-    let parts = items.into_iter().map(|item| match rows::canal_parts(item.get()) {
-        Some(rows) => rows,
-        None => vec![item.get().to_owned()],
-    });
-    Some(parts.flatten().collect())
+    let mut parts = Vec::with_capacity(items.len().min(MAX_EVENTS_PER_RECORD));
+    for item in items {
+        // Refused before anything more is copied: a message of canal becomes many.
+        let room = MAX_EVENTS_PER_RECORD.checked_sub(parts.len())?;
+        match rows::canal_parts(item.get(), room) {
+            Some(rows) => parts.extend(rows),
+            None => parts.push(item.get().to_owned()),
+        }
+    }
+    Some(parts)
 }
 
 /// The envelope that the JSON is in, by members that nothing else has.

@@ -358,3 +358,24 @@ proptest! {
         }
     }
 }
+
+/// Regression: one message of canal with many rows and much beside them became gigabytes, on the thread that reads all topics.
+#[test]
+fn a_message_whose_parts_would_be_far_longer_than_itself_is_not_taken_apart() {
+    let mapping = Mapping::default();
+    let canal = |rows: usize, beside: usize| {
+        let rows = vec!["{\"id\":1}"; rows].join(",");
+        format!("{{\"isDdl\":false,\"pad\":\"{}\",\"data\":[{rows}]}}", "x".repeat(beside))
+    };
+    let parts = |value: &str| mapping.parts(&record(value)).map(|parts| parts.len());
+    assert_eq!(parts(&canal(256, 100)), Some(256));
+    assert_eq!(parts(&canal(257, 100)), None);
+    assert_eq!(parts(&canal(2, 70_000)), None);
+    assert_eq!(events(&mapping, &record(&canal(2, 70_000))), ["too-long"]);
+    let item = canal(200, 100);
+    let items = parts(&format!("[{item},{item}]"));
+    assert_eq!(items, Some(201), "the second is a dead letter of its own");
+    let headers = vec![("h".repeat(20_000), None)];
+    let with_headers = Record { headers, ..record(&canal(256, 100)) };
+    assert!(mapping.parts(&with_headers).is_none(), "each part has the headers, too");
+}

@@ -30,7 +30,7 @@ use super::notice_kinds::has_audience;
 use super::notices::{NoticeDraft, VisibleFields};
 use super::sha256;
 use bins::BinnedRecords;
-pub use bins::{is_fresh, too_old};
+pub use bins::too_old;
 use notify::Pending;
 pub(super) use notify::{Notified, Occurrence};
 use payment::Payment;
@@ -295,7 +295,8 @@ impl Order {
         // First of all: an event that comes again after the order was handed over names its former store.
         let hash = event_hash(event);
         if !order.remember(event, hash) {
-            return Ok((Some(order), nothing(ApplyResult::Duplicate)));
+            let further_payment = order.repeated_payment(event, hash);
+            return Ok((Some(order), Effects { further_payment, ..nothing(ApplyResult::Duplicate) }));
         }
         if order.store.is_some() && event.store.is_some() && order.store != event.store {
             order.hand_over(event)?;

@@ -52,7 +52,7 @@ pub(super) struct Scenario {
 impl Scenario {
     pub(super) fn apply(mut self, event: &Event) -> Self {
         let (next, effects) = Order::apply(self.order.as_ref(), event, NOW, &policy()).unwrap();
-        self.unannounced.extend(next.as_ref().and_then(|next| next.unannounced(&effects, NOW, NOW)));
+        self.unannounced.extend(next.as_ref().and_then(|next| next.unannounced(&effects, NOW, UnixMs(0))));
         self.order = next;
         self.notified.extend(effects.notices.iter().map(|draft| (draft.recipient.role, draft.kind)));
         self.superseded.extend(effects.superseded);

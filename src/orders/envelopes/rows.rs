@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde_json::value::RawValue;
 
 use super::super::fields::scalar;
+use super::super::mapping::MAX_VALUE_BYTES;
 use super::super::members::{Members, PointerTree};
 
 /// The member that every canal message has, and nothing else.
@@ -32,12 +33,17 @@ pub(super) fn rows_at<'j>(members: &Members<'_, 'j>, pointer: &str) -> Vec<&'j R
 
 /// The messages of one row each that stand for a canal message of several; `None` for anything else.
 ///
-/// The message's `id` gets the row's index, because it identifies no row. Descriptions of the columns are left out.
-pub(super) fn canal_parts(text: &str) -> Option<Vec<String>> {
-    if canal_rows(text)? < 2 {
+/// The message's `id` gets the row's index, because it identifies no row. Descriptions of the columns are left out. Nothing is copied of a message
+/// with more than `max` rows, or with so much beside its rows that none of its parts could be read: each part has all of that.
+pub(super) fn canal_parts(text: &str, max: usize) -> Option<Vec<String>> {
+    if !(2..=max).contains(&canal_rows(text)?) {
         return None;
     }
     let members = canal_members(text)?;
+    let of_rows = [members.at("/data"), members.at("/old")].into_iter().flatten().map(str::len).sum::<usize>();
+    if text.len().saturating_sub(of_rows) > MAX_VALUE_BYTES {
+        return None;
+    }
     let (rows, old) = (rows_at(&members, "/data"), rows_at(&members, "/old"));
     let id = members.at("/id").and_then(scalar);
     let mut message: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text).ok()?;

@@ -10,7 +10,6 @@ use orderbell_protocol::frame::OrderStage;
 use orderbell_protocol::{Event, EventType, NoticeKind, UnixMs};
 use serde::{Deserialize, Serialize};
 
-use super::super::notice_kinds::NoticeRow;
 use super::{ApplyResult, Effects, Order, Unannounced};
 
 /// Partitions of which an order remembers the newest record. One has its order's events from one or two topics.
@@ -62,17 +61,11 @@ impl BinnedRecords {
     }
 }
 
-/// True while a record's age lets it notify somebody of a new order.
+/// The bin of a paid event that is too old for a notice. Only what was recorded before this ledger began is history: what was recorded later and
+/// comes too late, after an outage say, is an order that somebody waits for. `history_before` is when the ledger began.
 #[must_use]
-pub fn is_fresh(recorded_at: UnixMs, now: UnixMs) -> bool {
-    let lifetime_ms = NoticeRow::of(NoticeKind::NewOrder).map_or(0, |row| row.lifetime_ms);
-    recorded_at.plus_ms(lifetime_ms) > now
-}
-
-/// The bin of a paid event, or of one about a paid order, that is too old: by its own time only, or with its record.
-#[must_use]
-pub fn too_old(recorded_at: UnixMs, now: UnixMs) -> Bin {
-    if is_fresh(recorded_at, now) { Bin::TooOld } else { Bin::History }
+pub fn too_old(recorded_at: UnixMs, history_before: UnixMs) -> Bin {
+    if recorded_at.0 > 0 && recorded_at < history_before { Bin::History } else { Bin::TooOld }
 }
 
 impl Order {
@@ -83,12 +76,12 @@ impl Order {
         record: &Record,
         event: &Event,
         effects: &Effects,
-        now: UnixMs,
+        history_before: UnixMs,
     ) -> Vec<BinDelta> {
         let is_announced = effects.notices.iter().any(|notice| notice.kind == NoticeKind::NewOrder);
         let announced = || match (is_announced, effects.is_new_order_expired) {
             (true, _) => Bin::Notified,
-            (false, true) => too_old(UnixMs(record.timestamp_ms), now),
+            (false, true) => too_old(UnixMs(record.timestamp_ms), history_before),
             (false, false) => Bin::Superseded,
         };
         let change = |topic: &str, bin: Bin, reason: &str, by: i64| BinDelta {
@@ -107,9 +100,9 @@ impl Order {
             return changes;
         }
         let bin = match (effects.result, effects.further_payment) {
-            (ApplyResult::Duplicate, _) => Bin::Duplicate,
             (_, Some(Unannounced::AfterEnd)) => Bin::AfterEnd,
             (_, Some(_)) => Bin::SecondPayment,
+            (ApplyResult::Duplicate, None) => Bin::Duplicate,
             (ApplyResult::LatePayment, None) => Bin::LatePayment,
             (_, None) if is_paid_now && awaits_store => Bin::AwaitsStore,
             (_, None) if is_paid_now => announced(),

@@ -39,7 +39,7 @@ impl Balance {
     fn read(&mut self, record: &Record, event: &Event) {
         let (next, effects) = Order::apply(self.order.as_ref(), event, NOW, &policy()).unwrap();
         let Some(mut next) = next else { return };
-        for delta in next.bin_changes(self.order.as_ref(), record, event, &effects, NOW) {
+        for delta in next.bin_changes(self.order.as_ref(), record, event, &effects, UnixMs(0)) {
             *self.bins.entry((delta.key.topic, delta.key.bin)).or_default() += delta.by;
         }
         self.order = Some(next);
@@ -80,7 +80,10 @@ fn each_record_of_a_paid_order_is_in_one_bin() {
     assert_eq!(bins_of(&[event(E::Cancelled, "1"), after("2")]), [(Bin::LatePayment, 1)]);
     let old = Event { at: NOW.plus_ms(-3 * HOUR), ..paid("1") };
     assert_eq!(bins_of(&[old]), [(Bin::TooOld, 1)]);
-    assert_eq!(too_old(NOW.plus_ms(-3 * HOUR), NOW), Bin::History);
+    let began = NOW.plus_ms(-HOUR);
+    let recorded = |hours: i64| too_old(NOW.plus_ms(-hours * HOUR), began);
+    assert_eq!((recorded(3), recorded(1)), (Bin::History, Bin::TooOld), "what was recorded in an outage is no history");
+    assert_eq!(too_old(UnixMs(0), began), Bin::TooOld, "no time stamp");
 }
 
 #[test]

@@ -60,6 +60,13 @@ impl Payment {
 }
 
 impl Order {
+    /// Why a paid event with the id of the order's first payment may be about another order: where the order's number is the event's id, and the
+    /// number is used again, only what the event states tells the two apart.
+    pub(super) fn repeated_payment(&self, event: &Event, hash: u64) -> Option<Unannounced> {
+        let first = self.payment.as_ref().filter(|first| event.kind == EventType::Paid && first.event == hash)?;
+        first.differs(&Payment::of(event, hash)).then_some(Unannounced::SecondPayment)
+    }
+
     /// Why a paid event may be about another order, of which no store is notified. To be asked before the event changes the order, which
     /// remembers its first payment here.
     pub(super) fn further_payment(&mut self, event: &Event, hash: u64) -> Option<Unannounced> {
@@ -102,6 +109,15 @@ mod tests {
 
     fn unannounced(events: &[Event]) -> Vec<Unannounced> {
         events.iter().fold(Scenario::default(), Scenario::apply).unannounced
+    }
+
+    /// Regression: where the event's id is the order's number, the payment of the next order with the number was a duplicate, and nothing was red.
+    #[test]
+    fn the_same_event_id_with_another_payment_is_another_order() {
+        let day = 24 * 3_600_000;
+        assert_eq!(unannounced(&[paid("12", 0, 500), paid("12", 0, 500)]), [], "read again");
+        assert_eq!(unannounced(&[paid("12", 0, 500), paid("12", 1, 700)]), [Unannounced::SecondPayment]);
+        assert_eq!(unannounced(&[paid("12", 0, 500), paid("12", day, 500)]), [Unannounced::SecondPayment]);
     }
 
     /// Regression: order numbers that begin again each day. The payment of the new order was stale, and nothing was red.

@@ -1,8 +1,9 @@
 //! Why a paid order notifies no store: one function decides it, and operators are alerted by its answer.
 
+use orderbell_protocol::balance::Bin;
 use orderbell_protocol::{NoticeKind, Role, UnixMs};
 
-use super::{Effects, Order, is_fresh};
+use super::{Effects, Order, too_old};
 
 /// Why no store is notified of a paid order. In the order in which an alert names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,11 +47,11 @@ impl Unannounced {
 
 impl Order {
     /// Why no store is notified of a paid order, by an event that was just applied to this one with these effects; `None` where one is notified
-    /// or none needs to be. A record that is old itself, such as one of a first start's history, is no concern of anybody; `recorded_at` is its
-    /// time stamp.
+    /// or none needs to be. History that was recorded before this ledger began is no concern of anybody: see [`too_old`].
     #[must_use]
-    pub fn unannounced(&self, effects: &Effects, recorded_at: UnixMs, now: UnixMs) -> Option<Unannounced> {
-        let too_old = || (effects.is_new_order_expired && is_fresh(recorded_at, now)).then_some(Unannounced::TooOld);
+    pub fn unannounced(&self, effects: &Effects, recorded_at: UnixMs, history_before: UnixMs) -> Option<Unannounced> {
+        let is_told = too_old(recorded_at, history_before) == Bin::TooOld;
+        let too_old = || (effects.is_new_order_expired && is_told).then_some(Unannounced::TooOld);
         effects.further_payment.or_else(too_old).or_else(|| self.awaits_store().then_some(Unannounced::NoStore))
     }
 
