@@ -40,7 +40,7 @@ pub struct ExpiryCheck {
 /// Counters of ingest.
 #[derive(Debug, Default)]
 pub struct IngestStats {
-    /// Events applied, by type and [`ApplyResult`](orderbell_orders::order::ApplyResult).
+    /// Events applied, by type and [`ApplyResult`].
     pub events: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Notices created, by kind.
     pub notices_created: Mutex<BTreeMap<&'static str, u64>>,
