@@ -517,4 +517,21 @@ mod tests {
         assert_eq!(told(&mut tracker, end(9, 400, true, None)), (4, Some(200), None));
         assert_eq!(told(&mut tracker, end(9, 500, true, None)), (4, Some(500), None));
     }
+
+    #[test]
+    fn each_part_of_a_record_gives_its_own_bytes_back() {
+        let partition = TopicPartition::new("t", 0);
+        let mut tracker = Tracker::new(Limits { records: 10, bytes: 10_000, span: 10 });
+        tracker.assign(&partition, Checkpoint { next: 5, last: None }, false);
+        let (timestamp_ms, read_ms) = (0, 0);
+        let record =
+            Record { partition, offset: 5, timestamp_ms, read_ms, key: None, value: None, headers: Vec::new() };
+        let parts = [Cost { key: KeyHash(1), bytes: 100 }, Cost { key: KeyHash(2), bytes: 7 }];
+        let Offer::Take(first) = tracker.offer(&record, &parts) else { panic!("it is not taken") };
+        assert_eq!(tracker.in_flight(), (2, 107));
+        tracker.complete(&first.of_part(parts[1]));
+        assert_eq!(tracker.in_flight(), (1, 100));
+        tracker.complete(&first);
+        assert_eq!(tracker.in_flight(), (0, 0));
+    }
 }
