@@ -99,3 +99,20 @@ impl Watermark {
         self.ring.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_finished_with_its_last_part_and_not_twice() {
+        let mut watermark = Watermark::at(Checkpoint { next: 5, last: None });
+        let (first, second) = (watermark.register(5, 1, 1).unwrap(), watermark.register(6, 2, 2).unwrap());
+        assert_eq!([watermark.complete(second), watermark.complete(second)], [true, true]);
+        assert!(!watermark.complete(second), "it had two parts");
+        assert_eq!(watermark.checkpoint().next, 5, "the record below is not finished");
+        assert!(watermark.complete(first));
+        assert_eq!(watermark.checkpoint(), Checkpoint { next: 7, last: Some((6, 2)) });
+        assert!(!watermark.complete(first), "it is below the watermark");
+    }
+}
