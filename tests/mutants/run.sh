@@ -13,8 +13,8 @@
 # Each command runs once without a fault first: a test that fails anyway proves nothing. A fault that does not apply exactly (no fuzz), does not
 # build, that no test catches, or that another test than the named one catches, fails the run.
 #
-# Two processes go side by side, each with its own copy of the tree: one has the faults of the root package, which take longest to build, the
-# other all others.
+# Two processes go side by side, each with its own copy of the tree: one has the faults that scenarios catch, which take longest to build and to
+# run, the other all others.
 #
 #   tests/mutants/run.sh --check        only sees that each still applies and says what catches it; takes a second
 #   tests/mutants/run.sh NAME...        only these
@@ -27,7 +27,7 @@ field() { sed -n "s/^# $2: //p" "$1" | head -n 1; }
 if [ $# = 0 ]; then
   ours=() others=()
   for patch in "$root"/tests/mutants/*.patch; do
-    if [ "$(field "$patch" package)" = orderbell ]; then ours+=("$(basename "$patch" .patch)"); else others+=("$(basename "$patch" .patch)"); fi
+    if [[ "$(field "$patch" test)" == *"--test e2e"* ]]; then ours+=("$(basename "$patch" .patch)"); else others+=("$(basename "$patch" .patch)"); fi
   done
   mkdir -p target/mutants
   ORDERBELL_MUTANTS_DIR=target/mutants/root tests/mutants/run.sh "${ours[@]}" > target/mutants/root.txt 2>&1 &
