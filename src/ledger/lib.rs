@@ -384,6 +384,8 @@ impl Ledger {
 }
 
 #[cfg(test)]
+mod balance_tests;
+#[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod retention_tests;
