@@ -62,7 +62,9 @@ impl App for Phone {
         }
     }
 
-    fn persist(&mut self, _saved: &PersistedState) {}
+    fn persist(&mut self, _saved: &PersistedState) -> std::io::Result<()> {
+        Ok(())
+    }
 
     fn on_failure(&mut self, error: &ClientError) {
         eprintln!("{}", error.with_sources());
@@ -81,7 +83,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // This phone sends no events.
     let (_, inputs) = mpsc::channel(1);
     tokio::select! {
-        () = client.run(&mut phone, inputs) => phone.refused.map_or(Ok(()), |why| Err(why.into())),
+        ended = client.run(&mut phone, inputs) => phone.refused.map_or(Ok(ended?), |why| Err(why.into())),
         ended = tokio::signal::ctrl_c() => Ok(ended?),
     }
 }

@@ -48,7 +48,11 @@ impl Target {
             Self::Http(http, token) => {
                 let answer = http.send("POST", "/v1/events", token, "application/json", text).await;
                 let answer = answer.map_err(|error| error.with_sources())?;
-                if answer.status == 200 { Ok(()) } else { Err(format!("{}: {}", answer.status, answer.json()["code"])) }
+                if answer.status == 200 {
+                    return Ok(());
+                }
+                let problem = answer.json().map_err(|error| format!("{}: {error}", answer.status))?;
+                Err(format!("{}: {}", answer.status, problem["code"]))
             }
         }
     }

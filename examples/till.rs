@@ -12,10 +12,10 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::io;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 
-use orderbell_client::{App, ClientError, Endpoint, MailboxClient};
+use orderbell_client::{App, ClientError, Endpoint, MailboxClient, StateFile};
 use orderbell_protocol::client::{Connectivity, Input, Output, PersistedState, Timings};
 use orderbell_protocol::event::PickupCode;
 use orderbell_protocol::frame::{NoticeFrame, OpenOrder, OrderEnd, OrderStage};
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 struct Till {
     /// Orders that ring: the id of the notice, and the order.
     ringing: HashMap<String, String>,
-    file: Option<PathBuf>,
+    file: Option<StateFile>,
     once: bool,
     accept: Option<String>,
     /// Why it ended too early.
@@ -128,20 +128,11 @@ impl App for Till {
         ControlFlow::Continue(())
     }
 
-    /// Writes a temporary file and renames it: after a power cut the till has the old state or the new one. The ringing orders are part of the
-    /// state; otherwise a cancellation after a restart would not find the order that it stops.
-    fn persist(&mut self, saved: &PersistedState) {
-        let Some(file) = &self.file else { return };
-        let temporary = file.with_added_extension("new");
-        let state = serde_json::json!({ "saved": saved, "ringing": self.ringing });
-        let written = std::fs::write(&temporary, state.to_string())
-            .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
-            .and_then(|()| std::fs::rename(&temporary, file));
-        if let Err(error) = written {
-            // A notice that cannot be stored must not be acknowledged.
-            eprintln!("{}: {error}", file.display());
-            std::process::exit(1);
-        }
+    /// The ringing orders are part of the state; otherwise a cancellation after a restart would not find the order that it stops. A till that cannot
+    /// store its state ends with the error, and what it did not acknowledge rings again.
+    fn persist(&mut self, saved: &PersistedState) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        file.save(&serde_json::json!({ "saved": saved, "ringing": self.ringing }))
     }
 
     /// The client tries again by itself; who installs the till must see a wrong name or an untrusted certificate.
@@ -150,20 +141,11 @@ impl App for Till {
     }
 }
 
-/// The stored state. A file that cannot be read counts as missing: the till begins with the open orders, and rings once too often rather than
-/// never.
-fn load(file: Option<&Path>) -> (PersistedState, HashMap<String, String>) {
-    #[derive(Default, serde::Deserialize)]
-    struct State {
-        saved: PersistedState,
-        ringing: HashMap<String, String>,
-    }
-    let Some(bytes) = file.and_then(|file| std::fs::read(file).ok()) else { return Default::default() };
-    let state: State = serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-        eprintln!("the state file cannot be read ({error}): beginning with the open orders");
-        State::default()
-    });
-    (state.saved, state.ringing)
+/// The content of the state file.
+#[derive(Default, serde::Deserialize)]
+struct State {
+    saved: PersistedState,
+    ringing: HashMap<String, String>,
 }
 
 #[tokio::main]
@@ -179,17 +161,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
         match word.as_str() {
             "--once" => till.once = true,
             "--device" => device = args.next().ok_or(usage)?,
-            "--state" => till.file = Some(args.next().ok_or(usage)?.into()),
+            "--state" => till.file = Some(StateFile::new(args.next().ok_or(usage)?)),
             "--accept" => till.accept = Some(args.next().ok_or(usage)?),
             _ => return Err(usage.into()),
         }
     }
-    let (saved, ringing) = load(till.file.as_deref());
+    // After damage the till begins with the open orders, and rings once too often rather than never.
+    let on_damage = |damage| eprintln!("{damage}");
+    let stored: Option<State> = till.file.as_ref().map(|file| file.load(on_damage)).transpose()?;
+    let State { saved, ringing } = stored.unwrap_or_default();
     till.ringing = ringing;
     let seed = u64::from(std::process::id());
     let client = MailboxClient::new(server, &token, &device, saved, Timings::default(), seed);
     tokio::select! {
-        () = client.run(&mut till, receiver) => till.refused.map_or(Ok(()), |why| Err(why.into())),
+        ended = client.run(&mut till, receiver) => till.refused.map_or(Ok(ended?), |why| Err(why.into())),
         ended = tokio::signal::ctrl_c() => Ok(ended?),
     }
 }

@@ -4,12 +4,16 @@
 //! column and the key that was probably meant; an unknown key is a mistake. The keys stand in `config::keys`; the rest of the program sees them
 //! as [`BootConfig`], which holds until the process ends, and [`LiveConfig`], which a SIGHUP replaces.
 
+mod encoding;
+mod key_set_url;
 mod keys;
 #[cfg(test)]
 mod mapping_tests;
 mod reading;
 mod secret;
 mod template;
+mod token_keys;
+mod tokens;
 mod units;
 
 use std::path::{Path, PathBuf};
@@ -18,8 +22,9 @@ use orderbell_consumers::{Offset, TopicPartition};
 use orderbell_protocol::session;
 
 use crate::net::NetLimits;
-use crate::net::tokens::{Secret, Tokens};
+use crate::net::tokens::{BadKeySet, BadPublicKey};
 use crate::wall::WallConfig;
+use crate::wall::directory::DirectoryFileError;
 use keys::ConfigFile;
 use orderbell_ledger::embedded_log::TOPIC;
 use orderbell_ledger::{LedgerOptions, PublishTo};
@@ -27,12 +32,17 @@ use orderbell_orders::counting::CountingRules;
 use orderbell_orders::mapping::Mapping;
 use orderbell_orders::order::OrderPolicy;
 
+pub use encoding::NotUtf8;
+pub use key_set_url::KeySetUrl;
 pub use keys::{
-    BootConfig, BootSessions, BootWall, KafkaConfig, KeyConfig, Listen, LiveConfig, LiveSessions, LiveWall, TokenConfig,
+    BootConfig, BootRates, BootSessions, BootWall, KafkaConfig, KeyConfig, Listen, LiveConfig, LiveRates, LiveSessions,
+    LiveWall, TokenConfig,
 };
 pub use reading::{ENV_PREFIX, Mistake, Mistakes};
 pub use secret::SecretMap;
 pub use template::{schema, template};
+pub use token_keys::TokenKeys;
+pub(crate) use tokens::KEY_SET_BYTES_MAX;
 pub use units::{ByteSize, HumanDuration};
 
 /// The whole configuration, by when a change takes effect.
@@ -65,19 +75,57 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file cannot be read or written.
-    #[error("{}: {error}", .path.display())]
+    #[error("{}: {source}", .path.display())]
     Io {
         /// The file's path.
         path: PathBuf,
         /// What the operating system reports.
-        error: std::io::Error,
+        source: std::io::Error,
     },
+    /// A file or a variable is in another encoding.
+    #[error(transparent)]
+    NotUtf8(#[from] NotUtf8),
     /// Everything that is wrong with the file and the environment, with places.
     #[error("{0}")]
     Mistakes(Box<Mistakes>),
-    /// A value that cannot be used.
-    #[error("{0}")]
-    Value(String),
+    /// The store directory cannot be read.
+    #[error(transparent)]
+    Stores(#[from] DirectoryFileError),
+    /// A secret is too short to sign with.
+    #[error("{}: the secret is shorter than {} bytes", .0.display(), tokens::SECRET_BYTES_MIN)]
+    ShortSecret(PathBuf),
+    /// A public key cannot be used.
+    #[error(transparent)]
+    PublicKey(BadPublicKey),
+    /// A public key in a file cannot be used.
+    #[error("{}: {source}", .path.display())]
+    PublicKeyFile {
+        /// The file's path.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: BadPublicKey,
+    },
+    /// The set of an issuer's keys cannot be used.
+    #[error("{}: {source}", .path.display())]
+    KeySet {
+        /// The file's path.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: BadKeySet,
+    },
+    /// The same, with the configuration's key.
+    #[error("tokens.jwks_file: {0}")]
+    KeySetFile(#[source] Box<Self>),
+    /// One of several keys for tokens cannot be used.
+    #[error("tokens.keys, the {key} of kid {kid:?}: {source}")]
+    TokenKey {
+        /// The name of the configuration's key that leads to it.
+        key: &'static str,
+        /// The key's id.
+        kid: String,
+        /// What is wrong with it.
+        source: Box<Self>,
+    },
 }
 
 /// Result of reading the configuration again while the server runs: names of the keys whose values differ.
@@ -91,8 +139,8 @@ pub struct Reloaded {
 
 /// Shortest state retention: twice the 12 hours of the longest-lived notice.
 const MIN_STATE_RETENTION: HumanDuration = HumanDuration::from_hours(24);
-/// Shortest secret that is accepted: as long as the hash that it keys.
-const SECRET_BYTES_MIN: usize = 32;
+/// The most connections of one kind: no machine has more descriptors.
+const CONNECTIONS_MAX: usize = 1_000_000;
 
 impl Config {
     /// The defaults, with the ledger in `dir`.
@@ -111,11 +159,7 @@ impl Config {
     pub fn load(path: Option<&Path>, variables: &[(String, String)]) -> Result<Self, ConfigError> {
         let (name, text) = match path {
             None => ("environment".into(), String::new()),
-            Some(path) => {
-                let text = std::fs::read_to_string(path);
-                let text = text.map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
-                (path.display().to_string(), text)
-            }
+            Some(path) => (path.display().to_string(), encoding::read(path)?),
         };
         reading::read(&name, &text, variables).map_err(|mistakes| ConfigError::Mistakes(Box::new(mistakes)))
     }
@@ -133,13 +177,25 @@ impl Config {
         must(boot.state_retention >= MIN_STATE_RETENTION, &["state_retention"], &least);
         must(live.max_mailbox_rows > 0, &["max_mailbox_rows"], "at least 1");
         must(live.stale_after > HumanDuration::ZERO, &["stale_after"], "longer than \"0s\"");
-        must(boot.sessions.max_connections > 0, &["sessions", "max_connections"], "at least 1");
+        let possible = format!("1 to {CONNECTIONS_MAX}");
+        must(
+            (1..=CONNECTIONS_MAX).contains(&boot.sessions.max_connections),
+            &["sessions", "max_connections"],
+            &possible,
+        );
+        must(boot.wall.max_viewers <= CONNECTIONS_MAX, &["wall", "max_viewers"], &format!("at most {CONNECTIONS_MAX}"));
+        for (key, what) in live.tokens.mistakes() {
+            must(false, &["tokens", key], &what);
+        }
         let sessions = &live.sessions;
         must(sessions.max_in_flight > 0, &["sessions", "max_in_flight"], "at least 1");
         must(sessions.max_delivery_attempts > 0, &["sessions", "max_delivery_attempts"], "at least 1");
         for (key, value) in [("heartbeat_interval", sessions.heartbeat_interval), ("ack_timeout", sessions.ack_timeout)]
         {
             must(value > HumanDuration::ZERO, &["sessions", key], "longer than \"0s\"");
+        }
+        for (key, rate) in live.rates.by_key() {
+            must(rate > 0, &["rates", key], "at least 1");
         }
         let longer = "longer than heartbeat_interval, or clients are disconnected between two heartbeats";
         must(sessions.idle_timeout > sessions.heartbeat_interval, &["sessions", "idle_timeout"], longer);
@@ -196,8 +252,13 @@ impl Config {
             max_delivery_attempts: sessions.max_delivery_attempts,
             ..base.session
         };
+        let rates = &self.live.rates;
         NetLimits {
             session,
+            clock_skew: self.live.tokens.clock_skew.get(),
+            events: base.events.per_minute(rates.max_events_per_minute, rates.max_device_events_per_minute),
+            polls: base.polls.per_minute(rates.max_polls_per_minute, rates.max_device_polls_per_minute),
+            hellos: base.hellos.per_minute(rates.max_hellos_per_minute, rates.max_device_hellos_per_minute),
             max_connections: self.boot.sessions.max_connections,
             max_viewers: self.boot.wall.max_viewers,
             stale_after: self.live.stale_after.get(),
@@ -242,52 +303,15 @@ impl Config {
     /// What the ledger keeps, and where it publishes events.
     #[must_use]
     pub fn ledger(&self) -> LedgerOptions {
-        let emit = if self.boot.kafka.is_some() { PublishTo::Outbox } else { PublishTo::EmbeddedLog };
+        let publish_to = if self.boot.kafka.is_some() { PublishTo::Outbox } else { PublishTo::EmbeddedLog };
         LedgerOptions {
             state_retention_ms: self.retention_ms(),
             max_mailbox_rows: self.live.max_mailbox_rows,
             timeline_retention_ms: self.boot.timeline_retention.as_ms(),
             min_free_space: self.live.min_free_space.bytes(),
-            publish_to: emit,
+            publish_to,
             rolled_back: false,
         }
-    }
-
-    /// Reads the keys that tokens are checked with. When none is configured, one is generated and kept in the data directory.
-    ///
-    /// # Errors
-    /// [`ConfigError`] when a secret cannot be read or generated, or is too short.
-    pub fn load_tokens(&self) -> Result<Tokens, ConfigError> {
-        let tokens = &self.live.tokens;
-        let path = self.generated_key();
-        if tokens.keys.is_empty() && !path.exists() {
-            make_secret(&path).map_err(|error| ConfigError::Io { path: path.clone(), error })?;
-        }
-        Ok(Tokens::new(&tokens.issuer, &tokens.audience, self.read_keys(&path)?))
-    }
-
-    /// Sees that the keys can be read. Generates none: a file of whoever checks may be unreadable to the server.
-    ///
-    /// # Errors
-    /// [`ConfigError`] when a secret that is there cannot be read, or is too short.
-    pub fn check_tokens(&self) -> Result<(), ConfigError> {
-        let path = self.generated_key();
-        let is_generated_later = self.live.tokens.keys.is_empty() && path.try_exists().is_ok_and(|exists| !exists);
-        if is_generated_later { Ok(()) } else { self.read_keys(&path).map(|_| ()) }
-    }
-
-    /// Where the key is that is used when none is configured.
-    fn generated_key(&self) -> PathBuf {
-        self.boot.data_dir.join("token-key")
-    }
-
-    /// The configured keys, or else the generated one at `path`.
-    fn read_keys(&self, path: &Path) -> Result<Vec<(String, Secret)>, ConfigError> {
-        let configured = &self.live.tokens.keys;
-        if configured.is_empty() {
-            return Ok(vec![("local".into(), Secret::new(read_secret(path)?))]);
-        }
-        configured.iter().map(|key| Ok((key.kid.clone(), Secret::new(read_secret(&key.secret_file)?)))).collect()
     }
 }
 
@@ -295,34 +319,6 @@ impl LiveConfig {
     fn order_policy(&self, counting: CountingRules, retention_ms: i64) -> OrderPolicy {
         OrderPolicy { retention_ms, visible_fields: self.notice_fields.clone(), counting }
     }
-}
-
-fn read_secret(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Io { path: path.to_owned(), error })?;
-    let secret = text.trim().as_bytes().to_vec();
-    if secret.len() < SECRET_BYTES_MIN {
-        return Err(ConfigError::Value(format!(
-            "{}: the secret is shorter than {SECRET_BYTES_MIN} bytes",
-            path.display()
-        )));
-    }
-    Ok(secret)
-}
-
-/// Writes a random secret into a new file that only its owner may ever read.
-fn make_secret(path: &Path) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut bytes = [0_u8; 32];
-    aws_lc_rs::rand::fill(&mut bytes)
-        .map_err(|_| std::io::Error::other("the operating system provides no random bytes"))?;
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 #[cfg(test)]
@@ -372,7 +368,41 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_or_size_without_a_unit_is_told_what_is_accepted() {
+    fn numbers_that_no_machine_has_and_two_keys_of_one_name_are_mistakes() {
+        let keys = |second: &str| {
+            format!(
+                "[tokens]\nkeys = [{{ kid = \"a\", secret_file = \"1\" }}, {{ kid = \"{second}\", secret_file = \"2\" }}]\n"
+            )
+        };
+        for (text, what) in [
+            (
+                "[sessions]\nmax_connections = 4611686018427387904\n".to_owned(),
+                "sessions.max_connections: 1 to 1000000",
+            ),
+            ("[sessions]\nmax_connections = 1000001\n".to_owned(), "sessions.max_connections: 1 to 1000000"),
+            ("[wall]\nmax_viewers = 1000001\n".to_owned(), "wall.max_viewers: at most 1000000"),
+            ("[rates]\nmax_polls_per_minute = 0\n".to_owned(), "rates.max_polls_per_minute: at least 1"),
+            (
+                "[rates]\nmax_device_hellos_per_minute = 0\n".to_owned(),
+                "rates.max_device_hellos_per_minute: at least 1",
+            ),
+            (keys("a"), "tokens.keys: each key has a kid of its own"),
+            ("[tokens]\nclock_skew = \"4999ms\"\n".to_owned(), "tokens.clock_skew: \"5s\" to \"5m\""),
+            ("[tokens]\nclock_skew = \"301s\"\n".to_owned(), "tokens.clock_skew: \"5s\" to \"5m\""),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(what), "{what}: {error}");
+        }
+        read("[sessions]\nmax_connections = 1000000\n[wall]\nmax_viewers = 1000000\n").unwrap();
+        read(&keys("b")).unwrap();
+        for skew in ["5s", "5m"] {
+            let config = read(&format!("[tokens]\nclock_skew = \"{skew}\"\n")).unwrap();
+            assert_eq!(config.limits().clock_skew, config.live.tokens.clock_skew.get());
+        }
+    }
+
+    #[test]
+    fn a_duration_or_size_without_a_unit_is_refused_with_what_is_accepted() {
         let text = "stale_after = 30\nmin_free_space = \"512\"\n[sessions]\nack_timeout = \"10 seconds\"\n";
         let error = read(text).unwrap_err().to_string();
         for wanted in [
@@ -493,23 +523,5 @@ mod tests {
         ] {
             assert!(error.contains(wanted), "{wanted} is not in:\n{error}");
         }
-    }
-
-    #[test]
-    fn a_secret_is_generated_once_and_only_its_owner_may_read_it() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config::in_dir(dir.path());
-        let path = dir.path().join("token-key");
-        config.check_tokens().unwrap();
-        assert!(!path.exists(), "a check generates none");
-        config.load_tokens().unwrap();
-        config.check_tokens().unwrap();
-        let first = std::fs::read(&path).unwrap();
-        config.load_tokens().unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), first);
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        std::fs::write(&path, "short").unwrap();
-        assert!(config.check_tokens().unwrap_err().to_string().contains("shorter than 32 bytes"));
     }
 }

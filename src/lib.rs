@@ -8,8 +8,6 @@ pub mod config;
 pub mod hub;
 pub mod ingest;
 pub mod latency;
-#[cfg(test)]
-mod log_capture;
 pub mod metrics;
 pub mod net;
 pub mod pages;

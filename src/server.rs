@@ -8,6 +8,7 @@ mod alerts;
 mod balance_alerts;
 mod dead_letters;
 mod inspector;
+mod issuer_keys;
 mod orders;
 
 use std::collections::HashSet;
@@ -16,26 +17,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orderbell_consumers::{Group, Stats};
+use orderbell_protocol::admin::Reachability;
 use orderbell_protocol::{Id, Recipient, UnixMs};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::wall_clock;
-use crate::config::{Config, ConfigError, Reloaded};
+use crate::config::{Config, ConfigError, Reloaded, TokenKeys};
 use crate::hub::Hub;
 use crate::ingest::{ExpiryCheck, OrderHandler};
 use crate::metrics::{MetricSources, Metrics};
-use crate::net::{self, AdminApi, AppState, Blocking, NetLimits};
+use crate::net::{self, AdminApi, AppState, Blocking, Listening, NetLimits, PlaceLimits};
 #[cfg(feature = "kafka")]
 use crate::stream::dlq_topics::DlqTopics;
 use crate::stream::{self, StreamError, outbox_publisher::PublisherStats};
-use crate::wall::{Feed, WallTotals};
+use crate::wall::{Feed, ReachabilitySource, WallTotals};
 use admin_api::Status;
 use alerts::Alerts;
 use dead_letters::DeadLetterAdmin;
 use inspector::Inspector;
-use orderbell_ledger::{Ledger, LedgerOptions, OpenError};
+use issuer_keys::FetchPacer;
+use orderbell_ledger::{FailureObserver, Ledger, LedgerOptions, OpenError};
 use orders::OrderRules;
 
 /// Orders whose expiry is enqueued in one sweep.
@@ -50,8 +53,6 @@ const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 const ADMIN_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two checks of the group, the alerts and a rebuild.
 const SUPERVISE_INTERVAL: Duration = Duration::from_secs(1);
-/// Largest number of connections of the admin listener.
-const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -63,12 +64,12 @@ pub enum StartError {
     #[error(transparent)]
     Ledger(#[from] OpenError),
     /// An address cannot be bound.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address from the configuration.
         address: SocketAddr,
         /// The error of the operating system.
-        error: std::io::Error,
+        source: std::io::Error,
     },
     /// The stream cannot be started.
     #[error(transparent)]
@@ -91,19 +92,21 @@ pub struct Server {
     handler: Arc<OrderHandler>,
     wall: Arc<Feed>,
     config: Mutex<Config>,
+    /// Locked after `config`.
+    token_keys: Mutex<TokenKeys>,
     public: SocketAddr,
     admin: SocketAddr,
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |error| StartError::Listen { address, error };
+    let failed = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
 
 impl Server {
-    /// Starts all parts; the server is ready when this returns. `failed` is called once when the server cannot continue (the ledger cannot be
+    /// Starts all parts; the server is ready when this returns. The failure observer is called once when the server cannot continue (the ledger cannot be
     /// written, the stream is not read any more) and should end the process.
     ///
     /// # Errors
@@ -111,15 +114,15 @@ impl Server {
     pub async fn start(
         config: &Config,
         limits: NetLimits,
-        failed: impl Fn(&str) + Send + Sync + 'static,
+        failure_observer: impl FailureObserver,
     ) -> Result<Arc<Self>, StartError> {
         let (public_listener, public) = bind(config.boot.listen.public).await?;
         let (admin_listener, admin) = bind(config.boot.listen.admin).await?;
         let hub = Arc::new(Hub::default());
-        let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
+        let failure_observer: Arc<dyn FailureObserver> = Arc::new(failure_observer);
         let totals = Arc::new(WallTotals::default());
-        let ledger = open_ledger(config, &hub, &totals, failed.clone()).await?;
-        let tokens = config.load_tokens()?;
+        let ledger = open_ledger(config, &hub, &totals, failure_observer.clone()).await?;
+        let token_keys = config.load_token_keys()?;
         let handler = Arc::new(OrderHandler::new(ledger.clone(), config.mapping(), config.order_policy()));
         let (background, publisher_stop) = (TaskTracker::new(), CancellationToken::new());
         let publisher_stats = Arc::<PublisherStats>::default();
@@ -140,6 +143,7 @@ impl Server {
             handler: handler.clone(),
             group: group_stats.clone(),
         };
+        let tokens = token_keys.tokens();
         let state = AppState::new(ledger.clone(), hub.clone(), tokens, limits, Arc::new(rules), wall.clone());
         let alerts = Alerts::new(
             group_stats.clone(),
@@ -165,35 +169,58 @@ impl Server {
             handler: handler.clone(),
             wall: wall.clone(),
             config: Mutex::new(config.clone()),
+            token_keys: Mutex::new(token_keys),
             public,
             admin,
         });
+        let fetches = issuer_keys::fetch_first(&server).await;
         server.serve_public(public_listener, limits, config.playground);
         server.serve_admin(admin_listener, limits, server.admin_api(config));
-        let fresh = state.clone();
-        state.tasks().spawn(wall.run(move || fresh.freshness(), state.draining_token()));
-        state.tasks().spawn(supervise(server.clone(), failed, state.draining_token()));
-        state.tasks().spawn(await_rebuild(server.clone(), state.draining_token()));
-        state.tasks().spawn(expire_orders(server.clone(), handler, state.draining_token()));
+        server.run_tasks(fetches, failure_observer);
         Ok(server)
+    }
+
+    /// Everything that goes on until the drain.
+    fn run_tasks(self: &Arc<Self>, fetches: FetchPacer, failure_observer: Arc<dyn FailureObserver>) {
+        let (tasks, state) = (self.state.tasks(), self.state.clone());
+        let draining = || self.state.draining_token();
+        tasks.spawn(self.wall.clone().run(move || state.freshness(), draining()));
+        tasks.spawn(supervise(self.clone(), failure_observer, draining()));
+        tasks.spawn(await_rebuild(self.clone(), draining()));
+        tasks.spawn(issuer_keys::keep_fresh(self.clone(), fetches, draining()));
+        tasks.spawn(expire_orders(self.clone(), self.handler.clone(), draining()));
     }
 
     /// Accepts tills, customers and producers from here on.
     fn serve_public(&self, listener: TcpListener, limits: NetLimits, playground: bool) {
         let (tasks, drain) = (self.state.tasks().clone(), self.state.draining_token());
         let routes = self.state.routes(playground && self.public.ip().is_loopback());
-        let (max, rejected) = (limits.max_http_connections, self.state.stats().connections_rejected.clone());
-        let serve = net::serve(listener, routes, tasks.clone(), drain, max, rejected, limits.head_timeout);
-        tasks.spawn(serve);
+        let listening = Listening {
+            routes,
+            places: limits.places(),
+            always_served: &["/healthz"],
+            head_timeout: limits.head_timeout,
+            stats: self.state.stats().clone(),
+        };
+        tasks.spawn(net::serve(listener, listening, tasks.clone(), drain));
     }
 
     /// Accepts operators and scrapers from here on, until the end of the drain.
     fn serve_admin(&self, listener: TcpListener, limits: NetLimits, api: AdminApi) {
         let (tasks, stopped) = (self.admin_tasks.clone(), self.stopped.clone());
         let routes = net::admin_routes(api, self.admin.ip().is_loopback());
-        let (max, rejected) = (ADMIN_CONNECTIONS_MAX, self.state.stats().connections_rejected.clone());
-        let serve = net::serve(listener, routes, tasks.clone(), stopped, max, rejected, limits.head_timeout);
-        tasks.spawn(serve);
+        let listening = Listening {
+            routes,
+            places: PlaceLimits {
+                idle: net::ADMIN_IDLE_CONNECTIONS_MAX,
+                requests: net::ADMIN_REQUESTS_MAX,
+                classes: 0,
+            },
+            always_served: &["/live", "/ready"],
+            head_timeout: limits.head_timeout,
+            stats: self.state.stats().clone(),
+        };
+        tasks.spawn(net::serve(listener, listening, tasks.clone(), stopped));
     }
 
     #[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "without Kafka there are no topics"))]
@@ -205,6 +232,7 @@ impl Server {
             wall: self.wall.clone(),
         };
         let dead_letters = DeadLetterAdmin {
+            mapping: config.mapping(),
             ledger: self.ledger.clone(),
             #[cfg(feature = "kafka")]
             topics: DlqTopics::of(config).map(|topics| (topics, Arc::new(tokio::sync::Semaphore::new(1)))),
@@ -239,9 +267,15 @@ impl Server {
         let reloaded = config.differences(&new);
         // Keys that wait for a restart keep their old values here.
         let now = config.with_live(new);
-        let tokens = now.load_tokens()?;
-        let names = now.wall().names().map_err(ConfigError::Value)?;
-        self.state.reload(tokens, now.limits());
+        let mut keys = now.load_token_keys()?;
+        let names = now.wall().names()?;
+        let mut held = self.token_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.keep_set_of(&held);
+        self.state.reload(keys.tokens(), now.limits());
+        *held = keys;
+        if config.live.tokens.jwks_url != now.live.tokens.jwks_url {
+            self.state.fetch_keys();
+        }
         self.handler.set_policy(now.order_policy());
         self.wall.set_names(names);
         let bounds = now.ledger();
@@ -282,12 +316,11 @@ async fn open_ledger(
     config: &Config,
     hub: &Arc<Hub>,
     totals: &Arc<WallTotals>,
-    failed: Arc<dyn Fn(&str) + Send + Sync>,
+    failure_observer: Arc<dyn FailureObserver>,
 ) -> Result<Arc<Ledger>, StartError> {
     let open = |options| {
-        let failed = failed.clone();
-        Ledger::open(&config.boot.data_dir, options, hub.clone(), totals.clone(), move |error| failed(error))
-            .map(Arc::new)
+        let failure_observer = failure_observer.clone();
+        Ledger::open(&config.boot.data_dir, options, hub.clone(), totals.clone(), failure_observer).map(Arc::new)
     };
     let ledger = open(config.ledger())?;
     let Some(kafka) = &config.boot.kafka else { return Ok(ledger) };
@@ -306,10 +339,14 @@ fn wall_feed(
     ledger: &Arc<Ledger>,
     hub: &Arc<Hub>,
 ) -> Result<Arc<Feed>, ConfigError> {
-    let hub = hub.clone();
-    let reachability_of = move |store: &Id, now: UnixMs| hub.reachability(&Recipient::store(store.clone()), now);
-    let names = config.wall().names().map_err(ConfigError::Value)?;
-    Ok(Feed::new(totals, ledger.epoch(), config.counting(), names, Box::new(reachability_of)))
+    let names = config.wall().names()?;
+    Ok(Feed::new(totals, ledger.epoch(), config.counting(), names, hub.clone()))
+}
+
+impl ReachabilitySource for Hub {
+    fn of_store(&self, store: &Id, now: UnixMs) -> Reachability {
+        self.reachability(&Recipient::store(store.clone()), now)
+    }
 }
 
 fn metrics(
@@ -320,21 +357,21 @@ fn metrics(
     ledger: &Arc<Ledger>,
     alerts: &Arc<Alerts>,
 ) -> Metrics {
-    let (ledger, alerts) = (ledger.clone(), alerts.clone());
     Metrics::new(MetricSources {
         net: state.stats().clone(),
+        places: state.places().clone(),
         ingest: handler.stats().clone(),
         publisher,
         group: group.clone(),
         hub: state.hub().clone(),
-        balance: Box::new(move || ledger.balance().counts()),
-        alerts: Box::new(move || alerts.current()),
+        balance: ledger.clone(),
+        alerts: alerts.clone(),
     })
 }
 
 /// Ends the process when it cannot do its work any more: a restart is better than a server that only looks alive. Also evaluates the alerts
 /// once a second, so that their `since` does not depend on who asks.
-async fn supervise(server: Arc<Server>, failed: Arc<dyn Fn(&str) + Send + Sync>, drain: CancellationToken) {
+async fn supervise(server: Arc<Server>, failure_observer: Arc<dyn FailureObserver>, drain: CancellationToken) {
     loop {
         tokio::select! {
             biased;
@@ -346,11 +383,12 @@ async fn supervise(server: Arc<Server>, failed: Arc<dyn Fn(&str) + Send + Sync>,
             group.as_ref().is_some_and(|group| !group.is_running())
         };
         if has_ended {
-            return failed("the stream of orders is not read any more");
+            return failure_observer.failed("the stream of orders is not read any more");
         }
         // The brokers did not answer at the start, so the check that `open_ledger` makes came late. The next start begins a new epoch.
         if server.group_stats.partitions_rolled_back.value() > 0 && !server.ledger.was_rebuilding_at_open() {
-            return failed("this ledger is older than the offsets of its consumer group: it must begin a new epoch");
+            return failure_observer
+                .failed("this ledger is older than the offsets of its consumer group: it must begin a new epoch");
         }
         let _remembered = server.alerts.current();
     }
@@ -417,6 +455,18 @@ async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: C
     }
 }
 
+#[cfg(test)]
+#[path = "server/alert_tests.rs"]
+mod alert_tests;
+#[cfg(test)]
+#[path = "server/rates_tests.rs"]
+mod rates_tests;
+#[cfg(test)]
+#[path = "server/reload_tests.rs"]
+mod reload_tests;
+#[cfg(test)]
+#[path = "server/route_tests.rs"]
+mod route_tests;
 #[cfg(test)]
 #[path = "server/damage_tests.rs"]
 mod tests;

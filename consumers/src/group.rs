@@ -21,6 +21,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::task::Waker;
 use std::thread::JoinHandle;
 
 use crate::error::SourceError;
@@ -30,12 +31,14 @@ use crate::poller::{Poller, ShardTasks};
 use crate::shard::{Shard, ShardLimits, ToShard, shard_of};
 use crate::stats::Stats;
 use crate::tracker::{Limits, Tracker};
-use crate::traits::{CheckpointStore, DeadLetterSink, Handler, KeyHash, KeyInput, Source, Waker};
+use crate::traits::{CheckpointStore, DeadLetterSink, Handler, KeyHash, KeyInput, Source};
 
 /// A running group, whose handler takes tasks of the type `T`.
 pub struct Group<T = Infallible> {
     stop: Arc<AtomicBool>,
     waker: Option<Waker>,
+    /// An error ended it; the thread may still close the source.
+    has_failed: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<(), SourceError>>>,
     shards: Vec<flume::Sender<ToShard<T>>>,
     stats: Arc<Stats>,
@@ -70,7 +73,7 @@ impl<T: Clone + Send + Sync + 'static> Group<T> {
         stats.required_topics.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&options.required_topics);
         let stop = Arc::new(AtomicBool::new(false));
         let shards = options.shards.next_power_of_two();
-        // Room for every credit, so that neither side can ever wait for the other with a full channel in between. The parts of a poll may
+        // Room for every credit, so that neither side can ever wait for the other with a full channel in between. The parts of one record may
         // exceed the credits: then a shard may wait, and never the poll thread, which sends a shard one message a poll and none without credits.
         let credits = usize::try_from(options.max_in_flight_records).unwrap_or(usize::MAX) + 1024;
         let (done_tx, done_rx) = flume::bounded(credits);
@@ -93,7 +96,7 @@ impl<T: Clone + Send + Sync + 'static> Group<T> {
             span: options.max_span,
         });
         let waker = source.waker();
-        let poller = Poller::new(
+        let mut poller = Poller::new(
             source,
             tracker,
             handler,
@@ -104,11 +107,20 @@ impl<T: Clone + Send + Sync + 'static> Group<T> {
             stats.clone(),
             stop.clone(),
         );
-        let thread = std::thread::Builder::new()
-            .name("poll".into())
-            .spawn(move || poller.run().inspect_err(|error| tracing::error!(%error, "the group ended")));
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let failed = has_failed.clone();
+        let thread = std::thread::Builder::new().name("poll".into()).spawn(move || {
+            let ended = poller.run();
+            if let Err(error) = &ended {
+                tracing::error!(%error, "the group ended");
+                // Said before the source closes: one that hears of no broker waits for the session's timeout.
+                failed.store(true, Ordering::Release);
+            }
+            drop(poller);
+            ended
+        });
         let thread = thread.expect("the operating system has a thread for the source");
-        Self { stop, waker, thread: Some(thread), shards: to_shards, stats }
+        Self { stop, waker, has_failed, thread: Some(thread), shards: to_shards, stats }
     }
 
     /// Counters, partition states and alerts.
@@ -135,10 +147,10 @@ impl<T: Clone + Send + Sync + 'static> Group<T> {
         })
     }
 
-    /// True while the poll thread runs.
+    /// True while records are taken: until the poll thread ends, or an error ended it that may take its time to close the source.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        !self.has_failed.load(Ordering::Acquire) && self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// Drains and ends: no record is taken any more, running batches may finish, checkpoints are saved. Blocks up to
@@ -162,7 +174,7 @@ impl<T> Group<T> {
     fn request_stop(&self) {
         self.stop.store(true, Ordering::Release);
         if let Some(waker) = &self.waker {
-            waker();
+            waker.wake_by_ref();
         }
     }
 }

@@ -32,11 +32,11 @@ pub use error::{BoxError, CheckpointError, DeadLetterError, SinkError, SourceErr
 pub use group::{Group, InjectError};
 pub use loss::Loss;
 pub use options::Options;
-pub use record::{Offset, Record, TopicPartition};
+pub use record::{CUT_MARKS, CUT_REASONS, DEAD_LETTER_REASON, Header, Headers, Offset, Record, TopicPartition};
 pub use start_offset::ResumeFrom;
 pub use stats::{HotKey, Stats};
 pub use tracker::PartitionStatus;
 pub use traits::{
-    Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, Handler, KeyBatch, KeyHash,
-    KeyInput, OutRecord, Outcome, PartitionOffsets, Parts, Polled, Reason, Sink, Source, Waker,
+    Begin, Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, Handler, KeyBatch,
+    KeyHash, KeyInput, OutRecord, Outcome, PartitionOffsets, Parts, Polled, Reason, Sink, Source,
 };

@@ -1,7 +1,7 @@
 //! Records that a group will never read, because the log does not hold them any more.
 //!
 //! The group finds a loss when it starts a partition, goes on from the earliest record, and forgets it: the new checkpoint hides it. So a
-//! loss is saved together with that checkpoint ([`CheckpointStore::save_with_losses`](crate::CheckpointStore::save_with_losses)).
+//! loss is saved together with that checkpoint ([`CheckpointStore::begin`](crate::CheckpointStore::begin)).
 
 use std::fmt;
 
@@ -44,6 +44,12 @@ impl Loss {
             Self::Truncated { beyond } => beyond,
             Self::Recreated => 0,
         }
+    }
+
+    /// True when the partition goes on with another log: what was read before is not in it, or at other offsets.
+    #[must_use]
+    pub fn is_another_log(self) -> bool {
+        matches!(self, Self::Recreated | Self::Truncated { .. })
     }
 
     /// The loss of this kind and this many offsets; none when the kind reports no loss.

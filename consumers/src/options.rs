@@ -41,7 +41,8 @@ pub struct Options {
     /// stops, an alert is raised, and `as_of_ms` is not known. It must be longer than a rebalance, and than a partition that was just
     /// added waits for its owner. `None`: several members may share the partitions.
     pub require_full_assignment_after: Option<Duration>,
-    /// Offsets below which an operator gave up a partition's records. It is the way past bytes that are damaged.
+    /// Offsets below which an operator gave up a partition's records. It is the way past bytes that are damaged. Each is used once, at the first start
+    /// of its partition, and never for a topic that was created again.
     pub skip_to: Vec<(TopicPartition, Offset)>,
 }
 

@@ -25,7 +25,6 @@ pub enum PollAction {
 /// Paces the polls of one group by its free credits.
 #[derive(Debug)]
 pub struct PollPacer {
-    /// Records in one poll.
     max_poll_records: usize,
     /// Free credits above which a stall ends.
     resume_above: usize,

@@ -1,8 +1,10 @@
 //! The loop of the poll thread. See [`crate::group`] for the picture, and [`assignment`] for what it does in a rebalance.
 
 mod assignment;
+mod finishing;
 mod intake;
 
+use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +13,16 @@ use std::time::{Duration, Instant};
 use crate::alert::AlertKind;
 use crate::error::SourceError;
 use crate::key_queues::QueuedInput;
+use crate::loss::Loss;
 use crate::options::Options;
 use crate::poll_pacer::{PollAction, PollPacer};
 use crate::record::{Offset, TopicPartition};
 use crate::shard::{FromShard, ToShard};
+use crate::start_offset::StartOffset;
 use crate::stats::Stats;
 use crate::tracker::{PartitionStatus, Tracker};
 use crate::traits::{CheckpointStore, DurableCheckpoints, Handler, KeyHash, Polled, Source};
+use finishing::Finishing;
 
 /// Number of hot keys that are reported.
 const MAX_HOT_KEYS: usize = 10;
@@ -72,7 +77,7 @@ pub(crate) struct Poller<S, H: Handler, C> {
     retry_back_off: Duration,
     saved_at: Instant,
     polled_at: Instant,
-    /// Longest time between two polls since the last upkeep. Milliseconds.
+    /// Longest time between two polls since the last maintenance. Milliseconds.
     poll_interval_ms: u64,
     pacer: PollPacer,
     started_at: Instant,
@@ -80,12 +85,33 @@ pub(crate) struct Poller<S, H: Handler, C> {
     /// Since when partitions are unowned, and whether that is too long already.
     unowned_since: Option<(Instant, bool)>,
     polled: Vec<Polled>,
+    /// Results of a poll that wait until there are credits again: those behind a record whose parts used them up.
+    held: Vec<Polled>,
     /// Partitions whose state was rolled back, and the offset at which their alert is cleared: the group's committed offset.
     rolled_back: Vec<(TopicPartition, Offset)>,
+    /// Partitions that start again when what was read of them is finished.
+    finishing: Vec<Finishing>,
+    /// Partitions whose log is another one than what was read of them, and what was lost with the earlier one, until they start again.
+    other_logs: HashMap<TopicPartition, Loss>,
+    /// How partitions begin whose begin was not durable in time: so they start as soon as it is.
+    begun: HashMap<TopicPartition, StartOffset>,
+    /// Partitions that started with the skip that an operator named for them.
+    used_skips: BTreeSet<TopicPartition>,
     /// Assigned while the results of the last poll were processed: records of these in the same results are from the old offset.
     reassigned: Vec<TopicPartition>,
     /// Dropped last, so that running batches may finish while the source closes.
     shard_tasks: ShardTasks,
+}
+
+/// The partition of whose log this tells; none when the coordinator says something.
+fn partition_of(polled: &Polled) -> Option<&TopicPartition> {
+    match polled {
+        Polled::Record(record) | Polled::Rejected(record, _) => Some(&record.partition),
+        Polled::CaughtUp(partition, _) | Polled::Damaged(partition, _) | Polled::OutOfRange(partition, _) => {
+            Some(partition)
+        }
+        Polled::Assigned(_) | Polled::Revoking(_) | Polled::Lost(_) => None,
+    }
 }
 
 impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
@@ -130,7 +156,12 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
             halted_until: None,
             unowned_since: None,
             polled: Vec::new(),
+            held: Vec::new(),
             rolled_back: Vec::new(),
+            finishing: Vec::new(),
+            other_logs: HashMap::new(),
+            begun: HashMap::new(),
+            used_skips: BTreeSet::new(),
             reassigned: Vec::new(),
             shard_tasks,
         }
@@ -138,7 +169,7 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
 
     /// Runs until the group is stopped. A panic ends it with an error that names the next offset of each partition: what stands there is
     /// what made it panic, if a record did.
-    pub(crate) fn run(mut self) -> Result<(), SourceError> {
+    pub(crate) fn run(&mut self) -> Result<(), SourceError> {
         match std::panic::catch_unwind(AssertUnwindSafe(|| self.run_until_stopped())) {
             Ok(ended) => ended,
             Err(panic) => {
@@ -163,7 +194,7 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
                 }
                 _ => None,
             });
-            format!("{}@{}", status.partition, polled.max().unwrap_or(0).max(status.next_offset))
+            format!("{}@{}", status.partition, polled.fold(status.next_offset, Offset::max))
         };
         self.tracker.status().into_iter().map(next).collect()
     }
@@ -172,19 +203,22 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         while !self.stop.load(Ordering::Acquire) {
             self.take_completions();
             self.apply_pauses();
+            self.start_finished();
             self.retry_unassigned();
-            self.upkeep()?;
+            self.maintain()?;
             self.poll()?;
             self.process_polled();
         }
-        let partitions = self.tracker.partitions();
+        let (partitions, until) = (self.tracker.partitions(), Instant::now() + self.options.stop_timeout);
         self.drain_and_save(&partitions, self.options.stop_timeout);
+        self.drain_earlier_logs(until);
         // Partitions that were assigned by the coordinator and never started are given back, or the source would wait for their answer.
-        let unassigned = std::mem::take(&mut self.unassigned);
+        let mut unassigned = std::mem::take(&mut self.unassigned);
+        unassigned.extend(self.finishing.drain(..).map(|finishing| finishing.partition));
         if !unassigned.is_empty() {
             self.unassign(&unassigned);
         }
-        // Those of the last second: no upkeep follows.
+        // Those of the last second: no maintenance follows.
         self.stats.invariant_violations.add(std::mem::take(&mut self.tracker.violations));
         Ok(())
     }
@@ -238,14 +272,16 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
     }
 
     /// Once a second: saves the checkpoints that moved, and refreshes what the group reports.
-    fn upkeep(&mut self) -> Result<(), SourceError> {
+    fn maintain(&mut self) -> Result<(), SourceError> {
         let now = Instant::now();
         if now < self.saved_at + self.options.checkpoint_interval {
             return Ok(());
         }
         self.saved_at = now;
         if self.shard_tasks.has_ended() {
-            return Err(SourceError::fatal("run the shards", "a shard's task panicked, or its runtime was shut down"));
+            let next = self.next_offsets().join(", ");
+            let why = format!("a shard's task panicked, or its runtime was shut down; next offsets: {next}");
+            return Err(SourceError::fatal("run the shards", why));
         }
         self.save();
         let (records, bytes) = self.tracker.in_flight();
@@ -276,7 +312,9 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
     fn check_ownership(&mut self, now: Instant, trouble: Option<&String>) {
         let Some(require_after) = self.options.require_full_assignment_after else { return };
         let mut unowned = self.source.unowned_partitions();
-        unowned.retain(|partition| !self.unassigned.contains(partition));
+        let is_finishing =
+            |partition: &TopicPartition| self.finishing.iter().any(|finishing| finishing.partition == *partition);
+        unowned.retain(|partition| !self.unassigned.contains(partition) && !is_finishing(partition));
         if unowned.is_empty() {
             if self.unowned_since.take().is_some_and(|(_, is_too_long)| is_too_long) {
                 tracing::warn!("this member owns every partition again");
@@ -331,6 +369,10 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
     fn poll(&mut self) -> Result<(), SourceError> {
         let is_shared = self.unowned_since.is_some_and(|(_, is_too_long)| is_too_long);
         let free_credits = if self.is_halted() || is_shared { 0 } else { self.tracker.free_credits() };
+        if free_credits > 0 && !self.held.is_empty() {
+            // What was read already is taken first. It leaves no credits, or nothing that waits: the source is polled in the next round.
+            return Ok(());
+        }
         let pause = self.pacer.wants_pause(free_credits, self.started_at.elapsed());
         self.pause_all(pause);
         let PollAction::Poll { max } = self.pacer.next_action(free_credits, self.started_at.elapsed()) else {
@@ -375,13 +417,23 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         }
     }
 
+    /// Takes what was polled, as long as there are credits: one record may be many parts, and the others of its poll wait. What the coordinator
+    /// says does not wait, and what waits of a partition that is taken away or assigned anew is read again. That a partition is out of range waits for
+    /// its turn: what stands before it may be of an earlier log, which nobody reads again.
     fn process_polled(&mut self) {
-        let mut results = std::mem::take(&mut self.polled);
+        let mut results = std::mem::take(&mut self.held);
+        results.append(&mut self.polled);
         self.reassigned.clear();
-        for polled in results.drain(..) {
+        for polled in results {
+            let of_log = partition_of(&polled);
+            if of_log.is_some_and(|partition| self.reassigned.contains(partition)) {
+                continue;
+            }
+            if of_log.is_some() && self.must_wait(&polled) {
+                self.held.push(polled);
+                continue;
+            }
             match polled {
-                Polled::Record(record) | Polled::Rejected(record, _) if self.reassigned.contains(&record.partition) => {
-                }
                 Polled::Record(record) => self.record(record, None),
                 Polled::Rejected(record, reason) => self.record(record, Some(reason)),
                 Polled::Assigned(partitions) => self.start(partitions),
@@ -400,11 +452,21 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
                     self.stats.active_alerts.raise(AlertKind::PartitionDamaged, &partition.to_string(), detail);
                     self.tracker.mark_damaged(&partition);
                 }
-                Polled::OutOfRange(partition, _) => self.start(vec![partition]),
+                Polled::OutOfRange(partition, offsets) => self.out_of_range(partition, offsets),
             }
         }
-        self.polled = results;
         self.send();
+    }
+
+    /// True for what cannot be taken now, and for all behind it.
+    fn must_wait(&self, polled: &Polled) -> bool {
+        let is_record = matches!(polled, Polled::Record(_) | Polled::Rejected(..));
+        !self.held.is_empty() || (is_record && self.tracker.free_credits() == 0)
+    }
+
+    /// Forgets what waits of partitions that are assigned anew or not any more: it is read again, by whoever owns them.
+    fn drop_held(&mut self, partitions: &[TopicPartition]) {
+        self.held.retain(|polled| partition_of(polled).is_none_or(|partition| !partitions.contains(partition)));
     }
 
     fn send(&mut self) {

@@ -4,6 +4,7 @@
 //! client library's buffers: a small record that pins a fetch of a megabyte is how consumers run out of memory.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,6 +44,62 @@ impl fmt::Debug for TopicPartition {
 /// The name of a header and its value, which may be null.
 pub type Header = (String, Option<Bytes>);
 
+/// The headers of a record in the log's order; a name may occur more than once. Clones share them until one is changed: a record of several
+/// events is handed on in many parts, and each has them all.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Headers(Option<Arc<Vec<Header>>>);
+
+impl Deref for Headers {
+    type Target = Vec<Header>;
+
+    fn deref(&self) -> &Vec<Header> {
+        static NONE: Vec<Header> = Vec::new();
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl DerefMut for Headers {
+    fn deref_mut(&mut self) -> &mut Vec<Header> {
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+}
+
+impl From<Vec<Header>> for Headers {
+    fn from(headers: Vec<Header>) -> Self {
+        Self((!headers.is_empty()).then(|| Arc::new(headers)))
+    }
+}
+
+impl FromIterator<Header> for Headers {
+    fn from_iter<I: IntoIterator<Item = Header>>(headers: I) -> Self {
+        Vec::from_iter(headers).into()
+    }
+}
+
+impl<'h> IntoIterator for &'h Headers {
+    type Item = &'h Header;
+    type IntoIter = std::slice::Iter<'h, Header>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+/// Names of headers that a source adds to a record that it could not take whole: how long its value and its key were, and how many headers it
+/// had. What is left of such a record is kept as a dead letter, and is never handled.
+pub const CUT_MARKS: [&str; 3] = ["x-cut-value-bytes", "x-cut-key-bytes", "x-cut-headers"];
+
+/// Header of a dead letter with the code of its reason. One that its producer wrote is left out.
+pub const DEAD_LETTER_REASON: &str = "x-dlq-reason";
+/// The reasons of dead letters that hold the beginning of their record. In any other record, headers named as [`CUT_MARKS`] are its producer's.
+pub const CUT_REASONS: [&str; 2] = ["too-large", "cut"];
+
 /// One record as the source delivered it.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -58,8 +115,8 @@ pub struct Record {
     pub key: Option<Bytes>,
     /// The value, unless null (a tombstone).
     pub value: Option<Bytes>,
-    /// Headers in the log's order. A name may occur more than once.
-    pub headers: Vec<Header>,
+    /// In the order in which they were written; a name may occur more than once.
+    pub headers: Headers,
 }
 
 impl Record {
@@ -92,9 +149,32 @@ impl Record {
         hash.digest()
     }
 
+    /// True for what is left of a record that was not taken whole.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        let reason = self.header(DEAD_LETTER_REASON).map(|code| &code[..]);
+        let is_dead_letter = CUT_REASONS.iter().any(|code| reason == Some(code.as_bytes()));
+        is_dead_letter && self.headers.iter().any(|(name, _)| CUT_MARKS.contains(&name.as_str()))
+    }
+
     /// The value of the last header with this name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&Bytes> {
         self.headers.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_record_share_its_headers_until_one_changes_its_own() {
+        let whole = Headers::from(vec![("trace".into(), None), ("id".into(), Some(Bytes::from_static(b"1")))]);
+        let (same, mut other) = (whole.clone(), whole.clone());
+        assert!(std::ptr::eq(whole.as_ptr(), same.as_ptr()));
+        other.retain(|(name, _)| name != "id");
+        assert_eq!((whole.len(), same.len(), other.len()), (2, 2, 1));
+        assert_eq!((Headers::from(Vec::new()), Headers::default().len()), (Headers::default(), 0));
     }
 }

@@ -38,14 +38,12 @@ const HALT_BACK_OFF: Duration = Duration::from_secs(1);
 /// First and longest wait between two attempts to write a dead letter.
 const DEAD_LETTER_BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// To a shard.
 pub(crate) enum ToShard<T> {
     Inputs(Vec<(KeyHash, QueuedInput<T>)>),
     /// These epochs are over: slot of the partition, last ended epoch.
     Fence(Vec<(u32, Epoch)>),
 }
 
-/// From a shard.
 pub(crate) enum FromShard {
     Completed(Vec<Ticket>),
     Abandoned(Vec<Ticket>),
@@ -234,7 +232,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
             self.clear_panic(key);
             outcomes
         } else {
-            self.panicked(key, batch.first());
+            self.panicked(key, &batch);
             vec![Outcome::Retry(PANIC_BACK_OFF)]
         };
         let mut outcomes = outcomes.into_iter();
@@ -265,17 +263,26 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         self.finish(key, Vec::new());
     }
 
-    /// Counts a panic of the handler, and names the first record of its batch in the log and in an alert.
-    fn panicked(&mut self, key: KeyHash, first: Option<&QueuedInput<H::Task>>) {
+    /// Counts a panic of the handler, and names the first record of its batch in the log and in an alert, and the last one: any of them may be why. A
+    /// task has no place; it is named by its key, and by the records that came with it.
+    fn panicked(&mut self, key: KeyHash, batch: &[QueuedInput<H::Task>]) {
         self.stats.panics.increment();
-        let Some(KeyInput::Record(record)) = first.map(|queued| &queued.input) else {
-            tracing::error!("the handler panicked at a task, which will be tried again");
+        let is_task = batch.first().is_some_and(|first| matches!(first.input, KeyInput::Task(_)));
+        let mut records = batch.iter().filter_map(|queued| queued.input.record());
+        let Some(first) = records.next() else {
+            tracing::error!(
+                key = format!("{:016x}", key.0),
+                "the handler panicked at a task, which will be tried again"
+            );
             return;
         };
-        let (partition, offset) = (&record.partition, record.offset);
-        tracing::error!(%partition, offset, "the handler panicked; its record will be tried again");
+        let (partition, offset) = (&first.partition, first.offset);
+        let last =
+            records.next_back().map_or_else(String::new, |last| format!(" to {}@{}", last.partition, last.offset));
+        let at = if is_task { "a task before the record" } else { "the record" };
+        tracing::error!(%partition, offset, last, is_task, "the handler panicked; what it panicked at will be tried again");
         let detail =
-            format!("the handler panicked at the record {partition}@{offset}; it is tried again, then a dead letter");
+            format!("the handler panicked at {at} {partition}@{offset}{last}; it is tried again, then a dead letter");
         self.stats.active_alerts.raise(AlertKind::HandlerFailing, &partition.to_string(), detail);
         self.panicked.insert(key, partition.to_string());
     }
@@ -319,18 +326,19 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         unhandled: Vec<QueuedInput<H::Task>>,
     ) {
         let KeyInput::Record(record) = queued.input else {
-            tracing::error!(reason = reason.code, message = reason.message, "a task was given up");
+            let key_text = format!("{:016x}", key.0);
+            tracing::error!(key = key_text, reason = reason.code, message = reason.message, "a task was given up");
             return self.finish(key, unhandled);
         };
         report_dead_letter(&*self.handler, &self.stats, &record, &reason);
         let (dead_letters, stats) = (self.dead_letters.clone(), self.stats.clone());
         let ticket = queued.ticket;
-        let letter = DeadLetter { record, reason, attempts: queued.attempts + 1 };
+        let dead_letter = DeadLetter { record, reason, attempts: queued.attempts + 1 };
         self.running.push(Box::pin(async move {
             let mut back_off = DEAD_LETTER_BACK_OFF.0;
-            while let Err(error) = write_caught(&*dead_letters, letter.clone()).await {
+            while let Err(error) = write_caught(&*dead_letters, dead_letter.clone()).await {
                 stats.dead_letter_writes_failed.increment();
-                let (partition, offset) = (&letter.record.partition, letter.record.offset);
+                let (partition, offset) = (&dead_letter.record.partition, dead_letter.record.offset);
                 tracing::warn!(%error, %partition, offset, "a dead letter was not written, trying again");
                 tokio::time::sleep(back_off).await;
                 back_off = (back_off * 2).min(DEAD_LETTER_BACK_OFF.1);
@@ -351,8 +359,8 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
 }
 
 /// A panic of the sink counts as a write that failed.
-async fn write_caught<D: DeadLetterSink>(dead_letters: &D, letter: DeadLetter) -> Result<(), DeadLetterError> {
-    let write = AssertUnwindSafe(async move { dead_letters.write(letter).await }).catch_unwind().await;
+async fn write_caught<D: DeadLetterSink>(dead_letters: &D, dead_letter: DeadLetter) -> Result<(), DeadLetterError> {
+    let write = AssertUnwindSafe(async move { dead_letters.write(dead_letter).await }).catch_unwind().await;
     write.unwrap_or_else(|_| Err(DeadLetterError::new("the dead letter sink panicked")))
 }
 
@@ -360,7 +368,7 @@ fn is_fenced(fenced: &[Epoch], ticket: &Ticket) -> bool {
     fenced.get(ticket.slot as usize).is_some_and(|epoch| ticket.epoch <= *epoch)
 }
 
-/// The shard of a key.
+/// `shards` is a power of two.
 pub(crate) fn shard_of(key: KeyHash, shards: usize) -> usize {
     // The upper half: the lower bits choose buckets in the shards' own maps.
     (key.0 >> 32) as usize & (shards - 1)

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,8 @@ use crate::error::{CheckpointError, DeadLetterError, SourceError};
 use crate::loss::Loss;
 use crate::record::{Offset, Record, TopicPartition};
 use crate::traits::{
-    Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, PartitionOffsets, Polled,
-    Source, Waker,
+    Begin, Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, PartitionOffsets,
+    Polled, Source,
 };
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -30,7 +31,11 @@ struct State {
     tails: BTreeMap<u32, u64>,
     /// Partitions whose offsets cannot be requested.
     unreachable: BTreeSet<u32>,
+    /// The group's committed offsets, as an earlier run would have left them.
+    committed: BTreeMap<u32, Offset>,
     rebalances: VecDeque<Rebalance>,
+    /// Which offset the source delivers next, by partition.
+    positions: BTreeMap<u32, Offset>,
     woken: bool,
 }
 
@@ -48,7 +53,7 @@ impl State {
         let end = self.end(number);
         let start = records.first().map_or(0, |first| first.offset);
         let by_time = records.iter().find(|record| record.timestamp_ms >= since_ms).map_or(end, |record| record.offset);
-        Ok(PartitionOffsets { start, end, by_time, committed: None })
+        Ok(PartitionOffsets { start, end, by_time, committed: self.committed.get(&number).copied() })
     }
 }
 
@@ -63,6 +68,13 @@ enum Rebalance {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+}
+
+impl Wake for Shared {
+    fn wake(self: Arc<Self>) {
+        lock(&self.state).woken = true;
+        self.changed.notify_all();
+    }
 }
 
 /// A partitioned log in memory. Clones share it.
@@ -102,7 +114,7 @@ impl Log {
             read_ms: crate::clock::unix_ms(),
             key: Some(Bytes::copy_from_slice(key.as_bytes())),
             value: Some(Bytes::copy_from_slice(value.as_bytes())),
-            headers: Vec::new(),
+            headers: Default::default(),
         });
         self.shared.changed.notify_all();
         offset
@@ -122,6 +134,26 @@ impl Log {
         } else {
             state.unreachable.remove(&partition)
         };
+    }
+
+    /// Deletes a partition's records and lets its offsets begin at 0 again. A source that has read further learns that it is out of range, and
+    /// delivers nothing of it before it is assigned again.
+    pub fn recreate(&self, partition: u32) {
+        let mut state = lock(&self.shared.state);
+        state.partitions[partition as usize].clear();
+        state.tails.remove(&partition);
+        self.shared.changed.notify_all();
+    }
+
+    /// Which offset of a partition its source delivers next; none while it is not assigned, or out of range.
+    #[must_use]
+    pub fn position(&self, partition: u32) -> Option<Offset> {
+        lock(&self.shared.state).positions.get(&partition).copied()
+    }
+
+    /// Sets the group's committed offset of a partition, as an earlier run would have left it.
+    pub fn set_committed(&self, partition: u32, offset: Offset) {
+        lock(&self.shared.state).committed.insert(partition, offset);
     }
 
     /// Revokes partitions: the source may drain them first.
@@ -156,6 +188,7 @@ impl Log {
             next: BTreeMap::new(),
             checkpointed: Arc::default(),
             offset_requests: Arc::default(),
+            polls: Arc::default(),
         }
     }
 }
@@ -168,6 +201,7 @@ pub struct LogSource {
     next: BTreeMap<u32, (Offset, bool)>,
     checkpointed: Arc<Mutex<BTreeMap<u32, Offset>>>,
     offset_requests: Arc<AtomicU64>,
+    polls: Arc<AtomicU64>,
 }
 
 impl LogSource {
@@ -183,6 +217,16 @@ impl LogSource {
         self.offset_requests.clone()
     }
 
+    /// The number of calls of [`Source::poll`]. A test may keep it and read it later.
+    #[must_use]
+    pub fn polls(&self) -> Arc<AtomicU64> {
+        self.polls.clone()
+    }
+
+    fn note_positions(&self, state: &mut State) {
+        state.positions = self.next.iter().map(|(number, (next, _))| (*number, *next)).collect();
+    }
+
     fn partitions(&self, numbers: &[u32]) -> Vec<TopicPartition> {
         numbers.iter().map(|number| self.log.partition(*number)).collect()
     }
@@ -194,6 +238,18 @@ impl LogSource {
                 Rebalance::Revoke(numbers) => Polled::Revoking(self.partitions(&numbers)),
                 Rebalance::Lose(numbers) => Polled::Lost(self.partitions(&numbers)),
             });
+        }
+        let ended: Vec<u32> = self
+            .next
+            .iter()
+            .filter(|(number, (next, _))| *next > state.end(**number))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in ended {
+            self.next.remove(&number);
+            let (start, end) = (0, state.end(number));
+            let offsets = PartitionOffsets { start, end, by_time: start, committed: None };
+            out.push(Polled::OutOfRange(self.log.partition(number), offsets));
         }
         let mut left = max;
         for (number, (next, paused)) in &mut self.next {
@@ -213,11 +269,13 @@ impl LogSource {
                 out.push(Polled::CaughtUp(self.log.partition(*number), end));
             }
         }
+        self.note_positions(state);
     }
 }
 
 impl Source for LogSource {
     fn poll(&mut self, max: usize, wait: Duration, out: &mut Vec<Polled>) -> Result<(), SourceError> {
+        self.polls.fetch_add(1, Ordering::AcqRel);
         let shared = self.log.shared.clone();
         let mut state = lock(&shared.state);
         self.deliver(&mut state, max, out);
@@ -236,11 +294,13 @@ impl Source for LogSource {
 
     fn assign(&mut self, at: &[(TopicPartition, Offset)]) -> Result<(), SourceError> {
         self.next.extend(at.iter().map(|(partition, offset)| (partition.number, (*offset, false))));
+        self.note_positions(&mut lock(&self.log.shared.state));
         Ok(())
     }
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         self.next.retain(|number, _| !partitions.iter().any(|partition| partition.number == *number));
+        self.note_positions(&mut lock(&self.log.shared.state));
         Ok(())
     }
 
@@ -275,16 +335,19 @@ impl Source for LogSource {
     }
 
     fn waker(&self) -> Option<Waker> {
-        let shared = self.log.shared.clone();
-        Some(Arc::new(move || {
-            lock(&shared.state).woken = true;
-            shared.changed.notify_all();
-        }))
+        Some(self.log.shared.clone().into())
     }
 
     fn cluster(&self) -> String {
         String::from("sim")
     }
+}
+
+/// Begins partitions in a store, as a group does, and waits until that is durable.
+pub fn begin(store: &impl CheckpointStore, cluster: &str, partitions: Vec<Begin>) {
+    let (durable, begun) = flume::bounded(1);
+    store.begin(cluster, partitions, durable);
+    let _ended = begun.recv();
 }
 
 /// Checkpoints and dead letters in memory. A save is answered at once.
@@ -294,6 +357,8 @@ pub struct MemoryStore {
     dead_letters: Mutex<Vec<DeadLetter>>,
     refuses_dead_letters: Mutex<bool>,
     losses: Mutex<Vec<(TopicPartition, Loss)>>,
+    handled_before: Mutex<Vec<(TopicPartition, Offset)>>,
+    used_skips: Mutex<BTreeMap<TopicPartition, Offset>>,
 }
 
 impl MemoryStore {
@@ -320,6 +385,12 @@ impl MemoryStore {
         lock(&self.losses).clone()
     }
 
+    /// Up to where another copy of the state had handled partitions when they started.
+    #[must_use]
+    pub fn all_handled_before(&self) -> Vec<(TopicPartition, Offset)> {
+        lock(&self.handled_before).clone()
+    }
+
     /// Lets writes of dead letters fail, or succeed again.
     pub fn refuse_dead_letters(&self, refuse: bool) {
         *lock(&self.refuses_dead_letters) = refuse;
@@ -337,15 +408,18 @@ impl CheckpointStore for MemoryStore {
         let _full_or_gone = durable.try_send(at);
     }
 
-    fn save_with_losses(
-        &self,
-        cluster: &str,
-        at: Vec<(TopicPartition, Checkpoint)>,
-        losses: Vec<(TopicPartition, Loss)>,
-        durable: flume::Sender<DurableCheckpoints>,
-    ) {
-        lock(&self.losses).extend(losses);
-        self.save(cluster, at, durable);
+    fn begin(&self, cluster: &str, partitions: Vec<Begin>, durable: flume::Sender<DurableCheckpoints>) {
+        for Begin { partition, loss, handled_before, skip_to, .. } in &partitions {
+            lock(&self.used_skips).remove(partition);
+            lock(&self.used_skips).extend(skip_to.map(|at| (partition.clone(), at)));
+            lock(&self.losses).extend(loss.map(|loss| (partition.clone(), loss)));
+            lock(&self.handled_before).extend(handled_before.map(|end| (partition.clone(), end)));
+        }
+        self.save(cluster, partitions.into_iter().map(|begin| (begin.partition, begin.checkpoint)).collect(), durable);
+    }
+
+    fn used_skip(&self, _cluster: &str, partition: &TopicPartition) -> Result<Option<Offset>, CheckpointError> {
+        Ok(lock(&self.used_skips).get(partition).copied())
     }
 
     fn has_topic(&self, _cluster: &str, topic: &str) -> Result<bool, CheckpointError> {
@@ -354,11 +428,11 @@ impl CheckpointStore for MemoryStore {
 }
 
 impl DeadLetterSink for MemoryStore {
-    async fn write(&self, letter: DeadLetter) -> Result<(), DeadLetterError> {
+    async fn write(&self, dead_letter: DeadLetter) -> Result<(), DeadLetterError> {
         if *lock(&self.refuses_dead_letters) {
             return Err(DeadLetterError::new("the test refuses dead letters"));
         }
-        lock(&self.dead_letters).push(letter);
+        lock(&self.dead_letters).push(dead_letter);
         Ok(())
     }
 }

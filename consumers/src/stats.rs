@@ -17,7 +17,7 @@ impl Count {
         self.add(1);
     }
 
-    /// Adds `n`.
+    /// Relaxed: a count orders nothing else.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
@@ -67,7 +67,7 @@ pub struct Stats {
     pub poll_interval_ms: Count,
     /// Records in flight: taken and not finished.
     pub in_flight_records: Count,
-    /// Bytes in flight.
+    /// Of keys, values and headers, unpacked; taken and not finished.
     pub in_flight_bytes: Count,
     /// The limit of `in_flight_records`.
     pub max_in_flight_records: Count,
@@ -94,7 +94,7 @@ pub struct Stats {
 /// A key with many records in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HotKey {
-    /// The key's hash.
+    /// Its hash: the tracker keeps no keys.
     pub key: KeyHash,
     /// Its records in flight.
     pub records: u64,

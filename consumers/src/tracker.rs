@@ -23,7 +23,7 @@ pub type Epoch = u32;
 /// What a record or a part of one costs, and in whose queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
-    /// The key's hash.
+    /// Names the queue, which the record joins in its shard.
     pub key: KeyHash,
     /// Byte credits.
     pub bytes: u64,
@@ -38,7 +38,7 @@ pub struct Ticket {
     pub epoch: Epoch,
     /// Its sequence in the partition's watermark.
     pub sequence: Sequence,
-    /// The key's hash.
+    /// Names the queue that it was in.
     pub key: KeyHash,
     /// Its byte credits.
     pub bytes: u64,
@@ -83,7 +83,6 @@ struct Assigned {
     epoch: Epoch,
     watermark: Watermark,
     in_flight: u64,
-    /// The checkpoint that is durable.
     durable: Checkpoint,
     /// The checkpoint whose save was requested and is not answered.
     requested: Option<Checkpoint>,
@@ -122,12 +121,14 @@ struct Slot {
     assigned: Option<Assigned>,
     /// Saves that were requested and are not answered, those of ended epochs too.
     saving: u32,
+    /// Records and parts in flight, those of ended epochs too.
+    in_flight: u64,
 }
 
 /// The state of one assigned partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionStatus {
-    /// The partition.
+    /// By topic and number; assigned at present.
     pub partition: TopicPartition,
     /// Every record below this offset is finished, in memory.
     pub watermark: Offset,
@@ -154,7 +155,7 @@ impl PartitionStatus {
     /// offsets, not records: a transactional log has offsets that are never delivered.
     #[must_use]
     pub fn lag(&self) -> u64 {
-        self.end.unwrap_or(0).max(self.next_offset).saturating_sub(self.checkpoint)
+        self.end.map_or(self.next_offset, |end| end.max(self.next_offset)).saturating_sub(self.checkpoint)
     }
 }
 
@@ -220,7 +221,7 @@ impl Tracker {
             return *slot;
         }
         let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        self.slots.push(Slot { partition: partition.clone(), assigned: None, saving: 0 });
+        self.slots.push(Slot { partition: partition.clone(), assigned: None, saving: 0, in_flight: 0 });
         self.index.insert(partition.clone(), slot);
         slot
     }
@@ -240,7 +241,8 @@ impl Tracker {
         let Some(first) = parts.first() else { return Offer::Ignore };
         let Some(&slot) = self.index.get(&record.partition) else { return Offer::Ignore };
         let limits = self.limits;
-        let Some(assigned) = self.slots[slot as usize].assigned.as_mut() else { return Offer::Ignore };
+        let Slot { assigned, in_flight, .. } = &mut self.slots[slot as usize];
+        let Some(assigned) = assigned.as_mut() else { return Offer::Ignore };
         if assigned.draining || assigned.damaged {
             return Offer::Ignore;
         }
@@ -261,6 +263,7 @@ impl Tracker {
         assigned.span_full = assigned.watermark.span() >= limits.span;
         for Cost { key, bytes } in parts {
             assigned.in_flight += 1;
+            *in_flight += 1;
             self.records += 1;
             self.bytes += bytes;
             let of_key = self.keys.entry(*key).or_default();
@@ -275,6 +278,8 @@ impl Tracker {
     fn return_credit(&mut self, ticket: &Ticket) {
         self.records = self.records.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(ticket.bytes);
+        let slot = &mut self.slots[ticket.slot as usize];
+        slot.in_flight = slot.in_flight.saturating_sub(1);
         if let Some(of_key) = self.keys.get_mut(&ticket.key) {
             *of_key = (of_key.0.saturating_sub(1), of_key.1.saturating_sub(ticket.bytes));
             if of_key.0 == 0 {
@@ -383,6 +388,14 @@ impl Tracker {
         moved
     }
 
+    /// The begin of these partitions is requested: it counts as a save until it is answered.
+    pub fn begin_requested(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            let slot = self.slot_of(partition);
+            self.slots[slot as usize].saving += 1;
+        }
+    }
+
     /// Notes that these checkpoints are durable. Returns those of current epochs, for the source.
     pub fn saved(&mut self, at: &[(TopicPartition, Checkpoint)]) -> Vec<(TopicPartition, Offset)> {
         let mut current = Vec::new();
@@ -423,6 +436,19 @@ impl Tracker {
     #[must_use]
     pub fn is_drained(&self, partitions: &[TopicPartition]) -> bool {
         partitions.iter().all(|partition| self.assigned(partition).is_none_or(|assigned| assigned.in_flight == 0))
+    }
+
+    /// True while a record of this partition is in flight, also one of an epoch that ended. The partition must not begin with another log before: what
+    /// is in flight was read from the earlier one.
+    #[must_use]
+    pub fn has_in_flight(&self, partition: &TopicPartition) -> bool {
+        self.index.get(partition).is_some_and(|slot| self.slots[*slot as usize].in_flight > 0)
+    }
+
+    /// The offset that an assigned partition expects next.
+    #[must_use]
+    pub fn next_offset(&self, partition: &TopicPartition) -> Option<Offset> {
+        Some(self.assigned(partition)?.watermark.next_offset())
     }
 
     /// True when every checkpoint of these partitions is durable at its watermark.
@@ -505,17 +531,17 @@ mod tests {
         let partition = TopicPartition::new("t", 0);
         let mut tracker = Tracker::new(Limits { records: 10, bytes: 10_000, span: 10 });
         tracker.assign(&partition, Checkpoint { next: 5, last: None }, false);
-        let told = |tracker: &mut Tracker, end| {
+        let status_after = |tracker: &mut Tracker, end| {
             tracker.set_end_offsets(&[(partition.clone(), end)]);
             let status = tracker.status().remove(0);
             (status.lag(), status.as_of_ms, status.open_transaction)
         };
-        assert_eq!(told(&mut tracker, end(5, 100, true, None)), (0, Some(100), None));
-        assert_eq!(told(&mut tracker, end(8, 200, false, Some(5))), (3, Some(100), Some(5)));
-        assert_eq!(told(&mut tracker, end(8, 300, false, Some(5))), (3, Some(100), Some(5)));
+        assert_eq!(status_after(&mut tracker, end(5, 100, true, None)), (0, Some(100), None));
+        assert_eq!(status_after(&mut tracker, end(8, 200, false, Some(5))), (3, Some(100), Some(5)));
+        assert_eq!(status_after(&mut tracker, end(8, 300, false, Some(5))), (3, Some(100), Some(5)));
         // It is aborted: a control record more, and nothing to deliver up to there.
-        assert_eq!(told(&mut tracker, end(9, 400, true, None)), (4, Some(200), None));
-        assert_eq!(told(&mut tracker, end(9, 500, true, None)), (4, Some(500), None));
+        assert_eq!(status_after(&mut tracker, end(9, 400, true, None)), (4, Some(200), None));
+        assert_eq!(status_after(&mut tracker, end(9, 500, true, None)), (4, Some(500), None));
     }
 
     #[test]
@@ -525,7 +551,7 @@ mod tests {
         tracker.assign(&partition, Checkpoint { next: 5, last: None }, false);
         let (timestamp_ms, read_ms) = (0, 0);
         let record =
-            Record { partition, offset: 5, timestamp_ms, read_ms, key: None, value: None, headers: Vec::new() };
+            Record { partition, offset: 5, timestamp_ms, read_ms, key: None, value: None, headers: Default::default() };
         let parts = [Cost { key: KeyHash(1), bytes: 100 }, Cost { key: KeyHash(2), bytes: 7 }];
         let Offer::Take(first) = tracker.offer(&record, &parts) else { panic!("it is not taken") };
         assert_eq!(tracker.in_flight(), (2, 107));

@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use crate::record::{Header, Offset, Record, TopicPartition};
 /// One result of [`Source::poll`].
 #[derive(Debug)]
 pub enum Polled {
-    /// A record.
+    /// Whole, and of an assigned partition.
     Record(Record),
     /// A record that the source could not take whole: it goes to the dead letters for this reason, and the handler never sees it.
     Rejected(Record, Reason),
@@ -33,7 +34,8 @@ pub enum Polled {
     CaughtUp(TopicPartition, Offset),
     /// The log has bytes at this offset that cannot be read.
     Damaged(TopicPartition, Offset),
-    /// The offset to read next is outside of what the log holds, which is this.
+    /// The offset to read next is outside of what the log holds, which is this. Or the source does not deliver the partition any more and does not know
+    /// what the log holds: then the end is [`Offset::MAX`]. An end below what was read says that the log is another one.
     OutOfRange(TopicPartition, PartitionOffsets),
 }
 
@@ -63,9 +65,6 @@ pub struct EndOffset {
     /// Where the oldest open transaction begins, if there is one: nothing from there on can be delivered before it ends.
     pub open_transaction: Option<Offset>,
 }
-
-/// Wakes a source that waits in `poll`.
-pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// A partitioned log, as its one consumer thread uses it.
 pub trait Source: Send + 'static {
@@ -108,7 +107,7 @@ pub trait Source: Send + 'static {
     fn trouble(&mut self) -> Option<String> {
         None
     }
-    /// Ends a `poll` that waits.
+    /// Ends a `poll` that waits; called from any thread.
     fn waker(&self) -> Option<Waker> {
         None
     }
@@ -199,7 +198,7 @@ pub trait Handler: Send + Sync + 'static {
     fn key(&self, record: &Record) -> Option<KeyHash>;
     /// The parts of a record that holds several inputs for the handler, as an array of events does. As cheap and pure as [`Self::key`], and
     /// called in its place. The parts have the record's partition and offset. The handler bounds their number: each costs credits, and those
-    /// of one poll may exceed what is left.
+    /// of one record may exceed what is left.
     fn parts(&self, record: &Record) -> Parts {
         Parts::One(self.key(record))
     }
@@ -224,27 +223,49 @@ pub struct Checkpoint {
 /// Answer to [`CheckpointStore::save`]: the checkpoints that are durable now.
 pub type DurableCheckpoints = Vec<(TopicPartition, Checkpoint)>;
 
+/// How a partition begins to be read, in a new epoch. See [`CheckpointStore::begin`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begin {
+    /// Which one begins.
+    pub partition: TopicPartition,
+    /// Where it begins: nothing below is read again.
+    pub checkpoint: Checkpoint,
+    /// True when that is not the saved checkpoint: it is saved now.
+    pub is_new: bool,
+    /// What the log lost of it.
+    pub loss: Option<Loss>,
+    /// What is below this offset of the log was handled by another copy of the state, which is lost or newer. What is above was handled by none,
+    /// however old it is.
+    pub handled_before: Option<Offset>,
+    /// The skip that an operator named for it. From here on it is used, whether records were passed over or not: see
+    /// [`CheckpointStore::used_skip`].
+    pub skip_to: Option<Offset>,
+}
+
 /// Where checkpoints are kept: beside the state that they describe.
 pub trait CheckpointStore: Send + Sync + 'static {
-    /// The saved checkpoints of these partitions, in the same order.
+    /// The saved checkpoints of these partitions, in the same order. Changes nothing: a start may fail afterwards, or not happen at all, and the
+    /// partition is read on as before.
     ///
     /// # Errors
     /// When they cannot be read. No partition is started then.
     fn load(&self, cluster: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Checkpoint>>, CheckpointError>;
     /// Asks for these checkpoints to be made durable, and returns at once. The answer comes over `durable`, for the whole call together.
     fn save(&self, cluster: &str, at: Vec<(TopicPartition, Checkpoint)>, durable: flume::Sender<DurableCheckpoints>);
-    /// The same for partitions that do not continue where they ended, with what the log lost of them. Both become durable in one step: the
-    /// checkpoint hides the loss, so a crash between the two would hide it from operators as well. A store without a place for losses need
-    /// not implement this; then nothing but the group's alert reports a loss, and it ends with the process.
-    fn save_with_losses(
-        &self,
-        cluster: &str,
-        at: Vec<(TopicPartition, Checkpoint)>,
-        losses: Vec<(TopicPartition, Loss)>,
-        durable: flume::Sender<DurableCheckpoints>,
-    ) {
-        drop(losses);
-        self.save(cluster, at, durable);
+    /// Partitions begin, before a record of them is read and when no save of an earlier epoch follows any more. All that is said of one becomes
+    /// durable in one step: its new checkpoint hides a loss, so a crash between the two would hide it from operators as well. The answer has
+    /// all of these partitions. A store that keeps checkpoints alone need not implement this; then nothing but the group's alert reports
+    /// a loss, and it ends with the process.
+    fn begin(&self, cluster: &str, partitions: Vec<Begin>, durable: flume::Sender<DurableCheckpoints>) {
+        self.save(cluster, partitions.into_iter().map(|begin| (begin.partition, begin.checkpoint)).collect(), durable);
+    }
+    /// The skip that the partition's last begin had. It is not used again: an operator names it for the log that is there, and the topic may be created
+    /// again while the program is still started with it. A store that does not implement this remembers none.
+    ///
+    /// # Errors
+    /// When it cannot be read. The partition is not started then.
+    fn used_skip(&self, _cluster: &str, _partition: &TopicPartition) -> Result<Option<Offset>, CheckpointError> {
+        Ok(None)
     }
     /// True when at least one partition of the topic has a checkpoint. A partition of such a topic that has none was added later, and is
     /// read from its first record.
@@ -268,7 +289,7 @@ pub struct DeadLetter {
 /// Where dead letters go.
 pub trait DeadLetterSink: Send + Sync + 'static {
     /// Writes a dead letter durably. When it returns `Ok`, the record counts as finished; after an error it is called again.
-    fn write(&self, letter: DeadLetter) -> impl Future<Output = Result<(), DeadLetterError>> + Send;
+    fn write(&self, dead_letter: DeadLetter) -> impl Future<Output = Result<(), DeadLetterError>> + Send;
 }
 
 /// A record to be appended to a log.

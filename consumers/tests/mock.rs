@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use orderbell_consumers::kafka::{KafkaOptions, KafkaSource, RecordReader, scan_topic};
+use orderbell_consumers::kafka::{KafkaDeadLetters, KafkaOptions, KafkaSink, KafkaSource, RecordReader, scan_topic};
 use orderbell_consumers::{
-    Checkpoint, Group, Handler, KeyBatch, KeyHash, Options, Outcome, Polled, Record, Source, TopicPartition, sim,
+    Checkpoint, DeadLetter, DeadLetterSink, Group, Handler, KeyBatch, KeyHash, Options, OutRecord, Outcome, Polled,
+    Reason, Record, Sink, SinkError, Source, TopicPartition, sim,
 };
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -331,4 +332,65 @@ fn a_partition_that_cannot_be_searched_by_time_starts_at_its_first_record() {
     let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     cluster.request_errors(RDKafkaApiKey::ListOffsets, &[ok, ok, denied]);
     assert!(source.offsets(&partition, 5)[0].is_err(), "another reason is no damage");
+}
+
+/// The bug: the brokers refused the first request of a producer whose user may write to no topic, which ends a client of librdkafka for good. What
+/// tills said was not published until the process was started anew, although the right was granted.
+#[tokio::test]
+async fn a_right_that_is_granted_later_needs_no_other_process() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::InitProducerId, &[denied, denied]);
+    let sink = KafkaSink::new(&options(&cluster), TOPIC, TOPIC).unwrap();
+    let record = OutRecord { key: None, value: "said".into(), headers: Vec::new(), timestamp_ms: 1_790_000_000_000 };
+    let began = Instant::now();
+    let mut refusals = BTreeSet::new();
+    while let Err(error) = sink.send(&record).await {
+        assert!(began.elapsed() < TIMEOUT, "{error:?}");
+        let SinkError::Transient(why) = error else { panic!("refused for good: {error:?}") };
+        refusals.insert(why.to_string());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let [refusal] = &Vec::from_iter(refusals)[..] else { panic!("more than one reason") };
+    assert!(refusal.contains("Cluster authorization failed"), "{refusal}");
+}
+
+/// The bug: a dead letter that a producer without any right could not write held its partition.
+#[tokio::test]
+async fn a_dead_letter_without_the_right_to_write_to_any_topic_is_kept_in_the_second_place() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    cluster.create_topic(&format!("{TOPIC}.dlq"), 1, 1).unwrap();
+    let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::InitProducerId, &[denied; 8]);
+    let second = Arc::new(sim::MemoryStore::default());
+    let dead_letters = KafkaDeadLetters::new(&options(&cluster), "none", second.clone()).unwrap();
+    let record = Record {
+        partition: TopicPartition::new(TOPIC, 0),
+        offset: 7,
+        timestamp_ms: 1_790_000_000_000,
+        read_ms: 0,
+        key: None,
+        value: Some("{".into()),
+        headers: Vec::new().into(),
+    };
+    let reason = Reason { code: "not-json", message: String::new() };
+    for _ in 0..2 {
+        dead_letters.write(DeadLetter { record: record.clone(), reason: reason.clone(), attempts: 1 }).await.unwrap();
+    }
+    assert_eq!(second.dead_letters().len(), 2);
+}
+
+/// One question at a time, and its answer is that of all who waited for it: with a time-out for each, the last would wait for minutes.
+#[tokio::test]
+async fn records_that_wait_for_one_topic_ask_for_it_together() {
+    let nobody = KafkaOptions { bootstrap: "127.0.0.1:1".into(), ..options(&MockCluster::new(1).unwrap()) };
+    let sink = KafkaSink::new(&nobody, TOPIC, TOPIC).unwrap();
+    let record = OutRecord { key: None, value: "said".into(), headers: Vec::new(), timestamp_ms: 1_790_000_000_000 };
+    let all = futures_util::future::join_all((0..50).map(|_| sink.send(&record)));
+    let answers = tokio::time::timeout(TIMEOUT, all).await.expect("nobody waits for the time-outs of others");
+    let why = |answer: &Result<(), SinkError>| answer.as_ref().unwrap_err().to_string();
+    let reasons: BTreeSet<String> = answers.iter().map(why).collect();
+    assert!(reasons.len() == 1 && reasons.iter().all(|why| why.contains("fetch the topic's metadata")), "{reasons:?}");
 }

@@ -1,22 +1,25 @@
 //! Invariants I1, I4, I5, I6, I12, I15, I16 and I17 through the real threads and tasks, whatever handlers, dead letters and rebalances do.
 //!
 //! Some dozens of small worlds run side by side. Each has a log and a script: what the handler does with each record at each attempt, how
-//! often writing its dead letter fails, and when partitions are revoked or lost. In half of them every bound is one. The handler, the dead
+//! often writing its dead letter fails, and when partitions are revoked, lost, or created again: while records run, wait for credits, or
+//! are dead letters that cannot be written. In half of them every bound is one. The handler, the dead
 //! letter sink and the checkpoint store are one spy with one journal of the records that are finished. The fault that is looked for is a
-//! checkpoint that is saved although a record below it was neither handled with `Done` nor written to the dead letters.
+//! checkpoint that is saved although a record below it was neither handled with `Done` nor written to the dead letters, and a log that is
+//! read although a record that was read of the earlier one was not.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use orderbell_consumers::poll_pacer::MAX_STALL;
-use orderbell_consumers::traits::{PartitionOffsets, Waker};
+use orderbell_consumers::traits::PartitionOffsets;
 use orderbell_consumers::{
-    Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterError, DeadLetterSink, DurableCheckpoints,
-    Group, Handler, KeyBatch, KeyHash, Offset, Options, Outcome, Polled, Reason, Record, Source, SourceError,
-    TopicPartition, sim,
+    Begin, Checkpoint, CheckpointError, CheckpointStore, DeadLetter, DeadLetterError, DeadLetterSink,
+    DurableCheckpoints, Group, Handler, KeyBatch, KeyHash, Loss, Offset, Options, Outcome, Polled, Reason, Record,
+    Source, SourceError, TopicPartition, sim,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -50,18 +53,23 @@ struct Row {
     acts: Vec<Act>,
     /// How often writing its dead letter fails.
     failed_writes: u32,
-    then: Rebalance,
+    then: Then,
 }
 
 /// What happens to a record's partition when the record was appended.
 #[derive(Clone, Copy, Debug)]
-enum Rebalance {
-    None,
+enum Then {
+    Nothing,
     Revoked,
     Lost,
+    /// With `stuck`, while nothing is finished that was read: it runs, waits for credits, or is a dead letter that cannot be written.
+    Recreated {
+        stuck: bool,
+    },
 }
 
-type Place = (u32, u64);
+/// Partition, number of its log, offset.
+type Place = (u32, u32, u64);
 
 struct Script {
     key: u8,
@@ -74,6 +82,14 @@ struct Script {
 struct Journal {
     scripts: BTreeMap<Place, Script>,
     finished: BTreeSet<Place>,
+    /// Read, in partitions that were not taken away since.
+    read: BTreeSet<Place>,
+    /// By partition the log of its newest record that was read.
+    logs: BTreeMap<u32, u32>,
+    /// Partitions that were created again.
+    is_recreated: BTreeSet<u32>,
+    /// No record is done, and no dead letter is written.
+    is_stuck: bool,
     running: BTreeSet<KeyHash>,
     checkpoints: BTreeMap<u32, Checkpoint>,
     /// Polls for callbacks alone.
@@ -84,13 +100,31 @@ struct Journal {
 #[derive(Default)]
 struct Spy(Mutex<Journal>);
 
+/// The value of a record is the number of its log.
 fn place_of(record: &Record) -> Place {
-    (record.partition.number, record.offset)
+    let log = std::str::from_utf8(record.value.as_deref().unwrap()).unwrap().parse().unwrap();
+    (record.partition.number, log, record.offset)
+}
+
+impl Journal {
+    /// A record is read: all that was read of an earlier log is finished.
+    fn read(&mut self, record: &Record) {
+        let (partition, log, offset) = place_of(record);
+        let earlier = self.read.range((partition, 0, 0)..(partition, log, 0));
+        if let Some(open) = earlier.into_iter().find(|place| !self.finished.contains(place)) {
+            self.faults.push(format!("log {log} of {partition} is read before {open:?} is finished"));
+        }
+        self.read.insert((partition, log, offset));
+        self.logs.insert(partition, log);
+    }
 }
 
 impl Spy {
     fn act(&self, record: &Record) -> Act {
         let mut journal = self.0.lock().unwrap();
+        if journal.is_stuck {
+            return Act::Retry(1);
+        }
         journal.scripts.get_mut(&place_of(record)).unwrap().acts.pop_front().unwrap_or(Act::Done)
     }
 
@@ -101,8 +135,8 @@ impl Spy {
             journal.faults.push(format!("I4: two batches of {key:?} at once"));
         }
         for (at, record) in records.iter().enumerate() {
-            let (partition, offset) = place_of(record);
-            let earlier = journal.scripts.range((partition, 0)..(partition, offset));
+            let (partition, log, offset) = place_of(record);
+            let earlier = journal.scripts.range((partition, log, 0)..(partition, log, offset));
             let mine = earlier.filter(|(_, script)| script.key == record.key.as_ref().unwrap()[0]);
             let ahead = |place: &&Place| records[..at].iter().any(|other| place_of(other) == **place);
             let mut open = mine.map(|(place, _)| place).filter(|place| !journal.finished.contains(place));
@@ -110,10 +144,6 @@ impl Spy {
                 journal.faults.push(format!("I5: {offset} of {partition} overtook {overtaken:?}"));
             }
         }
-    }
-
-    fn checkpoint(&self, partition: u32) -> u64 {
-        self.0.lock().unwrap().checkpoints.get(&partition).map_or(0, |checkpoint| checkpoint.next)
     }
 }
 
@@ -183,7 +213,17 @@ impl Source for Watched {
                 journal.faults.push(format!("{partition} is not paused although there are no credits"));
             }
         }
-        self.log.poll(max, wait, out)
+        let earlier = out.len();
+        self.log.poll(max, wait, out)?;
+        let mut journal = self.spy.0.lock().unwrap();
+        for polled in &out[earlier..] {
+            if let Polled::Record(record) = polled
+                && self.paused.contains_key(&record.partition)
+            {
+                journal.read(record);
+            }
+        }
+        Ok(())
     }
 
     fn offsets(&mut self, partitions: &[TopicPartition], since_ms: i64) -> Vec<Result<PartitionOffsets, SourceError>> {
@@ -197,6 +237,9 @@ impl Source for Watched {
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         self.paused.retain(|partition, _| !partitions.contains(partition));
+        // Whoever owns them next reads it again, if it is there.
+        let is_taken = |number: u32| partitions.iter().any(|partition| partition.number == number);
+        self.spy.0.lock().unwrap().read.retain(|(number, ..)| !is_taken(*number));
         self.log.unassign(partitions)
     }
 
@@ -219,15 +262,19 @@ impl Source for Watched {
 }
 
 impl DeadLetterSink for Spy {
-    async fn write(&self, letter: DeadLetter) -> Result<(), DeadLetterError> {
+    async fn write(&self, dead_letter: DeadLetter) -> Result<(), DeadLetterError> {
         tokio::task::yield_now().await;
         let mut journal = self.0.lock().unwrap();
-        let script = journal.scripts.get_mut(&place_of(&letter.record)).unwrap();
+        let is_stuck = journal.is_stuck;
+        let script = journal.scripts.get_mut(&place_of(&dead_letter.record)).unwrap();
+        if is_stuck {
+            return Err(DeadLetterError::new("the test refuses all dead letters"));
+        }
         if script.failed_writes > 0 {
             script.failed_writes -= 1;
             return Err(DeadLetterError::new("the test refuses dead letters"));
         }
-        journal.finished.insert(place_of(&letter.record));
+        journal.finished.insert(place_of(&dead_letter.record));
         Ok(())
     }
 }
@@ -241,11 +288,13 @@ impl CheckpointStore for Spy {
     fn save(&self, _: &str, at: Vec<(TopicPartition, Checkpoint)>, durable: flume::Sender<DurableCheckpoints>) {
         let mut journal = self.0.lock().unwrap();
         for (partition, checkpoint) in &at {
-            let below: Vec<Place> = journal
-                .scripts
-                .range((partition.number, 0)..(partition.number, checkpoint.next))
-                .map(|(place, _)| *place)
-                .collect();
+            // Where nothing was read yet, it is of the first log, or starts at some later one.
+            let number = partition.number;
+            let log = journal.logs.get(&number).copied().unwrap_or_default();
+            let is_known = journal.logs.contains_key(&number) || !journal.is_recreated.contains(&number);
+            let below =
+                journal.scripts.range((number, log, 0)..(number, log, if is_known { checkpoint.next } else { 0 }));
+            let below: Vec<Place> = below.map(|(place, _)| *place).collect();
             let open: Vec<&Place> = below.iter().filter(|place| !journal.finished.contains(place)).collect();
             if !open.is_empty() {
                 let fault =
@@ -263,9 +312,45 @@ impl CheckpointStore for Spy {
         let _gone = durable.try_send(at);
     }
 
+    fn begin(&self, cluster: &str, partitions: Vec<Begin>, durable: flume::Sender<DurableCheckpoints>) {
+        for begin in partitions.iter().filter(|begin| begin.loss.is_some_and(Loss::is_another_log)) {
+            self.0.lock().unwrap().checkpoints.remove(&begin.partition.number);
+        }
+        let at = partitions.into_iter().map(|begin| (begin.partition, begin.checkpoint));
+        self.save(cluster, at.collect(), durable);
+    }
+
     fn has_topic(&self, _: &str, _: &str) -> Result<bool, CheckpointError> {
         Ok(!self.0.lock().unwrap().checkpoints.is_empty())
     }
+}
+
+/// Waits until a condition holds.
+async fn until(what: &str, holds: impl Fn() -> bool + Send) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < TIMEOUT, "timed out: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Creates a partition again, and returns when it begins with its new log.
+async fn recreate(log: &sim::Log, spy: &Spy, partition: u32, stuck: bool) {
+    let is_read = || log.position(partition).is_some_and(|next| next > 0);
+    let idle_polls = || spy.0.lock().unwrap().idle_polls;
+    if stuck {
+        spy.0.lock().unwrap().is_stuck = true;
+        let before = idle_polls();
+        until("something is read, or there are no credits", || is_read() || idle_polls() > before).await;
+    }
+    spy.0.lock().unwrap().is_recreated.insert(partition);
+    log.recreate(partition);
+    if stuck {
+        until("the source has noticed", || !is_read()).await;
+        spy.0.lock().unwrap().is_stuck = false;
+    }
+    // A log that has grown beyond what was read of the earlier one cannot be distinguished from it by its offsets.
+    until("the new log", || log.position(partition) == Some(0)).await;
 }
 
 /// Runs one world until every record is finished. Returns how often the source was polled without credits.
@@ -273,30 +358,39 @@ async fn run_world(number: usize, options: Options, rows: Vec<Row>) -> u64 {
     let (log, spy) = (sim::Log::new("t", PARTITIONS), Arc::new(Spy::default()));
     let source = Watched { log: log.source(), paused: BTreeMap::new(), spy: spy.clone() };
     let group = Group::start(source, spy.clone(), spy.clone(), spy.clone(), &options);
-    let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
+    // Of each partition the number of its log, and that log's end.
+    let mut ends: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
     for row in &rows {
-        let offset = {
-            // The script must exist before the record can be read.
-            let mut journal = spy.0.lock().unwrap();
-            let next = ends.get(&row.partition).copied().unwrap_or(0) + row.gap;
-            let script =
-                Script { key: b'a' + row.key, acts: row.acts.clone().into(), failed_writes: row.failed_writes };
-            journal.scripts.insert((row.partition, next), script);
-            next
-        };
+        let (of_log, end) = ends.get(&row.partition).copied().unwrap_or_default();
+        let offset = end + row.gap;
+        // The script must exist before the record can be read.
+        let script = Script { key: b'a' + row.key, acts: row.acts.clone().into(), failed_writes: row.failed_writes };
+        spy.0.lock().unwrap().scripts.insert((row.partition, of_log, offset), script);
         let key = String::from(char::from(b'a' + row.key));
-        assert_eq!(log.append_after_gap(row.partition, row.gap, &key, "x"), offset);
-        ends.insert(row.partition, offset + 1);
+        assert_eq!(log.append_after_gap(row.partition, row.gap, &key, &of_log.to_string()), offset);
+        ends.insert(row.partition, (of_log, offset + 1));
         match row.then {
-            Rebalance::None => continue,
-            Rebalance::Revoked => log.revoke(&[row.partition]),
-            Rebalance::Lost => log.lose(&[row.partition]),
+            Then::Nothing => continue,
+            Then::Revoked => log.revoke(&[row.partition]),
+            Then::Lost => log.lose(&[row.partition]),
+            Then::Recreated { stuck } => {
+                recreate(&log, &spy, row.partition, stuck).await;
+                ends.insert(row.partition, (of_log + 1, 0));
+                continue;
+            }
         }
         tokio::task::yield_now().await;
         log.assign(&[row.partition]);
     }
     let began = Instant::now();
-    while ends.iter().any(|(partition, end)| spy.checkpoint(*partition) < *end) {
+    let is_finished = |(partition, (of_log, end)): (&u32, &(u32, u64))| {
+        let journal = spy.0.lock().unwrap();
+        let mut last = journal.scripts.range((*partition, *of_log, 0)..).map(|(place, _)| place);
+        let mut last = last.by_ref().take_while(|place| (place.0, place.1) == (*partition, *of_log));
+        last.all(|place| journal.finished.contains(place))
+            && journal.checkpoints.get(partition).map_or(0, |checkpoint| checkpoint.next) >= *end
+    };
+    while !ends.iter().all(is_finished) {
         let stats = group.stats();
         assert!(
             began.elapsed() < TIMEOUT,
@@ -310,7 +404,8 @@ async fn run_world(number: usize, options: Options, rows: Vec<Row>) -> u64 {
     tokio::task::spawn_blocking(|| group.stop()).await.unwrap().unwrap();
     let journal = spy.0.lock().unwrap();
     assert_eq!(journal.faults, Vec::<String>::new(), "world {number} with {options:?} and {rows:?}");
-    assert_eq!(journal.finished.len(), journal.scripts.len(), "I6: world {number}");
+    let unfinished: Vec<_> = journal.read.difference(&journal.finished).collect();
+    assert_eq!(unfinished, Vec::<&Place>::new(), "I6: world {number} with {options:?} and {rows:?}");
     assert_eq!(stats.invariant_violations.value(), 0, "an invariant was violated in world {number}");
     assert_eq!(stats.taken.value(), stats.completed.value() + stats.abandoned.value(), "I16: world {number}");
     journal.idle_polls
@@ -357,9 +452,14 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
         60 => Just(Act::Reject),
         20 => Just(Act::Panic),
     ];
-    let rebalance = prop_oneof![30 => Just(Rebalance::None), 1 => Just(Rebalance::Revoked), 1 => Just(Rebalance::Lost)];
+    let then = prop_oneof![
+        30 => Just(Then::Nothing),
+        1 => Just(Then::Revoked),
+        1 => Just(Then::Lost),
+        2 => any::<bool>().prop_map(|stuck| Then::Recreated { stuck }),
+    ];
     let acts = prop::collection::vec(act, 0..3);
-    let row = (0..PARTITIONS, prop_oneof![4 => Just(0_u64), 1 => 1_u64..5], 0_u8..5, acts, 0_u32..2, rebalance);
+    let row = (0..PARTITIONS, prop_oneof![4 => Just(0_u64), 1 => 1_u64..5], 0_u8..5, acts, 0_u32..2, then);
     let row = row.prop_map(|(partition, gap, key, acts, failed_writes, then)| Row {
         partition,
         gap,
@@ -394,7 +494,7 @@ async fn no_checkpoint_passes_a_record_that_is_not_finished_and_every_record_is_
 async fn a_partition_whose_span_is_free_again_is_resumed_at_the_end_of_the_stall() {
     let row = |partition, key, act| {
         let acts = Vec::from_iter(act);
-        Row { partition, gap: 0, key, acts, failed_writes: 0, then: Rebalance::None }
+        Row { partition, gap: 0, key, acts, failed_writes: 0, then: Then::Nothing }
     };
     // One slow record fills the span of its partition; the records of the other partition take all credits, for longer.
     let slow = Act::DoneAfter(LONGER_THAN_A_STALL + Duration::from_millis(300));

@@ -70,7 +70,7 @@ pub struct Activity {
     pub hot_keys: Vec<HotKeyActivity>,
     /// Sessions and waiting polls.
     pub subscribers: u64,
-    /// Viewers of the wall.
+    /// Open streams and sockets of `/v1/wall`.
     pub wall_viewers: u64,
 }
 
@@ -162,7 +162,7 @@ pub struct RejectedClients {
     pub store: Option<String>,
 }
 
-/// One store.
+/// How a store can be notified, and what its devices have not acknowledged.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
@@ -338,9 +338,9 @@ pub struct DeadLetterAnswer {
     pub timestamp_ms: i64,
     /// How often it was tried.
     pub attempts: u32,
-    /// The record's key.
+    /// Null for a record without one.
     pub key: Option<RecordBytes>,
-    /// The record's value.
+    /// Null for a tombstone.
     pub value: Option<RecordBytes>,
     /// Names and values of the record's headers.
     pub headers: Vec<(String, Option<RecordBytes>)>,
@@ -368,6 +368,9 @@ pub struct ReplayAnswer {
     pub replayed: u64,
     /// Their numbers in the dead letter log, from which they are removed.
     pub numbers: Vec<u64>,
+    /// Numbers of those that hold only the beginning of their records: they are not replayed, and stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<u64>,
     /// The `after` of the next request; absent when no record was left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
@@ -406,10 +409,13 @@ pub struct TopicDeadLetter {
 
 /// The answer to `POST /dead-letters/topics/replay`, whose body is an array of names.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicReplayAnswer {
     /// How many of the named records were sent to the output topic again.
     pub replayed: u64,
+    /// Names of those that hold only the beginning of their records: they are not replayed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<String>,
 }
 
 #[cfg(test)]
@@ -420,7 +426,7 @@ mod tests {
     use std::fmt::Debug;
 
     fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, text: &str) {
-        assert_eq!(crate::json::encode(value), text);
+        assert_eq!(serde_json::to_string(value).unwrap(), text);
         assert_eq!(&serde_json::from_str::<T>(text).unwrap(), value);
     }
 
@@ -467,7 +473,7 @@ mod tests {
             reason: "not-json".into(),
             message: "not JSON".into(),
         };
-        let letter = DeadLetterAnswer {
+        let dead_letter = DeadLetterAnswer {
             summary,
             timestamp_ms: 8,
             attempts: 1,
@@ -476,7 +482,7 @@ mod tests {
             headers: vec![("a".into(), Some(RecordBytes::Text("b".into())))],
         };
         round_trip(
-            &letter,
+            &dead_letter,
             r#"{"number":3,"at":9,"topic":"orders","partition":1,"offset":70,"reason":"not-json","message":"not JSON","timestamp_ms":8,"attempts":1,"key":null,"value":{"hex":"ff00"},"headers":[["a","b"]]}"#,
         );
     }

@@ -47,9 +47,33 @@ pub enum EndsWith {
     Acknowledgement,
 }
 
-/// Declares [`AlertCode`]: a row has the variant, its description, its word, its severity and what ends it. There is no second list of codes.
+/// What becomes of an alert when the process ends and starts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterRestart {
+    /// It is in the ledger, and raised again at once.
+    Kept,
+    /// It is raised again within minutes when its condition still holds: the condition is outside of the process, or in what it reads again.
+    IfItHolds,
+    /// It was counted in memory, and is raised again only when the same happens again.
+    Gone,
+}
+
+impl AfterRestart {
+    /// The word in the operators' guide.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::IfItHolds => "if it holds",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// Declares [`AlertCode`]: a row has the variant, its description, its word, its severity, what ends it, and what becomes of it at a restart.
+/// There is no second list of codes.
 macro_rules! alert_codes {
-    ($($(#[$doc:meta])+ $code:ident = $word:literal, $severity:ident, $end:ident;)+) => {
+    ($($(#[$doc:meta])+ $code:ident = $word:literal, $severity:ident, $end:ident, $restart:ident;)+) => {
         /// The condition of an alert. Stable: monitoring rules match on its word.
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,10 +85,10 @@ macro_rules! alert_codes {
             /// Every code.
             pub const ALL: [Self; [$($word),+].len()] = [$(Self::$code),+];
 
-            /// The word in JSON and in metric labels, the severity, and what ends it.
-            const fn row(self) -> (&'static str, Severity, EndsWith) {
+            /// The word in JSON and in metric labels, the severity, what ends it, and what becomes of it at a restart.
+            const fn row(self) -> (&'static str, Severity, EndsWith, AfterRestart) {
                 match self {
-                    $(Self::$code => ($word, Severity::$severity, EndsWith::$end),)+
+                    $(Self::$code => ($word, Severity::$severity, EndsWith::$end, AfterRestart::$restart),)+
                 }
             }
         }
@@ -73,49 +97,49 @@ macro_rules! alert_codes {
 
 alert_codes! {
     /// A partition holds a batch that cannot be read; it is paused until an operator skips the batch. Subject: `topic/partition`.
-    PartitionDamaged = "partition_damaged", Critical, Condition;
+    PartitionDamaged = "partition_damaged", Critical, Condition, IfItHolds;
     /// Kafka deleted records, by retention, before they were consumed. Subject: `topic/partition`.
-    RetentionGap = "retention_gap", Critical, Acknowledgement;
+    RetentionGap = "retention_gap", Critical, Acknowledgement, Kept;
     /// The partition ends before the saved checkpoint: records were lost. Subject: `topic/partition`.
-    LogTruncated = "log_truncated", Critical, Acknowledgement;
+    LogTruncated = "log_truncated", Critical, Acknowledgement, Kept;
     /// The topic was deleted and created again: its offsets mean other records. Subject: `topic/partition`.
-    TopicRecreated = "topic_recreated", Critical, Acknowledgement;
+    TopicRecreated = "topic_recreated", Critical, Acknowledgement, Kept;
     /// The ledger is older than the consumer group's committed offset, for example restored from a backup. Subject: `topic/partition`.
-    StateRolledBack = "state_rolled_back", Warning, Condition;
+    StateRolledBack = "state_rolled_back", Warning, Condition, Gone;
     /// A partition of a subscribed topic is assigned to no member of the consumer group. Subject: `topic/partition`; without one when this
     /// server gets no partition at all.
-    PartitionUnassigned = "partition_unassigned", Warning, Condition;
+    PartitionUnassigned = "partition_unassigned", Warning, Condition, IfItHolds;
     /// Another member of the consumer group owns partitions that this server needs. Subject: `topic/partition`.
-    GroupShared = "group_shared", Critical, Condition;
+    GroupShared = "group_shared", Critical, Condition, IfItHolds;
     /// The handler cannot process records: intake is stopped. Or it panicked at a record, which is tried again. Subject then:
     /// `topic/partition`.
-    HandlerFailing = "handler_failing", Critical, Condition;
+    HandlerFailing = "handler_failing", Critical, Condition, IfItHolds;
     /// Stored rows that do not decode: what they hold is not served until someone acts.
-    LedgerDamaged = "ledger_damaged", Critical, Condition;
+    LedgerDamaged = "ledger_damaged", Critical, Condition, Gone;
     /// The ledger is rebuilt from the log; open orders are not served until it is complete.
-    LedgerRebuilding = "ledger_rebuilding", Warning, Condition;
+    LedgerRebuilding = "ledger_rebuilding", Warning, Condition, Kept;
     /// The server does not know that it has read the stream up to the present.
-    StreamStale = "stream_stale", Critical, Condition;
+    StreamStale = "stream_stale", Critical, Condition, IfItHolds;
     /// Entries of the outbox cannot be published.
-    OutboxBlocked = "outbox_blocked", Critical, Condition;
+    OutboxBlocked = "outbox_blocked", Critical, Condition, IfItHolds;
     /// Free disk space is below the limit: intake is stopped.
-    DiskLow = "disk_low", Critical, Condition;
+    DiskLow = "disk_low", Critical, Condition, IfItHolds;
     /// There are paid orders among the dead letters.
-    DeadLetters = "dead_letters", Critical, Acknowledgement;
+    DeadLetters = "dead_letters", Critical, Acknowledgement, Kept;
     /// No event of a topic has a type that the mapping lists. Subject: the topic.
-    TopicUndecodable = "topic_undecodable", Critical, Condition;
+    TopicUndecodable = "topic_undecodable", Critical, Condition, Gone;
     /// No store is notified of paid orders.
-    PaidUnannounced = "paid_unannounced", Critical, Acknowledgement;
+    PaidUnannounced = "paid_unannounced", Critical, Acknowledgement, Kept;
     /// The times of a producer's events differ from those of their records, always by the same. Subject: the source of its events.
-    SourceClockOff = "source_clock_off", Warning, Condition;
+    SourceClockOff = "source_clock_off", Warning, Condition, Gone;
     /// Notices that devices rejected, or that no connection of a device could get acknowledged.
-    NoticesUndeliverable = "notices_undeliverable", Warning, Acknowledgement;
+    NoticesUndeliverable = "notices_undeliverable", Warning, Acknowledgement, Gone;
     /// Two installations use one device id and replace each other's connection. Subject: the recipient, `store:N`.
-    DeviceShared = "device_shared", Warning, Condition;
+    DeviceShared = "device_shared", Warning, Condition, Gone;
     /// A mailbox holds the maximum number of live notices. Subject: the recipient, `store:N`.
-    MailboxOverflow = "mailbox_overflow", Warning, Condition;
+    MailboxOverflow = "mailbox_overflow", Warning, Condition, Gone;
     /// The live numbers are not updated.
-    WallStalled = "wall_stalled", Warning, Condition;
+    WallStalled = "wall_stalled", Warning, Condition, IfItHolds;
 }
 
 impl AlertCode {
@@ -135,6 +159,12 @@ impl AlertCode {
     #[must_use]
     pub const fn ends_with(self) -> EndsWith {
         self.row().2
+    }
+
+    /// What becomes of every alert with this code when the process ends and starts again.
+    #[must_use]
+    pub const fn after_restart(self) -> AfterRestart {
+        self.row().3
     }
 
     /// The code with this word.

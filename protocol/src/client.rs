@@ -53,8 +53,8 @@ enum Socket {
     Down { retry_at: Duration, is_fixed: bool },
     /// It is being opened, or waits for `welcome`, until then.
     Opening { until: Duration },
-    /// Welcomed at `since`; last frame at `heard_at`; dead when nothing arrives for `silence`.
-    Live { since: Duration, heard_at: Duration, silence: Duration },
+    /// Welcomed at `since`; last frame at `last_frame_at`; dead when nothing arrives for `silence`.
+    Live { since: Duration, last_frame_at: Duration, silence: Duration },
 }
 
 /// What the client may do at the moment.
@@ -212,7 +212,7 @@ impl Client {
         let socket = match self.socket {
             Socket::Down { retry_at, .. } if self.resync.at.is_none() => Some(retry_at),
             Socket::Opening { until } => Some(until),
-            Socket::Live { heard_at, silence, .. } => Some(heard_at + silence),
+            Socket::Live { last_frame_at, silence, .. } => Some(last_frame_at + silence),
             Socket::Down { .. } => None,
         };
         let may_poll = free && self.may_poll();
@@ -313,7 +313,9 @@ impl Client {
                 out.push(Output::OpenSocket);
             }
             Socket::Opening { until } if now >= until => self.give_up_socket(now, out),
-            Socket::Live { heard_at, silence, .. } if now >= heard_at + silence => self.give_up_socket(now, out),
+            Socket::Live { last_frame_at, silence, .. } if now >= last_frame_at + silence => {
+                self.give_up_socket(now, out)
+            }
             _ => (),
         }
         if self.is_live() {
@@ -349,8 +351,8 @@ impl Client {
     }
 
     fn text(&mut self, text: &str, now: Duration, out: &mut Vec<Output>) {
-        if let Socket::Live { heard_at, silence, .. } = &mut self.socket {
-            *heard_at = now;
+        if let Socket::Live { last_frame_at, silence, .. } = &mut self.socket {
+            *last_frame_at = now;
             self.expected_at = now + *silence / 2;
             self.set_connectivity(Connectivity::Push, out);
         }
@@ -370,7 +372,7 @@ impl Client {
                     self.position = Some(position);
                 }
                 let heartbeat = self.bounded(Duration::from_millis(u64::from(heartbeat_ms)));
-                self.socket = Socket::Live { since: now, heard_at: now, silence: heartbeat * 2 };
+                self.socket = Socket::Live { since: now, last_frame_at: now, silence: heartbeat * 2 };
                 self.expected_at = now + heartbeat;
                 self.credentials.refusals = 0;
                 self.mode = self.mode.with_token();

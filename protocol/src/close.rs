@@ -23,7 +23,7 @@ pub enum CloseKind {
     Internal,
     /// 1012: the server stops.
     Restart,
-    /// 1013: the server is overloaded.
+    /// 1013: the server is overloaded, or has no keys yet to check the token with.
     Overloaded,
     /// 3000: the token is missing, invalid or expired.
     Unauthorized,

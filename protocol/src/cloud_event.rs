@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 /// The version of the CloudEvents specification.
 const SPEC_VERSION: &str = "1.0";
-/// The media type of `data`.
+/// `datacontenttype`.
 const DATA_MEDIA_TYPE: &str = "application/json";
 
 /// An event in its envelope. Other systems read these from the output topic.

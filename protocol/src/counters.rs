@@ -33,13 +33,13 @@ pub struct CounterDelta {
     pub day: u32,
     /// The store, once one is known.
     pub store: Option<Id>,
-    /// Which counter.
+    /// A number of the list in [`crate::counters`].
     pub counter: u16,
     /// How much is added.
     pub by: i64,
 }
 
-/// Sums by counter.
+/// A counter that was never changed is missing.
 pub type CounterSums = BTreeMap<u16, i64>;
 
 /// The minute or day that a sum is of, for the chain or for one store.
@@ -47,11 +47,11 @@ pub type CounterSums = BTreeMap<u16, i64>;
 pub enum Bucket {
     /// The chain in one minute since 1970.
     ChainMinute(u64),
-    /// A store in one minute.
+    /// Minutes since 1970.
     StoreMinute(u64, Id),
-    /// The chain on one day.
+    /// Days since 1970, by the chain's own calendar.
     ChainDay(u32),
-    /// A store on one day.
+    /// Days since 1970, by the chain's own calendar.
     StoreDay(u32, Id),
 }
 

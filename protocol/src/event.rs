@@ -15,7 +15,8 @@ use crate::recipient::Id;
 /// Declares [`EventType`]: a row has the variant, its description and its name on the wire. There is no second list of types.
 macro_rules! event_types {
     ($($(#[$doc:meta])+ $kind:ident = $name:literal,)+) => {
-        /// The type of an event. The first eight come from order systems; Orderbell publishes the others and consumes them again as facts.
+        /// The type of an event. `protocol/README.md` says which of them order systems send, and which Orderbell publishes and consumes again as
+        /// facts.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum EventType {
             $($(#[$doc])+ $kind,)+
@@ -114,14 +115,33 @@ pub enum Flag {
     Text,
 }
 
-/// One event.
+/// What the change of a database's row says about its event, besides the row. A change that made the row what it is says nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowChange {
+    /// The row of a snapshot: its record is new, and the row has been as it is for an unknown time.
+    Snapshot,
+    /// An update of a row of which it is not known what it was before.
+    Updated,
+    /// An update that left the row's event type, amount, currency and customer as they were.
+    Unchanged,
+}
+
+impl RowChange {
+    /// True where the row may long have been as it is: the time of its record says nothing about its event.
+    #[must_use]
+    pub fn is_old(self) -> bool {
+        matches!(self, Self::Snapshot | Self::Unchanged)
+    }
+}
+
+/// What the mapping made of a record, before any rule has judged it.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// What occurred.
     pub kind: EventType,
     /// The order; for a store event the id of the store.
     pub order: Id,
-    /// The producer's id of this event, or a hash of topic and value if it gave none.
+    /// The producer's id of this event, or a hash of topic, value and the headers that are read if it gave none.
     pub id: String,
     /// The producer. Versions are compared only within one source.
     pub source: String,
@@ -154,6 +174,8 @@ pub struct Event {
     pub flags: Vec<Flag>,
     /// True for load-test traffic.
     pub shadow: bool,
+    /// How the row changed, if the event is one of a database and there is more to know than that it is so now.
+    pub row: Option<RowChange>,
 }
 
 #[cfg(test)]

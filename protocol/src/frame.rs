@@ -34,7 +34,7 @@ pub const CLIENT_FRAME_BYTES_MAX: usize = 16 * 1024;
 /// Longest token that the server examines, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
 
-/// A frame from a client.
+/// What a client sends; the member `type` says which frame it is.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Deserialize, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -81,7 +81,7 @@ pub struct ClientEvent {
     pub id: String,
     /// `order.accepted`, `order.refused`, `order.ready` or `order.picked_up`.
     pub kind: String,
-    /// The order.
+    /// An order of the store, or of the customer.
     pub order: String,
     /// The code with which the customer collects the order; with `order.accepted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,18 +3,34 @@
 //! | in the text | what is done |
 //! |---|---|
 //! | white space, control and invisible characters at either end | removed: a person sees the same id |
-//! | nothing else, or a word for nothing such as `undefined` | no id: two orders whose number is `undefined` are not one order |
+//! | digits, a point and nothing but zeros, also as text: `17.0` | read as the digits: forms, CSV exports and data frames write whole numbers so |
+//! | nothing else, a word for nothing such as `undefined`, `-`, `-1`, or a UUID of zeros | no id: two orders whose number is `undefined` are not one order |
 //! | control or invisible characters inside | refused: two ids that look the same would be two |
 //! | more than [`ID_BYTES_MAX`](crate::recipient::ID_BYTES_MAX) bytes | refused, never cut: two long ids would be one |
 //!
-//! A record's key may stand in JSON quotes, and a JSON number that is whole is the id without its point: `17.0` is `17`.
+//! A record's key may stand in JSON quotes. What is no whole number stays as it is, also where it looks like one: `1.50`, `2024.10`, `17.`, `v1.0`, `1e3`.
+//! Zeros in front stay: `007.0` is `007`. `0.0` as a text stays, too: as `0` it would be no order.
+//!
+//! Two orders do not become one quietly by it. Nobody who numbers orders in turn uses `17` and `17.0` for two of them, but one number reaches a chain
+//! in both forms, as soon as one of its systems keeps numbers as floating point: as two ids, an order would not be accepted, and its store would not
+//! be one that a till reads, with nothing to tell of it. Where a chain does use both, the second payment of the one order raises the alert
+//! `paid_unannounced`, as wherever a number is used twice. The id of an *event* is compared as it was written: nobody addresses it.
 
-/// What programs write where they have no value, in lower case: JavaScript, Java, Python, Go, C, SQL.
-const WORDS_FOR_NOTHING: [&str; 8] = ["undefined", "null", "none", "nil", "nan", "(null)", "<nil>", "[object object]"];
+/// What programs write where they have no value, in lower case: JavaScript, Java, Python, Go, C, SQL, Pandas, spreadsheets.
+const WORDS_FOR_NOTHING: [&str; 12] =
+    ["undefined", "null", "none", "nil", "nan", "(null)", "<null>", "<nil>", "<na>", "n/a", "#n/a", "[object object]"];
+/// What they write where they have no id: a dash, the index of what was not found, and the empty UUID.
+const NO_IDS: [&str; 3] = ["-", "-1", "00000000-0000-0000-0000-000000000000"];
 
-/// True for a text that is no id: it is empty, or a word for nothing in any case.
+/// True for a text that is no id: it is empty, a word for nothing in any case, or what stands for no id.
 #[must_use]
 pub fn is_no_id(text: &str) -> bool {
+    is_nothing(text) || NO_IDS.contains(&text)
+}
+
+/// True for a text that says nothing: it is empty, or a word for nothing in any case.
+#[must_use]
+pub fn is_nothing(text: &str) -> bool {
     text.is_empty() || WORDS_FOR_NOTHING.iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
@@ -22,6 +38,19 @@ pub fn is_no_id(text: &str) -> bool {
 #[must_use]
 pub fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || c.is_control() || is_invisible(c) || is_joiner(c))
+}
+
+/// The text of an id from outside, without what surrounds it and without zeros behind a point; a text that is no id as well.
+#[must_use]
+pub fn plain(text: &str) -> &str {
+    let text = trim(text);
+    whole_number(text).filter(|digits| *digits != "0").unwrap_or(text)
+}
+
+/// The id in a text from outside. `None` for what [`is_no_id`].
+#[must_use]
+pub fn id(text: &str) -> Option<&str> {
+    Some(plain(text)).filter(|text| !is_no_id(text))
 }
 
 /// True for characters that show nothing: byte order mark, soft hyphen, zero-width and bidirectional marks.
@@ -64,10 +93,14 @@ mod tests {
 
     #[test]
     fn words_for_nothing_are_no_ids_in_any_case() {
-        for text in ["", "undefined", "NULL", "None", "nil", "NaN", "<nil>", "[object Object]"] {
-            assert!(is_no_id(text), "{text}");
+        for text in ["", "undefined", "NULL", "None", "nil", "NaN", "<nil>", "[object Object]", "N/A"] {
+            assert!(is_no_id(text) && is_nothing(text), "{text}");
         }
-        for text in ["0", "nullo", "none1", "Nanjing", "17"] {
+        // They may be the type of an event, such as the status of a row.
+        for text in ["-", "-1", "00000000-0000-0000-0000-000000000000"] {
+            assert!(is_no_id(text) && !is_nothing(text), "{text}");
+        }
+        for text in ["0", "nullo", "none1", "Nanjing", "NA", "17", "-17", "00000000-0000-0000-0000-000000000001"] {
             assert!(!is_no_id(text), "{text}");
         }
     }
@@ -88,6 +121,22 @@ mod tests {
             assert_eq!(trim(text), "17", "{text:?}");
         }
         assert_eq!((trim("1 7"), trim("１"), trim("017")), ("1 7", "１", "017"));
+    }
+
+    /// Regression: a store that a CSV export named `17.0` was another one than the store `17`, and no till was notified of its orders.
+    #[test]
+    fn a_whole_number_with_a_point_is_its_digits_also_as_a_text() {
+        let same = ["17", "17.0", "17.000", " 17.0\t", "\u{feff}17.0"];
+        same.iter().for_each(|text| assert_eq!((plain(text), id(text)), ("17", Some("17")), "{text:?}"));
+        assert_eq!((plain("007.0"), plain("-17.0"), plain("10.0")), ("007", "-17", "10"));
+        assert_eq!(plain("123456789012345678901234.0"), "123456789012345678901234", "no digit is lost");
+        assert_eq!((id("-1.0"), id("")), (None, None), "-1 is no id");
+        for other in [
+            "1.50", "2024.10", "0.0", "0.00", "-0.0", "v1.0", "17.", ".0", "17.0.0", "1e3", "1.0e3", "+17.0", "17,0",
+            "17. 0", "１7.0", "17.0a", "1 7.0", "0x17.0",
+        ] {
+            assert_eq!(plain(other), other);
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod balance;
 pub mod client;
 pub mod close;
 pub mod cloud_event;
+pub mod command_output;
 pub mod counters;
 pub mod event;
 pub mod frame;
@@ -44,7 +45,7 @@ pub use mailbox_page::{Delivery, MailboxPage, ReadError};
 pub use notice::{Notice, NoticeKind};
 pub use order_key::OrderKey;
 pub use position::Position;
-pub use problem::Problem;
+pub use problem::{Problem, ProblemCode};
 pub use recipient::{DeviceId, Id, Recipient, Role};
 
 /// Milliseconds since 1970-01-01T00:00:00Z, by the wall clock of this server or of a producer.

@@ -36,7 +36,7 @@ impl MailboxPage {
     }
 }
 
-/// Why a mailbox cannot be read from a position: what its reader may be told.
+/// Why a mailbox cannot be read from a position: what its reader may know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The position is from another epoch, beyond the head, or has wrong check bits. HTTP 409, close code 4200.

@@ -47,7 +47,7 @@ impl Id {
     /// # Errors
     /// [`BadId`] names the rule that the text violates.
     pub fn parse(text: &str) -> Result<Self, BadId> {
-        let text = id_text::trim(text);
+        let text = id_text::plain(text);
         if !text.is_empty() && id_text::is_no_id(text) {
             return Err(BadId::Nothing);
         }
@@ -210,6 +210,8 @@ mod tests {
     #[test]
     fn an_id_from_outside_is_read_by_one_rule() {
         assert_eq!(Id::parse(" 17\u{feff}").unwrap().as_str(), "17");
+        assert_eq!((Id::parse("17.0").unwrap().as_str(), Id::new("17.0").unwrap().as_str()), ("17", "17.0"));
+        assert_eq!(Id::parse("-1.0"), Err(BadId::Nothing));
         assert_eq!(Id::parse(" \u{200b}"), Err(BadId::Empty));
         assert_eq!(Id::parse(" Undefined "), Err(BadId::Nothing));
         assert_eq!(Id::parse("店\u{fffd}"), Err(BadId::Damaged));

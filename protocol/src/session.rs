@@ -427,7 +427,7 @@ impl Session {
     fn next_heartbeat(&mut self) -> Duration {
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let tenth = self.limits.heartbeat_interval / 10;
-        let share = u32::try_from(self.seed >> 40).unwrap_or(0) % 1000;
+        let share = u32::try_from(self.seed >> 40).expect("24 bits") % 1000;
         self.limits.heartbeat_interval - tenth + tenth * 2 * share / 1000
     }
 

@@ -78,6 +78,17 @@ pub enum WallKind {
     Update,
 }
 
+impl WallKind {
+    /// The word in JSON and the name of the server-sent event.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Update => "update",
+        }
+    }
+}
+
 /// Numbers of orders by event time, each order counted once per field, and amounts in the currency's smallest unit.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

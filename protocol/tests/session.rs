@@ -21,6 +21,7 @@ use orderbell_protocol::{
     ServerFrame,
 };
 use proptest::prelude::*;
+use proptest::test_runner::{FailurePersistence, FileFailurePersistence};
 
 const EPOCH: u32 = 3;
 /// Rows that one read examines: few, so that some pages hold no notice and are not the last.
@@ -456,8 +457,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// A case that failed is kept beside this file, to be committed and tried first from then on. The default looks for a `lib.rs`, which tests have not.
+fn kept_failures() -> Option<Box<dyn FailurePersistence>> {
+    Some(Box::new(FileFailurePersistence::WithSource("regressions")))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 768, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 768, failure_persistence: kept_failures(), ..ProptestConfig::default() })]
 
     #[test]
     fn the_chain_is_unbroken_and_every_live_notice_arrives(

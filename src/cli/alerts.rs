@@ -21,7 +21,7 @@ pub(crate) enum AlertsCommand {
         #[command(flatten)]
         args: ConfigArgs,
     },
-    /// Clear an alert that no condition ends, after you have dealt with it.
+    /// Acknowledge an alert that does not clear by itself, after you have dealt with it.
     Ack {
         /// The alert's code, for instance retention_gap.
         code: String,

@@ -38,23 +38,28 @@ pub(crate) fn run(options: &BalanceOptions) -> Result<(), ExitCode> {
     Ok(())
 }
 
-/// A line for each bin, and one for each topic.
+/// A line for each bin, one for each topic, and one for all of them without load-test traffic.
 fn rows(bins: &[BinCount]) -> Vec<[String; 6]> {
     let mut rows = vec![["TOPIC", "BIN", "REASON", "RECORDS", "OPEN", "NEWEST"].map(String::from)];
     let mut topics: BTreeMap<(bool, &str), Vec<&BinCount>> = BTreeMap::new();
     bins.iter().for_each(|bin| topics.entry((bin.key.shadow, &bin.key.topic)).or_default().push(bin));
+    // What nobody need look after is open to nobody.
+    let open = |bin: &BinCount| if bin.key.bin.needs_a_person() { bin.open() } else { 0 };
+    let sum_of = |name: String, bins: &[&BinCount]| {
+        let (records, open): (u64, u64) = bins.iter().fold((0, 0), |sum, bin| (sum.0 + bin.records, sum.1 + open(bin)));
+        [name, "(all)".into(), String::new(), records.to_string(), open.to_string(), String::new()]
+    };
     for ((is_shadow, topic), bins) in topics {
         let name = if is_shadow { format!("{topic} (load test)") } else { topic.to_owned() };
-        // What nobody need look after is open to nobody.
-        let open = |bin: &BinCount| if bin.key.bin.needs_a_person() { bin.open() } else { 0 };
         rows.extend(bins.iter().map(|bin| {
             let newest = format!("{}@{}", bin.newest.partition, bin.newest.offset);
             let (word, reason) = (bin.key.bin.word().to_owned(), bin.key.reason.clone());
             [name.clone(), word, reason, bin.records.to_string(), open(bin).to_string(), newest]
         }));
-        let sum = |of: &dyn Fn(&BinCount) -> u64| bins.iter().map(|bin| of(bin)).sum::<u64>().to_string();
-        rows.push([name, "(all)".into(), String::new(), sum(&|bin| bin.records), sum(&open), String::new()]);
+        rows.push(sum_of(name, &bins));
     }
+    let real: Vec<&BinCount> = bins.iter().filter(|bin| !bin.key.shadow).collect();
+    rows.push(sum_of("(all topics)".into(), &real));
     rows
 }
 
@@ -71,6 +76,14 @@ mod tests {
         };
         let rows = rows(&[bin("notified", 40), bin("too_old", 3)]);
         let lines: Vec<_> = rows.iter().map(|row| row.join(" ")).collect();
-        assert_eq!(lines[1..], ["orders notified  40 0 0@9", "orders too_old  3 2 0@9", "orders (all)  43 2 "]);
+        assert_eq!(
+            lines[1..],
+            [
+                "orders notified  40 0 0@9",
+                "orders too_old  3 2 0@9",
+                "orders (all)  43 2 ",
+                "(all topics) (all)  43 2 "
+            ]
+        );
     }
 }

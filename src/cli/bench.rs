@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 use hdrhistogram::Histogram;
+use orderbell_protocol::command_output::ReadyLine;
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 
@@ -96,35 +97,37 @@ impl BenchServer {
             .spawn()
             .map_err(failed)?;
         let out = child.stdout.take().ok_or("the server has no output")?;
-        let line = std::io::BufReader::new(out).lines().next().and_then(Result::ok).unwrap_or_default();
-        let ready = serde_json::from_str::<serde_json::Value>(&line).unwrap_or_default();
-        let public = ready["public"].as_str().and_then(|address| address.parse().ok());
-        let public = public.ok_or("the server did not start")?;
+        let line = std::io::BufReader::new(out).lines().next().ok_or("the server did not start")?.map_err(failed)?;
+        let public = serde_json::from_str::<ReadyLine>(&line).map_err(|error| error.to_string())?.public;
         Ok(Self { child, config: Config::in_dir(&data), public, _dir: dir })
     }
 
     fn token(&self, role: &str, id: &str) -> Result<String, String> {
         let tokens = self.config.load_tokens().map_err(|error| error.to_string())?;
-        tokens.mint(role, id, None, wall_clock(), 86_400).map_err(|_| "no key to sign with".to_owned())
+        tokens.mint(role, id, None, wall_clock(), 86_400).map_err(|error| error.to_string())
     }
 
     /// CPU time of all threads since the start, in milliseconds. A clock tick of Linux is 10 ms.
-    fn cpu_ms(&self) -> u64 {
-        let stat = std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("stat"));
-        let stat = stat.unwrap_or_default();
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10
+    fn cpu_ms(&self) -> Result<u64, String> {
+        let stat = self.proc("stat")?;
+        let (_, fields) = stat.rsplit_once(')').ok_or("/proc has another form")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        Ok(ticks.sum::<Result<u64, _>>().map_err(|error| error.to_string())? * 10)
     }
 
-    fn memory_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("status"))
-            .unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    fn memory_kib(&self) -> Result<u64, String> {
+        let status = self.proc("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("/proc has another form")?;
+        line.trim().trim_end_matches(" kB").parse().map_err(|error: std::num::ParseIntError| error.to_string())
+    }
+
+    fn proc(&self, file: &str) -> Result<String, String> {
+        let path = Path::new("/proc").join(self.child.id().to_string()).join(file);
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
     }
 }
 
-/// Runs a bench.
+/// Prints what it measured; nothing is asserted.
 pub(crate) fn run(bench: &Bench) -> Result<(), ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
@@ -227,7 +230,7 @@ async fn idle(connections: u64) -> Result<(), String> {
     for n in 0..100 {
         warm.push(connect(&server, u64::MAX - n).await?);
     }
-    let before = server.memory_kib();
+    let before = server.memory_kib()?;
     let mut open = Vec::new();
     for from in (0..connections).step_by(OPENING_MAX) {
         let next = (from..connections.min(from + OPENING_MAX as u64)).map(|n| connect(&server, n));
@@ -235,7 +238,7 @@ async fn idle(connections: u64) -> Result<(), String> {
             open.push(socket?);
         }
     }
-    let grown = server.memory_kib().saturating_sub(before);
+    let grown = server.memory_kib()?.saturating_sub(before);
     out_line(&format!("{} idle tills: {} KiB, {} bytes each", open.len(), grown, grown * 1024 / connections.max(1)));
     drop(warm);
     Ok(())

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{ConfigArgs, failed, out_line};
+use super::{ConfigArgs, failed, file_limit, out_line};
 use crate::config;
 
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Read a configuration, report every mistake, and check that its secrets can be read.
+    /// Read a configuration, report every mistake, and check that its secrets can be read and that its connections fit in the limit of open files.
     Check {
         #[command(flatten)]
         args: ConfigArgs,
@@ -32,10 +32,12 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<(), ExitCode> {
         }
         ConfigCommand::Check { args } => {
             let config = args.config()?;
-            config.check_tokens().map_err(|error| {
-                super::err_line(&format!("orderbell: {error}"));
+            let refused = |why: String| {
+                super::err_line(&format!("orderbell: {why}"));
                 ExitCode::from(super::CONFIG)
-            })?;
+            };
+            let left_out = config.check_tokens().map_err(|error| refused(error.to_string()))?;
+            file_limit::check_highest(&config.limits()).map_err(refused)?;
             let stream = match &config.boot.kafka {
                 Some(kafka) => format!("Kafka at {}, topics {}", kafka.bootstrap, kafka.topics.join(", ")),
                 None => String::from("the embedded stream"),
@@ -47,6 +49,9 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<(), ExitCode> {
             ));
             for remark in config.boot.mapping.remarks() {
                 out_line(&format!("note: {remark}"));
+            }
+            for key in left_out {
+                out_line(&format!("note: left out of the issuer's keys: {key}"));
             }
             Ok(())
         }

@@ -127,6 +127,7 @@ async fn replay(config: &Config, filter: &Filter, rate: u32) -> Result<(), ExitC
                 .await?;
         limit.sent(at, u32::try_from(page.replayed).unwrap_or(u32::MAX));
         count += page.replayed;
+        page.cut.iter().for_each(|number| err_line(&left_out(&number.to_string())));
         err_line(&format!("{count} records replayed"));
         match page.next {
             Some(next) => after = next,
@@ -136,6 +137,13 @@ async fn replay(config: &Config, filter: &Filter, rate: u32) -> Result<(), ExitC
     count += kafka::replay(config, filter, limit).await?;
     out_line(&format!("{count} records were replayed"));
     Ok(())
+}
+
+/// Why a record is not replayed.
+fn left_out(which: &str) -> String {
+    format!(
+        "{which} is not replayed: it holds only the beginning of its record (x-cut headers); its producer must send it again"
+    )
 }
 
 /// Number of the newest record in the ledger's dead letter log; 0 when there is none.
@@ -175,9 +183,9 @@ mod kafka {
 
     use orderbell_consumers::{Record, Sink, SourceError};
 
-    use super::{Config, ExitCode, Filter, RateLimit, failed, out_line};
+    use super::{Config, ExitCode, Filter, RateLimit, err_line, failed, left_out, out_line};
     use crate::cli::progress;
-    use crate::stream::dlq_topics::{DeadLetterStream, DlqTopics, header_text, record_name, to_out_record};
+    use crate::stream::dlq_topics::{DeadLetterStream, DlqTopics, header_text, printable, record_name, to_out_record};
 
     /// The next record that matches the filter.
     async fn next_match(records: &mut DeadLetterStream, filter: &Filter) -> Result<Option<Record>, ExitCode> {
@@ -213,9 +221,11 @@ mod kafka {
         let mut records = DlqTopics::of(config).ok_or_else(none)?.named(vec![wanted.to_owned()]);
         let record = next_match(&mut records, &Filter { reason: None }).await?.ok_or_else(none)?;
         for (name, value) in &record.headers {
-            out_line(&format!("{name}: {}", value.as_deref().map_or("".into(), String::from_utf8_lossy)));
+            let value = value.as_deref().map_or("".into(), String::from_utf8_lossy);
+            out_line(&printable(&format!("{name}: {value}")));
         }
-        out_line(&format!("\n{}", record.value.as_deref().map_or("".into(), String::from_utf8_lossy)));
+        let value = record.value.as_deref().map_or("".into(), String::from_utf8_lossy);
+        out_line(&printable(&format!("\n{value}")));
         Ok(())
     }
 
@@ -226,6 +236,10 @@ mod kafka {
         let bar = progress(None, "records");
         let (mut records, mut count) = (topics.all(), 0);
         while let Some(record) = next_match(&mut records, filter).await? {
+            if record.is_cut() {
+                err_line(&left_out(&record_name(&record)));
+                continue;
+            }
             tokio::time::sleep_until(limit.slot(Instant::now()).into()).await;
             limit.sent(Instant::now(), 1);
             let sent = sink.send(&to_out_record(record)).await;

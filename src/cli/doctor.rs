@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use orderbell_protocol::command_output::{CheckResult, DoctorFinding};
+use orderbell_protocol::json;
 
-use super::{ConfigArgs, FAILED, out_line};
+use super::{ConfigArgs, FAILED, file_limit, out_line};
 use crate::config::Config;
 
 /// Number of timed fsyncs: their median is not moved by a few slow ones.
@@ -23,12 +24,9 @@ const FSYNCS: usize = 21;
 const FSYNC_BYTES: usize = 4096;
 /// A notice is sent after one fsync. With a slower one, the disk dominates the latency of a notification.
 const FSYNC_SLOW: Duration = Duration::from_millis(20);
-/// Descriptors of the ledger, the admin listener and the process itself, beside one for each connection.
-const OTHER_FILES: u64 = 1_000;
 /// A clock before 2026-01-01, when this program was written, is wrong. Milliseconds since 1970.
 const CLOCK_MIN_MS: i64 = 1_767_225_600_000;
 
-/// Options of `doctor`.
 #[derive(clap::Args)]
 pub(crate) struct DoctorOptions {
     /// Print one JSON object on each line.
@@ -38,47 +36,26 @@ pub(crate) struct DoctorOptions {
     args: ConfigArgs,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum CheckResult {
-    Ok,
-    /// The server runs, but slower or less safely than it could.
-    Warning,
-    /// The server does not start, or stops working soon.
-    Failed,
+fn ok(check: &'static str, found: impl Into<String>) -> DoctorFinding {
+    DoctorFinding { check: check.into(), result: CheckResult::Ok, found: found.into(), fix: None }
 }
 
-/// Result of one check.
-#[derive(Serialize)]
-struct Finding {
-    check: &'static str,
-    result: CheckResult,
-    found: String,
-    /// How to fix it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fix: Option<String>,
+fn warning(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> DoctorFinding {
+    DoctorFinding { check: check.into(), result: CheckResult::Warning, found: found.into(), fix: Some(fix.into()) }
 }
 
-fn ok(check: &'static str, found: impl Into<String>) -> Finding {
-    Finding { check, result: CheckResult::Ok, found: found.into(), fix: None }
-}
-
-fn warning(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Finding {
-    Finding { check, result: CheckResult::Warning, found: found.into(), fix: Some(fix.into()) }
-}
-
-fn failure(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Finding {
-    Finding { check, result: CheckResult::Failed, found: found.into(), fix: Some(fix.into()) }
+fn failure(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> DoctorFinding {
+    DoctorFinding { check: check.into(), result: CheckResult::Failed, found: found.into(), fix: Some(fix.into()) }
 }
 
 /// Runs every check; fails when one of them fails.
 pub(crate) fn run(options: &DoctorOptions) -> Result<(), ExitCode> {
     let config = options.args.config()?;
     let mut has_failed = false;
-    let mut show = |finding: Finding| {
+    let mut show = |finding: DoctorFinding| {
         has_failed |= finding.result == CheckResult::Failed;
         let text = if options.json {
-            serde_json::to_string(&finding).unwrap_or_default()
+            json::encode(&finding)
         } else {
             let mark = match finding.result {
                 CheckResult::Ok => "ok",
@@ -101,12 +78,11 @@ pub(crate) fn run(options: &DoctorOptions) -> Result<(), ExitCode> {
     if has_failed { Err(ExitCode::from(FAILED)) } else { Ok(()) }
 }
 
-fn files(config: &Config) -> Finding {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let limits = config.limits();
-    let needed = (limits.max_connections + limits.max_viewers + limits.max_http_connections) as u64 + OTHER_FILES;
-    let found = limit.current.map_or_else(|| "no limit".into(), |current| format!("{current} open files"));
-    if limit.current.is_none_or(|current| current >= needed) {
+fn files(config: &Config) -> DoctorFinding {
+    // `serve` raises its limit to the highest that is allowed.
+    let (limit, needed) = (file_limit::highest(), file_limit::needed(&config.limits()));
+    let found = limit.map_or_else(|| "no limit".into(), |limit| format!("{limit} open files"));
+    if limit.is_none_or(|limit| limit >= needed) {
         return ok("files", found);
     }
     let fix = format!(
@@ -116,7 +92,7 @@ fn files(config: &Config) -> Finding {
     failure("files", found, fix)
 }
 
-fn clock() -> Finding {
+fn clock() -> DoctorFinding {
     let now = crate::clock::wall_clock();
     let text = jiff::Timestamp::from_millisecond(now.0).map_or_else(|_| now.0.to_string(), |at| at.to_string());
     if now.0 < CLOCK_MIN_MS {
@@ -129,23 +105,33 @@ fn clock() -> Finding {
     ok("clock", format!("{text}; compare it with your own clock"))
 }
 
-fn tokens(config: &Config) -> Finding {
+fn tokens(config: &Config) -> DoctorFinding {
     let tokens = &config.live.tokens;
-    if let Err(error) = config.check_tokens() {
-        return failure(
-            "tokens",
-            error.to_string(),
-            "write a secret of at least 32 bytes to this file, readable by this user only",
-        );
-    }
-    if tokens.keys.is_empty() {
+    let left_out = match config.check_tokens() {
+        Ok(left_out) => left_out,
+        Err(error) => {
+            let fix = "correct this key; a secret has at least 32 bytes and is readable by this user only";
+            return failure("tokens", error.to_string(), fix);
+        }
+    };
+    if tokens.signing_kid().is_some() && tokens.keys.is_empty() {
         let fix = "fine for a trial; configure [tokens] keys when another system issues tokens";
         return warning("tokens", "no key is configured: one is generated in the data directory at the start", fix);
     }
-    ok("tokens", format!("{} keys, the first one signs", tokens.keys.len()))
+    if !left_out.is_empty() {
+        let fix = "fine when no till's token is signed with these keys";
+        return warning("tokens", format!("left out of the issuer's keys: {}", left_out.join("; ")), fix);
+    }
+    let signs = tokens.signing_kid().map_or_else(|| "none signs".to_owned(), |kid| format!("{kid} signs"));
+    let set = match (&tokens.jwks_file, &tokens.jwks_url) {
+        (Some(_), _) => " and those of tokens.jwks_file",
+        (None, Some(_)) => " and those of tokens.jwks_url",
+        (None, None) => "",
+    };
+    ok("tokens", format!("{} keys{set}, {signs}", tokens.keys.len()))
 }
 
-fn port(check: &'static str, address: std::net::SocketAddr) -> Finding {
+fn port(check: &'static str, address: std::net::SocketAddr) -> DoctorFinding {
     match std::net::TcpListener::bind(address) {
         Ok(_) => ok(check, format!("{address} is free")),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => warning(
@@ -157,7 +143,7 @@ fn port(check: &'static str, address: std::net::SocketAddr) -> Finding {
     }
 }
 
-fn directory(config: &Config) -> Vec<Finding> {
+fn directory(config: &Config) -> Vec<DoctorFinding> {
     let dir = &config.boot.data_dir;
     let existing = std::iter::successors(Some(dir.as_path()), |dir| dir.parent())
         .find(|dir| dir.as_os_str().is_empty() || dir.exists())
@@ -186,7 +172,7 @@ fn directory(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn lock(dir: &Path) -> Finding {
+fn lock(dir: &Path) -> DoctorFinding {
     let path = dir.join("lock");
     if !path.exists() {
         return ok("ledger", format!("{}: none yet, it is created at the first start", dir.display()));

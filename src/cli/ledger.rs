@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -62,8 +63,10 @@ fn check(dir: &Path) -> Result<(), ExitCode> {
 
 fn backup(dir: &Path, admin: std::net::SocketAddr, file: &Path) -> Result<(), ExitCode> {
     // Under another name until it is complete: a file of the final name is always a usable backup.
-    let unfinished = file.with_extension("unfinished");
-    let made = File::options().write(true).create_new(true).open(file).and_then(|_| File::create(&unfinished));
+    let unfinished = unfinished_name(file);
+    // A backup holds what people ordered: nobody else on this machine reads it.
+    let create = |path: &Path| File::options().write(true).create_new(true).mode(0o600).open(path);
+    let made = create(file).and_then(|_| create(&unfinished).inspect_err(|_| _ = std::fs::remove_file(file)));
     let out = BufWriter::new(made.map_err(|error| failed(format!("{}: {error}", file.display())))?);
     let bar = progress(None, "rows");
     let written = match Ledger::write_backup(dir, out, |rows| bar.set_position(rows)) {
@@ -83,6 +86,13 @@ fn backup(dir: &Path, admin: std::net::SocketAddr, file: &Path) -> Result<(), Ex
             Err(failed(error))
         }
     }
+}
+
+/// Beside the file, under its whole name and more: another file of a similar name is not touched.
+fn unfinished_name(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".unfinished");
+    name.into()
 }
 
 /// Fetches the backup from the server that uses the ledger, through its admin listener.

@@ -7,30 +7,35 @@ mod config;
 mod demo;
 mod dlq;
 mod doctor;
+mod file_limit;
 mod ledger;
+mod log;
 mod mapping;
+mod mapping_doctor;
 mod rate_limit;
 mod reconcile;
 mod serve;
 mod stores;
 mod table;
 mod tail;
+mod token;
 mod top;
 mod trace;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use orderbell_consumers::{Offset, TopicPartition};
+use orderbell_protocol::UnixMs;
 use serde::de::DeserializeOwned;
-use tracing_subscriber::EnvFilter;
 
-use crate::clock::wall_clock;
-use crate::config::{Config, ConfigError, ENV_PREFIX, HumanDuration};
+use log::LogFormat;
+
+use crate::config::{Config, ConfigError, ENV_PREFIX, NotUtf8};
 use orderbell_client::{HttpClient, HttpResponse};
 
 /// Exit code of a command that failed.
@@ -44,10 +49,12 @@ Examples:
   orderbell serve                       embedded, on loopback; prints what to try next
   orderbell serve --playground          the same, with a till and a phone in your browser
   orderbell doctor --config chain.toml  checks this machine and says what to fix
+  orderbell mapping doctor --topic orders --config chain.toml  says what is wrong with the mapping, and proposes lines
   orderbell serve --config chain.toml   with a [kafka] section: on Kafka
   orderbell token store 17              a token for a till of store 17
+  orderbell token check - < token.txt   says in words why a token is refused
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 the ledger is damaged, 5 reconcile found differences, 70 the ledger cannot be written or
+Exit codes: 0 ok, 1 failure, or a stop that left something unfinished, 2 usage, 3 configuration, 4 the ledger is damaged, 5 reconcile found differences, 70 the ledger cannot be written or
 orders can no longer be read: restart the process.";
 
 /// Notifies a store when an order is paid, and shows a customer the pickup code when it exists.
@@ -64,7 +71,9 @@ enum Command {
     Serve {
         #[command(flatten)]
         args: ConfigArgs,
-        /// Continue a partition at this offset and skip every record below it, for instance a damaged batch.
+        /// Continue a partition at this offset and give up every record below it that was not read, for instance a damaged batch. It moves a
+        /// partition forward only, at most to the end of its log, and the new checkpoint is saved. Each is used once: the next start does without it,
+        /// and one that still names it passes over nothing, also where the topic was created again. May be repeated.
         #[arg(long, value_name = "TOPIC/PARTITION@OFFSET", value_parser = parse_skip_to)]
         skip_to: Vec<(TopicPartition, Offset)>,
         /// Serve the playground: a till and a phone in the browser, and tokens for whoever asks. On loopback only.
@@ -97,7 +106,7 @@ enum Command {
         #[command(subcommand)]
         command: config::ConfigCommand,
     },
-    /// Try the mapping of events.
+    /// Try the event mapping on sample records, or diagnose it.
     Mapping {
         #[command(subcommand)]
         command: mapping::MappingCommand,
@@ -149,44 +158,13 @@ enum Command {
     },
     /// Print completions for a shell: `orderbell completions bash > /etc/bash_completion.d/orderbell`.
     Completions {
-        /// The shell to complete for.
+        /// What to write the script for.
         shell: clap_complete::Shell,
     },
     /// Print the manual page: `orderbell man > /usr/local/share/man/man1/orderbell.1`.
     Man,
-    /// Print a token, signed with the first key of the configuration.
-    Token {
-        /// Kind of client that the token is for.
-        role: TokenRole,
-        /// The store's, customer's or producer's id.
-        id: String,
-        /// Bind it to one installation.
-        #[arg(long)]
-        device: Option<String>,
-        /// How long the token is valid, for instance 12h or 365d.
-        #[arg(long, default_value = "24h")]
-        lifetime: HumanDuration,
-        #[command(flatten)]
-        args: ConfigArgs,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum TokenRole {
-    Store,
-    Customer,
-    Producer,
-    /// A viewer of the wall; the id names the screen.
-    Wall,
-}
-
-/// Form of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
+    /// Print a token, signed with the first secret of the configuration, or say why one is refused.
+    Token(token::TokenOptions),
 }
 
 /// Options that every command shares: the configuration and what overrides it.
@@ -217,10 +195,12 @@ impl ConfigArgs {
     /// File, environment, then flags: the last one that names a key decides.
     fn read(&self) -> Result<Config, ConfigError> {
         let ours = |(name, value): (OsString, OsString)| {
-            let name = name.into_string().ok().filter(|name| name.starts_with(ENV_PREFIX))?;
-            Some((name, value.to_string_lossy().into_owned()))
+            let name = name.to_string_lossy().into_owned();
+            let is_ours = name.starts_with(ENV_PREFIX);
+            let value = is_ours.then(|| value.into_string())?;
+            Some(value.map(|value| (name.clone(), value)).map_err(|_| NotUtf8::Unknown { place: name }))
         };
-        let variables: Vec<(String, String)> = std::env::vars_os().filter_map(ours).collect();
+        let variables: Vec<(String, String)> = std::env::vars_os().filter_map(ours).collect::<Result<_, _>>()?;
         let mut config = Config::load(self.config.as_deref(), &variables)?;
         if let Some(dir) = &self.data_dir {
             config.boot.data_dir.clone_from(dir);
@@ -230,6 +210,13 @@ impl ConfigArgs {
         listen.admin = self.admin.unwrap_or(listen.admin);
         Ok(config)
     }
+}
+
+/// The options with which another command reads the same configuration and ledger, for a command to copy.
+fn same_options(config: Option<&Path>, data_dir: &Path) -> String {
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
+    let config = config.map_or_else(String::new, |config| format!("--config {} ", quoted(config)));
+    format!("{config}--data-dir {}", quoted(data_dir))
 }
 
 fn parse_skip_to(text: &str) -> Result<(TopicPartition, Offset), String> {
@@ -284,34 +271,13 @@ fn forbidden_message(admin: std::net::SocketAddr, status: u16) -> String {
     format!("the admin listener {admin} answers {status}: it serves stores and orders on loopback only")
 }
 
-/// Sets up the log on standard error: `ORDERBELL_LOG` filters it, `default` when that is not set.
-fn init_log(default: &str, format: LogFormat) {
-    let filter = EnvFilter::try_from_env("ORDERBELL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // tungstenite logs whole frames at its finest levels: no filter may reach tokens and pickup codes.
-    let filter = ["tungstenite=warn", "tokio_tungstenite=warn", "fjall=warn", "lsm_tree=warn"]
-        .iter()
-        .filter_map(|directive| directive.parse().ok())
-        .fold(filter, EnvFilter::add_directive);
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(ansi && format == LogFormat::Text)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    match format {
-        LogFormat::Text => log.init(),
-        // One span at a time has fields that matter; the list would repeat it.
-        LogFormat::Json => log.json().with_span_list(false).init(),
-    }
-}
-
 /// Parses the command line and runs it.
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Serve { args, skip_to, playground, log_format, ready_json } => args.config().and_then(|mut config| {
             (config.skip_to, config.playground) = (skip_to, playground);
-            serve::run(&config, log_format, ready_json, &|| args.read())
+            serve::run(&config, log_format, ready_json, &args)
         }),
         Command::Demo { options } => demo::run(&options),
         Command::Bench { bench } => bench::run(&bench),
@@ -336,11 +302,17 @@ pub fn main() -> ExitCode {
             out_line(text.trim_end());
         }),
         Command::Reconcile { options } => reconcile::run(&options),
-        Command::Token { role, id, device, lifetime, args } => {
-            args.config().and_then(|config| token(&config, role, &id, device.as_deref(), lifetime))
-        }
+        Command::Token(options) => token::run(&options),
     };
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
+}
+
+/// A time in a zone, for people; one that no calendar has, in milliseconds since 1970.
+fn local_time(at: UnixMs, zone: &jiff::tz::TimeZone, format: &str) -> String {
+    match jiff::Timestamp::from_millisecond(at.0) {
+        Ok(moment) => zone.to_datetime(moment).strftime(format).to_string(),
+        Err(_) => format!("{} ms", at.0),
+    }
 }
 
 /// The manual page: every command with its options.
@@ -366,33 +338,18 @@ fn manual() -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
-fn token(
-    config: &Config,
-    role: TokenRole,
-    id: &str,
-    device: Option<&str>,
-    lifetime: HumanDuration,
-) -> Result<(), ExitCode> {
-    let tokens = config.load_tokens().map_err(failed)?;
-    let role = match role {
-        TokenRole::Store => "store",
-        TokenRole::Customer => "customer",
-        TokenRole::Producer => "producer",
-        TokenRole::Wall => "wall",
-    };
-    for id in std::iter::once(id).chain(device) {
-        orderbell_protocol::Id::parse(id).map_err(failed)?;
-    }
-    let token = tokens
-        .mint(role, id, device, wall_clock(), lifetime.get().as_secs())
-        .map_err(|_| failed("there is no key to sign with"))?;
-    out_line(&token);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Regression: a token that was printed without the configuration had another key than the server.
+    #[test]
+    fn commands_to_copy_name_the_configuration() {
+        let options = |config: Option<&str>, dir| same_options(config.map(Path::new), Path::new(dir));
+        assert_eq!(options(None, "./orderbell-data"), "--data-dir './orderbell-data'");
+        assert_eq!(options(Some("my chain.toml"), "/d"), "--config 'my chain.toml' --data-dir '/d'");
+        assert_eq!(options(None, "it's"), r"--data-dir 'it'\''s'");
+    }
 
     #[test]
     fn the_command_line_is_consistent_and_the_manual_has_every_command() {

@@ -4,7 +4,7 @@
 //! and reconcile that. Producers may continue: whether records after the checkpoints are counted is unknown, so the buckets that they fall
 //! into are left out.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::process::ExitCode;
 
 use orderbell_consumers::{Record, TopicPartition};
@@ -16,6 +16,7 @@ use crate::config::Config;
 use orderbell_ledger::OfflineLedger;
 use orderbell_orders::reconcile::{Recount, Sums, comparable_from, compare};
 use orderbell_orders::reconcile_payments::{Payments, compare_payments};
+use orderbell_protocol::balance::PartitionCount;
 
 /// Exit code when counters differ.
 const DIFFERENT: u8 = 5;
@@ -46,6 +47,18 @@ struct PassStats {
     begins: Option<UnixMs>,
 }
 
+impl PassStats {
+    /// Refuses to compare with a server that has not read the log to its end.
+    fn has_caught_up(&self) -> Result<(), ExitCode> {
+        match self.unfinished {
+            0..=UNFINISHED_MAX => Ok(()),
+            unfinished => Err(failed(format!(
+                "{unfinished} records of the log are after the checkpoints: start the server, let it read to the end, stop it, then reconcile"
+            ))),
+        }
+    }
+}
+
 pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
     let config = options.args.config()?;
     let ledger = OfflineLedger::open(&config.boot.data_dir).map_err(failed)?;
@@ -55,13 +68,17 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
     let saved = ledger.checkpoints().of_cluster(&cluster).map_err(failed)?;
     let checkpoints: HashMap<TopicPartition, u64> = saved.into_iter().map(|(part, at)| (part, at.next)).collect();
     let (mut log, mut moving, mut read, mut rejected) = (Sums::new(), BTreeSet::new(), PassStats::default(), 0);
-    let mut payments = Payments::new();
+    let (mut payments, mut begins) = (Payments::new(), BTreeMap::new());
+    let counted = ledger.partition_counts().map_err(failed)?;
+    let payments_from = |one: &PartitionCount| (TopicPartition::new(&one.topic, one.partition), one.from);
+    let payments_from: HashMap<TopicPartition, u64> = counted.iter().map(payments_from).collect();
     let bar = progress(None, "records");
     for slice in 0..options.passes {
-        let mut recount = Recount::new(config.mapping(), config.order_policy(), now, (slice, options.passes));
+        let recount = Recount::new(config.mapping(), config.order_policy(), now, (slice, options.passes));
+        let mut recount = recount.with_payments_from(payments_from.clone());
         read = PassStats::default();
         let mut seen = HashSet::new();
-        let begins = each(&config, &ledger, now, |record| {
+        let extent = each(&config, &ledger, now, |record| {
             read.records += 1;
             bar.inc(1);
             seen.insert(record.partition.clone());
@@ -69,34 +86,31 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
             read.unfinished += u64::from(!finished);
             if (1..counted_from.0).contains(&record.timestamp_ms) {
                 read.begins = read.begins.max(Some(counted_from));
+                recount.apply_to_balance(record, finished);
             } else {
                 recount.apply(record, finished);
             }
         })?;
         // All records of a partition with a checkpoint that is empty now were deleted.
         let empty = checkpoints.iter().any(|(part, next)| *next > 0 && !seen.contains(part));
-        read.begins = read.begins.max(begins).max(empty.then_some(now));
+        read.begins = read.begins.max(extent.complete_from).max(empty.then_some(now));
+        begins = extent.begins;
         recount.add_payments_to(&mut payments);
         rejected += recount.into_sums(&mut log, &mut moving);
-        if read.unfinished > UNFINISHED_MAX {
-            return Err(failed(format!(
-                "{} records of the log are after the checkpoints: start the server, let it read to the end, stop it, then reconcile",
-                read.unfinished
-            )));
-        }
+        read.has_caught_up()?;
     }
     bar.finish_and_clear();
     let ours: Sums = ledger
         .counters()
         .map_err(failed)?
         .into_iter()
-        .map(|(shadow, window, cells)| ((shadow, window), cells))
+        .map(|(shadow, window, counters)| ((shadow, window), counters))
         .collect();
     let (numbers, differences) = compare(&ours, &log, &moving, comparable_from(read.begins), now);
     for difference in differences.iter().take(PRINTED_MAX) {
         out_line(&difference.to_string());
     }
-    let (topics, of_balance) = compare_balance(&ledger, &payments, read.begins)?;
+    let (partitions, of_balance) = compare_balance(&ledger, &counted, &payments, &begins)?;
     if read.unfinished > 0 {
         out_line(&format!(
             "{} records are after the checkpoints; the {} buckets that they fall into are left out",
@@ -105,8 +119,8 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
         ));
     }
     out_line(&format!(
-        "{} records, of which {rejected} are no events or were rejected; {numbers} counters and the balance of {topics} topics compared, {} \
-         differences",
+        "{} records, of which {rejected} are no events or were rejected; {numbers} counters and the balance of {partitions} partitions \
+         compared, {} differences",
         read.records,
         differences.len() + of_balance
     ));
@@ -119,31 +133,40 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
     Ok(())
 }
 
-/// Compares the balance of paid orders and prints what differs. Returns the number of topics, and of those that differ. Bins have no times: they
-/// are compared where the log still holds all that they count.
+/// Compares the balance of paid orders and prints what differs, and what cannot be compared. Returns the number of partitions that were compared, and
+/// of differences.
 fn compare_balance(
     ledger: &OfflineLedger,
+    counted: &[PartitionCount],
     payments: &Payments,
-    begins: Option<UnixMs>,
+    begins: &BTreeMap<TopicPartition, u64>,
 ) -> Result<(usize, usize), ExitCode> {
-    if begins.is_some() {
-        out_line("the balance of paid orders is not compared: the log no longer holds all records that it counts");
-        return Ok((0, 0));
-    }
-    let (topics, differences) = compare_payments(&ledger.balance().map_err(failed)?, payments);
-    differences.iter().all(|difference| out_line(difference));
-    Ok((topics, differences.len()))
+    let compared = compare_payments(&ledger.balance().map_err(failed)?, counted, payments, begins);
+    compared.left_out.iter().chain(&compared.differences).all(|sentence| out_line(sentence));
+    Ok((compared.partitions, compared.differences.len()))
 }
 
-/// Calls `each` for every record of the log that this ledger reads. The time of the oldest record, when older ones were deleted.
+/// What the log holds.
+struct LogExtent {
+    /// The time of the oldest record, when older ones were deleted.
+    complete_from: Option<UnixMs>,
+    /// First offset of each partition.
+    begins: BTreeMap<TopicPartition, u64>,
+}
+
+/// Calls `each` for every record of the log that this ledger reads.
 fn each(
     config: &Config,
     ledger: &OfflineLedger,
     now: UnixMs,
     mut each: impl FnMut(&Record),
-) -> Result<Option<UnixMs>, ExitCode> {
+) -> Result<LogExtent, ExitCode> {
     match &config.boot.kafka {
-        None => ledger.read_log(now, each).map_err(failed),
+        None => {
+            let complete_from = ledger.read_log(now, each).map_err(failed)?;
+            let begins = ledger.log_begins().map_err(failed)?.into_iter().collect();
+            Ok(LogExtent { complete_from, begins })
+        }
         Some(kafka) => on_kafka(kafka, &mut each),
     }
 }
@@ -164,27 +187,29 @@ fn cluster(config: &Config) -> Result<String, ExitCode> {
 }
 
 #[cfg(feature = "kafka")]
-fn on_kafka(kafka: &crate::config::KafkaConfig, each: &mut dyn FnMut(&Record)) -> Result<Option<UnixMs>, ExitCode> {
+fn on_kafka(kafka: &crate::config::KafkaConfig, each: &mut dyn FnMut(&Record)) -> Result<LogExtent, ExitCode> {
     let mut topics = kafka.topics.clone();
     if !topics.contains(&kafka.output_topic()) {
         topics.push(kafka.output_topic());
     }
-    let (mut begins, mut first) = (None, HashMap::<TopicPartition, ()>::new());
+    let (mut complete_from, mut begins, mut first) = (None, BTreeMap::new(), HashSet::<TopicPartition>::new());
     for topic in topics {
-        orderbell_consumers::kafka::scan_topic(&kafka.options(), &topic, None, |record| {
+        let scan = orderbell_consumers::kafka::TopicScan::open(&kafka.options(), &topic, None).map_err(failed)?;
+        begins.extend(scan.begins().iter().map(|(number, begin)| (TopicPartition::new(&topic, *number), *begin)));
+        scan.run(|record| {
             // A partition that does not begin at offset 0 lost older records to retention.
-            if first.insert(record.partition.clone(), ()).is_none() && record.offset > 0 {
-                begins = begins.max(Some(UnixMs(record.timestamp_ms)));
+            if first.insert(record.partition.clone()) && record.offset > 0 {
+                complete_from = complete_from.max(Some(UnixMs(record.timestamp_ms)));
             }
             each(&record);
             true
         })
         .map_err(failed)?;
     }
-    Ok(begins)
+    Ok(LogExtent { complete_from, begins })
 }
 
 #[cfg(not(feature = "kafka"))]
-fn on_kafka(_: &crate::config::KafkaConfig, _: &mut dyn FnMut(&Record)) -> Result<Option<UnixMs>, ExitCode> {
+fn on_kafka(_: &crate::config::KafkaConfig, _: &mut dyn FnMut(&Record)) -> Result<LogExtent, ExitCode> {
     Err(failed("this binary was built without the feature `kafka`"))
 }

@@ -1,11 +1,15 @@
 //! `orderbell serve`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use orderbell_protocol::command_output::{ReadyEvent, ReadyLine};
+use orderbell_protocol::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
 
-use super::{CONFIG, FAILED, LogFormat, err_line, failed, init_log, out_line};
-use crate::config::{Config, ConfigError, Reloaded};
+use super::{CONFIG, ConfigArgs, FAILED, err_line, failed, file_limit, log, out_line, same_options};
+use crate::config::{Config, Reloaded};
 use crate::server::Server;
 
 /// Exit code when the ledger cannot be written or orders can no longer be read: EX_SOFTWARE of sysexits.
@@ -17,24 +21,24 @@ const NOT_ON_LOOPBACK: &str = "--playground gives a token to whoever asks: liste
 /// Runs until SIGTERM or SIGINT. On SIGHUP the configuration is read again.
 pub(super) fn run(
     config: &Config,
-    log_format: LogFormat,
+    log_format: log::LogFormat,
     ready_json: bool,
-    reread: &dyn Fn() -> Result<Config, ConfigError>,
+    args: &ConfigArgs,
 ) -> Result<(), ExitCode> {
     if config.playground && !config.boot.listen.public.ip().is_loopback() {
         err_line(&format!("orderbell: {NOT_ON_LOOPBACK}"));
         return Err(ExitCode::from(CONFIG));
     }
-    init_log("info", log_format);
+    log::init(LevelFilter::INFO, log_format)?;
+    if let Err(why) = file_limit::raise(&config.limits()) {
+        err_line(&format!("orderbell: {why}"));
+        return Err(ExitCode::from(CONFIG));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(failed)?.block_on(serve(config, ready_json, reread))
+    runtime.map_err(failed)?.block_on(serve(config, ready_json, args))
 }
 
-async fn serve(
-    config: &Config,
-    ready_json: bool,
-    reread: &dyn Fn() -> Result<Config, ConfigError>,
-) -> Result<(), ExitCode> {
+async fn serve(config: &Config, ready_json: bool, args: &ConfigArgs) -> Result<(), ExitCode> {
     // All handlers are installed before anything starts, so that no signal takes its default action.
     let handlers = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut term), Ok(mut int), Ok(mut hup)) = handlers else {
@@ -50,13 +54,13 @@ async fn serve(
     if ready_json {
         out_line(&ready_line(&server));
     } else {
-        print_hints(config, &server);
+        print_hints(config, &server, args.config.as_deref());
     }
     let name = loop {
         tokio::select! {
             _ = term.recv() => break "SIGTERM",
             _ = int.recv() => break "SIGINT",
-            _ = hup.recv() => match reread().and_then(|config| server.reload(config)) {
+            _ = hup.recv() => match args.read().and_then(|config| server.reload(config)) {
                 Ok(Reloaded { applied, needs_restart }) => tracing::info!(?applied, ?needs_restart, "reloaded"),
                 Err(error) => tracing::error!("reload failed, the configuration is unchanged: {error}"),
             },
@@ -78,13 +82,12 @@ async fn serve(
 
 /// One line for a process that started this one: where the server listens.
 fn ready_line(server: &Server) -> String {
-    // Addresses need no escaping.
-    format!(r#"{{"event":"ready","public":"{}","admin":"{}"}}"#, server.public(), server.admin())
+    json::encode(&ReadyLine { event: ReadyEvent::Ready, public: server.public(), admin: server.admin() })
 }
 
 /// Commands to copy, so that a newcomer sees the first order within a minute.
-fn print_hints(config: &Config, server: &Server) {
-    let (public, data) = (server.public(), config.boot.data_dir.display());
+fn print_hints(config: &Config, server: &Server, file: Option<&Path>) {
+    let (public, same) = (server.public(), same_options(file, &config.boot.data_dir));
     if config.boot.kafka.is_some() && !config.playground {
         out_line(&format!("Orderbell listens on {public}; live, ready and metrics on {}.", server.admin()));
         return;
@@ -103,11 +106,11 @@ fn print_hints(config: &Config, server: &Server) {
 Orderbell listens on {public}; live, ready and metrics on {admin}. Try it:
 
   # pay an order
-  curl -s http://{public}/v1/events -H \"Authorization: Bearer $({exe} token producer me --data-dir {data})\" \\
+  curl -s http://{public}/v1/events -H \"Authorization: Bearer $({exe} token producer me {same})\" \\
     -H 'Content-Type: application/json' -d '{{\"type\":\"order.paid\",\"id\":\"e1\",\"order\":\"o1\",\"store\":\"17\",\"customer\":\"c1\",\"amount\":1250}}'
 
   # read the notices of store 17 by polling
-  curl -s http://{public}/v1/notices -H \"Authorization: Bearer $({exe} token store 17 --data-dir {data})\"
+  curl -s http://{public}/v1/notices -H \"Authorization: Bearer $({exe} token store 17 {same})\"
 
   # receive them by push (websocat, or any WebSocket client with subprotocol orderbell.v1)
   websocat --protocol orderbell.v1 ws://{public}/v1/ws

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::{ConfigArgs, ask, decoded, err_line, failed, forbidden_message, out_line};
+use super::{ConfigArgs, ask, decoded, err_line, failed, forbidden_message, local_time, out_line};
 use orderbell_client::{HttpClient, percent_encoded};
 use orderbell_protocol::admin::{TailAnswer, TailNotice};
 
@@ -69,6 +69,6 @@ async fn follow(options: &TailOptions, admin: std::net::SocketAddr, zone: &jiff:
 }
 
 fn line(notice: &TailNotice, zone: &jiff::tz::TimeZone) -> String {
-    let at = jiff::Timestamp::from_millisecond(notice.at.0).unwrap_or_default();
-    format!("{}  {:<11} {}", zone.to_datetime(at).strftime("%H:%M:%S"), notice.kind.word(), notice.order)
+    let at = local_time(notice.at, zone, "%H:%M:%S");
+    format!("{at}  {:<11} {}", notice.kind.word(), notice.order)
 }

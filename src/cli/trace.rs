@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use orderbell_protocol::NoticeKind;
 use orderbell_protocol::admin::{TraceAnswer, TraceEntry};
 
-use super::{ConfigArgs, ask, decoded, failed, forbidden_message, out_line};
+use super::{ConfigArgs, ask, decoded, failed, forbidden_message, local_time, out_line};
 use orderbell_client::{HttpClient, percent_encoded};
 
 #[derive(clap::Args)]
@@ -57,8 +57,7 @@ pub(crate) fn run(options: &TraceOptions) -> Result<(), ExitCode> {
 }
 
 fn line(TraceEntry { entry, to }: &TraceEntry, zone: &jiff::tz::TimeZone) -> String {
-    let at = jiff::Timestamp::from_millisecond(entry.at.0).unwrap_or_default();
-    let at = zone.to_datetime(at).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
+    let at = local_time(entry.at, zone, "%Y-%m-%d %H:%M:%S%.3f");
     let what = entry.event.as_deref().or_else(|| entry.kind.map(NoticeKind::word)).unwrap_or("?");
     let to = to.map_or_else(String::new, |to| format!(" to the {}", to.word()));
     let device = entry.device.as_ref().map_or_else(String::new, |device| format!(", device {device}"));

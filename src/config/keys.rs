@@ -13,8 +13,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::key_set_url::KeySetUrl;
 use super::secret::SecretMap;
 use super::units::{ByteSize, HumanDuration};
+use crate::net::tokens::TokenAlgorithm;
 use orderbell_orders::Mapping;
 use orderbell_orders::event_time::Zone;
 use orderbell_orders::notices::VisibleFields;
@@ -125,11 +127,11 @@ keys! {
         /// When the ledger's file system has less free space than this, nothing new is taken in until there is more again; reading goes on.
         /// Must exceed the ledger's journal and memory tables together, so that writes in progress can always complete.
         min_free_space: ByteSize = ByteSize::from_mib(512),
-        /// Clients are told that their data is stale when the stream has not been read to its end for this long.
+        /// Clients see that their data is stale when the stream has not been read to its end for this long.
         stale_after: HumanDuration = HumanDuration::from_secs(30),
         /// Longest time that a graceful stop may take.
         drain_timeout: HumanDuration = HumanDuration::from_secs(20),
-        /// Issuer, audience and keys of tokens: JWT, HS256.
+        /// Issuer, audience and keys of tokens, which are JWTs.
         tokens: TokenConfig = TokenConfig::default(),
         /// Which fields of an order each kind of notice shows. A field that is not listed reaches nobody. `details` are all extra fields of
         /// the mapping, `details.NAME` is one of them.
@@ -138,6 +140,8 @@ keys! {
     sections {
         /// Limits of WebSocket clients.
         sessions: SessionsFile = BootSessions + LiveSessions,
+        /// How much one store or customer may ask for, and one device of it. A customer may ask for a tenth of what a store may.
+        rates: RatesFile = BootRates + LiveRates,
         /// What `GET /v1/wall` and its page show.
         wall: WallFile = BootWall + LiveWall,
     }
@@ -161,6 +165,33 @@ keys! {
         ack_timeout: HumanDuration = HumanDuration::from_secs(10),
         /// A client that acknowledged nothing after so many attempts is disconnected with `ack-timeout`.
         max_delivery_attempts: u32 = 4,
+    }
+    sections {}
+}
+
+keys! {
+    /// How much one store or customer may ask for, and one device of it. A customer may ask for a tenth of what a store may.
+    RatesFile = BootRates + LiveRates
+    restart {}
+    reload {
+        /// Events that the tills of one store may report in a minute, on average; two thousand at once, which is what two tills collect during
+        /// an outage. Above it an event is answered `unavailable`, or a request 429. An event is kept for `state_retention`, and takes about 700 bytes.
+        max_events_per_minute: u32 = 240,
+        /// The same of one till: two events a second for as long as its store is busy, a thousand at once. As with each key of one device, at most
+        /// half of what its store or customer may is allowed, so that a device that loops leaves something for the others.
+        max_device_events_per_minute: u32 = 120,
+        /// Polls, waiting ones and requests for orders that one store may send in a minute, on average; two thousand at once, which is what two
+        /// clients send after a week offline. Above it a request is answered 429.
+        max_polls_per_minute: u32 = 1_200,
+        /// The same of one device: ten a second, a thousand at once. Requests that name no device count as one device.
+        max_device_polls_per_minute: u32 = 600,
+        /// WebSockets that one store may open with a `hello` in a minute, on average: eight tills that reconnect without end. At once 640, which
+        /// is ten times as many as it may have open: a balancer that restarts again and again turns no till away. Above it one is closed with
+        /// `rate-limited`.
+        max_hellos_per_minute: u32 = 240,
+        /// The same of one device; 60 at once, which is a minute of connections that are cut as soon as they stand. A till that goes on to
+        /// reconnect in a loop is closed with `rate-limited` and takes nothing more from its store.
+        max_device_hellos_per_minute: u32 = 30,
     }
     sections {}
 }
@@ -191,6 +222,20 @@ keys! {
     sections {}
 }
 
+impl LiveRates {
+    /// Every rate with its key.
+    pub(super) fn by_key(&self) -> [(&'static str, u32); 6] {
+        [
+            ("max_events_per_minute", self.max_events_per_minute),
+            ("max_device_events_per_minute", self.max_device_events_per_minute),
+            ("max_polls_per_minute", self.max_polls_per_minute),
+            ("max_device_polls_per_minute", self.max_device_polls_per_minute),
+            ("max_hellos_per_minute", self.max_hellos_per_minute),
+            ("max_device_hellos_per_minute", self.max_device_hellos_per_minute),
+        ]
+    }
+}
+
 /// Addresses to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -213,27 +258,56 @@ impl Default for Listen {
 pub struct TokenConfig {
     /// `iss` that every token must have.
     pub issuer: String,
-    /// `aud` that every token must have.
+    /// `aud` that every token must have, or have in its list.
     pub audience: String,
-    /// Keys by `kid`, for instance `[{ kid = "2026-11", secret_file = "/etc/orderbell/key" }]`; the first one signs. Without any, one is
-    /// generated and kept in `data_dir`.
+    /// Tolerated difference between the clocks of issuer and server: a token is taken for so long after its `exp` and before its `nbf`.
+    /// Connections whose tokens end together end spread over the second half of this time. `"5s"` to `"5m"`.
+    pub clock_skew: HumanDuration,
+    /// Keys by `kid`, for instance `[{ kid = "2026-11", secret_file = "/etc/orderbell/key" }]` for HS256; for EdDSA, ES256 and RS256 with
+    /// `algorithm` and `public_key_file` in place of `secret_file`. A token is checked by the algorithm of its key, whatever its header says.
+    /// The first secret signs. Without any key and without `jwks_file`, a secret is generated and kept in `data_dir`.
     pub keys: Vec<KeyConfig>,
+    /// A file with the public keys of an issuer as it publishes them, a JWKS: besides `keys`, and read again with each reload. Of its keys
+    /// those for EdDSA, ES256 and RS256 count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwks_file: Option<PathBuf>,
+    /// Instead of a file: the address at which an issuer publishes its keys, `https://`, or `http://` on loopback. Fetched every five minutes,
+    /// and soon after a token named an unknown key. The last good set is kept in `data_dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwks_url: Option<KeySetUrl>,
 }
 
 impl Default for TokenConfig {
     fn default() -> Self {
-        Self { issuer: "orderbell".into(), audience: "orderbell".into(), keys: Vec::new() }
+        Self {
+            issuer: "orderbell".into(),
+            audience: "orderbell".into(),
+            clock_skew: HumanDuration::from_secs(60),
+            keys: Vec::new(),
+            jwks_file: None,
+            jwks_url: None,
+        }
     }
 }
 
-/// One HS256 key.
+/// One key and its algorithm.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyConfig {
     /// The token header's `kid`.
     pub kid: String,
-    /// A file with the secret, at least 32 bytes. A secret never stands on a command line or in this file.
-    pub secret_file: PathBuf,
+    /// The one algorithm that this key is used with.
+    #[serde(default)]
+    pub algorithm: TokenAlgorithm,
+    /// For HS256: a file with the secret, at least 32 bytes. A secret never stands on a command line or in this file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    /// For the other algorithms: a file with the public key as PEM or JWK. RSA keys have at least 2,048 bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key_file: Option<PathBuf>,
+    /// Instead of a file: the public key itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
 }
 
 /// A Kafka cluster to read from.
@@ -255,12 +329,13 @@ pub struct KafkaConfig {
     /// and never change it, or the topics are read as if for the first time. By default the id that the brokers tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// For `sasl.mechanism = OAUTHBEARER`: a file that holds a token alone, which whatever issues tokens keeps good. It is read again about
-    /// every two minutes.
+    /// For `sasl.mechanism = OAUTHBEARER`: a file that holds a token alone, which whatever issues tokens keeps good. It is read again every
+    /// minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oauth_token_file: Option<PathBuf>,
     /// For `sasl.mechanism = OAUTHBEARER`, instead of a file: a program and its arguments that print a token alone within 10 seconds. It is run
-    /// again about every two minutes, and for each client.
+    /// again every minute, and 5 seconds after a failure. Until then the last token counts, for an hour at most. Whatever it started in its
+    /// process group is ended with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub oauth_token_command: Vec<String>,
     /// Further properties of librdkafka (TLS, SASL), for instance `"security.protocol" = "SASL_SSL"`. Properties that delivery guarantees
@@ -285,8 +360,8 @@ impl KafkaConfig {
         use orderbell_consumers::kafka::TokenSource;
 
         let command = Some(&self.oauth_token_command).filter(|words| !words.is_empty());
-        let file = self.oauth_token_file.clone().map(TokenSource::File);
-        file.or_else(|| command.cloned().map(TokenSource::Command))
+        let file = self.oauth_token_file.clone().map(TokenSource::file);
+        file.or_else(|| command.cloned().map(TokenSource::command))
     }
 
     /// For tools that inspect this cluster: they join no group and leave the output topic out.

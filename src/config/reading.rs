@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity, SourceCode};
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, Deserializer};
@@ -45,37 +45,20 @@ pub struct Mistakes {
     pub all: Vec<Mistake>,
 }
 
-/// One mistake with the text that it points into, for the renderer.
-#[derive(Debug)]
-struct Report<'a>(&'a Mistake, NamedSource<String>);
-
-impl std::fmt::Display for Report<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0.variable {
-            Some(variable) => write!(f, "{variable}: {}", self.0.what),
-            None => f.write_str(&self.0.what),
+impl Mistake {
+    /// The mistake with the line of the file that it is in.
+    fn report<'a>(&'a self, name: &'a str, text: &'a str) -> Group<'a> {
+        let title = match &self.variable {
+            Some(variable) => Level::ERROR.primary_title(format!("{variable}: {}", self.what)),
+            None => Level::ERROR.primary_title(self.what.as_str()),
+        };
+        let place = self.span.clone().filter(|_| !self.secret);
+        let place = place.map(|span| Snippet::source(text).path(name).annotation(AnnotationKind::Primary.span(span)));
+        let hint = self.hint.as_deref().map(|hint| Level::HELP.message(hint));
+        match place {
+            Some(place) => title.element(place).elements(hint),
+            None => Group::with_title(title).elements(hint),
         }
-    }
-}
-
-impl std::error::Error for Report<'_> {}
-
-impl Diagnostic for Report<'_> {
-    fn severity(&self) -> Option<Severity> {
-        Some(Severity::Error)
-    }
-
-    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
-        self.0.hint.as_ref().map(|hint| Box::new(hint) as _)
-    }
-
-    fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.0.span.as_ref().filter(|_| !self.0.secret).map(|_| &self.1 as _)
-    }
-
-    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let span = self.0.span.clone().filter(|_| !self.0.secret)?;
-        Some(Box::new(std::iter::once(LabeledSpan::underline(span))))
     }
 }
 
@@ -87,10 +70,8 @@ impl std::fmt::Display for Mistakes {
             self.name,
             if self.all.len() == 1 { "1 mistake".into() } else { format!("{} mistakes", self.all.len()) }
         )?;
-        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_context_lines(0);
         for mistake in &self.all {
-            let report = Report(mistake, NamedSource::new(&self.name, self.text.clone()));
-            handler.render_report(f, &report)?;
+            writeln!(f, "{}", Renderer::plain().render(&[mistake.report(&self.name, &self.text)]))?;
         }
         Ok(())
     }

@@ -50,16 +50,17 @@ fn example() -> ConfigFile {
     let mut file = ConfigFile { kafka: Some(kafka), ..ConfigFile::default() };
     file.wall.time_zone = String::from("Asia/Shanghai").try_into().ok();
     file.wall.stores = Some("stores.csv".into());
+    file.tokens.jwks_file = Some("/etc/orderbell/jwks.json".into());
+    file.tokens.jwks_url = "https://id.example.com/.well-known/jwks.json".parse().ok();
     file
 }
 
 fn toml_of(file: &ConfigFile) -> String {
-    // Strings, numbers and lists: nothing that TOML cannot say.
-    toml::to_string(file).unwrap_or_else(|error| format!("# {error}\n"))
+    toml::to_string(file).expect("strings, numbers and lists: nothing that TOML cannot say")
 }
 
 fn table(file: &ConfigFile) -> Table {
-    toml::from_str(&toml_of(file)).unwrap_or_default()
+    toml::from_str(&toml_of(file)).expect("what was written as TOML")
 }
 
 struct Printer<'a> {
@@ -149,7 +150,7 @@ fn comment(text: &str, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::config::Config;
@@ -194,6 +195,36 @@ mod tests {
         printed(&toml::from_str(&uncommented(&template())).unwrap(), "", &mut in_file);
         assert_eq!(in_file, of_types);
         assert!(of_types.len() > 60 && of_types.contains("kafka.properties") && of_types.contains("wall.stores"));
+    }
+
+    /// What a SIGHUP changes, as OPERATING.md lists it: keys, and sections with the keys that wait for a start.
+    fn reloadable() -> String {
+        let schema = schema();
+        let printer = Printer { schema: &schema, defaults: Table::new() };
+        let members = |at: &Json| -> BTreeMap<String, Json> {
+            let all = printer.resolve(at)["properties"].as_object().into_iter().flatten();
+            all.map(|(key, property)| (key.clone(), property.clone())).collect()
+        };
+        let name = |(key, property): (String, Json)| {
+            let inner = members(&property);
+            if !property[RELOAD_MARK].is_null() {
+                let shown = if inner.is_empty() { format!("`{key}`") } else { format!("`[{key}]`") };
+                return (property[RELOAD_MARK] == true).then_some(shown);
+            }
+            let waits = inner.into_iter().filter(|(_, property)| property[RELOAD_MARK] == false);
+            let waits: Vec<_> = waits.map(|(key, _)| format!("`{key}`")).collect();
+            Some(if waits.is_empty() { format!("`[{key}]`") } else { format!("`[{key}]` except {}", waits.join(", ")) })
+        };
+        members(&schema).into_iter().filter_map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn the_operators_guide_lists_what_a_reload_changes() {
+        let guide = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("OPERATING.md");
+        let guide = std::fs::read_to_string(guide).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        let sentence = format!("with `# reload`: {}.", reloadable());
+        assert!(guide.contains(&sentence), "OPERATING.md, Reload, does not say: {sentence}");
+        assert!(sentence.contains("`[sessions]` except `max_connections`, `stale_after`"), "{sentence}");
     }
 
     #[test]

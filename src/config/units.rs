@@ -97,7 +97,7 @@ impl ByteSize {
         Self(mib.saturating_mul(1 << 20))
     }
 
-    /// In bytes.
+    /// However it was written: `1KiB` is 1,024.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0

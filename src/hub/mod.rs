@@ -3,6 +3,7 @@
 //! A wake-up carries no data: it says "read your mailbox", and a thousand of them are one. So the hub has no queue, loses no notice when it
 //! forgets a subscriber, and a slow reader costs it nothing.
 
+mod polled;
 mod registry;
 mod shared_devices;
 
@@ -16,20 +17,18 @@ use tokio::sync::Notify;
 
 use orderbell_ledger::MailboxObserver;
 use orderbell_protocol::admin::Reachability;
+use polled::PolledStores;
 use registry::Registry;
 pub use shared_devices::SharedDevice;
 use shared_devices::SharedDevices;
 
-/// Sessions and waiting polls of one recipient at once. A store has a handful of tills; more than 64 is a client that reconnects in a loop.
+/// Sessions of one recipient at once, and as many polls and hellos that wait: whoever only waits keeps no till out. A store has a handful of tills; more than
+/// 64 is a client that reconnects in a loop.
 pub const SUBSCRIBERS_PER_RECIPIENT_MAX: usize = 64;
 /// Connections that ended with an ack timeout at the same notice, until that notice counts as poison for the device and is skipped.
 pub const POISON_AFTER: u32 = 3;
 /// Devices whose ack timeouts are remembered. A device beyond this bound is not tracked.
 const ACK_TIMEOUT_DEVICES_MAX: usize = 10_000;
-/// A recipient that polled within this interval counts as reachable: two poll intervals plus slack. Milliseconds.
-const POLL_REACHABLE_MS: i64 = 150_000;
-/// Stores whose last poll is remembered: more than any chain has.
-const POLLED_STORES_MAX: usize = 100_000;
 
 /// One session or waiting poll: how it is woken, and what it learns when it wakes up.
 #[derive(Debug)]
@@ -98,7 +97,7 @@ impl Drop for SubscriberGuard {
     }
 }
 
-/// The recipient already has [`SUBSCRIBERS_PER_RECIPIENT_MAX`] subscribers.
+/// The recipient already has [`SUBSCRIBERS_PER_RECIPIENT_MAX`] subscribers of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManySubscribers;
 
@@ -125,8 +124,7 @@ pub struct Hub {
     ack_timeouts: Mutex<HashMap<(Recipient, DeviceId), (Position, u32)>>,
     /// Devices whose connections replaced each other.
     shared: Mutex<SharedDevices>,
-    /// When each store polled last.
-    polled: Mutex<HashMap<Recipient, UnixMs>>,
+    polled: PolledStores,
 }
 
 impl Hub {
@@ -255,13 +253,7 @@ impl Hub {
 
     /// Records that a recipient polled.
     pub fn record_poll(&self, who: &Recipient, now: UnixMs) {
-        let mut polled = self.polled.lock().unwrap_or_else(PoisonError::into_inner);
-        if polled.len() >= POLLED_STORES_MAX && !polled.contains_key(who) {
-            polled.retain(|_, at| at.plus_ms(POLL_REACHABLE_MS) > now);
-        }
-        if polled.len() < POLLED_STORES_MAX || polled.contains_key(who) {
-            polled.insert(who.clone(), now);
-        }
+        self.polled.record(who, now);
     }
 
     /// How a recipient can be notified now.
@@ -270,9 +262,7 @@ impl Hub {
         if self.registry.any(who, |subscriber| subscriber.device.is_some()) {
             return Reachability::Push;
         }
-        let polled = self.polled.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_recent = polled.get(who).is_some_and(|at| at.plus_ms(POLL_REACHABLE_MS) > now);
-        if is_recent { Reachability::Poll } else { Reachability::Offline }
+        if self.polled.is_recent(who, now) { Reachability::Poll } else { Reachability::Offline }
     }
 
     /// Whether a device is connected, how many of its connections ended with an ack timeout, and whether it is shared.
@@ -377,6 +367,11 @@ mod tests {
         let who = Recipient::store(id("1"));
         let guards: Vec<_> = (0..SUBSCRIBERS_PER_RECIPIENT_MAX).map(|_| hub.wait(&who).unwrap()).collect();
         assert!(hub.wait(&who).is_err());
+        let tills: Vec<_> =
+            (0..SUBSCRIBERS_PER_RECIPIENT_MAX).map(|n| hub.connect(&who, &id(&n.to_string()))).collect();
+        assert!(tills.iter().all(Result::is_ok) && hub.connect(&who, &id("one more")).is_err());
+        assert!(hub.connect(&who, &id("1")).is_ok(), "a till that comes back");
+        drop(tills);
         assert_eq!(hub.waiting_polls(), SUBSCRIBERS_PER_RECIPIENT_MAX as u64);
         drop(guards);
         assert!(hub.wait(&who).is_ok() && hub.waiting_polls() == 0);

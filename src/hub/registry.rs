@@ -1,4 +1,4 @@
-//! The map of subscribers. The only file that knows dashmap: it takes closures and hands out no guard, so no shard of the map can stay locked
+//! The map of subscribers. Beside `polled` the only file that knows dashmap: it takes closures and hands out no guard, so no shard of the map can stay locked
 //! across an await, or be locked twice by one thread.
 //!
 //! Removal compares the subscriber's own number under the map's lock: an old session that ends late cannot remove the newer one of its device.
@@ -16,7 +16,7 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Adds a subscriber and returns those of the same device that it replaces.
+    /// Adds a subscriber and returns those of the same device that it replaces. There are at most `max` sessions, and as many waiting polls.
     pub(super) fn insert(
         &self,
         who: &Recipient,
@@ -26,7 +26,8 @@ impl Registry {
         let mut subscribers = self.subscribers.entry(who.clone()).or_default();
         let same_device = |old: &Arc<Subscriber>| new.device.is_some() && old.device == new.device;
         let replaced: Vec<_> = subscribers.iter().filter(|old| same_device(old)).cloned().collect();
-        if subscribers.len() - replaced.len() >= max {
+        let same_kind = subscribers.iter().filter(|old| old.device.is_some() == new.device.is_some());
+        if same_kind.count() - replaced.len() >= max {
             return Err(TooManySubscribers);
         }
         subscribers.retain(|old| !same_device(old));

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::own_events::{self, OwnEvent};
 use super::stored_order;
 use orderbell_ledger::{Ledger, NewEvent, OrderKey};
+use orderbell_orders::order::Said;
 
 /// Longest event id, pickup code and reason that a client may send, in characters.
 const MAX_ID_CHARS: usize = 64;
@@ -24,7 +25,8 @@ const ALLOWED_TYPES: [(Role, &[EventType]); 2] = [
     (Role::Customer, &[EventType::PickedUp]),
 ];
 
-/// Validates an event of a client and makes the event that is appended to the stream.
+/// Validates an event of a client and makes the event that is appended to the stream. None when it repeats what the order already knows: it is
+/// answered as a duplicate, and nothing is written.
 ///
 /// # Errors
 /// What is wrong with the event, or that the client has no such order.
@@ -34,10 +36,7 @@ pub fn accept(
     device: &DeviceId,
     said: &ClientEvent,
     now: UnixMs,
-) -> Result<NewEvent, RejectionReason> {
-    if ledger.is_disk_low() {
-        return Err(RejectionReason::Unavailable);
-    }
+) -> Result<Option<NewEvent>, RejectionReason> {
     let too_long = |text: Option<&str>, max: usize| text.is_some_and(|text| text.chars().count() > max);
     if is_no_id(&said.id) || too_long(Some(&said.id), MAX_ID_CHARS) {
         return Err(RejectionReason::BadId);
@@ -70,6 +69,12 @@ pub fn accept(
     if who.role == Role::Customer && state.stage() < OrderStage::Accepted {
         return Err(RejectionReason::TooEarly);
     }
+    if state.is_repeated_by(kind, Said { has_code: code.is_some(), has_reason: said.reason.is_some() }) {
+        return Ok(None);
+    }
+    if ledger.is_disk_low() {
+        return Err(RejectionReason::Unavailable);
+    }
     let members = [("pickup_code", code), ("reason", said.reason.as_deref())];
     let data: Map<String, Value> =
         members.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))).collect();
@@ -78,5 +83,5 @@ pub fn accept(
     let at = said.at.unwrap_or(now).clamp(state.last_event_at().min(now), now);
     let id = said.id.clone();
     let event = OwnEvent { kind, order: &order, id, source: String::new(), at, shadow: false, data };
-    Ok(own_events::from_client(who, device, event))
+    Ok(Some(own_events::from_client(who, device, event)))
 }

@@ -1,7 +1,8 @@
 //! The handler: a batch of one key's records becomes one durable write.
 //!
-//! It decodes and applies each record, and checks in the same turn whether an order's retention is over; it hands all effects to the ledger's writer, waits until they are durable, and answers one outcome per
-//! record. A record that cannot be decoded ends the batch: the records before it are written first.
+//! It reads and applies each record by [`orderbell_orders::event_effects`], and checks in the same batch whether an order's retention is over; it hands
+//! all effects to the ledger's writer, waits until they are durable, and answers one outcome per record. A record that cannot be decoded ends the
+//! batch: the records before it are written first.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,37 +11,36 @@ use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
 use orderbell_consumers::stats::Count;
 use orderbell_consumers::{Handler, KeyBatch, KeyHash, KeyInput, Outcome, Parts, Reason, Record};
-use orderbell_protocol::balance::Bin;
-use orderbell_protocol::notice::{EncodedNotice, Notice};
-use orderbell_protocol::{Event, EventType, NoticeKind, UnixMs};
+use orderbell_protocol::balance::{Bin, NOT_PUBLISHED};
+use orderbell_protocol::event::RowChange;
+use orderbell_protocol::{Event, UnixMs};
 use tracing::{Instrument, Span};
 
-use super::{IgnoredTypes, Place, SourceClocks, UnannouncedOrders, UndecodedTopics, own_events, stored_order};
+use super::{IgnoredTypes, Place, UnannouncedOrders, Undecoded, UndecodedTopics, own_events, stored_order};
 use crate::clock::wall_clock;
 use crate::latency::LatencyHistogram;
 use orderbell_ledger::crash;
-use orderbell_ledger::{BinNote, DatabaseError, KeyBatchEffects, Ledger, NewNotice, OrderKey};
+use orderbell_ledger::{BinNote, DatabaseError, KeyBatchEffects, Ledger, NewNotice, OrderKey, RecordRange};
 use orderbell_orders::counting;
-use orderbell_orders::envelopes;
+use orderbell_orders::event_effects::{ApplyContext, EventEffects, MadeNotice, NoEffect, apply_event};
 use orderbell_orders::event_types::IGNORED;
-use orderbell_orders::mapping::{Decoded, Mapping, OWN_EVENT_MEDIA_TYPE};
-use orderbell_orders::notices::{NoticeDraft, not_encodable};
-use orderbell_orders::order::{ApplyResult, Effects, Order, OrderPolicy, Unannounced, too_old};
-use orderbell_orders::record_type::LooksPaid;
+use orderbell_orders::mapping::{Decoded, Mapping};
+use orderbell_orders::order::{Effects, LogNumber, Order, OrderPolicy, Unannounced};
+use orderbell_orders::source_clocks::{ClockOff, SourceClocks};
 
 /// Asks, in an order's own queue, whether the order's state can be expunged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ExpiryCheck {
     /// The time that the ledger's expiry index names.
     pub due: UnixMs,
-    /// The order.
+    /// Whose state decides whether it has expired.
     pub order: OrderKey,
 }
 
 /// Counters of ingest.
 #[derive(Debug, Default)]
 pub struct IngestStats {
-    /// Events applied, by type and [`ApplyResult`].
+    /// Events applied, by type and [`orderbell_orders::order::ApplyResult`].
     pub events: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// Notices created, by kind.
     pub notices_created: Mutex<BTreeMap<&'static str, u64>>,
@@ -55,7 +55,7 @@ pub struct IngestStats {
     /// Topics of which nothing is understood.
     pub undecoded_topics: UndecodedTopics,
     /// The clocks of the producers.
-    pub clocks: SourceClocks,
+    pub clocks: Mutex<SourceClocks>,
     /// Paid orders of which no store is notified.
     pub unannounced: UnannouncedOrders,
     /// Events that the configuration ignores, by type.
@@ -71,6 +71,12 @@ pub struct IngestStats {
 }
 
 impl IngestStats {
+    /// The producers whose clocks are off.
+    #[must_use]
+    pub fn clocks_off(&self, now: UnixMs) -> Vec<ClockOff> {
+        self.clocks.lock().unwrap_or_else(PoisonError::into_inner).off(now)
+    }
+
     /// Counts an event that the configuration ignores.
     pub fn count_ignored(&self, kind: &str) {
         self.ignored.lock().unwrap_or_else(PoisonError::into_inner).count(kind);
@@ -90,8 +96,8 @@ pub struct OrderHandler {
     stats: Arc<IngestStats>,
 }
 
-/// Why no store is notified of each order of a batch, in the order of its events.
-type UnannouncedInBatch = Vec<(OrderKey, Option<Unannounced>, Place)>;
+/// Of each order of a batch, in the order of its events: whether it waits for its store, and why no store is notified of it.
+type UnannouncedInBatch = Vec<(OrderKey, bool, Option<Unannounced>, Place)>;
 /// The states of a batch's orders: usually one, several only when their keys have the same hash.
 type KnownOrders = Vec<(OrderKey, Option<Order>)>;
 
@@ -155,90 +161,96 @@ impl OrderHandler {
         unannounced: &mut UnannouncedInBatch,
         now: UnixMs,
     ) -> Result<(), Outcome> {
-        let Decoded { event, clock_offset_ms, .. } = match self.mapping.explain(record, now) {
+        let mut decoded = match self.mapping.read(record, now) {
             Ok(decoded) => decoded,
-            Err(reason) if envelopes::is_no_event(&reason) => {
-                count(&self.stats.rejected, reason.code);
+            Err(NoEffect::Rejected(reason)) => return Err(Outcome::Reject(reason)),
+            Err(NoEffect::Dropped(reason, bin)) => {
+                self.dropped(record, &reason, bin);
                 return Ok(());
             }
-            Err(reason) if reason.code == IGNORED => {
-                self.note(record, Bin::Ignored, "");
-                self.stats.undecoded_topics.decoded(&record.partition.topic);
-                self.mapping.ignored(record).iter().for_each(|event| self.stats.count_ignored(&event.kind));
-                return Ok(());
-            }
-            Err(reason) => return Err(Outcome::Reject(reason)),
         };
         self.stats.undecoded_topics.decoded(&record.partition.topic);
-        self.stats.consume_lag.observe_ms(record.read_ms - event.at.0);
-        // The clocks of tills and phones are as they are, and their sources have customers' ids.
-        let is_own = record.header("content-type").is_some_and(|media| media == OWN_EVENT_MEDIA_TYPE);
-        if !is_own && record.timestamp_ms > 0 {
-            let offset_ms = clock_offset_ms.unwrap_or(event.at.0.saturating_sub(record.timestamp_ms));
-            self.stats.clocks.observe(&event.source, offset_ms, UnixMs(record.timestamp_ms));
-        }
+        self.observe_time(record, &mut decoded, now);
+        let Decoded { event, .. } = decoded;
         let order = OrderKey { shadow: event.shadow, id: event.order.clone() };
         let state = self.state(known, &order)?;
-        match Order::apply(state.as_ref(), &event, now, &self.policy.load()) {
-            Ok((mut next, mut applied)) => {
-                let history_before = self.ledger.began_at();
-                let bin_deltas = match &mut next {
-                    Some(next) => next.bin_changes(state.as_ref(), record, &event, &applied, history_before),
-                    None => Vec::new(),
-                };
-                if applied.result == ApplyResult::Forgotten && event.kind == EventType::Paid && !event.shadow {
-                    self.note(record, too_old(UnixMs(record.timestamp_ms), history_before), "");
-                }
-                // Before the order counts its notices as made: a notice that cannot be encoded must not be skipped.
-                let notices = encode(&order, std::mem::take(&mut applied.notices));
-                let notices = notices.map_err(Outcome::Reject)?;
-                self.count(record, &event, &applied, &notices);
-                effects.notices.extend(notices.into_iter().map(|(_, notice)| notice));
-                effects.bin_deltas.extend(bin_deltas);
-                let mut before = state.as_ref().map_or_else(Vec::new, |state| state.active_for(order.shadow));
-                if effects.expunged.contains(&order) {
-                    // An expiry check of the same batch removed it from the active orders.
-                    before.clear();
-                }
-                let after = next.as_ref().map_or_else(|| before.clone(), |next| next.active_for(order.shadow));
-                let added =
-                    after.iter().filter(|who| !before.contains(who)).map(|who| (who.clone(), order.clone(), true));
-                let removed =
-                    before.iter().filter(|who| !after.contains(who)).map(|who| (who.clone(), order.clone(), false));
-                effects.open_index.extend(added.chain(removed));
-                if let Some(next) = &next {
-                    let counting = &self.policy.load().counting;
-                    effects.counter_deltas.extend(counting::changes_of(state.as_ref(), next, order.shadow, counting));
-                }
-                let reason = next
-                    .as_ref()
-                    .and_then(|next| next.unannounced(&applied, UnixMs(record.timestamp_ms), history_before));
-                unannounced.push((order.clone(), reason, Place::of(record)));
-                self.add_effects(&order, state.is_none(), next, applied, known, effects);
-                Ok(())
-            }
-            Err(reason) => Err(Outcome::Reject(reason)),
+        let policy = self.policy.load();
+        let log = LogNumber(self.ledger.log_number(&record.partition));
+        let context = ApplyContext { now, log, was_handled: self.ledger.is_history(record), policy: &policy };
+        let done = apply_event(record, &event, state.as_ref(), context).map_err(Outcome::Reject)?;
+        let EventEffects {
+            next,
+            effects: applied,
+            notices,
+            bin_deltas,
+            forgotten,
+            unannounced: reason,
+            awaits_store,
+            ..
+        } = done;
+        if let Some(bin) = forgotten {
+            self.ledger.balance().note(record, BinNote { shadow: event.shadow, bin, reason: "" });
+        }
+        self.count(record, &event, &applied, &notices);
+        effects.notices.extend(notices.into_iter().map(|made| new_notice(&order, made)));
+        effects.bin_deltas.extend(bin_deltas);
+        let mut before = state.as_ref().map_or_else(Vec::new, |state| state.active_for(order.shadow));
+        if effects.expunged.contains(&order) {
+            // An expiry check of the same batch removed it from the active orders.
+            before.clear();
+        }
+        let after = next.as_ref().map_or_else(|| before.clone(), |next| next.active_for(order.shadow));
+        let added = after.iter().filter(|who| !before.contains(who)).map(|who| (who.clone(), order.clone(), true));
+        let removed = before.iter().filter(|who| !after.contains(who)).map(|who| (who.clone(), order.clone(), false));
+        effects.open_index.extend(added.chain(removed));
+        if let Some(next) = &next {
+            let counting = &policy.counting;
+            effects.counter_deltas.extend(counting::changes_of(state.as_ref(), next, order.shadow, counting));
+        }
+        unannounced.push((order.clone(), awaits_store, reason, Place::of(record)));
+        self.add_effects(&order, state.is_none(), next, applied, known, effects);
+        Ok(())
+    }
+
+    /// Counts a record that is no event, or an ignored one.
+    fn dropped(&self, record: &Record, reason: &Reason, bin: Option<Bin>) {
+        if let Some(bin) = bin {
+            self.ledger.balance().note(record, BinNote { shadow: false, bin, reason: "" });
+        }
+        if reason.code == IGNORED {
+            self.stats.undecoded_topics.decoded(&record.partition.topic);
+            self.mapping.ignored(record).iter().for_each(|event| self.stats.count_ignored(&event.kind));
+        } else {
+            count(&self.stats.rejected, reason.code);
         }
     }
 
-    /// Notes where a record ended that leaves no state.
-    fn note(&self, record: &Record, bin: Bin, reason: &'static str) {
-        self.ledger.balance().note(record, BinNote { bin, reason });
+    /// How long an event took until its record was read, which what has long been so does not tell; and how its producer's clock goes.
+    fn observe_time(&self, record: &Record, decoded: &mut Decoded, now: UnixMs) {
+        if !decoded.event.row.is_some_and(RowChange::is_old) {
+            self.stats.consume_lag.observe_ms(record.read_ms - decoded.event.at.0);
+        }
+        let mut clocks = self.stats.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.judge(&self.mapping, record, decoded, now);
     }
 
-    /// Whether a record that becomes a dead letter may be a paid order. One at which the mapping panics may be one.
-    fn looks_paid(&self, record: &Record) -> LooksPaid {
-        let looks = std::panic::AssertUnwindSafe(|| self.mapping.looks_paid(record));
-        std::panic::catch_unwind(looks).unwrap_or(LooksPaid::Unreadable)
+    /// The bin of a record that becomes a dead letter for a reason with this code; none when it is no paid order.
+    #[must_use]
+    pub fn note_of_dead_letter(&self, record: &Record, code: &'static str) -> Option<BinNote> {
+        let bin = self.mapping.bin_of_dead_letter(record, code)?;
+        Some(BinNote { shadow: false, bin, reason: code })
     }
 
-    fn count(&self, record: &Record, event: &Event, applied: &Effects, notices: &[(NoticeKind, NewNotice)]) {
+    fn count(&self, record: &Record, event: &Event, applied: &Effects, notices: &[MadeNotice]) {
         if applied.is_other_customer {
             tracing::error!(target: "security", part = %record.partition, offset = record.offset, reason = "customer-mismatch", "an event names another customer than its order has");
         }
         count(&self.stats.events, (event.kind.name(), applied.result.word()));
-        notices.iter().for_each(|(kind, _)| count(&self.stats.notices_created, kind.word()));
+        notices.iter().for_each(|made| count(&self.stats.notices_created, made.notice.kind.word()));
         self.stats.notices_expired.add(u64::from(applied.expired));
+        if applied.unknown_kinds > 0 {
+            tracing::warn!(part = %record.partition, offset = record.offset, notices = applied.unknown_kinds, "notices that a later version was to make are given up: this version does not know their kinds");
+        }
     }
 
     fn add_effects(
@@ -318,7 +330,7 @@ impl OrderHandler {
         )
     }
 
-    async fn process(&self, turn: KeyBatch<ExpiryCheck>) -> Vec<Outcome> {
+    async fn process(&self, batch: KeyBatch<ExpiryCheck>) -> Vec<Outcome> {
         if self.ledger.is_disk_low() {
             return vec![Outcome::Halt(Reason { code: "disk-full", message: "there is too little free space".into() })];
         }
@@ -327,10 +339,13 @@ impl OrderHandler {
         let mut known = KnownOrders::new();
         let mut effects = KeyBatchEffects::default();
         let mut unannounced = UnannouncedInBatch::new();
-        let mut outcomes = Vec::with_capacity(turn.inputs.len());
-        for input in turn.inputs.iter() {
+        let mut outcomes = Vec::with_capacity(batch.inputs.len());
+        for input in batch.inputs.iter() {
             let applied = match input {
-                KeyInput::Record(record) => self.apply(record, &mut known, &mut effects, &mut unannounced, now),
+                KeyInput::Record(record) => {
+                    RecordRange::add(&mut effects.records, &record.partition, record.offset);
+                    self.apply(record, &mut known, &mut effects, &mut unannounced, now)
+                }
                 KeyInput::Task(check) => self.expire(check, &mut known, &mut effects, now),
             };
             match applied {
@@ -359,39 +374,21 @@ impl OrderHandler {
             return vec![Outcome::Halt(Reason { code: "ledger", message: error.to_string() })];
         }
         // Not before: a batch that is handled again is counted once.
-        for (order, reason, place) in unannounced {
-            self.stats.unannounced.record(&order, reason, place, now);
+        for (order, awaits_store, reason, place) in unannounced {
+            self.stats.unannounced.record(&order, awaits_store, reason, place, now);
         }
         let durable = wall_clock().0;
-        let read = turn.inputs.iter().take(outcomes.len()).filter_map(KeyInput::record);
+        let read = batch.inputs.iter().take(outcomes.len()).filter_map(KeyInput::record);
         read.for_each(|record| self.stats.commit_latency.observe_ms(durable - record.read_ms));
         tracing::debug!(outcomes = outcomes.len(), "handled");
         outcomes
     }
 }
 
-/// The notices of an order as the ledger stores them, with their kinds.
-///
-/// # Errors
-/// One cannot be encoded.
-fn encode(order: &OrderKey, drafts: Vec<NoticeDraft>) -> Result<Vec<(NoticeKind, NewNotice)>, Reason> {
-    let encode = |draft: NoticeDraft| {
-        let NoticeDraft { id, kind, recipient, at, expires_at, body } = draft;
-        let notice = Notice { id, kind, order: order.id.clone(), at, body };
-        let encoded = EncodedNotice::of(&notice).map_err(|error| not_encodable(&error))?;
-        Ok((
-            kind,
-            NewNotice {
-                order: order.clone(),
-                id: notice.id,
-                kind: notice.kind,
-                recipient,
-                notice: encoded,
-                expires_at,
-            },
-        ))
-    };
-    drafts.into_iter().map(encode).collect()
+/// A notice of an order as the ledger takes it.
+fn new_notice(order: &OrderKey, made: MadeNotice) -> NewNotice {
+    let MadeNotice { notice, encoded, recipient, expires_at } = made;
+    NewNotice { order: order.clone(), id: notice.id, kind: notice.kind, recipient, notice: encoded, expires_at }
 }
 
 impl Handler for OrderHandler {
@@ -412,37 +409,40 @@ impl Handler for OrderHandler {
         }
     }
 
-    async fn handle(self: Arc<Self>, turn: KeyBatch<ExpiryCheck>) -> Vec<Outcome> {
-        let span = self.span(&turn);
-        self.process(turn).instrument(span).await
+    async fn handle(self: Arc<Self>, batch: KeyBatch<ExpiryCheck>) -> Vec<Outcome> {
+        let span = self.span(&batch);
+        self.process(batch).instrument(span).await
     }
 
     fn on_dead_letter(&self, record: &Record, reason: &Reason) {
         let (part, offset, code) = (&record.partition, record.offset, reason.code);
-        match self.looks_paid(record) {
-            LooksPaid::Yes => {
+        let note = self.note_of_dead_letter(record, code);
+        match note.map(|note| note.bin) {
+            Some(Bin::Rejected) => {
                 self.stats.paid_rejected.increment();
-                self.note(record, Bin::Rejected, code);
                 tracing::error!(%part, offset, reason = code, "a paid order was rejected");
             }
-            LooksPaid::Unreadable => {
+            Some(Bin::Unreadable) => {
                 self.stats.unreadable_rejected.increment();
-                self.note(record, Bin::Unreadable, code);
                 tracing::error!(%part, offset, reason = code, "a record was rejected that may be a paid order: its type cannot be read");
             }
-            // That order is known, and another store was notified of it.
-            LooksPaid::Later if code == "store-mismatch" => {}
-            LooksPaid::Later => {
+            Some(_) => {
                 self.stats.later_rejected.increment();
-                self.note(record, Bin::RejectedLater, code);
                 tracing::error!(%part, offset, reason = code, "a record was rejected by which a store may hear of a paid order");
             }
-            LooksPaid::No => {}
+            None => {}
+        }
+        // No checkpoint passes what is in no log.
+        if let Some(note) = note.filter(|_| code != NOT_PUBLISHED) {
+            self.ledger.balance().note(record, note);
         }
         count(&self.stats.rejected, code);
-        if code == "unknown-type" {
-            self.stats.undecoded_topics.unknown(&part.topic, self.mapping.sounds_paid(record));
-        }
+        let undecoded = match code {
+            "unknown-type" => Some(Undecoded::UnknownType { sounds_paid: self.mapping.sounds_paid(record) }),
+            "no-type" => Some(Undecoded::NoType),
+            _ => None,
+        };
+        undecoded.into_iter().for_each(|why| self.stats.undecoded_topics.undecoded(&part.topic, why));
         if matches!(code, "key-mismatch" | "store-mismatch" | "customer-mismatch") {
             tracing::error!(target: "security", %part, offset, reason = code, "an event was rejected");
         }

@@ -2,15 +2,17 @@
 
 use std::borrow::Cow;
 
-use orderbell_protocol::{Problem, id_text};
+use orderbell_protocol::{Problem, ProblemCode, id_text};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use orderbell_orders::json_text;
-use orderbell_orders::mapping::attribute_of_header;
+use orderbell_orders::envelopes::EnvelopeName;
+use orderbell_orders::form;
+use orderbell_orders::json_text::{self, JsonText};
+use orderbell_orders::mapping::{PLAIN, STRUCTURED, attribute_of_header};
 
-pub(super) const PLAIN: &str = "application/json";
-pub(super) const STRUCTURED: &str = "application/cloudevents+json";
+/// What the headers of a CloudEvent in binary mode begin with, in any case.
+const ATTRIBUTE_PREFIX: &str = "ce-";
 const BATCH: &str = "application/cloudevents-batch+json";
 /// What lines of JSON are called; none of the names is registered.
 const LINES: [&str; 5] = [
@@ -32,30 +34,30 @@ pub(super) enum Form {
     Binary,
     /// An event on each line.
     Lines,
+    /// The fields of a form: one event.
+    Fields,
 }
 
 impl Form {
-    pub(super) fn of(media: &str, attributes: &[(String, String)]) -> Result<Self, Problem> {
+    /// The form of a body by its media type; `envelope` is that of the mapping, without which a form is a mistake, such as that of a `curl -d`.
+    pub(super) fn of(media: &str, headers: &[(String, String)], envelope: EnvelopeName) -> Result<Self, Problem> {
         let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let is_binary = attributes.iter().any(|(name, _)| name.eq_ignore_ascii_case("ce-specversion"));
+        let is_binary = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("ce-specversion"));
         let is_json = matches!(media.as_str(), PLAIN | "" | "text/json") || media.ends_with("+json");
         match media.as_str() {
             STRUCTURED | BATCH => Ok(Self::Structured),
             lines if LINES.contains(&lines) => Ok(Self::Lines),
+            form::MEDIA_TYPE if envelope == EnvelopeName::Form => Ok(Self::Fields),
             _ if is_json && is_binary => Ok(Self::Binary),
             _ if is_json => Ok(Self::Json),
-            _ => Err(Problem::new(415, "unsupported-media-type", "Events must be JSON")
-                .detail(format!("{PLAIN}, {STRUCTURED}, {BATCH}, {} for a line each, or another +json", LINES[0]))),
+            _ => Err(Problem::new(ProblemCode::UnsupportedMediaType)
+                .detail(format!("{PLAIN}, {STRUCTURED}, {BATCH}, {} for a line each, or another +json; {} with mapping.envelope = \"form\"", LINES[0], form::MEDIA_TYPE))),
         }
     }
 
     /// The JSON texts of a body, one for each line where it has lines.
-    pub(super) fn texts<'b>(
-        self,
-        attributes: &[(String, String)],
-        body: &'b [u8],
-    ) -> Result<Vec<Cow<'b, str>>, Problem> {
-        let read = |text: &'b [u8]| json_text::read(text).map(|json| json.text).map_err(not_json);
+    pub(super) fn texts<'b>(self, headers: &[(String, String)], body: &'b [u8]) -> Result<Vec<JsonText<'b>>, Problem> {
+        let read = |text: &'b [u8]| json_text::read(text).map_err(not_json);
         match self {
             Self::Json | Self::Structured => Ok(vec![read(body)?]),
             Self::Lines => {
@@ -63,23 +65,24 @@ impl Form {
                 lines.map(read).collect()
             }
             Self::Binary => {
-                let envelope = attributes.iter().filter_map(|(name, value)| attribute(name, value));
+                let envelope = headers.iter().filter_map(|(name, value)| attribute(name, value));
                 let event = structured(envelope.collect(), body);
-                let event = event.ok_or_else(|| not_json("the data of the CloudEvent is not JSON".into()))?;
-                Ok(vec![Cow::Owned(event)])
+                Ok(vec![event.ok_or_else(|| not_json("the data of the CloudEvent is not JSON".into()))?])
             }
+            Self::Fields => Ok(vec![form::json(body).map_err(|reason| not_json(reason.message))?]),
         }
     }
 }
 
 /// An attribute by the HTTP binding of CloudEvents: what is not printable ASCII is percent-encoded UTF-8.
 fn attribute(name: &str, value: &str) -> Option<(String, Value)> {
+    name.get(..ATTRIBUTE_PREFIX.len()).filter(|prefix| prefix.eq_ignore_ascii_case(ATTRIBUTE_PREFIX))?;
     let value = percent_decode_str(&id_text::unquote(value)).decode_utf8_lossy().into_owned();
     Some((attribute_of_header(name)?, Value::String(value)))
 }
 
 fn not_json(detail: String) -> Problem {
-    Problem::new(400, "malformed-json", "The body is not JSON").detail(detail)
+    Problem::new(ProblemCode::MalformedJson).detail(detail)
 }
 
 pub(super) fn malformed(error: &serde_json::Error) -> Problem {
@@ -87,13 +90,14 @@ pub(super) fn malformed(error: &serde_json::Error) -> Problem {
 }
 
 /// The JSON of a structured CloudEvent with this data, which may be missing; `None` when the data is not JSON.
-pub(super) fn structured(envelope: serde_json::Map<String, Value>, data: &[u8]) -> Option<String> {
+fn structured(envelope: serde_json::Map<String, Value>, data: &[u8]) -> Option<JsonText<'static>> {
     let envelope = Value::Object(envelope).to_string();
     if data.is_empty() {
-        return Some(envelope);
+        return Some(JsonText { text: Cow::Owned(envelope), is_repaired: false });
     }
-    let data = json_text::canonical(&json_text::read(data).ok()?.text)?;
-    Some(format!("{},\"data\":{data}}}", envelope.strip_suffix('}')?))
+    let JsonText { text, is_repaired } = json_text::read(data).ok()?;
+    let text = format!("{},\"data\":{}}}", envelope.strip_suffix('}')?, json_text::canonical(&text)?);
+    Some(JsonText { text: Cow::Owned(text), is_repaired })
 }
 
 #[cfg(test)]
@@ -113,9 +117,15 @@ mod tests {
             ("text/plain", Err(415), Err(415)),
             ("application/cloudevents+avro", Err(415), Err(415)),
         ] {
-            let form = |attributes: &[(String, String)]| Form::of(media, attributes).map_err(|problem| problem.status);
+            let form = |headers: &[(String, String)]| {
+                Form::of(media, headers, EnvelopeName::Auto).map_err(|problem| problem.status)
+            };
             assert_eq!((form(&[]), form(&binary)), (without, with), "{media}");
         }
+        let posted = |envelope| Form::of("Application/x-www-form-urlencoded; charset=utf-8", &[], envelope);
+        assert_eq!(posted(EnvelopeName::Form), Ok(Form::Fields));
+        let refused = posted(EnvelopeName::Auto).unwrap_err();
+        assert!(refused.status == 415 && refused.detail.contains("mapping.envelope = \"form\""));
     }
 
     #[test]
@@ -123,5 +133,6 @@ mod tests {
         let decoded = attribute("Ce-Subject", "Euro%20%E2%82%AC%20%F0%9F%98%80").unwrap();
         assert_eq!(decoded, ("subject".into(), Value::from("Euro \u{20ac} \u{1f600}")));
         assert_eq!(attribute("ce-type", "\"order.paid\"").unwrap().1, Value::from("order.paid"));
+        assert_eq!(attribute("X-Shopify-Topic", "orders/paid"), None);
     }
 }

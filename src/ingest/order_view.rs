@@ -20,7 +20,7 @@ pub fn for_recipient(
     who: &Recipient,
     key: &OrderKey,
     state: &[u8],
-    trail: Option<&DeliveryHistory>,
+    deliveries: Option<&DeliveryHistory>,
     visible: &VisibleFields,
     damage: &LedgerDamage,
 ) -> Result<Option<OpenOrder>, DamagedRow> {
@@ -38,18 +38,18 @@ pub fn for_recipient(
         // A client that learnt of the order here recognises by this id which notice a later cancellation takes back.
         notice: notice_kinds::retractable(who.role).map(|kind| notices::id(key.shadow, &key.id, kind, who)),
         body: body.map_err(|_| damage.record("orders", &[key.id.as_str().as_bytes()], "an order's fields"))?,
-        timeline: trail.map(|trail| timeline::timeline(order.history(), who, trail)),
+        timeline: deliveries.map(|deliveries| timeline::timeline(order.history(), who, deliveries)),
     }))
 }
 
-/// An order as operators see it, with the store's and the customer's timelines merged. `trail` reads the delivery log of one mailbox.
+/// An order as operators see it, with the store's and the customer's timelines merged. `deliveries` reads the delivery log of one mailbox.
 ///
 /// # Errors
-/// Those of `trail`; or the stored state does not decode.
+/// Those of `deliveries`; or the stored state does not decode.
 pub fn for_operator<E: From<DamagedRow>>(
     key: &OrderKey,
     state: &[u8],
-    trail: impl Fn(&Recipient) -> Result<DeliveryHistory, E>,
+    deliveries: impl Fn(&Recipient) -> Result<DeliveryHistory, E>,
     damage: &LedgerDamage,
 ) -> Result<TraceAnswer, E> {
     let order = stored_order(damage, key, state)?;
@@ -57,7 +57,7 @@ pub fn for_operator<E: From<DamagedRow>>(
     let (mut timeline, mut has_events) = (Vec::new(), false);
     for (role, id) in recipients.into_iter().filter_map(|(role, id)| Some((role, id?))) {
         let who = Recipient { shadow: key.shadow, role, id: id.clone() };
-        let part = timeline::timeline(order.history(), &who, &trail(&who)?);
+        let part = timeline::timeline(order.history(), &who, &deliveries(&who)?);
         // Both timelines contain the order's events, each its own notices. Events are taken once.
         let entries = part.into_iter().filter(|entry| !has_events || entry.kind.is_some());
         timeline.extend(entries.map(|entry| TraceEntry { to: entry.kind.map(|_| role), entry }));

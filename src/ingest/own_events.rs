@@ -62,6 +62,7 @@ fn incoming(event: OwnEvent<'_>) -> NewEvent {
         body_hash: sha256::hash_64(&[kind.name().as_bytes(), order.as_str().as_bytes(), content.as_bytes()]),
         value,
         content_type: OWN_EVENT_MEDIA_TYPE.into(),
+        headers: Vec::new(),
     }
 }
 

@@ -14,14 +14,14 @@ use orderbell_orders::order::HistoryEntry;
 const MAX_ENTRIES: usize = 200;
 
 /// The timeline of an order with this `history` for `who`, oldest entry first.
-pub(super) fn timeline(history: &[HistoryEntry], who: &Recipient, trail: &DeliveryHistory) -> Vec<TimelineEntry> {
+pub(super) fn timeline(history: &[HistoryEntry], who: &Recipient, deliveries: &DeliveryHistory) -> Vec<TimelineEntry> {
     let mut entries = Vec::new();
     for entry in history {
         add_event(entry, who.role, &mut entries);
     }
-    for told in &trail.notices {
-        entries.extend(told.stored_at.map(|at| of_notice(at, TimelineStep::Persisted, told.kind)));
-        add_deliveries(told, trail, &mut entries);
+    for notice in &deliveries.notices {
+        entries.extend(notice.stored_at.map(|at| of_notice(at, TimelineStep::Persisted, notice.kind)));
+        add_deliveries(notice, deliveries, &mut entries);
     }
     // A stable sort: entries of one millisecond stay in the order of the steps.
     entries.sort_by_key(|entry| entry.at);
@@ -46,24 +46,24 @@ fn add_event(entry: &HistoryEntry, to: Role, entries: &mut Vec<TimelineEntry>) {
 }
 
 /// Adds what is known of one notice's delivery to each device.
-fn add_deliveries(told: &LoggedNotice, trail: &DeliveryHistory, entries: &mut Vec<TimelineEntry>) {
+fn add_deliveries(notice: &LoggedNotice, deliveries: &DeliveryHistory, entries: &mut Vec<TimelineEntry>) {
     let mut acked: Vec<&DeviceId> = Vec::new();
-    for (at, device, step) in &trail.steps {
+    for (at, device, step) in &deliveries.steps {
         let (step, attempt) = match step {
-            DeliveryStep::Sent { from, to, attempt } if (*from..=*to).contains(&told.seq) => {
+            DeliveryStep::Sent { from, to, attempt } if (*from..=*to).contains(&notice.seq) => {
                 (TimelineStep::Sent, Some(u32::from(*attempt)))
             }
             // Acknowledgements are cumulative: a device's first one at or above this seq counts.
-            DeliveryStep::Acked(to) if *to >= told.seq && !acked.contains(&device) => {
+            DeliveryStep::Acked(to) if *to >= notice.seq && !acked.contains(&device) => {
                 acked.push(device);
                 (TimelineStep::Acked, None)
             }
-            DeliveryStep::Displayed(seq) if *seq == told.seq => (TimelineStep::Displayed, None),
-            DeliveryStep::Nacked(seq) if *seq == told.seq => (TimelineStep::Nacked, None),
+            DeliveryStep::Displayed(seq) if *seq == notice.seq => (TimelineStep::Displayed, None),
+            DeliveryStep::Nacked(seq) if *seq == notice.seq => (TimelineStep::Nacked, None),
             _ => continue,
         };
         let device = Some(device.as_str().to_owned());
-        entries.push(TimelineEntry { device, attempt, ..of_notice(*at, step, told.kind) });
+        entries.push(TimelineEntry { device, attempt, ..of_notice(*at, step, notice.kind) });
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
         let events = vec![event("order.paid", 100, None), event("order.accepted", 900, Some("a"))];
         let new_order = String::from("n1");
         let sent = |attempt| DeliveryStep::Sent { from: 5, to: 9, attempt };
-        let trail = DeliveryHistory {
+        let deliveries = DeliveryHistory {
             notices: vec![LoggedNotice {
                 id: new_order,
                 kind: NoticeKind::NewOrder,
@@ -101,7 +101,7 @@ mod tests {
                 (UnixMs(300), id("a"), DeliveryStep::Displayed(7)),
             ],
         };
-        let shown: Vec<String> = timeline(&events, &store, &trail)
+        let shown: Vec<String> = timeline(&events, &store, &deliveries)
             .iter()
             .map(|entry| {
                 let TimelineEntry { at, step, event, kind, device, attempt } = entry.clone();

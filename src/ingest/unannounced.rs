@@ -1,17 +1,16 @@
-//! Paid orders of which no store is notified: each is a line in the log, and those that only wait for their store are known one by one.
+//! Paid orders of which no store is notified: each is a line in the log, of those that wait for their store when they have waited for too long. The
+//! balance counts them all from the beginning.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use orderbell_consumers::{Record, TopicPartition};
 use orderbell_ledger::OrderKey;
 use orderbell_orders::order::Unannounced;
 use orderbell_protocol::UnixMs;
+use orderbell_protocol::balance::STORE_MAX_WAIT_MS;
 
-/// How long a paid order may wait for the event that names its store: two topics are rarely further apart. Operators are alerted within 30
-/// seconds of the payment.
-const STORE_MAX_WAIT_MS: i64 = 20_000;
-/// Orders without a store that are remembered one by one; more are told of at once. Each takes about 200 bytes.
+/// Orders without a store that are remembered one by one; more are logged at once. Each takes about 200 bytes.
 const MAX_WAITING: usize = 4_096;
 
 /// Partition and offset of a record: an operator finds the order by them.
@@ -26,8 +25,7 @@ impl Place {
     }
 }
 
-/// Paid orders whose store may still be named. The balance counts them from the beginning, and this says of how many nobody need be told yet.
-/// Load-test traffic is left out: nobody waits for it.
+/// Paid orders whose store may still be named. Load-test traffic is left out: nobody waits for it.
 #[derive(Debug, Default)]
 pub struct UnannouncedOrders(Mutex<Inner>);
 
@@ -38,39 +36,35 @@ struct Inner {
 }
 
 impl UnannouncedOrders {
-    /// Takes in why no store is notified of an order, after the event of this record was applied to it; `None` when one is, or none needs to be.
-    pub fn record(&self, order: &OrderKey, reason: Option<Unannounced>, place: Place, now: UnixMs) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match reason {
-            _ if order.shadow => {}
-            Some(Unannounced::NoStore) => inner.wait(order, place, now),
-            Some(reason) => log(reason, &place),
-            None => inner.forget(order),
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in that the event of this record was applied to an order: whether it waits for its store since then or still, and why no store is
+    /// notified of it otherwise, if that raises an alert.
+    pub fn record(&self, order: &OrderKey, awaits_store: bool, reason: Option<Unannounced>, place: Place, now: UnixMs) {
+        if order.shadow {
+            return;
         }
+        if let Some(reason) = reason.filter(|reason| *reason != Unannounced::NoStore) {
+            log(reason, &place);
+        }
+        if awaits_store { self.lock().wait(order, place, now) } else { self.forget(order) }
     }
 
     /// An order is not known any more.
     pub fn forget(&self, order: &OrderKey) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).forget(order);
+        self.lock().waiting.remove(order);
     }
 
-    /// How many orders of each topic wait for their store, and not for too long.
-    pub fn waiting(&self, now: UnixMs) -> BTreeMap<String, u64> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.give_up(now);
-        let mut waiting = BTreeMap::new();
-        for (_, Place(part, _)) in inner.waiting.values().flatten() {
-            *waiting.entry(part.topic.to_string()).or_default() += 1;
-        }
-        waiting
+    /// Logs the orders that have waited for their store for too long by now.
+    pub fn log_overdue(&self, now: UnixMs) {
+        let overdue = self.lock().overdue(now);
+        overdue.iter().for_each(|place| log(Unannounced::NoStore, place));
     }
 }
 
 impl Inner {
-    fn forget(&mut self, order: &OrderKey) {
-        self.waiting.remove(order);
-    }
-
     fn wait(&mut self, order: &OrderKey, place: Place, now: UnixMs) {
         if self.waiting.contains_key(order) {
             return;
@@ -85,10 +79,13 @@ impl Inner {
         }
     }
 
-    fn give_up(&mut self, now: UnixMs) {
-        let is_over = |(since, _): &mut (UnixMs, Place)| since.plus_ms(STORE_MAX_WAIT_MS) <= now;
-        let given_up = self.waiting.values_mut().filter_map(|waits| Some(waits.take_if(is_over)?.1));
-        given_up.for_each(|place| log(Unannounced::NoStore, &place));
+    /// Takes the places of those that have waited for too long.
+    fn overdue(&mut self, now: UnixMs) -> Vec<Place> {
+        // One that came much later than now waits by a clock that was set back.
+        let is_over = |(since, _): &mut (UnixMs, Place)| {
+            since.plus_ms(STORE_MAX_WAIT_MS) <= now || *since >= now.plus_ms(STORE_MAX_WAIT_MS)
+        };
+        self.waiting.values_mut().filter_map(|waits| Some(waits.take_if(is_over)?.1)).collect()
     }
 }
 
@@ -111,32 +108,44 @@ mod tests {
         Place(TopicPartition::new("orders", 0), 7)
     }
 
-    fn waiting(orders: &UnannouncedOrders, after_ms: i64) -> u64 {
-        orders.waiting(NOW.plus_ms(after_ms)).get("orders").copied().unwrap_or_default()
+    /// How many have waited for too long since the last time.
+    fn overdue(orders: &UnannouncedOrders, after_ms: i64) -> usize {
+        orders.lock().overdue(NOW.plus_ms(after_ms)).len()
+    }
+
+    fn waits(orders: &UnannouncedOrders, id: &str, after_ms: i64) {
+        orders.record(&key(id), true, Some(Unannounced::NoStore), place(), NOW.plus_ms(after_ms));
     }
 
     #[test]
     fn an_order_without_a_store_waits_for_a_time_and_once() {
         let orders = UnannouncedOrders::default();
-        let waits = |id: &str, after_ms: i64| {
-            orders.record(&key(id), Some(Unannounced::NoStore), place(), NOW.plus_ms(after_ms))
-        };
-        waits("o1", 0);
-        waits("o2", 0);
-        waits("o1", 10_000);
-        orders.record(&key("o2"), None, place(), NOW.plus_ms(10_000));
-        orders.record(&OrderKey { shadow: true, ..key("o3") }, Some(Unannounced::NoStore), place(), NOW);
-        assert_eq!(waiting(&orders, 19_999), 1);
-        assert_eq!(waiting(&orders, 20_000), 0, "its store is late");
-        waits("o1", 25_000);
-        assert_eq!(waiting(&orders, 25_000), 0, "another event of it");
+        ["o1", "o2"].iter().for_each(|id| waits(&orders, id, 0));
+        waits(&orders, "o1", 10_000);
+        orders.record(&key("o2"), false, None, place(), NOW.plus_ms(10_000));
+        orders.record(&OrderKey { shadow: true, ..key("o3") }, true, Some(Unannounced::NoStore), place(), NOW);
+        assert_eq!((overdue(&orders, 19_999), overdue(&orders, 20_000)), (0, 1), "its store is late");
+        waits(&orders, "o1", 25_000);
+        assert_eq!(overdue(&orders, 50_000), 0, "another event of it");
+        waits(&orders, "o4", 0);
+        assert_eq!((overdue(&orders, -19_999), overdue(&orders, -3_600_000)), (0, 1), "the clock was set back");
+    }
+
+    /// Regression: an order went on waiting whose store was named by an event with another reason to tell of it.
+    #[test]
+    fn an_order_waits_no_longer_than_its_store_is_missing() {
+        let orders = UnannouncedOrders::default();
+        ["o1", "o2", "o3"].iter().for_each(|id| waits(&orders, id, 0));
+        orders.record(&key("o1"), false, Some(Unannounced::SecondPayment), place(), NOW);
+        orders.record(&key("o2"), false, Some(Unannounced::TooOld), place(), NOW);
+        orders.record(&key("o3"), true, Some(Unannounced::SecondPayment), place(), NOW.plus_ms(10_000));
+        assert_eq!(overdue(&orders, 20_000), 1, "a second payment that names no store either");
     }
 
     #[test]
     fn more_orders_without_a_store_than_are_remembered_do_not_wait() {
         let orders = UnannouncedOrders::default();
-        (0..MAX_WAITING + 3)
-            .for_each(|at| orders.record(&key(&at.to_string()), Some(Unannounced::NoStore), place(), NOW));
-        assert_eq!(waiting(&orders, 0), MAX_WAITING as u64);
+        (0..MAX_WAITING + 3).for_each(|at| waits(&orders, &at.to_string(), 0));
+        assert_eq!(overdue(&orders, 20_000), MAX_WAITING);
     }
 }

@@ -22,8 +22,28 @@ const BATCH_ROWS: usize = 4_096;
 /// No key and no value is longer (the largest is a dead letter with its bytes as hexadecimal digits): more means that the file is damaged.
 const FIELD_BYTES_MAX: usize = 256 << 20;
 
-fn damaged(what: &str) -> Error {
-    Error::new(ErrorKind::InvalidData, format!("not a complete backup: {what}"))
+/// Why a file is no backup.
+#[derive(Debug, thiserror::Error)]
+enum BackupDamage {
+    #[error("not a complete backup: it ends too early")]
+    CutOff(#[source] Error),
+    #[error("not a complete backup: {0}")]
+    Content(&'static str),
+}
+
+impl From<BackupDamage> for Error {
+    fn from(damage: BackupDamage) -> Self {
+        Self::new(ErrorKind::InvalidData, damage)
+    }
+}
+
+fn damaged(what: &'static str) -> Error {
+    BackupDamage::Content(what).into()
+}
+
+/// A file that ends is damaged; one that cannot be read may be whole.
+fn read_failed(error: Error) -> Error {
+    if error.kind() == ErrorKind::UnexpectedEof { BackupDamage::CutOff(error).into() } else { error }
 }
 
 /// A reader or writer that sums what passes through it.
@@ -42,14 +62,15 @@ impl<T: Write> Summed<T> {
 impl<T: Read> Summed<T> {
     fn take(&mut self, len: usize) -> std::io::Result<Vec<u8>> {
         let mut bytes = vec![0; len];
-        self.inner.read_exact(&mut bytes).map_err(|_| damaged("it ends too early"))?;
+        self.inner.read_exact(&mut bytes).map_err(read_failed)?;
         self.sum.update(&bytes);
         Ok(bytes)
     }
 
     fn number(&mut self) -> std::io::Result<usize> {
-        let bytes = self.take(4)?;
-        let bytes: [u8; 4] = bytes.try_into().map_err(|_| damaged("it ends too early"))?;
+        let mut bytes = [0; 4];
+        self.inner.read_exact(&mut bytes).map_err(read_failed)?;
+        self.sum.update(&bytes);
         let number = u32::from_be_bytes(bytes) as usize;
         if number > FIELD_BYTES_MAX { Err(damaged("a length is impossible")) } else { Ok(number) }
     }
@@ -114,7 +135,7 @@ pub(crate) fn read(
     let stored_rows = file.take(8)?;
     let sum = file.sum.digest();
     let mut stored_sum = [0; 8];
-    file.inner.read_exact(&mut stored_sum).map_err(|_| damaged("it ends too early"))?;
+    file.inner.read_exact(&mut stored_sum).map_err(read_failed)?;
     if stored_rows != rows.to_be_bytes() || stored_sum != sum.to_be_bytes() {
         return Err(damaged("its checksum does not match"));
     }
@@ -136,4 +157,28 @@ pub(crate) fn restore_rows(disk: &Disk, from: impl Read) -> std::io::Result<u64>
     })?;
     batch.commit().map_err(io)?;
     Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails as a disk does.
+    struct Failing;
+
+    impl Read for Failing {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(Error::from(ErrorKind::PermissionDenied))
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_is_damaged_and_one_that_cannot_be_read_is_not_called_so() {
+        let nothing = |_, _, _| Ok(());
+        let cut = read(&HEAD[..4], nothing).unwrap_err();
+        let damage = cut.get_ref().unwrap();
+        assert_eq!(damage.to_string(), "not a complete backup: it ends too early");
+        assert!(damage.source().is_some(), "the error of the file is kept");
+        assert_eq!(read(Failing, nothing).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    }
 }

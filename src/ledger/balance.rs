@@ -3,317 +3,279 @@
 //! ```text
 //!   key batch: BinDelta with the order's state ------------------------------+--one batch--> rows --> Ledger::balance
 //!   records without an order: BinNotes, by offset --checkpoint passes them---+
+//!   events that the output topic refuses: BinDelta with the dead letter -----+
 //! ```
 //!
 //! A record that becomes part of an order's state is counted in the batch of that state, which remembers that it was. A record that leaves no state
 //! (a dead letter, an ignored event) is noted in memory, and counted in the batch of the checkpoint that passes it. So a crash loses no count
-//! and doubles none, whatever is read again.
+//! and doubles none, whatever is read again. Rows and notes have one lock, so whoever reads the balance sees each record once at every moment.
+//! A reader has the lock while it takes a [`BinsView`], and sums without it: screens read the balance every second, and the committer waits for none.
 //!
 //! Refused: counting dead letters when they are written. What is read again after a crash would be counted twice.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use orderbell_consumers::{Checkpoint, Record, TopicPartition};
+use orderbell_consumers::{Begin, Checkpoint, Record, TopicPartition};
 use orderbell_protocol::UnixMs;
-use orderbell_protocol::balance::{Bin, BinCount, BinDelta, BinKey, RecordPlace};
+use orderbell_protocol::balance::{BinCount, BinDelta, BinKey, PartitionCount, RecordPlace};
 
-use super::committer::Work;
-use super::disk::{DiskError, Table, View};
+use super::bin_notes::{BinNote, BinNotes, NotesView, Sum};
+use super::bin_row::BinRow;
+use super::committer::{self, Work};
+use super::disk::{DatabaseError, View};
+use super::partition_counts::PartitionRow;
 use super::tables::RowKind;
 use super::{Ledger, LedgerFailed, keys};
 
-/// What is known of a record that leaves no state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BinNote {
-    /// Its bin.
-    pub bin: Bin,
-    /// Code of the dead letter's reason; empty in other bins.
-    pub reason: &'static str,
-}
+/// Counts by topic and partition.
+type Partitions = BTreeMap<(String, u32), PartitionRow>;
 
-/// Notes of one partition by offset and fingerprint: parts of one record have its offset.
-type PartitionNotes = BTreeMap<(u64, u64), BinNote>;
-
-/// Notes of one partition. A partition has at most 65,536 records between its checkpoint and the newest, few of which have several parts; events
-/// that the output topic refuses have no checkpoint, and are noted until the next start.
-const NOTES_MAX: usize = 131_072;
-
-/// Records that no checkpoint has passed yet. A record that is read again has the same note.
-#[derive(Debug, Default)]
-pub(crate) struct BinNotes(Mutex<HashMap<TopicPartition, PartitionNotes>>);
-
-impl BinNotes {
-    fn lock(&self) -> MutexGuard<'_, HashMap<TopicPartition, PartitionNotes>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the notes that these checkpoints pass, as changes of the balance.
-    pub(crate) fn take_passed(&self, at: &[(TopicPartition, Checkpoint)]) -> Vec<BinDelta> {
-        let mut notes = self.lock();
-        if notes.is_empty() {
-            return Vec::new();
-        }
-        let mut passed = Vec::new();
-        for (partition, checkpoint) in at {
-            let Some(of_partition) = notes.get_mut(partition) else { continue };
-            let above = of_partition.split_off(&(checkpoint.next, 0));
-            passed.extend(std::mem::replace(of_partition, above).into_iter().map(|note| delta(partition, note)));
-            if of_partition.is_empty() {
-                notes.remove(partition);
-            }
-        }
-        passed
-    }
-
-    /// Forgets the notes of partitions that are read from their checkpoints: what is above them comes again.
-    pub(crate) fn forget(&self, partitions: &[TopicPartition]) {
-        let mut notes = self.lock();
-        partitions.iter().for_each(|partition| drop(notes.remove(partition)));
-    }
-}
-
-fn delta(partition: &TopicPartition, ((offset, _), note): ((u64, u64), BinNote)) -> BinDelta {
-    let (topic, reason) = (partition.topic.to_string(), note.reason.to_owned());
-    BinDelta {
-        key: BinKey { shadow: false, topic, bin: note.bin, reason },
-        by: 1,
-        place: RecordPlace { partition: partition.number, offset },
-    }
-}
-
-/// One row: the value of a [`BinKey`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BinRow {
-    records: i64,
-    /// May be more than `records` for a moment: notes are acknowledged before they are counted.
-    acknowledged: i64,
-    since: UnixMs,
-    newest: RecordPlace,
-}
-
-impl BinRow {
-    fn encode(&self) -> Vec<u8> {
-        let numbers = [self.records, self.acknowledged, self.since.0].map(i64::to_be_bytes).concat();
-        [&numbers[..], &self.newest.offset.to_be_bytes(), &self.newest.partition.to_be_bytes()].concat()
-    }
-
-    pub(crate) fn decode(row: &[u8]) -> Option<Self> {
-        let ([records, acknowledged, since, offset], partition) = row.as_chunks::<8>() else { return None };
-        Some(Self {
-            records: i64::from_be_bytes(*records),
-            acknowledged: i64::from_be_bytes(*acknowledged),
-            since: UnixMs(i64::from_be_bytes(*since)),
-            newest: RecordPlace {
-                partition: u32::from_be_bytes(partition.try_into().ok()?),
-                offset: u64::from_be_bytes(*offset),
-            },
-        })
-    }
-
-    fn open(&self) -> i64 {
-        self.records - self.acknowledged
-    }
-
-    /// The row at a start: notes that were acknowledged and not counted are gone, and may become something else when they are read again.
-    fn without_notes(self) -> Self {
-        Self { acknowledged: self.acknowledged.min(self.records), ..self }
-    }
-
-    /// The row after a change.
-    fn changed(known: Option<Self>, delta: &BinDelta, now: UnixMs) -> Self {
-        let Some(known) = known else {
-            return Self { records: delta.by, acknowledged: 0, since: now, newest: delta.place };
-        };
-        let records = known.records.saturating_add(delta.by);
-        let changed = Self { records, acknowledged: known.acknowledged, ..known };
-        if delta.by <= 0 {
-            // Whoever looked after an order that leaves the bin looked after no other.
-            return Self { acknowledged: known.acknowledged.min(records), ..changed };
-        }
-        let since = if known.open() > 0 { known.since } else { now };
-        Self { since, newest: delta.place, ..changed }
-    }
-}
-
-/// The rows that are durable. The committer changes them, everybody else reads.
+/// What is durable, and what is noted until then. The committer changes the rows, everybody else reads.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct BinRows(Arc<Mutex<BTreeMap<BinKey, BinRow>>>);
+pub(crate) struct Bins(Arc<Mutex<Inner>>);
 
-/// Rows as a batch leaves them.
-pub(crate) type ChangedRows = BTreeMap<BinKey, BinRow>;
+#[derive(Debug, Default)]
+struct Inner {
+    /// Copied by the committer when it changes them while somebody has a view: there is a row for each bin of a topic, not for each record.
+    rows: Arc<BTreeMap<BinKey, BinRow>>,
+    partitions: Arc<Partitions>,
+    notes: BinNotes,
+    /// Of each bin, how many records were looked after before a batch counted them.
+    acknowledged_before: BTreeMap<BinKey, i64>,
+}
 
-impl BinRows {
-    /// Those that the ledger holds.
-    pub(crate) fn load(view: &View<'_>) -> Result<Self, DiskError> {
-        let (from, to) = RowKind::Balance.range();
-        let mut rows = BTreeMap::new();
-        for row in view.rows(Table::Meta, &from, &to) {
-            let (key, row) = row?;
-            let decoded = keys::bin_key(&key).zip(BinRow::decode(&row));
-            let decoded = decoded.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "a bin of the balance"));
-            let looked_after_of_records = |(key, row): (BinKey, BinRow)| (key, row.without_notes());
-            rows.extend(view.pass_over(decoded)?.map(looked_after_of_records));
+/// What a batch changes.
+#[derive(Debug, Default)]
+pub(crate) struct ChangedBins {
+    /// Rows as the batch leaves them.
+    rows: BTreeMap<BinKey, BinRow>,
+    partitions: Partitions,
+    /// Passing notes that they count.
+    passed: Vec<u64>,
+}
+
+impl ChangedBins {
+    /// The rows as they are written.
+    pub(crate) fn rows(&self) -> Vec<(RowKind, Vec<u8>, Vec<u8>)> {
+        let bins = self.rows.iter().map(|(key, row)| (RowKind::Balance, keys::bin(key), row.encode()));
+        let partition = |((topic, partition), row): (&(String, u32), &PartitionRow)| {
+            (RowKind::PartitionCount, keys::partition_count(topic, *partition), row.encode())
+        };
+        bins.chain(self.partitions.iter().map(partition)).collect()
+    }
+
+    fn row(&mut self, inner: &Inner, key: &BinKey, now: UnixMs) -> &mut BinRow {
+        let durable = || inner.rows.get(key).cloned().unwrap_or_else(|| BinRow::empty(now));
+        self.rows.entry(key.clone()).or_insert_with(durable)
+    }
+
+    fn partition(&mut self, inner: &Inner, topic: &str, partition: u32) -> &mut PartitionRow {
+        let key = (topic.to_owned(), partition);
+        let durable = inner.partitions.get(&key).copied().unwrap_or_default();
+        self.partitions.entry(key).or_insert(durable)
+    }
+
+    /// Counts records of a bin that the log tells, too, for their partition.
+    fn count(&mut self, inner: &Inner, key: &BinKey, by: i64, place: RecordPlace) {
+        if key.is_in_the_log() {
+            self.partition(inner, &key.topic, place.partition).change(by, place.offset);
         }
-        Ok(Self(Arc::new(Mutex::new(rows))))
+    }
+}
+
+/// One bin of which somebody looked after what was there.
+#[derive(Clone, Debug)]
+pub(crate) struct SeenBin {
+    key: BinKey,
+    /// So many records were counted in its row, or in that of a batch that was not durable.
+    records: i64,
+    /// Of [`Inner::acknowledged_before`] so many were counted by then. Those since then were looked after, too.
+    acknowledged_before: i64,
+    /// Orders that wait for their store came up to this second.
+    alerted_until: i64,
+}
+
+impl Bins {
+    /// Those that the ledger holds.
+    pub(crate) fn load(view: &View<'_>) -> Result<Self, DatabaseError> {
+        let bin = |key: &[u8], row: &[u8]| keys::bin_key(key).zip(BinRow::decode(row));
+        let rows = view.all_of(RowKind::Balance, "a bin of the balance", bin);
+        let rows = Arc::new(rows.collect::<Result<_, _>>()?);
+        let partition = |key: &[u8], row: &[u8]| keys::counted_partition(key).zip(PartitionRow::decode(row));
+        let partitions = view.all_of(RowKind::PartitionCount, "the count of a partition", partition);
+        let partitions = Arc::new(partitions.collect::<Result<_, _>>()?);
+        Ok(Self(Arc::new(Mutex::new(Inner { rows, partitions, ..Inner::default() }))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<BinKey, BinRow>> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What is durable.
-    pub(crate) fn counts(&self) -> Vec<BinCount> {
-        counts(self.lock().clone())
     }
 
     /// Applies changes to the rows as `changed` has them, or else as they are durable.
-    pub(crate) fn change(&self, changed: &mut ChangedRows, deltas: &[BinDelta], now: UnixMs) {
+    pub(crate) fn change(&self, changed: &mut ChangedBins, deltas: &[BinDelta], now: UnixMs) {
         if deltas.is_empty() {
             return;
         }
-        let durable = self.lock();
+        let inner = self.lock();
         for delta in deltas {
-            let known = changed.get(&delta.key).or_else(|| durable.get(&delta.key)).copied();
-            changed.insert(delta.key.clone(), BinRow::changed(known, delta, now));
+            changed.row(&inner, &delta.key, now).change(delta, 0, now);
+            changed.count(&inner, &delta.key, delta.by, delta.place);
         }
     }
 
-    /// Marks so many records of each bin as looked after.
-    pub(crate) fn acknowledge(&self, changed: &mut ChangedRows, counts: &[(BinKey, i64)]) {
-        let durable = self.lock();
-        for (key, count) in counts {
-            let known = changed.get(key).or_else(|| durable.get(key)).copied();
-            let nothing = RecordPlace { partition: 0, offset: 0 };
-            let row = known.unwrap_or(BinRow { records: 0, acknowledged: 0, since: UnixMs(0), newest: nothing });
-            let row = BinRow { acknowledged: row.acknowledged.max(*count), ..row };
-            // No note is ever in that bin, and an order may have left it since it was looked at.
-            changed.insert(key.clone(), if key.bin == Bin::AwaitsStore { row.without_notes() } else { row });
+    /// Takes the notes that these checkpoints pass, for [`Self::change_by_passed`]; none when there are none.
+    pub(crate) fn pass(&self, at: &[(TopicPartition, Checkpoint)]) -> Option<u64> {
+        self.lock().notes.pass(at)
+    }
+
+    /// Partitions begin: takes the notes of what is never read again, for [`Self::change_by_passed`]; none when there are none.
+    pub(crate) fn begin(&self, partitions: &[Begin]) -> Option<u64> {
+        self.lock().notes.begin(partitions)
+    }
+
+    /// Counts the notes that are passing under this number, if there are any.
+    pub(crate) fn change_by_passed(&self, changed: &mut ChangedBins, number: Option<u64>) {
+        let Some(number) = number else { return };
+        let mut inner = self.lock();
+        for Sum { delta, acknowledged, since, by_partition } in &*inner.notes.count(number) {
+            changed.row(&inner, &delta.key, *since).change(delta, *acknowledged, *since);
+            by_partition.iter().for_each(|(by, place)| changed.count(&inner, &delta.key, *by, *place));
+            *inner.acknowledged_before.entry(delta.key.clone()).or_default() += acknowledged;
+        }
+        changed.passed.push(number);
+    }
+
+    /// A partition starts at this new checkpoint.
+    pub(crate) fn start(&self, changed: &mut ChangedBins, partition: &TopicPartition, checkpoint: Checkpoint) {
+        changed.partition(&self.lock(), &partition.topic, partition.number).start(checkpoint.next);
+    }
+
+    /// Somebody looked after the records of these bins.
+    pub(crate) fn acknowledge(&self, changed: &mut ChangedBins, seen: &[SeenBin], now: UnixMs) {
+        let inner = self.lock();
+        for SeenBin { key, records, acknowledged_before, alerted_until } in seen {
+            let since = inner.acknowledged_before(key) - acknowledged_before;
+            changed.row(&inner, key, now).acknowledge(*records + since, *alerted_until);
         }
     }
 
     /// These rows are durable.
-    pub(crate) fn committed(&self, changed: ChangedRows) {
-        if !changed.is_empty() {
-            self.lock().extend(changed);
+    pub(crate) fn committed(&self, changed: ChangedBins) {
+        if changed.rows.is_empty() && changed.partitions.is_empty() && changed.passed.is_empty() {
+            return;
         }
+        let mut inner = self.lock();
+        Arc::make_mut(&mut inner.rows).extend(changed.rows);
+        Arc::make_mut(&mut inner.partitions).extend(changed.partitions);
+        changed.passed.iter().for_each(|number| inner.notes.counted(*number));
+    }
+
+    /// The balance at this moment.
+    pub(crate) fn view(&self) -> BinsView {
+        self.lock().view()
+    }
+
+    /// Marks what is noted in some bins as looked after. Returns these bins, and what is to be marked in their rows. What is noted meanwhile
+    /// must not pass for seen, so all of it is under the lock: an operator does it by hand.
+    pub(super) fn look_after(
+        &self,
+        is_meant: impl Fn(&BinCount) -> bool,
+        now: UnixMs,
+    ) -> (Vec<BinCount>, Vec<SeenBin>) {
+        let mut inner = self.lock();
+        let mut seen = inner.view().counts(now);
+        seen.retain(is_meant);
+        let keys: Vec<&BinKey> = seen.iter().map(|bin| &bin.key).collect();
+        // What is noted or passing may be counted before the rows are marked, or after it.
+        let counted = inner.notes.acknowledge(&keys);
+        let in_row = |key: &BinKey| {
+            let row = inner.rows.get(key).cloned().unwrap_or_else(|| BinRow::empty(now));
+            let records = row.alerted(now) + counted.get(key).copied().unwrap_or(0);
+            let acknowledged_before = inner.acknowledged_before(key);
+            SeenBin { key: key.clone(), records, acknowledged_before, alerted_until: row.alerted_until(now) }
+        };
+        let in_rows = keys.into_iter().map(in_row).filter(|bin| bin.records > 0).collect();
+        (seen, in_rows)
     }
 }
 
-fn counts(rows: BTreeMap<BinKey, BinRow>) -> Vec<BinCount> {
-    let count = |number: i64| u64::try_from(number).unwrap_or_default();
-    let bin = |(key, row): (BinKey, BinRow)| BinCount {
-        key,
-        records: count(row.records),
-        acknowledged: count(row.acknowledged),
-        since: (row.open() > 0).then_some(row.since),
-        newest: row.newest,
-    };
-    rows.into_iter().map(bin).collect()
+impl Inner {
+    fn acknowledged_before(&self, key: &BinKey) -> i64 {
+        self.acknowledged_before.get(key).copied().unwrap_or(0)
+    }
+
+    fn view(&self) -> BinsView {
+        BinsView { rows: self.rows.clone(), partitions: self.partitions.clone(), notes: self.notes.view() }
+    }
 }
 
-/// A row as it is written.
-pub(crate) fn encode((key, row): (&BinKey, &BinRow)) -> (Vec<u8>, Vec<u8>) {
-    (keys::bin(key), row.encode())
+/// The balance at one moment. Whoever has one holds up neither the committer nor those who note a bin.
+#[derive(Debug)]
+pub(crate) struct BinsView {
+    rows: Arc<BTreeMap<BinKey, BinRow>>,
+    partitions: Arc<Partitions>,
+    notes: NotesView,
 }
 
-/// The balance of a ledger.
+impl BinsView {
+    /// With the records that no checkpoint has passed yet, as of `now`.
+    pub(crate) fn counts(&self, now: UnixMs) -> Vec<BinCount> {
+        let mut rows = BTreeMap::clone(&self.rows);
+        for Sum { delta, acknowledged, since, .. } in self.notes.passing().chain(&self.notes.noted()) {
+            let row = rows.entry(delta.key.clone()).or_insert_with(|| BinRow::empty(*since));
+            row.change(delta, *acknowledged, *since);
+        }
+        rows.into_iter().map(|(key, row)| row.count(key, now)).collect()
+    }
+
+    /// The counts of every partition, with the records that no checkpoint has passed yet.
+    pub(crate) fn partition_counts(&self) -> Vec<PartitionCount> {
+        let mut partitions = Partitions::clone(&self.partitions);
+        let noted = self.notes.noted();
+        for Sum { delta: BinDelta { key, .. }, by_partition, .. } in self.notes.passing().chain(&noted) {
+            for (by, place) in by_partition.iter().filter(|_| key.is_in_the_log()) {
+                partitions.entry((key.topic.clone(), place.partition)).or_default().change(*by, place.offset);
+            }
+        }
+        let count = |((topic, partition), row): ((String, u32), PartitionRow)| {
+            let PartitionRow { records, from, earlier } = row;
+            PartitionCount { topic, partition, records, from, earlier }
+        };
+        partitions.into_iter().map(count).collect()
+    }
+}
+
+/// Where the records that may be paid orders ended: the handle that reads and acknowledges it.
 #[derive(Clone, Copy)]
 pub struct Balance<'a>(pub(super) &'a Ledger);
 
 impl Balance<'_> {
     /// Notes the bin of a record that leaves no state, before it is finished.
     pub fn note(self, record: &Record, note: BinNote) {
-        let mut notes = self.0.bin_notes.lock();
-        let of_partition = notes.entry(record.partition.clone()).or_default();
-        if of_partition.len() < NOTES_MAX {
-            of_partition.insert((record.offset, record.fingerprint()), note);
-        } else {
-            tracing::error!(part = %record.partition, offset = record.offset, bin = note.bin.word(), "a record is missing in the balance: too many are not finished");
-        }
+        self.0.bins.lock().notes.add(record, note, committer::now());
     }
 
     /// Every bin of every topic, with the records that no checkpoint has passed yet.
     #[must_use]
     pub fn counts(self) -> Vec<BinCount> {
-        let mut rows = self.0.bin_rows.lock().clone();
-        let now = super::committer::now();
-        // Taken after the rows: a note that is counted in between is missing for a moment, and never there twice.
-        let notes = self.0.bin_notes.lock();
-        let all = notes.iter().flat_map(|(part, notes)| notes.iter().map(move |(at, note)| (part, *at, note)));
-        for (partition, at, note) in all {
-            let delta = delta(partition, (at, note.clone()));
-            let row = BinRow::changed(rows.get(&delta.key).copied(), &delta, now);
-            rows.insert(delta.key, row);
-        }
-        counts(rows)
+        self.0.bins.view().counts(committer::now())
     }
 
-    /// Marks records as looked after, as [`Self::counts`] had them, and returns when that is durable.
+    /// How many records of each partition there are, for a comparison with the log.
+    #[must_use]
+    pub fn partition_counts(self) -> Vec<PartitionCount> {
+        self.0.bins.view().partition_counts()
+    }
+
+    /// Marks the records as looked after that are in some bins now, and returns these bins when that is durable. Of records that no checkpoint has
+    /// passed, it becomes durable when one does: when they are read again before, they are open again.
     ///
     /// # Errors
     /// [`LedgerFailed`] when the ledger can no longer be written.
-    pub async fn acknowledge(self, counts: Vec<BinCount>) -> Result<(), LedgerFailed> {
-        let counts = counts.into_iter().map(|bin| (bin.key, i64::try_from(bin.records).unwrap_or(i64::MAX)));
-        let counts = counts.collect();
-        self.0.submit(|reply| Work::BalanceAcknowledged(counts, reply)).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: UnixMs = UnixMs(1_790_000_000_000);
-
-    fn key(bin: Bin, reason: &str) -> BinKey {
-        BinKey { shadow: false, topic: "orders".into(), bin, reason: reason.into() }
-    }
-
-    fn add(key: &BinKey, by: i64, offset: u64) -> BinDelta {
-        BinDelta { key: key.clone(), by, place: RecordPlace { partition: 3, offset } }
-    }
-
-    #[test]
-    fn a_bin_survives_storing() {
-        let row = BinRow { records: 7, acknowledged: -1, since: NOW, newest: RecordPlace { partition: 3, offset: 9 } };
-        for key in [key(Bin::Notified, ""), BinKey { shadow: true, ..key(Bin::Rejected, "bad-id") }] {
-            let (stored, value) = encode((&key, &row));
-            assert_eq!((keys::bin_key(&stored), BinRow::decode(&value)), (Some(key), Some(row)));
-            assert_eq!(BinRow::decode(&value[1..]), None);
-        }
-    }
-
-    #[test]
-    fn a_bin_is_open_since_the_first_record_that_nobody_looked_after() {
-        let (rows, mut changed, bin) = (BinRows::default(), ChangedRows::new(), key(Bin::AwaitsStore, ""));
-        let after = |changed: &ChangedRows| (changed[&bin].open(), changed[&bin].since.0 - NOW.0);
-        rows.change(&mut changed, &[add(&bin, 1, 5)], NOW);
-        rows.change(&mut changed, &[add(&bin, 1, 8)], NOW.plus_ms(1));
-        assert_eq!((after(&changed), changed[&bin].newest.offset), ((2, 0), 8));
-        rows.acknowledge(&mut changed, &[(bin.clone(), 2)]);
-        rows.committed(std::mem::take(&mut changed));
-        // One that leaves was among those that somebody looked after: the next is open again.
-        rows.change(&mut changed, &[add(&bin, -1, 9), add(&bin, 1, 10)], NOW.plus_ms(2));
-        assert_eq!(after(&changed), (1, 2));
-    }
-
-    #[test]
-    fn a_record_without_state_is_counted_once_when_its_checkpoint_passes_it() {
-        let notes = BinNotes::default();
-        let part = TopicPartition::new("orders", 3);
-        let note = |offset| {
-            let note = BinNote { bin: Bin::Rejected, reason: "bad-id" };
-            notes.lock().entry(part.clone()).or_default().insert((offset, 0), note);
-        };
-        let passed = |next| {
-            let at = [(part.clone(), Checkpoint { next, last: None })];
-            notes.take_passed(&at).iter().map(|delta| delta.place.offset).collect::<Vec<_>>()
-        };
-        [4, 5, 7, 5].into_iter().for_each(note);
-        assert_eq!(passed(6), [4, 5]);
-        assert_eq!(passed(6), [0_u64; 0]);
-        notes.forget(std::slice::from_ref(&part));
-        assert_eq!(passed(9), [0_u64; 0], "it is read again, and noted again");
+    pub async fn acknowledge(self, is_meant: impl Fn(&BinCount) -> bool) -> Result<Vec<BinCount>, LedgerFailed> {
+        let (seen, in_rows) = self.0.bins.look_after(is_meant, committer::now());
+        self.0.submit(|reply| Work::BalanceAcknowledged(in_rows, reply)).await?;
+        Ok(seen)
     }
 }

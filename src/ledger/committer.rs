@@ -8,36 +8,40 @@
 //!   cursors (lazy) -------+
 //! ```
 //!
-//! Grouping needs no timer: while one fsync runs, the next batch gathers. A write or fsync error calls `failed` once, which ends the
+//! Grouping needs no timer: while one fsync runs, the next batch gathers. A write or fsync error is reported to the [`FailureObserver`] once, which ends the
 //! process; no reply is sent after it, so no caller takes for durable what is not. A damaged row does not: it would end the process again after
 //! each restart, and with it the service of all stores. No function here can return one (see `disk`).
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use orderbell_consumers::{Checkpoint, DurableCheckpoints, Loss, TopicPartition};
-use orderbell_protocol::balance::{BinDelta, BinKey};
-use orderbell_protocol::session::Cursor;
+use orderbell_consumers::{Begin, Checkpoint, DurableCheckpoints, Loss, TopicPartition};
+use orderbell_protocol::balance::BinDelta;
 use orderbell_protocol::{DeviceId, Recipient, UnixMs};
 use tokio::sync::{Notify, oneshot};
 use tracing::field::Empty;
 
-use super::balance::BinRows;
+use super::at_work::AtWork;
+use super::balance::{Bins, SeenBin};
+use super::checkpoints::Checkpoints;
 use super::connected::Connected;
 use super::counter_notifier::CounterNotifier;
 use super::delivery_log::PendingSteps;
-use super::devices::{CursorWriter, Cursors, StoredCursor};
+use super::devices::CursorWriter;
 use super::disk::{DatabaseError, Disk};
 use super::effects::{Appended, KeyBatchEffects, NewEvent};
 use super::embedded_log::GrowthSignal;
 use super::free_space::FreeSpaceMonitor;
+use super::history::HistoryEnds;
 use super::keys;
+use super::log_numbers::LogNumbers;
 use super::losses::{Losses, StoredLoss};
 use super::mailbox_limit::MailboxLimit;
 use super::mailboxes::MailboxObserver;
 use super::outbox::PublishTo;
+use super::pending_cursors::PendingCursors;
 use super::retention::Retention;
 use super::tables::RowKind;
 use super::write_batch::{BatchBuilder, CommittedBatch};
@@ -50,24 +54,26 @@ const TICK: Duration = Duration::from_millis(500);
 /// While retention is behind, it rests for so many times as long as its last step took: it takes at most a fifth of the writer's time.
 const RETENTION_REST: u32 = 4;
 
+/// What the writer does, as its panic says.
+const WRITING: &str = "writing the effects";
+const RETAINING: &str = "removing what is too old";
+
 /// Something to write, and whom to reply to when it is durable.
 pub(crate) enum Work {
     KeyBatch(KeyBatchEffects, oneshot::Sender<()>),
     Append(Vec<NewEvent>, oneshot::Sender<Vec<Appended>>),
-    /// Checkpoints of a cluster, what the log lost of their partitions, and records without state that they pass.
-    Checkpoints(
-        String,
-        Vec<(TopicPartition, Checkpoint)>,
-        Vec<(TopicPartition, Loss)>,
-        Vec<BinDelta>,
-        flume::Sender<DurableCheckpoints>,
-    ),
-    BalanceAcknowledged(Vec<(BinKey, i64)>, oneshot::Sender<()>),
+    /// Checkpoints of a cluster, and the number of the records without state that they pass.
+    Checkpoints(String, Vec<(TopicPartition, Checkpoint)>, Option<u64>, flume::Sender<DurableCheckpoints>),
+    /// How partitions of a cluster begin, and the number of the records without state that are never read again.
+    Begin(String, Vec<Begin>, Option<u64>, flume::Sender<DurableCheckpoints>),
+    BalanceAcknowledged(Vec<SeenBin>, oneshot::Sender<()>),
     LossesAcknowledged(Vec<StoredLoss>, oneshot::Sender<()>),
     DeadLetter(Vec<u8>, oneshot::Sender<()>),
     OutboxDelivered(Vec<u64>, oneshot::Sender<()>),
+    /// Number of an entry that became this dead letter, and what it changes in the balance.
+    OutboxRefused(u64, Vec<u8>, Vec<BinDelta>, oneshot::Sender<()>),
     FinishRebuild(oneshot::Sender<()>),
-    /// The device is connected.
+    /// Answered when the mark that the device may have received notices is durable.
     Connected((Recipient, DeviceId), oneshot::Sender<()>),
     /// Write the pending cursors with this batch.
     Cursors(oneshot::Sender<()>),
@@ -90,58 +96,15 @@ enum Reply {
     LossesAcknowledged(oneshot::Sender<()>, Vec<StoredLoss>),
 }
 
-/// Cursors that are not durable yet. Losing them costs redeliveries.
-#[derive(Default)]
-pub(crate) struct PendingCursors(Mutex<PendingCursorsInner>);
-
-#[derive(Default)]
-struct PendingCursorsInner {
-    waiting: Cursors,
-    /// In the batch that is being written: readers see them here until the snapshot shows them.
-    writing: Arc<Cursors>,
+/// Learns that the ledger cannot be written any more. The server implements it, and ends the process.
+pub trait FailureObserver: Send + Sync + 'static {
+    /// Called once; `why` is a sentence for the log.
+    fn failed(&self, why: &str);
 }
 
-impl PendingCursors {
-    /// Returns the highest `sent_seq` of the device that was pending.
-    pub(crate) fn save(&self, who: &Recipient, device: &DeviceId, cursor: Cursor, used: UnixMs) -> u64 {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (who.clone(), device.clone());
-        let pending = [inner.waiting.get(&key), inner.writing.get(&key)];
-        let sent = pending.into_iter().flatten().map(|stored| stored.cursor.sent_seq).max().unwrap_or(0);
-        // A socket and a poll of one device may both save: the further one counts, within an epoch.
-        let further = |old: Cursor| Cursor {
-            acked: if old.acked.epoch == cursor.acked.epoch && old.acked.seq > cursor.acked.seq {
-                old.acked
-            } else {
-                cursor.acked
-            },
-            sent_seq: old.sent_seq.max(cursor.sent_seq),
-        };
-        let slot = inner.waiting.entry(key).or_insert(StoredCursor { cursor, used });
-        *slot = StoredCursor { cursor: further(slot.cursor), used };
-        sent
-    }
-
-    /// The newest cursor that is not durable yet.
-    pub(crate) fn newest(&self, who: &Recipient, device: &DeviceId) -> Option<Cursor> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (who.clone(), device.clone());
-        inner.waiting.get(&key).or_else(|| inner.writing.get(&key)).map(|stored| stored.cursor)
-    }
-
-    /// Takes what is waiting. The lock is held for two moves: every acknowledgement takes it.
-    fn begin_write(&self) -> Arc<Cursors> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.writing = Arc::new(std::mem::take(&mut inner.waiting));
-        inner.writing.clone()
-    }
-
-    fn end_write(&self) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = std::mem::take(&mut inner.writing);
-        drop(inner);
-        // Freed without the lock.
-        drop(written);
+impl<F: Fn(&str) + Send + Sync + 'static> FailureObserver for F {
+    fn failed(&self, why: &str) {
+        self(why);
     }
 }
 
@@ -154,7 +117,7 @@ pub(crate) struct Committer {
     pub(crate) connected: Connected,
     pub(crate) pending_steps: Arc<PendingSteps>,
     pub(crate) log_growth: Arc<GrowthSignal>,
-    pub(crate) failed: Arc<dyn Fn(&str) + Send + Sync>,
+    pub(crate) failure_observer: Arc<dyn FailureObserver>,
     pub(crate) cursor_writer: CursorWriter,
     pub(crate) retention: Retention,
     pub(crate) mailbox_limit: MailboxLimit,
@@ -168,24 +131,27 @@ pub(crate) struct Committer {
     pub(crate) outbox: u64,
     pub(crate) outbox_grown: Arc<Notify>,
     pub(crate) losses: Losses,
-    pub(crate) bin_rows: BinRows,
+    pub(crate) bins: Bins,
+    pub(crate) log_numbers: LogNumbers,
+    pub(crate) history_ends: HistoryEnds,
+    pub(crate) at_work: AtWork,
 }
 
 impl Committer {
     /// Starts the thread.
-    pub(crate) fn spawn(self) -> std::io::Result<JoinHandle<()>> {
-        let failed = self.failed.clone();
+    pub(crate) fn spawn(mut self) -> std::io::Result<JoinHandle<()>> {
+        let failure_observer = self.failure_observer.clone();
         std::thread::Builder::new().name("committer".into()).spawn(move || {
             // A panic here is a bug. A process that goes on consuming without writing would be worse than one that ends.
             let run = std::panic::AssertUnwindSafe(|| self.run());
             if std::panic::catch_unwind(run).is_err() {
-                failed("the committer panicked");
+                failure_observer.failed(&format!("the committer panicked {}", self.at_work));
             }
         })
     }
 
     /// Runs until every sender is gone; then writes what is left.
-    fn run(mut self) {
+    fn run(&mut self) {
         let mut tick_at = Instant::now() + TICK;
         let mut retention_at = tick_at;
         loop {
@@ -197,14 +163,14 @@ impl Committer {
                     return;
                 }
             };
-            if let Err(error) = self.turn(first, &mut tick_at, &mut retention_at) {
-                (self.failed)(&format!("the ledger cannot be written: {error}"));
+            if let Err(error) = self.write_and_retain(first, &mut tick_at, &mut retention_at) {
+                self.failure_observer.failed(&format!("the ledger cannot be written: {error}"));
                 return;
             }
         }
     }
 
-    fn turn(
+    fn write_and_retain(
         &mut self,
         first: Option<Work>,
         tick_at: &mut Instant,
@@ -224,12 +190,14 @@ impl Committer {
     }
 
     fn write_batch(&mut self, first: Option<Work>, tick: bool) -> Result<(), DatabaseError> {
+        self.at_work.begin(WRITING);
         let mut lazy = LazyWrites { are_due: tick, marked: HashSet::new() };
         let disk = self.disk.clone();
         let mut batch = BatchBuilder::new(&disk, self.publish_to, self.seq, self.outbox);
         let mut replies = Vec::new();
         let mut next = first;
         while let Some(work) = next.take() {
+            self.at_work.take(&work);
             replies.push(self.add(&mut batch, &mut lazy, work)?);
             if replies.len() < WORK_PER_BATCH_MAX {
                 next = self.rx.try_recv().ok();
@@ -237,8 +205,10 @@ impl Committer {
         }
         if lazy.are_due {
             self.connected.remove_ended(&lazy.marked, &mut batch);
-            self.cursor_writer.write(&disk.view(), &mut batch, &self.cursors.begin_write())?;
-            self.pending_steps.begin_write(&mut batch);
+            for cursors in self.cursors.begin_write() {
+                self.cursor_writer.write(&disk.view(), &mut batch, &cursors)?;
+            }
+            self.pending_steps.begin_write(&mut batch, self.free_space.is_low());
         }
         if !replies.is_empty() {
             crash::point("batch");
@@ -251,10 +221,9 @@ impl Committer {
             self.cursors.end_write();
             self.pending_steps.end_write();
         }
+        // After each batch: at full speed half a second of batches is more than the limit leaves.
+        self.free_space.check();
         self.report(committed, replies);
-        if tick {
-            self.free_space.check();
-        }
         Ok(())
     }
 
@@ -262,6 +231,7 @@ impl Committer {
     /// before the next one.
     fn retain(&mut self) -> Result<Duration, DatabaseError> {
         let began = Instant::now();
+        self.at_work.begin(RETAINING);
         let disk = self.disk.clone();
         let mut batch = BatchBuilder::new(&disk, self.publish_to, self.seq, self.outbox);
         let view = disk.view();
@@ -277,26 +247,27 @@ impl Committer {
             Work::KeyBatch(effects, reply) => {
                 let at = now();
                 batch.add_effects(&effects, at)?;
-                self.bin_rows.change(&mut batch.bins, &effects.bin_deltas, at);
+                self.bins.change(&mut batch.bins, &effects.bin_deltas, at);
                 Reply::Done(reply)
             }
             Work::Append(events, reply) => {
-                let at = now();
-                let appended = events.iter().map(|event| batch.append(event, at)).collect::<Result<_, _>>()?;
+                let appended = self.append(batch, &events)?;
                 Reply::Appended(reply, appended)
             }
-            Work::Checkpoints(cluster, at, losses, passed, reply) => {
-                at.iter().for_each(|(part, checkpoint)| batch.put_checkpoint(&cluster, part, *checkpoint));
-                // The poll thread waits for each loss to be durable: a batch holds no two of one kind and partition.
-                let at_now = now();
-                self.bin_rows.change(&mut batch.bins, &passed, at_now);
-                let stored = losses.into_iter().map(|(part, loss)| self.losses.add_to_stored(part, loss, at_now));
-                let stored: Vec<_> = stored.collect();
-                stored.iter().for_each(|loss| batch.put_row(RowKind::Loss, &loss.key(), &loss.encode()));
+            Work::Checkpoints(cluster, at, passed, reply) => {
+                self.bins.change_by_passed(&mut batch.bins, passed);
+                for (part, checkpoint) in &at {
+                    batch.put_checkpoint(&cluster, part, *checkpoint, self.log_numbers.current(part));
+                }
+                Reply::Checkpoints(reply, at, Vec::new())
+            }
+            Work::Begin(cluster, partitions, unread, reply) => {
+                let stored = self.begin(batch, &cluster, &partitions, unread)?;
+                let at = partitions.into_iter().map(|begin| (begin.partition, begin.checkpoint)).collect();
                 Reply::Checkpoints(reply, at, stored)
             }
-            Work::BalanceAcknowledged(counts, reply) => {
-                self.bin_rows.acknowledge(&mut batch.bins, &counts);
+            Work::BalanceAcknowledged(seen, reply) => {
+                self.bins.acknowledge(&mut batch.bins, &seen, now());
                 Reply::Done(reply)
             }
             Work::LossesAcknowledged(mut losses, reply) => {
@@ -332,11 +303,78 @@ impl Committer {
                 Reply::Done(reply)
             }
             Work::DeadLetter(row, reply) => {
-                self.dead_letters += 1;
-                batch.put_row(RowKind::DeadLetter, &keys::dead_letter(self.dead_letters), &row);
+                self.put_dead_letter(batch, &row);
+                Reply::Done(reply)
+            }
+            Work::OutboxRefused(number, row, deltas, reply) => {
+                self.put_dead_letter(batch, &row);
+                self.bins.change(&mut batch.bins, &deltas, now());
+                batch.remove_from_outbox(&[number]);
                 Reply::Done(reply)
             }
         })
+    }
+
+    /// What waited for the writer when space ran low is not written: the guard stands before the write, not only before the queue.
+    fn append(&self, batch: &mut BatchBuilder<'_>, events: &[NewEvent]) -> Result<Vec<Appended>, DatabaseError> {
+        if self.free_space.is_low() {
+            return Ok(vec![Appended::DiskLow; events.len()]);
+        }
+        let at = now();
+        events.iter().map(|event| batch.append(event, at)).collect()
+    }
+
+    /// Partitions begin: their new checkpoints, what their logs lost, and where their history ends. Returns the losses as they are stored.
+    fn begin(
+        &mut self,
+        batch: &mut BatchBuilder<'_>,
+        cluster: &str,
+        partitions: &[Begin],
+        unread: Option<u64>,
+    ) -> Result<Vec<StoredLoss>, DatabaseError> {
+        self.bins.change_by_passed(&mut batch.bins, unread);
+        let parts: Vec<TopicPartition> = partitions.iter().map(|begin| begin.partition.clone()).collect();
+        // The poll thread waits for each begin and for each save before it: both are durable, and a batch holds no two of one partition.
+        let stored = Checkpoints(&self.disk).of(cluster, &parts)?;
+        self.history_ends.load(&self.disk, cluster, &parts)?;
+        let at = now();
+        let mut losses = Vec::new();
+        for (begin, stored) in partitions.iter().zip(stored) {
+            let Begin { partition, checkpoint, is_new, loss, handled_before, skip_to } = begin;
+            let is_another_log = loss.is_some_and(Loss::is_another_log);
+            let stored = stored.map(|(_, log_number)| log_number);
+            let log_number = self.log_numbers.begin(partition, stored, is_another_log);
+            if *is_new {
+                self.bins.start(&mut batch.bins, partition, *checkpoint);
+                batch.put_checkpoint(cluster, partition, *checkpoint, log_number);
+            }
+            let history_end = keys::history_end(cluster, partition);
+            if let Some(end) = handled_before {
+                self.history_ends.set(partition, Some(*end));
+                batch.put_row(RowKind::HistoryEnd, &history_end, &end.to_be_bytes());
+            } else if is_another_log {
+                // It was about the offsets of the earlier log.
+                self.history_ends.set(partition, None);
+                batch.remove_row(RowKind::HistoryEnd, &history_end);
+            }
+            let used_skip = keys::used_skip(cluster, partition);
+            match (skip_to, Checkpoints(&self.disk).used_skip(cluster, partition)?) {
+                (Some(at), stored) if stored != Some(*at) => {
+                    batch.put_row(RowKind::UsedSkip, &used_skip, &at.to_be_bytes());
+                }
+                // Whoever names it again means it.
+                (None, Some(_)) => batch.remove_row(RowKind::UsedSkip, &used_skip),
+                (Some(_), _) | (None, None) => {}
+            }
+            losses.extend(loss.map(|loss| self.losses.add_to_stored(partition.clone(), loss, at)));
+        }
+        losses.iter().for_each(|loss| batch.put_row(RowKind::Loss, &loss.key(), &loss.encode()));
+        Ok(losses)
+    }
+
+    fn put_dead_letter(&mut self, batch: &mut BatchBuilder<'_>, row: &[u8]) {
+        self.dead_letters += 1;
+        batch.put_row(RowKind::DeadLetter, &keys::dead_letter(self.dead_letters), row);
     }
 
     /// Everything is durable: now, and only now, observers and callers learn of it.
@@ -349,14 +387,14 @@ impl Committer {
             if committed.outbox_grown {
                 self.outbox_grown.notify_one();
             }
-            self.bin_rows.committed(committed.bins);
+            self.bins.committed(committed.bins);
             self.mailbox_observer.changed(&committed.changed_mailboxes);
             if !committed.changed_mailboxes.is_empty() {
                 crash::point("notified");
             }
             self.mailbox_limit.note_counts(committed.row_counts);
             if committed.log_grown {
-                self.log_growth.wake();
+                self.log_growth.notify();
             }
         }
         for reply in replies {
@@ -377,7 +415,7 @@ impl Committer {
         }
         // After every caller that waits: the wall is not urgent.
         if !counter_deltas.is_empty() {
-            self.counter_notifier.add(counter_deltas, self.disk.newest_commit());
+            self.counter_notifier.add(counter_deltas, &self.disk);
         }
     }
 }
@@ -401,42 +439,35 @@ pub(crate) fn now() -> UnixMs {
 
 #[cfg(test)]
 mod tests {
+    use orderbell_lab::log_capture::LogCapture;
+    use serde_json::json;
+
     use super::super::disk::UncheckedDisk;
     use super::*;
-    use std::io;
-
-    struct Writer(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Writer {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn a_commit_says_its_number_rows_and_bytes_at_debug_and_nothing_above() {
         let dir = tempfile::tempdir().unwrap();
         let disk = UncheckedDisk::open(dir.path()).unwrap().into_disk().unwrap();
-        let logged = |level: tracing::Level, rows: &[&[u8]]| {
-            let bytes = Arc::<Mutex<Vec<u8>>>::default();
-            let writer = bytes.clone();
-            let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
-            let log = log.with_writer(move || Writer(writer.clone())).finish();
-            tracing::subscriber::with_default(log, || {
-                let mut batch = BatchBuilder::new(&disk, PublishTo::EmbeddedLog, 0, 0);
-                rows.iter().for_each(|key| batch.put_row(RowKind::OrderState, key, b"value"));
-                commit(batch, &disk, 0).unwrap();
-            });
-            let text = String::from_utf8(bytes.lock().unwrap().clone()).unwrap();
-            text.split_once("commit{").map(|(_, fields)| fields.split_once('}').unwrap().0.to_owned())
+        let commit_rows = |rows: &[&[u8]]| {
+            let mut batch = BatchBuilder::new(&disk, PublishTo::EmbeddedLog, 0, 0);
+            rows.iter().for_each(|key| batch.put_row(RowKind::OrderState, key, b"value"));
+            commit(batch, &disk, 0).unwrap();
         };
-        assert_eq!(logged(tracing::Level::DEBUG, &[b"\0o1", b"\0o2"]).as_deref(), Some("number=1 rows=2 bytes=16"));
-        assert_eq!(logged(tracing::Level::INFO, &[b"\0o3"]), None);
-        assert_eq!(logged(tracing::Level::DEBUG, &[b"\0o44"]).as_deref(), Some("number=3 rows=1 bytes=9"));
-        assert_eq!(logged(tracing::Level::DEBUG, &[]), None, "a batch without writes commits nothing");
+        let span = |rows: &[&[u8]]| {
+            let log = LogCapture::at(tracing::Level::DEBUG);
+            commit_rows(rows);
+            log.line("durable")["span"].clone()
+        };
+        let nothing_logged = |level: tracing::Level, rows: &[&[u8]]| {
+            let log = LogCapture::at(level);
+            commit_rows(rows);
+            assert_eq!(log.text(), "");
+        };
+        assert_eq!(span(&[b"\0o1", b"\0o2"]), json!({"name": "commit", "number": 1, "rows": 2, "bytes": 16}));
+        nothing_logged(tracing::Level::INFO, &[b"\0o3"]);
+        assert_eq!(span(&[b"\0o44"]), json!({"name": "commit", "number": 3, "rows": 1, "bytes": 9}));
+        // A batch without writes commits nothing.
+        nothing_logged(tracing::Level::DEBUG, &[]);
     }
 }

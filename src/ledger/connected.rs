@@ -6,7 +6,7 @@
 //! as it is. A poll needs no mark: it is answered when its cursor is durable ([`Devices::cursors_durable`]).
 //!
 //! Refused: a durable cursor before each push (one more fsync on the path of every notice), and a rule for all devices after an unclean end
-//! (it would mark everything for devices that were away).
+//! (it would mark everything for devices that were offline).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   committer --add--> pending sums (one short lock) --take all--> notifier thread --> CounterObserver::changed
+//!                      or, above a bound, a snapshot               --read again-->     CounterObserver::loaded
 //! ```
 //!
-//! The observer takes a lock of its own, which a screen's snapshot may hold: the committer, for which every caller waits, must not wait for
-//! it. While the observer is busy, changes of one counter in one minute add up to one, so what is pending grows with the time that passes
-//! and not with traffic. Deliveries are [`DELIVERY_INTERVAL`] apart: the thread would otherwise wake up for every commit, on the cores that the
+//! The observer takes a lock of its own, which a screen's snapshot may hold: the committer, for which every caller waits, never waits for it.
+//! While the observer is busy, changes of one counter in one minute add up to one, so what is pending grows with the time that passes and not
+//! with traffic. When even that is too much, the sums are dropped: they are durable, and the observer reads them again from the committer's
+//! newest snapshot, which shows exactly the commits whose changes were dropped or delivered. Deliveries are [`DELIVERY_INTERVAL`] apart: the thread would otherwise wake up for every commit, on the cores that the
 //! pushes of the same commit need.
 
 use std::collections::HashMap;
@@ -16,10 +18,12 @@ use std::time::Duration;
 
 use orderbell_protocol::{Id, UnixMs};
 
+use super::committer::FailureObserver;
 use super::counters::{self, Bucket, CounterDelta, CounterSums};
-use super::disk::{DatabaseError, Disk};
+use super::disk::{DatabaseError, Disk, Snapshot, View};
 
-/// Deltas that may be pending: sums of minutes of a large chain. Above it the committer does wait, so that memory stays bounded.
+/// Sums that may be pending, and up to twice as many deltas that are not added up yet: those of some minutes of a large chain. Above it the
+/// observer reads all sums again, so that memory stays bounded.
 const PENDING_MAX: usize = 65_536;
 /// No fewer pending deltas are added up: those of some 400 orders.
 const MERGE_MIN: usize = 4_096;
@@ -27,24 +31,32 @@ const MERGE_MIN: usize = 4_096;
 /// Shortest time between two deliveries. A screen is shown at most four states a second, so it notices nothing of it.
 const DELIVERY_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Buckets as they are durable, with their sums; true for those of load-test traffic.
+pub type StoredBuckets<'a> = dyn Iterator<Item = Result<(bool, Bucket, CounterSums), DatabaseError>> + 'a;
+
 /// Is given the counters. The wall implements it; the ledger imports nothing of the wall.
 pub trait CounterObserver: Send + Sync + 'static {
-    /// The sums of one bucket as they are durable at the start, before any change; `commit` is the number of the newest commit.
-    fn loaded(&self, shadow: bool, bucket: &Bucket, sums: &CounterSums, commit: u64);
+    /// These are all buckets that are shown, as they are durable after the commit `commit`. They replace whatever was known. Called at the start,
+    /// and when more has changed than is kept for an observer that is busy.
+    ///
+    /// # Errors
+    /// That of a bucket which cannot be read; then what was known stays.
+    fn loaded(&self, stored: &mut StoredBuckets<'_>, commit: u64) -> Result<(), DatabaseError>;
     /// These changes are durable; `commit` is the number of the newest commit among those that wrote them. Called on a thread of its own, so
     /// it may wait for a lock.
     fn changed(&self, deltas: &[CounterDelta], commit: u64);
 }
 
-/// Gives the observer what it shows, before any change.
-pub(crate) fn load_recent(disk: &Disk, observer: &dyn CounterObserver, now: UnixMs) -> Result<(), DatabaseError> {
-    let view = disk.view();
-    for row in counters::recent(&view, now) {
-        if let Some((shadow, bucket, sums)) = view.pass_over(row)? {
-            observer.loaded(shadow, &bucket, &sums, disk.newest_commit());
-        }
-    }
-    Ok(())
+/// Gives the observer what it shows, from a view of what is durable after `commit`.
+pub(crate) fn load_recent(
+    view: &View<'_>,
+    observer: &dyn CounterObserver,
+    now: UnixMs,
+    commit: u64,
+) -> Result<(), DatabaseError> {
+    // A bucket that does not decode is not shown.
+    let mut stored = counters::recent(view, now).filter_map(|row| view.pass_over(row).transpose());
+    observer.loaded(&mut stored, commit)
 }
 
 /// For whoever shows no counters: they are summed in the ledger all the same.
@@ -52,7 +64,13 @@ pub(crate) fn load_recent(disk: &Disk, observer: &dyn CounterObserver, now: Unix
 pub struct NoCounterObserver;
 
 impl CounterObserver for NoCounterObserver {
-    fn loaded(&self, _shadow: bool, _bucket: &Bucket, _sums: &CounterSums, _commit: u64) {}
+    /// They are read all the same: a damaged one is found.
+    fn loaded(&self, stored: &mut StoredBuckets<'_>, _commit: u64) -> Result<(), DatabaseError> {
+        for bucket in stored {
+            bucket?;
+        }
+        Ok(())
+    }
     fn changed(&self, _deltas: &[CounterDelta], _commit: u64) {}
 }
 
@@ -62,22 +80,40 @@ struct Pending {
     deltas: Vec<CounterDelta>,
     /// As many are added up to one for each counter in one minute.
     merge_at: usize,
-    /// The newest commit whose deltas are in `deltas`, or were taken.
+    /// Too much was pending: what is durable after the newest commit, in the place of all deltas.
+    snapshot: Option<Snapshot>,
+    /// The newest commit whose deltas are pending, or were taken.
     commit: u64,
     is_closed: bool,
 }
 
 impl Pending {
-    fn add(&mut self, deltas: Vec<CounterDelta>) {
+    /// Adds the changes of the commit that was just made. Only the thread that commits calls this, so a snapshot shows this commit and none after it.
+    fn add(&mut self, deltas: Vec<CounterDelta>, disk: &Disk) {
+        self.commit = disk.newest_commit();
+        if self.snapshot.is_some() {
+            self.snapshot = Some(disk.snapshot());
+            return;
+        }
         self.deltas.extend(deltas);
-        if self.deltas.len() >= self.merge_at.max(MERGE_MIN) {
-            self.deltas = merged(std::mem::take(&mut self.deltas));
-            self.merge_at = self.deltas.len() * 2;
+        if self.deltas.len() < self.merge_at.max(MERGE_MIN) {
+            return;
+        }
+        self.deltas = merged(std::mem::take(&mut self.deltas));
+        self.merge_at = self.deltas.len() * 2;
+        if self.deltas.len() > PENDING_MAX {
+            self.deltas = Vec::new();
+            self.snapshot = Some(disk.snapshot());
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.deltas.len() >= PENDING_MAX
+    fn is_empty(&self) -> bool {
+        self.deltas.is_empty() && self.snapshot.is_none()
+    }
+
+    fn take(&mut self) -> Self {
+        let is_closed = self.is_closed;
+        std::mem::replace(self, Self { commit: self.commit, is_closed, ..Self::default() })
     }
 }
 
@@ -95,10 +131,8 @@ fn merged(deltas: Vec<CounterDelta>) -> Vec<CounterDelta> {
 #[derive(Default)]
 struct Shared {
     pending: Mutex<Pending>,
-    /// There is something to deliver, no more has room, or the committer has ended.
+    /// There is something to deliver, or the committer has ended.
     added: Condvar,
-    /// Everything was taken.
-    taken: Condvar,
 }
 
 /// The committer's end. Dropping it lets the thread deliver what is pending and end.
@@ -108,31 +142,31 @@ pub(crate) struct CounterNotifier {
 }
 
 impl CounterNotifier {
-    /// Starts the thread. `failed` is called if the observer panics.
+    /// Starts the thread. A panic of the observer is a failure, and so are sums that cannot be read again.
     pub(crate) fn start(
+        disk: Arc<Disk>,
         observer: Arc<dyn CounterObserver>,
-        failed: Arc<dyn Fn(&str) + Send + Sync>,
+        failure_observer: Arc<dyn FailureObserver>,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
         let thread = std::thread::Builder::new().name("counter-notifier".into()).spawn(move || {
-            let run = std::panic::AssertUnwindSafe(|| deliver(&of_thread, &*observer));
-            if std::panic::catch_unwind(run).is_err() {
-                failed("the counter observer panicked");
+            let run = std::panic::AssertUnwindSafe(|| deliver(&of_thread, &disk, &*observer));
+            match std::panic::catch_unwind(run) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failure_observer.failed(&format!("the counters cannot be read: {error}")),
+                Err(_panic) => failure_observer.failed("the counter observer panicked"),
             }
         })?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Adds the durable changes of the commit `commit`.
-    pub(crate) fn add(&self, deltas: Vec<CounterDelta>, commit: u64) {
-        let pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut pending =
-            self.shared.taken.wait_while(pending, |pending| pending.is_full()).unwrap_or_else(PoisonError::into_inner);
-        let was_empty = pending.deltas.is_empty();
-        pending.commit = commit;
-        pending.add(deltas);
-        if was_empty || pending.is_full() {
+    /// Adds the durable changes of the commit that was just made. Only the thread that commits calls this. It does not wait for the observer.
+    pub(crate) fn add(&self, deltas: Vec<CounterDelta>, disk: &Disk) {
+        let mut pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = pending.is_empty();
+        pending.add(deltas, disk);
+        if was_empty {
             self.shared.added.notify_one();
         }
     }
@@ -149,82 +183,26 @@ impl Drop for CounterNotifier {
 }
 
 /// Delivers until the notifier is closed and nothing is pending.
-fn deliver(shared: &Shared, observer: &dyn CounterObserver) {
+fn deliver(shared: &Shared, disk: &Disk, observer: &dyn CounterObserver) -> Result<(), DatabaseError> {
     loop {
         let pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_idle = |pending: &mut Pending| pending.deltas.is_empty() && !pending.is_closed;
+        let is_idle = |pending: &mut Pending| pending.is_empty() && !pending.is_closed;
         let mut pending = shared.added.wait_while(pending, is_idle).unwrap_or_else(PoisonError::into_inner);
-        let (deltas, commit) = (std::mem::take(&mut pending.deltas), pending.commit);
-        pending.merge_at = 0;
+        let taken = pending.take();
         drop(pending);
-        shared.taken.notify_one();
-        if deltas.is_empty() {
-            return;
+        if taken.is_empty() {
+            return Ok(());
         }
-        observer.changed(&merged(deltas), commit);
+        match taken.snapshot {
+            None => observer.changed(&merged(taken.deltas), taken.commit),
+            Some(snapshot) => load_recent(&disk.view_at(snapshot), observer, super::committer::now(), taken.commit)?,
+        }
         let pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_wait = |pending: &mut Pending| !pending.is_closed && !pending.is_full();
+        let may_wait = |pending: &mut Pending| !pending.is_closed;
         let _paced = shared.added.wait_timeout_while(pending, DELIVERY_INTERVAL, may_wait);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Bucket, CounterSums};
-
-    /// An observer whose lock a test can hold.
-    #[derive(Default)]
-    struct Slow {
-        lock: Mutex<()>,
-        seen: Mutex<(i64, u64)>,
-    }
-
-    impl CounterObserver for Slow {
-        fn loaded(&self, _: bool, _: &Bucket, _: &CounterSums, _: u64) {}
-
-        fn changed(&self, deltas: &[CounterDelta], commit: u64) {
-            drop(self.lock.lock().unwrap());
-            let mut seen = self.seen.lock().unwrap();
-            *seen = (seen.0 + deltas.iter().map(|delta| delta.by).sum::<i64>(), commit);
-        }
-    }
-
-    #[test]
-    fn adding_does_not_wait_for_the_observer_and_closing_delivers_everything() {
-        let observer = Arc::new(Slow::default());
-        let notifier = CounterNotifier::start(observer.clone(), Arc::new(|why| panic!("{why}"))).unwrap();
-        let held = observer.lock.lock().unwrap();
-        for commit in 1..=1_000 {
-            let delta = |counter| CounterDelta { shadow: false, minute: 7, day: 1, store: None, counter, by: 1 };
-            notifier.add(vec![delta(1), delta(2)], commit);
-        }
-        assert_eq!(*observer.seen.lock().unwrap(), (0, 0), "the observer is still held");
-        drop(held);
-        drop(notifier);
-        assert_eq!(*observer.seen.lock().unwrap(), (2_000, 1_000));
-    }
-
-    /// Passes on the commit of each delivery.
-    struct Deliveries(std::sync::mpsc::Sender<u64>);
-
-    impl CounterObserver for Deliveries {
-        fn loaded(&self, _: bool, _: &Bucket, _: &CounterSums, _: u64) {}
-
-        fn changed(&self, _: &[CounterDelta], commit: u64) {
-            self.0.send(commit).unwrap();
-        }
-    }
-
-    #[test]
-    fn every_commit_is_delivered_while_the_notifier_stays_open() {
-        let (tx, rx) = std::sync::mpsc::channel();
-        let notifier = CounterNotifier::start(Arc::new(Deliveries(tx)), Arc::new(|why| panic!("{why}"))).unwrap();
-        for commit in 1..=5 {
-            // While the thread waits between two deliveries: it must not miss what came meanwhile.
-            let delta = CounterDelta { shadow: false, minute: 7, day: 1, store: None, counter: 1, by: 1 };
-            notifier.add(vec![delta], commit);
-            assert_eq!(rx.recv(), Ok(commit));
-        }
-    }
-}
+#[path = "counter_notifier_tests.rs"]
+mod tests;

@@ -4,6 +4,24 @@
 //! everybody, passes it over and goes on with the next (`View::pass_over`); the row stays as it is, unless what it should hold is known.
 //! Whoever meets it, it is recorded here and raises the alert `ledger_damaged` until the restart. The log names a row by its table and a hash of
 //! its key, never by its content.
+//!
+//! What the writer does where a row is damaged. It errs to the safe side:
+//!
+//! | row | the writer |
+//! |---|---|
+//! | mailbox row | counts as live: no floor passes it, nothing removes it |
+//! | entry of the notice index | stays with the mailbox row that it names; the notice is not superseded |
+//! | floor, cursor, event id, loss without a date | stays; the next one written in its place is complete in itself |
+//! | event id | counts as new: an event that is appended twice is applied once |
+//! | record of the embedded log | goes with the record that was appended after it, when that is due |
+//! | checkpoint | counts as none: what the log holds is read again, with no effect twice |
+//! | next offset, first offset, row count, number of stores | known from other rows, and written again |
+//! | sums of a bucket | stay, and the bucket is not counted: a sum that began again would look like a sum |
+//! | newest seq | known from other rows; a new epoch begins |
+//! | epoch | a new one begins |
+//! | highest forgotten floor | the newest seq: readers are sent away who would have missed nothing |
+//! | entry of the outbox | stays, and blocks nothing |
+//! | format | the start is refused |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,7 +46,7 @@ pub enum LedgerReadError {
     /// The files cannot be read.
     #[error(transparent)]
     Database(DatabaseError),
-    /// A row is damaged.
+    /// The files work, and one row of them does not decode.
     #[error(transparent)]
     Damaged(#[from] DamagedRow),
 }

@@ -75,6 +75,7 @@ fn event(n: usize) -> NewEvent {
         body_hash: 1,
         value: "{}".into(),
         content_type: "application/json".into(),
+        headers: Vec::new(),
     }
 }
 
@@ -163,7 +164,7 @@ fn a_record_without_a_time_goes_with_the_one_that_was_appended_after_it() {
     ledger.pass(STATE_MS + 1);
     assert_eq!(ledger.rows_of(RowKind::LogRecord).len(), 5, "nobody knows what has been consumed");
     ledger.batch(|batch, _| {
-        batch.put_checkpoint(embedded_log::CLUSTER, &TopicPartition::new(embedded_log::TOPIC, part), consumed);
+        batch.put_checkpoint(embedded_log::CLUSTER, &TopicPartition::new(embedded_log::TOPIC, part), consumed, 0);
         Ok(())
     });
     ledger.pass(1);
@@ -171,6 +172,31 @@ fn a_record_without_a_time_goes_with_the_one_that_was_appended_after_it() {
     assert_eq!(left, [keys::log_record(part, 4)], "nothing says that it is old");
     assert_eq!(embedded_log::start(&ledger.disk.view(), part).unwrap(), 4);
     assert_eq!(ledger.damage(), BTreeMap::from([("event_log", 3), ("meta", 1)]));
+}
+
+/// Regression: more records without a time than one step reads kept all that stand behind them for ever.
+#[test]
+fn what_stands_behind_many_records_without_a_time_goes_when_it_is_due() {
+    const UNDATED: u64 = 5_000;
+    let mut ledger = Written::new();
+    let part = embedded_log::partition_of(b"o1");
+    ledger.batch(|batch, _| {
+        (0..UNDATED).for_each(|offset| batch.put_row(RowKind::LogRecord, &keys::log_record(part, offset), b"?"));
+        batch.put_row(RowKind::PartitionEnd, &keys::log_end(part), &UNDATED.to_be_bytes());
+        Ok(())
+    });
+    (0..2).for_each(|n| _ = ledger.append(n));
+    ledger.batch(|batch, _| {
+        let part = TopicPartition::new(embedded_log::TOPIC, part);
+        batch.put_checkpoint(embedded_log::CLUSTER, &part, Checkpoint { next: UNDATED + 2, last: None }, 0);
+        Ok(())
+    });
+    ledger.pass(STATE_MS - 1);
+    assert_eq!(ledger.rows_of(RowKind::LogRecord).len() as u64, UNDATED + 2, "nothing says that they are old");
+    assert_eq!(ledger.pass(0), 1, "they were read, and are no reason to come back soon");
+    ledger.pass(2);
+    assert_eq!(ledger.rows_of(RowKind::LogRecord), []);
+    assert_eq!(embedded_log::start(&ledger.disk.view(), part).unwrap(), UNDATED + 2);
 }
 
 #[test]
@@ -245,7 +271,7 @@ fn no_offset_is_used_twice_without_the_row_of_the_next_one() {
     // All records were consumed and removed.
     ledger.batch(|batch, _| {
         let part = TopicPartition::new(embedded_log::TOPIC, part);
-        batch.put_checkpoint(embedded_log::CLUSTER, &part, Checkpoint { next: 4, last: None });
+        batch.put_checkpoint(embedded_log::CLUSTER, &part, Checkpoint { next: 4, last: None }, 0);
         Ok(())
     });
     ledger.pass(STATE_MS + 1);

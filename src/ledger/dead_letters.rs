@@ -1,7 +1,7 @@
 //! The ledger's own log of dead letters: it exists without any topic, takes records of any size, and keeps their bytes as they were.
 
 use bytes::Bytes;
-use orderbell_consumers::{DeadLetter, Record};
+use orderbell_consumers::{CUT_MARKS, CUT_REASONS, DeadLetter, Record};
 use orderbell_protocol::UnixMs;
 use serde::{Deserialize, Serialize};
 
@@ -90,25 +90,39 @@ pub struct StoredDeadLetter {
 }
 
 impl StoredDeadLetter {
-    pub(crate) fn of(letter: &DeadLetter, at: UnixMs) -> Self {
-        let Record { partition: part, offset, timestamp_ms, key, value, headers, .. } = &letter.record;
+    pub(crate) fn of(dead_letter: &DeadLetter, at: UnixMs) -> Self {
+        let Record { partition: part, offset, timestamp_ms, key, value, headers, .. } = &dead_letter.record;
         Self {
             at,
             topic: part.topic.to_string(),
             partition: part.number,
             offset: *offset,
             timestamp_ms: *timestamp_ms,
-            reason: letter.reason.code.to_owned(),
-            message: letter.reason.message.clone(),
-            attempts: letter.attempts,
+            reason: dead_letter.reason.code.to_owned(),
+            message: dead_letter.reason.message.clone(),
+            attempts: dead_letter.attempts,
             key: key.as_ref().map(StoredBytes::of),
             value: value.as_ref().map(StoredBytes::of),
             headers: headers.iter().map(|(name, value)| (name.clone(), value.as_ref().map(StoredBytes::of))).collect(),
         }
     }
+
+    /// As it is stored.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("texts, numbers and lists: nothing that JSON cannot hold")
+    }
 }
 
-/// The dead letters of a ledger.
+impl StoredDeadLetter {
+    /// True when it holds only the beginning of its record: handled again, it might pass for another one.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        CUT_REASONS.contains(&self.reason.as_str())
+            && self.headers.iter().any(|(name, _)| CUT_MARKS.contains(&name.as_str()))
+    }
+}
+
+/// Records that no topic took: the handle that lists them.
 #[derive(Clone, Copy)]
 pub struct DeadLetters<'a>(pub(super) &'a Ledger);
 
@@ -118,15 +132,15 @@ impl DeadLetters<'_> {
     /// # Errors
     /// When the files cannot be read.
     pub fn list(self, after: u64, max: usize) -> Result<Vec<(u64, StoredDeadLetter)>, DiskError> {
-        let mut letters = Vec::new();
+        let mut dead_letters = Vec::new();
         let (from, to) = (keys::dead_letter(after.saturating_add(1)), keys::dead_letter(u64::MAX));
         for row in self.0.disk.view().rows(Table::Meta, &from, &to).take(max) {
             let (key, row) = row?;
-            let letter = serde_json::from_slice(&row)
+            let dead_letter = serde_json::from_slice(&row)
                 .map_err(|error| DiskError::damaged_by(Table::Meta, &key, "a dead letter", error))?;
-            letters.push((keys::trailing_number(Table::Meta, &key)?, letter));
+            dead_letters.push((keys::trailing_number(Table::Meta, &key)?, dead_letter));
         }
-        Ok(letters)
+        Ok(dead_letters)
     }
 
     /// Appends events, and in the same batch removes the dead letters that they were made of.

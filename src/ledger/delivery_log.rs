@@ -9,21 +9,31 @@
 //! once, and a store has many devices).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard};
 
 use orderbell_protocol::{DeviceId, NoticeKind, Recipient, UnixMs};
 
 use super::disk::{DiskError, Table, View};
 use super::keys::{self, OrderKey};
 use super::mailbox::{self, IndexEntry};
+use super::sharded::Sharded;
 use super::tables::{Periods, Range, RowKind};
 use super::write_batch::BatchBuilder;
 use super::{Ledger, committer};
 
-/// Steps in memory; more are dropped: timelines get gaps before the ledger gets slow.
+/// Steps in memory; more are left out, which the log says: timelines get gaps before the ledger gets slow.
 const STEPS_MAX: usize = 65_536;
 /// Steps of one device in one tick: more is a client that sends frames at random.
 const DEVICE_STEPS_MAX: usize = 256;
+/// Steps of one recipient in an hour: four times as many as the busiest store has on five devices. More are left out: whoever sends frames at
+/// random writes no more than three megabytes in an hour.
+const RECIPIENT_STEPS_PER_HOUR_MAX: u32 = 100_000;
+/// Counters of these, for each shard. Two recipients that share one share its bound: a quarter of a million of them make that harmless.
+const COUNTERS: usize = 4_096;
+/// Time between two log lines about steps that were left out. Milliseconds.
+const WARN_INTERVAL_MS: i64 = 60_000;
 /// Rows read for one timeline: bounds the time of a request about a very busy store.
 const ROWS_MAX: usize = 4_096;
 /// A row is named by its first step, and holds those that came until it was written: a tick, or longer on a slow disk.
@@ -102,7 +112,7 @@ pub struct DeliveryHistory {
     pub steps: Vec<(UnixMs, DeviceId, DeliveryStep)>,
 }
 
-/// The delivery log of a ledger.
+/// What was sent, acknowledged and displayed: the handle that records and reads it.
 #[derive(Clone, Copy)]
 pub struct DeliveryLog<'a>(pub(super) &'a Ledger);
 
@@ -128,44 +138,96 @@ impl DeliveryLog<'_> {
 type Steps = HashMap<Recipient, HashMap<DeviceId, Vec<(UnixMs, DeliveryStep)>>>;
 
 #[derive(Default)]
-struct PendingStepsInner {
+struct Shard {
     waiting: Steps,
-    /// Steps in `waiting`.
-    count: usize,
     /// In the batch that is being written: readers see them here until the snapshot shows them.
     writing: Arc<Steps>,
+    /// The hour, and how many steps were recorded in it, by hash of the recipient.
+    counted: (u32, Vec<u32>),
 }
 
-/// Steps that are not durable yet. Every connection takes the lock for each step that it records, so nobody holds it for longer than a few
-/// moves and look-ups: rows are encoded and freed without it.
+impl Shard {
+    /// Counts a step; false when its recipient has as many as it may.
+    fn admit(&mut self, hash: u64, at: UnixMs) -> bool {
+        let hour = hour(at);
+        if self.counted.0 != hour || self.counted.1.is_empty() {
+            self.counted = (hour, vec![0; COUNTERS]);
+        }
+        let counted = &mut self.counted.1[hash as usize % COUNTERS];
+        *counted = counted.saturating_add(1);
+        *counted <= RECIPIENT_STEPS_PER_HOUR_MAX
+    }
+}
+
+/// Steps that are not durable yet, in shards by recipient: every connection takes a lock for each step that it records. Nobody holds one for
+/// longer than a few moves and look-ups: rows are encoded and freed without it.
 #[derive(Default)]
-pub(crate) struct PendingSteps(Mutex<PendingStepsInner>);
+pub(crate) struct PendingSteps {
+    shards: Sharded<Shard>,
+    /// Steps that are waiting.
+    count: AtomicUsize,
+    /// Steps that were left out since the last warning.
+    left_out: AtomicU64,
+    /// When that warning was logged. Milliseconds since 1970.
+    warned_at: AtomicI64,
+    hasher: foldhash::fast::RandomState,
+}
 
 impl PendingSteps {
     pub(crate) fn record(&self, who: &Recipient, device: &DeviceId, step: DeliveryStep, at: UnixMs) {
-        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if pending.count >= STEPS_MAX {
+        if self.count.load(Ordering::Relaxed) >= STEPS_MAX {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let devices = pending.waiting.entry(who.clone()).or_default();
+        let mut shard = self.shards.lock(who);
+        if !shard.admit(self.hasher.hash_one(who), at) {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let devices = shard.waiting.entry(who.clone()).or_default();
         let steps = devices.entry(device.clone()).or_default();
         if steps.len() < DEVICE_STEPS_MAX {
             steps.push((at, step));
-            pending.count += 1;
+            self.count.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn take(&self) -> Arc<Steps> {
-        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.count = 0;
-        pending.writing = Arc::new(std::mem::take(&mut pending.waiting));
-        pending.writing.clone()
+    fn take(&self) -> Vec<Arc<Steps>> {
+        self.count.store(0, Ordering::Relaxed);
+        let take = |mut shard: MutexGuard<'_, Shard>| {
+            shard.writing = Arc::new(std::mem::take(&mut shard.waiting));
+            shard.writing.clone()
+        };
+        self.shards.each().map(take).filter(|steps| !steps.is_empty()).collect()
     }
 
-    /// Adds the pending steps to a batch.
-    pub(crate) fn begin_write(&self, batch: &mut BatchBuilder<'_>) {
-        let writing = self.take();
-        let by_device = writing.iter().flat_map(|(who, devices)| devices.iter().map(move |device| (who, device)));
+    /// One line in a minute, however many steps a client makes up.
+    fn warn_of_left_out(&self, now: UnixMs) {
+        let warned_at = UnixMs(self.warned_at.load(Ordering::Relaxed));
+        // A clock that was set back must not silence the log.
+        let is_due = now < warned_at || warned_at.plus_ms(WARN_INTERVAL_MS) <= now;
+        if is_due && self.left_out.load(Ordering::Relaxed) > 0 {
+            self.warned_at.store(now.0, Ordering::Relaxed);
+            let left_out = self.left_out.swap(0, Ordering::Relaxed);
+            tracing::warn!(left_out, "delivery steps left out: timelines have gaps");
+        }
+    }
+
+    /// Adds the pending steps to a batch, or leaves them out while the disk has too little free space.
+    pub(crate) fn begin_write(&self, batch: &mut BatchBuilder<'_>, is_disk_low: bool) {
+        let mut writing = self.take();
+        if is_disk_low {
+            let steps = writing.iter().flat_map(|shard| shard.values()).flat_map(HashMap::values).map(Vec::len);
+            self.left_out.fetch_add(steps.sum::<usize>() as u64, Ordering::Relaxed);
+            writing.clear();
+        }
+        self.warn_of_left_out(committer::now());
+        let by_device = writing
+            .iter()
+            .flat_map(|shard| shard.iter())
+            .flat_map(|(who, devices)| devices.iter().map(move |device| (who, device)));
         for (who, (device, steps)) in by_device {
             let Some((first, _)) = steps.first() else { continue };
             let mut row = Vec::with_capacity(steps.len() * STEP_BYTES);
@@ -179,15 +241,16 @@ impl PendingSteps {
 
     /// The batch of [`Self::begin_write`] is durable.
     pub(crate) fn end_write(&self) {
-        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = std::mem::take(&mut pending.writing);
-        drop(pending);
-        drop(written);
+        for mut shard in self.shards.each() {
+            let written = std::mem::take(&mut shard.writing);
+            drop(shard);
+            drop(written);
+        }
     }
 
     fn add_pending(&self, who: &Recipient, steps: &mut Vec<(UnixMs, DeviceId, DeliveryStep)>) {
-        let pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_recipient = pending.writing.get(who).into_iter().chain(pending.waiting.get(who)).flatten();
+        let shard = self.shards.lock(who);
+        let of_recipient = shard.writing.get(who).into_iter().chain(shard.waiting.get(who)).flatten();
         for (device, of_device) in of_recipient {
             steps.extend(of_device.iter().map(|(at, step)| (*at, device.clone(), *step)));
         }

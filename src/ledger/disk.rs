@@ -181,15 +181,28 @@ impl Disk {
         &self.tables[table as usize]
     }
 
-    /// A snapshot of what is durable at this moment; later writes do not change it.
+    /// What is durable at this moment; later writes do not change it.
     pub(crate) fn view(&self) -> View<'_> {
-        View { disk: self, snapshot: self.db.snapshot() }
+        self.view_at(self.snapshot())
+    }
+
+    /// The same, to be viewed later: until then the database keeps what is overwritten.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot(self.db.snapshot())
+    }
+
+    /// What was durable when the snapshot was taken.
+    pub(crate) fn view_at(&self, snapshot: Snapshot) -> View<'_> {
+        View { disk: self, snapshot: snapshot.0 }
     }
 
     pub(crate) fn batch(&self) -> Batch<'_> {
         Batch { disk: self, batch: self.db.batch().durability(Some(PersistMode::SyncData)), touched: 0 }
     }
 }
+
+/// A moment of the database.
+pub(crate) struct Snapshot(fjall::Snapshot);
 
 /// A consistent, durable view.
 pub(crate) struct View<'a> {
@@ -228,6 +241,21 @@ impl View<'_> {
     ) -> Result<Option<T>, DiskError> {
         let Some(row) = self.row(table, key)? else { return Ok(None) };
         decode(&row).map(Some).ok_or_else(|| DiskError::damaged(table, key, what))
+    }
+
+    /// All rows of a kind. One that does not decode as `what` is passed over.
+    pub(crate) fn all_of<T>(
+        &self,
+        kind: RowKind,
+        what: &'static str,
+        decode: impl Fn(&[u8], &[u8]) -> Option<T>,
+    ) -> impl Iterator<Item = Result<T, DatabaseError>> {
+        let (from, to) = kind.range();
+        let decoded = move |row: Result<Row, DatabaseError>| {
+            let (key, value) = row?;
+            decode(&key, &value).ok_or_else(|| DiskError::damaged(kind.table(), &key, what))
+        };
+        self.rows(kind.table(), &from, &to).filter_map(move |row| self.pass_over(decoded(row)).transpose())
     }
 
     /// A row of `meta` that holds a number of 64 bits and nothing else.

@@ -9,6 +9,7 @@ use orderbell_protocol::balance::BinDelta;
 use orderbell_protocol::notice::EncodedNotice;
 use orderbell_protocol::{NoticeKind, Recipient, UnixMs};
 
+use super::at_work::RecordRange;
 use super::counters::CounterDelta;
 use super::keys::OrderKey;
 
@@ -29,7 +30,7 @@ pub struct NewNotice {
     pub expires_at: UnixMs,
 }
 
-/// The effects of one key batch.
+/// What one key batch changes: written whole or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct KeyBatchEffects {
     /// New states, encoded by `ingest`, which alone decodes them.
@@ -52,6 +53,8 @@ pub struct KeyBatchEffects {
     pub counter_deltas: Vec<CounterDelta>,
     /// What changes in the balance of paid orders.
     pub bin_deltas: Vec<BinDelta>,
+    /// Of which records these are the effects: a panic of the writer names them.
+    pub records: Vec<RecordRange>,
 }
 
 impl KeyBatchEffects {
@@ -84,6 +87,8 @@ pub struct NewEvent {
     pub value: Bytes,
     /// Its media type.
     pub content_type: Cow<'static, str>,
+    /// Further headers of the record.
+    pub headers: Vec<(String, Bytes)>,
 }
 
 /// The result of appending a [`NewEvent`].
@@ -95,9 +100,25 @@ pub enum Appended {
     Duplicate,
     /// Another event with this id was durable before; this one is not stored.
     Conflict,
+    /// Not stored, and nothing of its request is: the disk has too little free space.
+    DiskLow,
 }
 
 /// The ledger can no longer be written; the process is about to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the ledger can no longer be written")]
 pub struct LedgerFailed;
+
+/// The committer has ended; the [`FailureObserver`](crate::FailureObserver) was called with the reason.
+impl<T> From<flume::SendError<T>> for LedgerFailed {
+    fn from(_closed: flume::SendError<T>) -> Self {
+        Self
+    }
+}
+
+/// The same, after it had taken the work.
+impl From<tokio::sync::oneshot::error::RecvError> for LedgerFailed {
+    fn from(_closed: tokio::sync::oneshot::error::RecvError) -> Self {
+        Self
+    }
+}

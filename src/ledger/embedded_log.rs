@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use orderbell_consumers::{
-    EndOffset, Offset, PartitionOffsets, Polled, Record, Source, SourceError, TopicPartition, Waker,
+    EndOffset, Header, Offset, PartitionOffsets, Polled, Record, Source, SourceError, TopicPartition,
 };
 use orderbell_protocol::UnixMs;
 
@@ -25,7 +26,6 @@ pub const PARTITIONS: u32 = 4;
 /// Name of the cluster that checkpoints are kept under.
 pub const CLUSTER: &str = "embedded";
 
-/// The partition of a key.
 pub(crate) fn partition_of(key: &[u8]) -> u32 {
     (xxhash_rust::xxh3::xxh3_64(key) % u64::from(PARTITIONS)) as u32
 }
@@ -68,14 +68,23 @@ pub(crate) fn offset_of(key: &[u8]) -> Result<Offset, DiskError> {
     keys::trailing_number(Table::EventLog, key)
 }
 
-/// A record as bytes: time, key length, key, media type's length, media type, value.
+/// A record as bytes: time, key length, key, length of the media type and the headers behind it, media type, headers, value. In front of each header
+/// are a NUL, which no media type has, and the lengths of its name and value.
 pub(crate) fn encode(event: &NewEvent, now: UnixMs) -> Vec<u8> {
     let mut row = Vec::with_capacity(16 + event.key.len() + event.content_type.len() + event.value.len());
     row.extend(now.0.to_be_bytes());
     row.extend((event.key.len() as u32).to_be_bytes());
     row.extend_from_slice(&event.key);
-    row.extend((event.content_type.len() as u32).to_be_bytes());
+    let of_headers = event.headers.iter().map(|(name, value)| 9 + name.len() + value.len()).sum::<usize>();
+    row.extend(((event.content_type.len() + of_headers) as u32).to_be_bytes());
     row.extend_from_slice(event.content_type.as_bytes());
+    for (name, value) in &event.headers {
+        row.push(0);
+        row.extend((name.len() as u32).to_be_bytes());
+        row.extend((value.len() as u32).to_be_bytes());
+        row.extend_from_slice(name.as_bytes());
+        row.extend_from_slice(value);
+    }
     row.extend_from_slice(&event.value);
     row
 }
@@ -86,21 +95,49 @@ pub(crate) fn timestamp(key: &[u8], row: &[u8]) -> Result<i64, DiskError> {
     Ok(i64::from_be_bytes(*at))
 }
 
-/// Time, key, media type and value of [`encode`]d bytes.
-pub(crate) fn fields(row: &Bytes) -> Option<(i64, Bytes, Bytes, Bytes)> {
+/// What [`encode`] made bytes of.
+pub(crate) struct LogFields {
+    pub(crate) timestamp_ms: i64,
+    pub(crate) key: Bytes,
+    /// The media type first.
+    pub(crate) headers: Vec<Header>,
+    pub(crate) value: Bytes,
+}
+
+/// What [`encode`]d bytes say.
+pub(crate) fn fields(row: &Bytes) -> Option<LogFields> {
     let field = |at: usize| {
-        let len = u32::from_be_bytes(row.get(at..at + 4)?.try_into().ok()?) as usize;
-        let end = at + 4 + len;
+        let end = at.checked_add(4)?.checked_add(length(row, at)?)?;
         (end <= row.len()).then(|| row.slice(at + 4..end))
     };
+    let timestamp_ms = i64::from_be_bytes(*row.first_chunk::<8>()?);
     let key = field(8)?;
-    let content_type = field(12 + key.len())?;
-    let value = row.slice(16 + key.len() + content_type.len()..);
-    Some((i64::from_be_bytes(*row.first_chunk::<8>()?), key, content_type, value))
+    let with_headers = field(12 + key.len())?;
+    let value = row.slice(16 + key.len() + with_headers.len()..);
+    Some(LogFields { timestamp_ms, key, headers: headers(&with_headers)?, value })
+}
+
+fn length(bytes: &Bytes, at: usize) -> Option<usize> {
+    Some(u32::from_be_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?) as usize)
+}
+
+/// The media type and the headers behind it.
+fn headers(bytes: &Bytes) -> Option<Vec<Header>> {
+    let mut at = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let mut headers = vec![(String::from("content-type"), Some(bytes.slice(..at)))];
+    while at < bytes.len() {
+        let name_at = at + 9;
+        let value_at = name_at.checked_add(length(bytes, at + 1)?)?;
+        at = value_at.checked_add(length(bytes, at + 5)?)?;
+        let name = std::str::from_utf8(bytes.get(name_at..value_at)?).ok()?.to_owned();
+        let _is_whole = bytes.get(value_at..at)?;
+        headers.push((name, Some(bytes.slice(value_at..at))));
+    }
+    Some(headers)
 }
 
 pub(super) fn decode(part: &TopicPartition, offset: Offset, row: Vec<u8>) -> Option<Record> {
-    let (timestamp_ms, key, content_type, value) = fields(&Bytes::from(row))?;
+    let LogFields { timestamp_ms, key, headers, value } = fields(&Bytes::from(row))?;
     Some(Record {
         partition: part.clone(),
         offset,
@@ -108,19 +145,25 @@ pub(super) fn decode(part: &TopicPartition, offset: Offset, row: Vec<u8>) -> Opt
         read_ms: super::committer::now().0,
         key: Some(key),
         value: Some(value),
-        headers: vec![(String::from("content-type"), Some(content_type))],
+        headers: headers.into(),
     })
 }
 
-/// Wakes a waiting source when the log has grown.
+/// Wakes a waiting source when the log has grown, or when it must not wait any longer.
 #[derive(Default)]
 pub(crate) struct GrowthSignal {
     grown: Mutex<bool>,
     woken: Condvar,
 }
 
+impl Wake for GrowthSignal {
+    fn wake(self: Arc<Self>) {
+        self.notify();
+    }
+}
+
 impl GrowthSignal {
-    pub(crate) fn wake(&self) {
+    pub(crate) fn notify(&self) {
         *self.grown.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.woken.notify_all();
     }
@@ -265,11 +308,47 @@ impl Source for EmbeddedLogSource {
     }
 
     fn waker(&self) -> Option<Waker> {
-        let growth = self.growth.clone();
-        Some(Arc::new(move || growth.wake()))
+        Some(self.growth.clone().into())
     }
 
     fn cluster(&self) -> String {
         CLUSTER.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: the log kept no header but the media type, so whatever else an event was read by stood in its value, where anybody could write it.
+    #[test]
+    fn an_event_comes_back_with_its_headers_and_a_damaged_one_not_at_all() {
+        let of = |headers: &[(&str, &'static [u8])]| NewEvent {
+            key: Bytes::from_static(b"o1"),
+            id_hash: 1,
+            body_hash: 1,
+            value: Bytes::from_static(b"{}"),
+            content_type: "application/json".into(),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), Bytes::from_static(value))).collect(),
+        };
+        let back = |event: &NewEvent| decode(&TopicPartition::new(TOPIC, 0), 7, encode(event, UnixMs(5)));
+        let cases: [&[(&str, &[u8])]; 3] =
+            [&[], &[("x-topic", b"paid")], &[("a", b""), ("b", b"\0\xff\0"), ("", b"c")]];
+        for headers in cases {
+            let event = of(headers);
+            let record = back(&event).unwrap();
+            let media = ("content-type".to_owned(), Some(Bytes::from_static(b"application/json")));
+            let more = event.headers.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
+            assert_eq!(record.headers.to_vec(), std::iter::once(media).chain(more).collect::<Vec<_>>());
+            assert_eq!((record.timestamp_ms, record.key, record.value), (5, Some(event.key), Some(event.value)));
+        }
+        let row = encode(&of(&[("x-topic", b"paid")]), UnixMs(5));
+        // Behind the media type: where the lengths of name and value are.
+        let at = 18 + "application/json".len();
+        for (damaged, byte) in [(at + 1, 0xff), (at + 4, 12), (at + 5, 0xff), (at + 8, 5)] {
+            let mut row = row.clone();
+            row[damaged] = byte;
+            assert!(decode(&TopicPartition::new(TOPIC, 0), 7, row).is_none(), "{damaged}");
+        }
     }
 }

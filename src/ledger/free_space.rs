@@ -1,11 +1,13 @@
 //! Free space: below `min_free_space` intake stops, long before a write could fail, since a write that failed ends the process.
 //!
-//! Reading, acknowledging and saving of checkpoints go on; they need little. Intake resumes by itself when enough space is free again, well
-//! above the limit, so that it does not flap.
+//! Reading, acknowledging and saving of checkpoints go on; they write over a bounded number of rows. The delivery log is left out. Intake resumes
+//! by itself when enough space is free again, well above the limit, so that it does not flap.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::LedgerOptions;
 
 /// Whether free space was below the limit at the last check. Shared with whoever takes events in.
 #[derive(Clone, Debug, Default)]
@@ -20,10 +22,16 @@ impl LowSpaceFlag {
 /// Limits that may change while the ledger runs.
 #[derive(Debug)]
 pub(crate) struct LedgerLimits {
-    /// Rows of one mailbox.
+    /// For each mailbox; load-test traffic has mailboxes of its own.
     pub(crate) max_mailbox_rows: AtomicU64,
     /// Bytes.
     pub(crate) min_free_space: AtomicU64,
+}
+
+impl From<LedgerOptions> for LedgerLimits {
+    fn from(options: LedgerOptions) -> Self {
+        Self { max_mailbox_rows: options.max_mailbox_rows.into(), min_free_space: options.min_free_space.into() }
+    }
 }
 
 /// Watches the file system of the ledger.
@@ -31,18 +39,35 @@ pub(crate) struct FreeSpaceMonitor {
     dir: PathBuf,
     limits: Arc<LedgerLimits>,
     flag: LowSpaceFlag,
+    /// The last question failed.
+    is_unknown: AtomicBool,
 }
 
 impl FreeSpaceMonitor {
     pub(crate) fn new(dir: PathBuf, limits: Arc<LedgerLimits>, flag: LowSpaceFlag) -> Self {
-        let monitor = Self { dir, limits, flag };
+        let monitor = Self { dir, limits, flag, is_unknown: AtomicBool::new(false) };
         monitor.check();
         monitor
     }
 
+    /// Whether free space was below the limit at the last check.
+    pub(crate) fn is_low(&self) -> bool {
+        self.flag.is_set()
+    }
+
     /// Asks the file system. One that reports no free space counts as having enough: the writes themselves will fail if not.
     pub(crate) fn check(&self) {
-        let Ok(stat) = rustix::fs::statvfs(&self.dir) else { return };
+        let stat = match rustix::fs::statvfs(&self.dir) {
+            Ok(stat) => stat,
+            Err(error) => {
+                // One line, not one for each check.
+                if !self.is_unknown.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "free space is unknown: intake will not stop before the disk is full");
+                }
+                return;
+            }
+        };
+        self.is_unknown.store(false, Ordering::Relaxed);
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let min_free = self.limits.min_free_space.load(Ordering::Relaxed);
         let before = self.flag.is_set();

@@ -93,7 +93,7 @@ pub(crate) fn begin_epoch(batch: &mut Batch<'_>, old: Option<u32>, rebuild_reaso
 /// an alert that nobody saw), the ledger's id and epoch.
 pub(crate) fn irreplaceable_rows(view: &View<'_>) -> Result<Vec<(RowKind, Row)>, DatabaseError> {
     let mut rows = Vec::new();
-    for kind in [RowKind::OutboxEntry, RowKind::DeadLetter, RowKind::Loss, RowKind::Balance] {
+    for kind in [RowKind::OutboxEntry, RowKind::DeadLetter, RowKind::Loss, RowKind::Balance, RowKind::PartitionCount] {
         let (from, to) = kind.range();
         for row in view.rows(kind.table(), &from, &to) {
             rows.push((kind, row?));

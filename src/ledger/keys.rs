@@ -201,9 +201,44 @@ pub(crate) fn checkpoint(cluster: &str, part: &TopicPartition) -> Vec<u8> {
     key
 }
 
-/// The loss of a kind in a partition.
+/// The partition that a key of [`checkpoint`] names, whatever its cluster.
+pub(crate) fn checkpointed_partition(key: &[u8]) -> Option<TopicPartition> {
+    let end = key.iter().position(|byte| *byte == 0)?;
+    checkpoint_part(&key[end + 1..])
+}
+
+/// How many records of a partition the balance contains.
+pub(crate) fn partition_count(topic: &str, partition: u32) -> Vec<u8> {
+    let mut key = vec![b'p'];
+    key.extend_from_slice(topic.as_bytes());
+    key.push(0);
+    key.extend(partition.to_be_bytes());
+    key
+}
+
+/// The partition that a key of [`partition_count`] names.
+pub(crate) fn counted_partition(key: &[u8]) -> Option<(String, u32)> {
+    let part = checkpoint_part(key.get(1..)?)?;
+    Some((part.topic.to_string(), part.number))
+}
+
+/// Up to where another ledger had handled a partition.
+pub(crate) fn history_end(cluster: &str, part: &TopicPartition) -> Vec<u8> {
+    let mut key = checkpoint(cluster, part);
+    key[0] = b'h';
+    key
+}
+
+/// The skip that a partition's last begin had.
+pub(crate) fn used_skip(cluster: &str, part: &TopicPartition) -> Vec<u8> {
+    let mut key = checkpoint(cluster, part);
+    key[0] = b'u';
+    key
+}
+
+/// The key of the row that remembers it until it is acknowledged.
 pub(crate) fn loss(kind: AlertKind, part: &TopicPartition) -> Vec<u8> {
-    let mut key = vec![b'l', loss_letter(kind)];
+    let mut key = vec![b'l', loss_code(kind)];
     key.extend_from_slice(part.topic.as_bytes());
     key.push(0);
     key.extend(part.number.to_be_bytes());
@@ -211,17 +246,17 @@ pub(crate) fn loss(kind: AlertKind, part: &TopicPartition) -> Vec<u8> {
 }
 
 /// The kinds of losses in keys. The other kinds of alerts are never stored.
-const LOSS_LETTERS: [(AlertKind, u8); 3] =
+const LOSS_CODES: [(AlertKind, u8); 3] =
     [(AlertKind::RetentionGap, b'g'), (AlertKind::Truncated, b't'), (AlertKind::Recreated, b'r')];
 
-fn loss_letter(kind: AlertKind) -> u8 {
-    LOSS_LETTERS.iter().find(|(of, _)| *of == kind).map_or(b'?', |(_, letter)| *letter)
+fn loss_code(kind: AlertKind) -> u8 {
+    LOSS_CODES.iter().find(|(of, _)| *of == kind).map_or(b'?', |(_, code)| *code)
 }
 
 /// The kind and the partition that a key of [`loss`] names.
 pub(crate) fn lost_partition(key: &[u8]) -> Option<(AlertKind, TopicPartition)> {
-    let (letter, rest) = key.get(1..)?.split_first()?;
-    let (kind, _) = LOSS_LETTERS.iter().find(|(_, of)| of == letter)?;
+    let (code, rest) = key.get(1..)?.split_first()?;
+    let (kind, _) = LOSS_CODES.iter().find(|(_, of)| of == code)?;
     Some((*kind, checkpoint_part(rest)?))
 }
 

@@ -10,8 +10,11 @@
 //! One process per directory (a lock file), one format (older and newer ones are refused), one epoch (drawn when the ledger is created, and
 //! again whenever its history cannot be trusted).
 
+mod at_work;
 mod backup;
 mod balance;
+mod bin_notes;
+mod bin_row;
 mod checkpoints;
 mod committer;
 mod connected;
@@ -28,8 +31,10 @@ mod disk;
 mod effects;
 pub mod embedded_log;
 mod free_space;
+mod history;
 mod integrity;
 mod keys;
+mod log_numbers;
 mod losses;
 mod mailbox;
 mod mailbox_limit;
@@ -39,7 +44,10 @@ mod offline;
 mod open;
 mod orders;
 mod outbox;
+mod partition_counts;
+mod pending_cursors;
 mod retention;
+mod sharded;
 mod tables;
 mod write_batch;
 
@@ -49,17 +57,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwapOption;
 use orderbell_protocol::UnixMs;
 use tokio::sync::{Notify, oneshot};
 
-pub use balance::{Balance, BinNote};
-use balance::{BinNotes, BinRows};
+use at_work::AtWork;
+pub use at_work::RecordRange;
+pub use balance::Balance;
+use balance::Bins;
+pub use bin_notes::BinNote;
 pub use checkpoints::Checkpoints;
-use committer::{Committer, PendingCursors, Work};
+pub use committer::FailureObserver;
+use committer::{Committer, Work};
 use connected::Connected;
 pub use connected::ConnectedDevice;
 use counter_notifier::CounterNotifier;
-pub use counter_notifier::{CounterObserver, NoCounterObserver};
+pub use counter_notifier::{CounterObserver, NoCounterObserver, StoredBuckets};
 pub use counters::{Bucket, CounterDelta, CounterSums};
 pub use damage::{DamagedRow, LedgerDamage, LedgerReadError};
 pub use dead_letters::{DeadLetters, HexBytes, StoredBytes, StoredDeadLetter};
@@ -73,7 +86,9 @@ pub use disk::{DatabaseError, DiskError};
 pub use effects::{Appended, KeyBatchEffects, LedgerFailed, NewEvent, NewNotice};
 use embedded_log::{EmbeddedLogSource, GrowthSignal};
 use free_space::{FreeSpaceMonitor, LedgerLimits, LowSpaceFlag};
+use history::HistoryEnds;
 pub use keys::OrderKey;
+use log_numbers::LogNumbers;
 use losses::Losses;
 pub use losses::StoredLoss;
 pub use mailbox::MailboxError;
@@ -84,10 +99,12 @@ pub use offline::OfflineLedger;
 pub use open::OpenError;
 pub use orders::{OpenOrders, StoredOrders};
 pub use outbox::{Outbox, OutboxEntry, PublishTo};
+use pending_cursors::PendingCursors;
 use retention::Retention;
+pub use sharded::{SHARDS, Sharded};
 
 /// The format that this program reads and writes. Any other on disk is refused.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 7;
 /// Work items that may wait for the committer. A shard waits when it is full: backpressure up to the source.
 const WORK_MAX: usize = 16_384;
 
@@ -108,10 +125,20 @@ pub struct LedgerOptions {
     pub rolled_back: bool,
 }
 
+/// Creates the directory of a ledger, for its owner alone: it holds what people ordered. One that is there stays as it is.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn create_dir(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
 /// An open ledger.
 pub struct Ledger {
     disk: Arc<Disk>,
-    work: Mutex<Option<flume::Sender<Work>>>,
+    /// None once it was closed. Without a lock: it is taken for every poll that sends something.
+    work: ArcSwapOption<flume::Sender<Work>>,
     cursors: Arc<PendingCursors>,
     connected: Connected,
     /// None when `timeline_retention_ms` is 0.
@@ -120,8 +147,9 @@ pub struct Ledger {
     log_growth: Arc<GrowthSignal>,
     overflows: Overflows,
     losses: Losses,
-    bin_rows: BinRows,
-    bin_notes: BinNotes,
+    bins: Bins,
+    log_numbers: LogNumbers,
+    history_ends: HistoryEnds,
     outbox_grown: Arc<Notify>,
     low_space: LowSpaceFlag,
     limits: Arc<LedgerLimits>,
@@ -138,7 +166,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger in `dir`, or creates it. `failed` is called once when the ledger can no longer be written: it must end the process.
+    /// Opens the ledger in `dir`, or creates it. The failure observer is called once when the ledger can no longer be written: it must end the process.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -147,40 +175,37 @@ impl Ledger {
         options: LedgerOptions,
         mailbox_observer: Arc<dyn MailboxObserver>,
         counter_observer: Arc<dyn CounterObserver>,
-        failed: impl Fn(&str) + Send + Sync + 'static,
+        failure_observer: Arc<dyn FailureObserver>,
     ) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io { dir: dir.to_owned(), source };
-        std::fs::create_dir_all(dir).map_err(io)?;
+        create_dir(dir).map_err(io)?;
         let lock = open::lock(dir)?;
         let (disk, damage) = open::open_verified(dir, options)?;
         let disk = Arc::new(disk);
         let meta = open::load_or_init_meta(&disk, dir, damage, options.state_retention_ms)?;
-        counter_notifier::load_recent(&disk, &*counter_observer, committer::now()).map_err(open::disk_error(dir))?;
+        counter_notifier::load_recent(&disk.view(), &*counter_observer, committer::now(), disk.newest_commit())
+            .map_err(open::disk_error(dir))?;
         let (tx, rx) = flume::bounded(WORK_MAX);
         connected::count_as_sent(&disk, meta.epoch, meta.seq).map_err(open::disk_error(dir))?;
         let (cursors, connected) = (Arc::new(PendingCursors::default()), Connected::default());
-        let pending_steps = Arc::new(PendingSteps::default());
-        let log_growth = Arc::new(GrowthSignal::default());
-        let overflows = Overflows::default();
+        let (pending_steps, outbox_grown) = (Arc::new(PendingSteps::default()), Arc::new(Notify::new()));
+        let (log_growth, overflows) = (Arc::new(GrowthSignal::default()), Overflows::default());
         let losses = Losses::load(&disk.view()).map_err(open::disk_error(dir))?;
-        let bin_rows = BinRows::load(&disk.view()).map_err(open::disk_error(dir))?;
-        let outbox_grown = Arc::new(Notify::new());
-        let low_space = LowSpaceFlag::default();
-        let limits = Arc::new(LedgerLimits {
-            max_mailbox_rows: options.max_mailbox_rows.into(),
-            min_free_space: options.min_free_space.into(),
-        });
-        let failed: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(failed);
+        let bins = Bins::load(&disk.view()).map_err(open::disk_error(dir))?;
+        let log_numbers = LogNumbers::load(&disk.view()).map_err(open::disk_error(dir))?;
+        let (history_ends, low_space) = (HistoryEnds::default(), LowSpaceFlag::default());
+        let limits = Arc::new(LedgerLimits::from(options));
         let committer = Committer {
             disk: disk.clone(),
             rx,
             mailbox_observer,
-            counter_notifier: CounterNotifier::start(counter_observer, failed.clone()).map_err(io)?,
+            counter_notifier: CounterNotifier::start(disk.clone(), counter_observer, failure_observer.clone())
+                .map_err(io)?,
             cursors: cursors.clone(),
             connected: connected.clone(),
             pending_steps: pending_steps.clone(),
             log_growth: log_growth.clone(),
-            failed,
+            failure_observer,
             cursor_writer: CursorWriter::default(),
             retention: Retention::new(options.state_retention_ms, options.timeline_retention_ms),
             free_space: FreeSpaceMonitor::new(dir.to_owned(), limits.clone(), low_space.clone()),
@@ -191,12 +216,15 @@ impl Ledger {
             outbox: outbox::next(&disk.view()).map_err(open::disk_error(dir))?,
             outbox_grown: outbox_grown.clone(),
             losses: losses.clone(),
-            bin_rows: bin_rows.clone(),
+            bins: bins.clone(),
+            log_numbers: log_numbers.clone(),
+            history_ends: history_ends.clone(),
+            at_work: AtWork::default(),
         };
         let thread = committer.spawn().map_err(io)?;
         Ok(Self {
             disk,
-            work: Mutex::new(Some(tx)),
+            work: ArcSwapOption::from_pointee(tx),
             cursors,
             connected,
             pending_steps: (options.timeline_retention_ms > 0).then_some(pending_steps),
@@ -204,8 +232,9 @@ impl Ledger {
             log_growth,
             overflows,
             losses,
-            bin_rows,
-            bin_notes: BinNotes::default(),
+            bins,
+            log_numbers,
+            history_ends,
             outbox_grown,
             low_space,
             limits,
@@ -280,7 +309,7 @@ impl Ledger {
         self.epoch
     }
 
-    /// When the ledger was created, or rebuilt: what was recorded before is history to it. 0 when that is not known.
+    /// When the ledger was created, or rebuilt. 0 when that is not known.
     #[must_use]
     pub fn began_at(&self) -> UnixMs {
         self.began_at
@@ -363,20 +392,21 @@ impl Ledger {
         EmbeddedLogSource::new(self.disk.clone(), self.log_growth.clone())
     }
 
-    fn sender(&self) -> Result<flume::Sender<Work>, LedgerFailed> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(LedgerFailed)
+    /// The committer ends when nobody holds it any more.
+    fn sender(&self) -> Result<Arc<flume::Sender<Work>>, LedgerFailed> {
+        self.work.load_full().ok_or(LedgerFailed)
     }
 
     /// Hands work to the committer and waits until it is durable.
     async fn submit<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Result<T, LedgerFailed> {
         let (tx, rx) = oneshot::channel();
-        self.sender()?.send_async(work(tx)).await.map_err(|_| LedgerFailed)?;
-        rx.await.map_err(|_| LedgerFailed)
+        self.sender()?.send_async(work(tx)).await?;
+        Ok(rx.await?)
     }
 
     /// Writes what is queued and ends the committer. Blocks for one batch.
     pub fn close(&self) {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.work.store(None);
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _panicked = thread.join();
         }
@@ -387,6 +417,8 @@ impl Ledger {
 mod balance_tests;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod low_space_tests;
 #[cfg(test)]
 mod retention_tests;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the log lost: records that Orderbell never read and never will. Each stays, and with it its alert, until an operator acknowledges it.
 //!
 //! ```text
-//!   a partition starts above its old checkpoint: new checkpoint + loss --one batch--> row --> Ledger::losses --> alert
+//!   a partition begins above its old checkpoint: new checkpoint + loss --one batch--> row --> Ledger::losses --> alert
 //!   an operator acknowledges it:                                        row removed, durable --> alert cleared
 //! ```
 //!
@@ -14,7 +14,7 @@ use orderbell_consumers::{AlertKind, Loss, TopicPartition};
 use orderbell_protocol::UnixMs;
 
 use super::committer::Work;
-use super::disk::{DatabaseError, DiskError, Table, View};
+use super::disk::{DatabaseError, View};
 use super::tables::RowKind;
 use super::{Ledger, LedgerFailed, keys};
 
@@ -54,11 +54,8 @@ impl Losses {
     /// Those that the ledger holds. One that does not decode stays there unseen, with an alert of its own, until the same partition loses more.
     pub(crate) fn load(view: &View<'_>) -> Result<Self, DatabaseError> {
         let losses = Self::default();
-        let (from, to) = RowKind::Loss.range();
-        for row in view.rows(Table::Meta, &from, &to) {
-            let (key, row) = row?;
-            let loss = StoredLoss::decode(&key, &row).ok_or_else(|| DiskError::damaged(Table::Meta, &key, "a loss"));
-            view.pass_over(loss)?.into_iter().for_each(|loss| losses.insert(loss));
+        for loss in view.all_of(RowKind::Loss, "a loss", StoredLoss::decode) {
+            losses.insert(loss?);
         }
         Ok(losses)
     }

@@ -41,7 +41,9 @@ struct Scan {
     from: Vec<u8>,
     /// Live rows so far.
     live: u64,
+    /// Not before this time, as long as the limit is this one.
     not_before: UnixMs,
+    max_rows: u64,
 }
 
 /// Trims mailboxes that exceed `max_mailbox_rows`. See the module.
@@ -88,11 +90,16 @@ impl MailboxLimit {
         now: UnixMs,
     ) -> Result<bool, DatabaseError> {
         self.scan(view, batch, now)?;
-        Ok(self.queue.values().any(|scan| scan.not_before <= now))
+        Ok(self.queue.values().any(|scan| self.is_due(scan, now)))
+    }
+
+    /// A reload that changes the limit is not waited out: it may end the alert.
+    fn is_due(&self, scan: &Scan, now: UnixMs) -> bool {
+        scan.not_before <= now || scan.max_rows != self.max_rows()
     }
 
     fn scan(&mut self, view: &View<'_>, batch: &mut BatchBuilder<'_>, now: UnixMs) -> Result<(), DatabaseError> {
-        let next = self.queue.iter().find(|(_, scan)| scan.not_before <= now).map(|(mailbox, _)| mailbox.clone());
+        let next = self.queue.iter().find(|(_, scan)| self.is_due(scan, now)).map(|(mailbox, _)| mailbox.clone());
         let Some(mailbox) = next else { return Ok(()) };
         let mut scan = self.queue.remove(&mailbox).unwrap_or_default();
         let mut excess = mailbox::count(view, &mailbox)?.saturating_sub(self.max_rows());
@@ -126,7 +133,7 @@ impl MailboxLimit {
         }
         if seen < ROWS_PER_STEP {
             self.set_overflow(&mailbox, scan.live);
-            scan = Scan { not_before: now.plus_ms(RESCAN_AFTER_MS), ..Scan::default() };
+            scan = Scan { not_before: now.plus_ms(RESCAN_AFTER_MS), max_rows: self.max_rows(), ..Scan::default() };
         }
         self.queue.insert(mailbox, scan);
         Ok(())

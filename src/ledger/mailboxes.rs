@@ -13,7 +13,7 @@ pub trait MailboxObserver: Send + Sync + 'static {
     fn changed(&self, recipients: &[Recipient]);
 }
 
-/// The mailboxes of a ledger.
+/// What recipients read: the handle with the one read function.
 #[derive(Clone, Copy)]
 pub struct Mailboxes<'a>(pub(super) &'a Ledger);
 

@@ -87,7 +87,7 @@ impl Ledger {
     /// [`OpenError`]; also when a process runs on the ledger, or when the backup has another format.
     pub fn restore(dir: &Path, from: impl Read) -> Result<u64, OpenError> {
         let io = |source| OpenError::Io { dir: dir.to_owned(), source };
-        std::fs::create_dir_all(dir).map_err(io)?;
+        crate::create_dir(dir).map_err(io)?;
         let _lock = lock(dir)?;
         // Beside the old one until it is complete: a restore that is interrupted changes nothing.
         let (path, next) = (dir.join("db"), dir.join("db.restoring"));

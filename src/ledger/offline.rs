@@ -5,13 +5,13 @@ use std::path::Path;
 
 use orderbell_consumers::{Record, TopicPartition};
 use orderbell_protocol::UnixMs;
-use orderbell_protocol::balance::BinCount;
+use orderbell_protocol::balance::{BinCount, PartitionCount};
 
-use super::balance::BinRows;
+use super::balance::Bins;
 use super::checkpoints::Checkpoints;
 use super::counters::{self, Bucket, CounterSums};
 use super::disk::{Disk, DiskError, Table};
-use super::{OpenError, embedded_log, keys, open};
+use super::{OpenError, committer, embedded_log, keys, open};
 
 /// A ledger opened for reading. It holds the directory's lock.
 pub struct OfflineLedger {
@@ -45,7 +45,26 @@ impl OfflineLedger {
     /// # Errors
     /// When the files cannot be read.
     pub fn balance(&self) -> Result<Vec<BinCount>, DiskError> {
-        Ok(BinRows::load(&self.disk.view())?.counts())
+        Ok(Bins::load(&self.disk.view())?.view().counts(committer::now()))
+    }
+
+    /// How many records of each partition the balance contains.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn partition_counts(&self) -> Result<Vec<PartitionCount>, DiskError> {
+        Ok(Bins::load(&self.disk.view())?.view().partition_counts())
+    }
+
+    /// Where the partitions of the embedded log begin.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn log_begins(&self) -> Result<Vec<(TopicPartition, u64)>, DiskError> {
+        let view = self.disk.view();
+        let begin =
+            |number| Ok((TopicPartition::new(embedded_log::TOPIC, number), embedded_log::start(&view, number)?));
+        (0..embedded_log::PARTITIONS).map(begin).collect()
     }
 
     /// Events that the log received before this moment were not counted.
@@ -57,7 +76,7 @@ impl OfflineLedger {
         at.ok_or_else(|| DiskError::damaged(Table::Meta, keys::COUNTED_FROM, "a time, but missing"))
     }
 
-    /// The checkpoints.
+    /// The same handle as that of a running ledger.
     #[must_use]
     pub fn checkpoints(&self) -> Checkpoints<'_> {
         Checkpoints(&self.disk)

@@ -96,12 +96,13 @@ pub(super) fn open_disk(dir: &Path, path: &Path) -> Result<Disk, OpenError> {
 /// Refuses another format than the one that this program writes. A database without a format row was just created.
 pub(super) fn check_format(dir: &Path, row: Option<Vec<u8>>) -> Result<(), OpenError> {
     let Some(row) = row else { return Ok(()) };
-    let found = row.try_into().map_err(|_| DiskError::damaged(Table::Meta, keys::FORMAT, "a format"));
-    let found = u32::from_be_bytes(found.map_err(|source| OpenError::Disk { dir: dir.to_owned(), source })?);
-    match found {
+    let Ok(found) = <[u8; 4]>::try_from(row) else {
+        return Err(disk_error(dir)(DiskError::damaged(Table::Meta, keys::FORMAT, "a format")));
+    };
+    match u32::from_be_bytes(found) {
         FORMAT => Ok(()),
-        newer if newer > FORMAT => Err(OpenError::Newer { dir: dir.to_owned(), found }),
-        _ => Err(OpenError::Older { dir: dir.to_owned(), found }),
+        found if found > FORMAT => Err(OpenError::Newer { dir: dir.to_owned(), found }),
+        found => Err(OpenError::Older { dir: dir.to_owned(), found }),
     }
 }
 

@@ -18,7 +18,7 @@ pub struct OpenOrders {
     pub next: Option<Id>,
 }
 
-/// The orders of a ledger.
+/// States of orders, and which of them are open or expire: the handle that reads them.
 #[derive(Clone, Copy)]
 pub struct StoredOrders<'a>(pub(super) &'a Ledger);
 

@@ -5,14 +5,17 @@
 //! the outbox stays empty: the log is in the same database, so the event is appended in the very batch.
 //!
 //! An entry that does not decode can never be published. It raises the alert `ledger_damaged` and blocks nothing: the entries behind it follow,
-//! also those of its own order, which cannot be told from others. It stays in the outbox, so that the alert comes again after each start until
+//! also those of its own order, which cannot be distinguished from others. It stays in the outbox, so that the alert comes again after each start until
 //! somebody deals with it (docs/decisions/0046).
 
-use orderbell_consumers::OutRecord;
+use orderbell_consumers::{DeadLetter, OutRecord};
+use orderbell_protocol::balance::BinDelta;
 
-use super::committer::Work;
+use super::committer::{self, Work};
+use super::dead_letters::StoredDeadLetter;
 use super::disk::{DatabaseError, DiskError, Row, Table, View};
 use super::effects::LedgerFailed;
+use super::embedded_log::LogFields;
 use super::tables::RowKind;
 use super::{Ledger, embedded_log, keys};
 
@@ -34,7 +37,7 @@ pub struct OutboxEntry {
     pub record: OutRecord,
 }
 
-/// The outbox of a ledger.
+/// Events to publish: the handle that reads and finishes them.
 #[derive(Clone, Copy)]
 pub struct Outbox<'a>(pub(super) &'a Ledger);
 
@@ -63,14 +66,28 @@ impl Outbox<'_> {
     pub async fn delivered(self, numbers: Vec<u64>) -> Result<(), LedgerFailed> {
         self.0.submit(|reply| Work::OutboxDelivered(numbers, reply)).await
     }
+
+    /// Replaces an entry that the output topic refused for good by a dead letter, counts that in the balance in the same batch, and returns when it
+    /// is durable: whatever ends in between, the event is counted once.
+    ///
+    /// # Errors
+    /// [`LedgerFailed`] when the ledger can no longer be written.
+    pub async fn refused(
+        self,
+        number: u64,
+        dead_letter: &DeadLetter,
+        deltas: Vec<BinDelta>,
+    ) -> Result<(), LedgerFailed> {
+        let row = StoredDeadLetter::of(dead_letter, committer::now()).encode();
+        self.0.submit(|reply| Work::OutboxRefused(number, row, deltas, reply)).await
+    }
 }
 
 fn decode((key, row): Row) -> Result<OutboxEntry, DiskError> {
     let number = keys::trailing_number(Table::Meta, &key)?;
     let fields = embedded_log::fields(&row.into());
-    let (timestamp_ms, key, content_type, value) =
+    let LogFields { timestamp_ms, key, headers, value } =
         fields.ok_or_else(|| DiskError::damaged(Table::Meta, &key, "an entry of the outbox"))?;
-    let headers = vec![(String::from("content-type"), Some(content_type))];
     Ok(OutboxEntry { number, record: OutRecord { key: Some(key), value, headers, timestamp_ms } })
 }
 

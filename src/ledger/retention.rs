@@ -56,6 +56,8 @@ pub(crate) struct Retention {
     circles: HashMap<RowKind, Circle>,
     /// By kind and the beginning of the range: what was removed before is not read again.
     fronts: HashMap<(RowKind, Vec<u8>), Vec<u8>>,
+    /// By partition of the embedded log.
+    log_fronts: HashMap<u32, LogFront>,
     /// The kind that is first in the next step: a kind with a large backlog keeps no other waiting.
     first: usize,
 }
@@ -63,7 +65,7 @@ pub(crate) struct Retention {
 impl Retention {
     pub(crate) fn new(state_ms: i64, timeline_ms: i64) -> Self {
         let periods = Periods { state_ms, timeline_ms };
-        Self { periods, circles: HashMap::new(), fronts: HashMap::new(), first: 0 }
+        Self { periods, circles: HashMap::new(), fronts: HashMap::new(), log_fronts: HashMap::new(), first: 0 }
     }
 
     pub(crate) fn step(
@@ -79,7 +81,9 @@ impl Retention {
             match kind.retention() {
                 // Removed where the order, the mailbox, the connection or the entry is.
                 Rule::WithOrder | Rule::WithMailbox | Rule::WithConnection | Rule::UntilTaken(_) | Rule::Fixed(_) => {}
-                Rule::ByAge(Age::Log) => step_log(view, batch, now.plus_ms(-self.periods.state_ms), &mut left)?,
+                Rule::ByAge(Age::Log) => {
+                    step_log(&mut self.log_fronts, view, batch, now.plus_ms(-self.periods.state_ms), &mut left)?;
+                }
                 Rule::ByAge(Age::Ranges(too_old)) => {
                     for range in too_old(&self.periods, now) {
                         self.step_front(kind, range, view, batch, &mut left)?;
@@ -199,10 +203,24 @@ fn is_older(
     Ok(view.pass_over(at)?.is_some_and(|at| at < before))
 }
 
+/// What is known of the oldest records of a partition.
+#[derive(Default)]
+struct LogFront {
+    /// The key behind them, when none of them has a time that decodes.
+    undated: Vec<u8>,
+    /// The key behind a record that is due and was read after them: they are older.
+    due: Vec<u8>,
+}
+
+/// The first key after this one.
+fn after(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
 /// Removes records that are older than `before` and below the checkpoint. A record whose time does not decode is older than the one that was
-/// appended after it, and goes with it: it was reported when it was read. They count as read only then, so that a front of such records is
-/// no reason to come back soon.
+/// appended after it, and goes with it: it was reported when it was read. However many of them stand in front, each is read once.
 fn step_log(
+    fronts: &mut HashMap<u32, LogFront>,
     view: &View<'_>,
     batch: &mut BatchBuilder<'_>,
     before: UnixMs,
@@ -211,30 +229,84 @@ fn step_log(
     for part in 0..embedded_log::PARTITIONS {
         // Without a checkpoint nobody knows what has been consumed.
         let Some(checkpoint) = embedded_log::checkpoint(view, part)? else { continue };
-        let (from, to) = (keys::log_record(part, embedded_log::start(view, part)?), keys::log_record(part, checkpoint));
-        let (mut start, mut undated) = (None, Vec::new());
-        if from >= to {
-            continue;
-        }
-        for row in view.rows(Table::EventLog, &from, &to).take(*left) {
-            let (key, row) = row?;
-            let at = embedded_log::timestamp(&key, &row).and_then(|at| Ok((at, embedded_log::offset_of(&key)?)));
-            let Some((at, offset)) = view.pass_over(at)? else {
-                undated.push(key);
-                continue;
-            };
-            if at >= before.0 {
-                break;
-            }
-            for key in undated.drain(..).chain([key]) {
-                *left = left.saturating_sub(1);
-                batch.remove_row(RowKind::LogRecord, &key);
-            }
-            start = Some(offset + 1);
-        }
-        if let Some(start) = start {
+        let front = fronts.entry(part).or_default();
+        let from = keys::log_record(part, embedded_log::start(view, part)?);
+        let mut step = LogStep { front, view, batch, left, from, start: None };
+        step.run(&keys::log_record(part, checkpoint), before)?;
+        if let Some(start) = step.start {
             batch.raise_log_start(part, start);
         }
     }
     Ok(())
+}
+
+/// A step in one partition.
+struct LogStep<'a, 'v, 'b> {
+    front: &'a mut LogFront,
+    view: &'a View<'v>,
+    batch: &'a mut BatchBuilder<'b>,
+    left: &'a mut usize,
+    /// Where the records begin that are left.
+    from: Vec<u8>,
+    /// The offset behind the newest that was removed.
+    start: Option<u64>,
+}
+
+impl LogStep<'_, '_, '_> {
+    fn run(&mut self, to: &[u8], before: UnixMs) -> Result<(), DatabaseError> {
+        loop {
+            self.remove_older()?;
+            if *self.left == 0 || !self.remove_dated(to, before)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes what stands before a record that is due, and it.
+    fn remove_older(&mut self) -> Result<(), DatabaseError> {
+        if self.from >= self.front.due {
+            return Ok(());
+        }
+        for row in self.view.rows(Table::EventLog, &self.from.clone(), &self.front.due).take(*self.left) {
+            self.remove(&row?.0)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the records that are due, up to the first that is not. True when it came to one behind records without a time that an earlier
+    /// step has read: they go first.
+    fn remove_dated(&mut self, to: &[u8], before: UnixMs) -> Result<bool, DatabaseError> {
+        let has_older = self.front.undated > self.from;
+        let begin = if has_older { &self.front.undated } else { &self.from }.clone();
+        if begin.as_slice() >= to {
+            return Ok(false);
+        }
+        let mut undated = Vec::new();
+        for row in self.view.rows(Table::EventLog, &begin, to).take(*self.left) {
+            let (key, row) = row?;
+            match self.view.pass_over(embedded_log::timestamp(&key, &row))? {
+                None => undated.push(key),
+                Some(at) if at >= before.0 => break,
+                Some(_) if has_older => {
+                    self.front.due = after(&key);
+                    return Ok(true);
+                }
+                Some(_) => undated.drain(..).chain([key]).try_for_each(|key| self.remove(&key))?,
+            }
+        }
+        *self.left = self.left.saturating_sub(undated.len());
+        if let Some(newest) = undated.last() {
+            self.front.undated = after(newest);
+        }
+        Ok(false)
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<(), DatabaseError> {
+        *self.left = self.left.saturating_sub(1);
+        self.batch.remove_row(RowKind::LogRecord, key);
+        let offset = self.view.pass_over(embedded_log::offset_of(key))?;
+        self.start = offset.map(|offset| offset + 1).or(self.start);
+        self.from = after(key);
+        Ok(())
+    }
 }

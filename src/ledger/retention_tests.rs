@@ -1,5 +1,5 @@
 //! Retention in virtual time: after enough of it no row is left but those that the schema calls fixed, and no reader has missed a notice
-//! without being told.
+//! without learning of it.
 
 use std::collections::BTreeMap;
 
@@ -100,7 +100,7 @@ impl Written {
         due.len()
     }
 
-    /// Rows by kind.
+    /// What the retention left, by the name of the kind.
     fn rows(&self) -> BTreeMap<&'static str, (RowKind, u64)> {
         let view = self.disk.view();
         let mut counts = BTreeMap::new();
@@ -180,6 +180,7 @@ pub(super) fn write_orders(ledger: &mut Written, numbers: std::ops::Range<usize>
             body_hash: 1,
             value: "{}".into(),
             content_type: "application/json".into(),
+            headers: Vec::new(),
         });
         let phone = id(format!("phone{n}"));
         deliveries.record(&who, &phone, DeliveryStep::Acked(n as u64 + 1), ledger.now);
@@ -191,7 +192,7 @@ pub(super) fn write_orders(ledger: &mut Written, numbers: std::ops::Range<usize>
         for event in &events {
             batch.append(event, now)?;
         }
-        deliveries.begin_write(batch);
+        deliveries.begin_write(batch, false);
         Ok(())
     });
     ledger.save_cursors(&cursors);
@@ -201,7 +202,7 @@ pub(super) fn write_orders(ledger: &mut Written, numbers: std::ops::Range<usize>
     ledger.batch(|batch, _| {
         for (number, next) in (0..).zip(ends) {
             let part = TopicPartition::new(embedded_log::TOPIC, number);
-            batch.put_checkpoint(embedded_log::CLUSTER, &part, Checkpoint { next, last: None });
+            batch.put_checkpoint(embedded_log::CLUSTER, &part, Checkpoint { next, last: None }, 0);
         }
         Ok(())
     });
@@ -275,6 +276,9 @@ fn every_kind_of_row_is_recognised_by_its_key() {
         (keys::expiry(1, &key), RowKind::Expiry),
         (keys::event_id(1), RowKind::EventId),
         (keys::checkpoint("kafka", &part), RowKind::Checkpoint),
+        (keys::partition_count("orders", 0), RowKind::PartitionCount),
+        (keys::history_end("kafka", &part), RowKind::HistoryEnd),
+        (keys::used_skip("kafka", &part), RowKind::UsedSkip),
         (keys::log_end(1), RowKind::PartitionEnd),
         (keys::log_start(1), RowKind::PartitionStart),
         (keys::outbox(1), RowKind::OutboxEntry),
@@ -344,7 +348,7 @@ enum Act {
     Notice(usize),
     /// Expunges this order.
     Expunge(usize),
-    /// A client of this customer reads on, or begins again when it is told to.
+    /// A client of this customer reads on, or begins again when it has to.
     Read(usize),
     Pass(i64),
 }
@@ -371,7 +375,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     /// Two clients of each of four customers, no cursors: floors are forgotten as early as the rules allow.
     #[test]
-    fn no_reader_misses_a_notice_without_being_told(acts in acts()) {
+    fn no_reader_misses_a_notice_unknowingly(acts in acts()) {
         let mut ledger = Written::new();
         let who = |customer: usize| Recipient::customer(id(format!("c{customer}")));
         let mut clients: [Option<Client>; 8] = [None; 8];

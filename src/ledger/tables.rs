@@ -7,7 +7,7 @@
 use orderbell_consumers::Checkpoint;
 use orderbell_protocol::UnixMs;
 
-use super::balance::BinRow;
+use super::bin_row::BinRow;
 use super::counters::{self, CounterSums};
 use super::dead_letters::StoredDeadLetter;
 use super::delivery_log::{self, DeliveryStep};
@@ -15,6 +15,7 @@ use super::devices::{self, StoredCursor};
 use super::disk::Table;
 use super::losses::StoredLoss;
 use super::mailbox::{Floor, IndexEntry, MailRow};
+use super::partition_counts::PartitionRow;
 use super::{checkpoints, embedded_log, integrity, keys};
 
 /// Devices of one recipient that have a cursor; above it, the least recently used loses its own. A store has a few tills and a customer a few
@@ -119,7 +120,7 @@ pub(crate) struct Schema {
 
 macro_rules! schema {
     ($($(#[$doc:meta])* $kind:ident = $name:literal in $table:ident, $tag:expr, key $key:literal, value $value:ty, goes $rule:expr;)+) => {
-        /// A kind of row.
+        /// What a row holds: it decides table, key, value and retention.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum RowKind {
             $($(#[$doc])* $kind),+
@@ -201,9 +202,15 @@ schema! {
         goes UntilTaken("an operator, who acknowledges it");
     /// How many records of a topic ended in one bin of the balance. One row for each topic, bin and reason.
     Balance = "balance" in Meta, Tag::First(b'b'), key "b, shadow, topic, 0, bin (8 bits), reason", value BinRow, goes Fixed(100_000);
+    /// How many records of a partition the balance contains.
+    PartitionCount = "records of partitions" in Meta, Tag::First(b'p'), key "p, topic, 0, partition (32 bits)", value PartitionRow, goes Fixed(100_000);
     /// Up to where a partition has been consumed. One for each partition that was ever read.
     Checkpoint = "checkpoints" in Meta, Tag::First(b'f'), key "f, cluster, 0, topic, 0, partition (32 bits)", value Checkpoint,
         goes Fixed(100_000);
+    /// Up to where another ledger had handled a partition. At most one for each.
+    HistoryEnd = "ends of history" in Meta, Tag::First(b'h'), key "h, cluster, 0, topic, 0, partition (32 bits)", value Number, goes Fixed(100_000);
+    /// The offset up to which an operator gave up a partition's records, while `serve` is started with it. At most one for each.
+    UsedSkip = "used skips" in Meta, Tag::First(b'u'), key "u, cluster, 0, topic, 0, partition (32 bits)", value Number, goes Fixed(100_000);
     /// Next offset of a partition of the embedded log.
     PartitionEnd = "log ends" in Meta, Tag::First(b's'), key "s, partition (32 bits)", value Number, goes Fixed(embedded_log::PARTITIONS as u64);
     /// First offset that a partition of the embedded log still holds.

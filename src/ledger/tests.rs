@@ -10,7 +10,7 @@ use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{Id, NoticeKind, Position, ReadError, Recipient, UnixMs};
 use proptest::prelude::*;
 
-struct Silence;
+pub(super) struct Silence;
 
 impl MailboxObserver for Silence {
     fn changed(&self, _recipients: &[Recipient]) {}
@@ -34,7 +34,8 @@ pub(super) fn options(max_mailbox_rows: u64) -> LedgerOptions {
 }
 
 pub(super) fn open_with(dir: &Path, options: LedgerOptions) -> Ledger {
-    Ledger::open(dir, options, Arc::new(Silence), Arc::new(NoCounterObserver), |error| panic!("{error}")).unwrap()
+    Ledger::open(dir, options, Arc::new(Silence), Arc::new(NoCounterObserver), Arc::new(|why: &str| panic!("{why}")))
+        .unwrap()
 }
 
 /// A notice's name begins with its order's: three notices in a row belong to one order, as in production.
@@ -228,7 +229,8 @@ fn committed_rows_survive_reopening() {
 fn a_directory_serves_one_process() {
     let dir = tempfile::tempdir().unwrap();
     let _ledger = open(dir.path());
-    let second = Ledger::open(dir.path(), options(1000), Arc::new(Silence), Arc::new(NoCounterObserver), |_| {});
+    let second =
+        Ledger::open(dir.path(), options(1000), Arc::new(Silence), Arc::new(NoCounterObserver), Arc::new(|_: &str| {}));
     assert!(matches!(second, Err(OpenError::InUse(_))));
 }
 
@@ -240,7 +242,7 @@ fn other_formats_are_refused_and_left_as_they_are() {
     ledger.backup(&mut backup, |_| {}).unwrap();
     ledger.close();
     drop(ledger);
-    for other in [1, 2, 3, 4, FORMAT + 1] {
+    for other in (1..FORMAT).chain([FORMAT + 1]) {
         let disk = open::open_disk(dir.path(), &dir.path().join("db")).unwrap();
         let mut batch = disk.batch();
         batch.put(RowKind::Fact, keys::FORMAT, &other.to_be_bytes());
@@ -251,7 +253,13 @@ fn other_formats_are_refused_and_left_as_they_are() {
             Err(OpenError::Newer { found, .. }) => other > FORMAT && found == other,
             _ => false,
         };
-        let opened = Ledger::open(dir.path(), options(1000), Arc::new(Silence), Arc::new(NoCounterObserver), |_| {});
+        let opened = Ledger::open(
+            dir.path(),
+            options(1000),
+            Arc::new(Silence),
+            Arc::new(NoCounterObserver),
+            Arc::new(|_: &str| {}),
+        );
         assert!(refused(opened.map(drop)) && refused(OfflineLedger::open(dir.path()).map(drop)));
         assert!(refused(Ledger::check(dir.path()).map(drop)), "format {other}");
         let entries = std::fs::read_dir(dir.path()).unwrap().count();
@@ -266,6 +274,30 @@ fn other_formats_are_refused_and_left_as_they_are() {
     }
 }
 
+/// Regression: a panic of the writer named no record, so nobody knew what made it panic.
+#[test]
+fn a_panic_of_the_writer_names_the_records_that_it_was_writing() {
+    struct Panics;
+    impl MailboxObserver for Panics {
+        fn changed(&self, _: &[Recipient]) {
+            panic!("a test wants this panic");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (tx, rx) = std::sync::mpsc::channel();
+    let failed = Arc::new(move |why: &str| tx.send(why.to_owned()).unwrap());
+    let ledger =
+        Ledger::open(dir.path(), options(1000), Arc::new(Panics), Arc::new(NoCounterObserver), failed).unwrap();
+    let mut records = Vec::new();
+    [43, 41].into_iter().for_each(|at| RecordRange::add(&mut records, &TopicPartition::new("orders", 3), at));
+    let who = Recipient::store(Id::new("1").unwrap());
+    let notices = vec![notice(&who, "n", committer::now().plus_ms(3_600_000))];
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _ended = runtime.block_on(ledger.commit(KeyBatchEffects { notices, records, ..KeyBatchEffects::default() }));
+    let why = rx.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+    assert_eq!(why, "the committer panicked while writing the effects of orders/3@41 to @43");
+}
+
 #[test]
 fn the_embedded_log_never_uses_an_offset_twice_and_recognises_event_ids() {
     let dir = tempfile::tempdir().unwrap();
@@ -276,6 +308,7 @@ fn the_embedded_log_never_uses_an_offset_twice_and_recognises_event_ids() {
         body_hash: body,
         value: bytes::Bytes::from_static(b"{}"),
         content_type: "application/json".into(),
+        headers: Vec::new(),
     };
     let ledger = open(dir.path());
     let append = |ledger: &Ledger, events| runtime.block_on(ledger.append(events)).unwrap();
@@ -493,6 +526,9 @@ async fn live_notices_above_the_limit_stay_and_raise_an_alert() {
     ledger.commit(KeyBatchEffects { notices, ..KeyBatchEffects::default() }).await.unwrap();
     until("the alert", || ledger.mailboxes().overflowing() == [(who.clone(), 25)]);
     assert_eq!(all_of(&ledger, &who).1, names);
+    // Long before the mailbox would be looked at again.
+    ledger.set_limits(25, 0);
+    until("its end", || ledger.mailboxes().overflowing().is_empty());
 }
 
 /// Removes the mark of the newest commit that touched mailboxes, as a table that lost its tail would.
@@ -522,10 +558,7 @@ async fn a_damaged_ledger_begins_a_new_epoch() {
             publish_to,
             rolled_back: false,
         };
-        let open = || {
-            Ledger::open(dir.path(), options, Arc::new(Silence), Arc::new(NoCounterObserver), |error| panic!("{error}"))
-                .unwrap()
-        };
+        let open = || open_with(dir.path(), options);
         let who = Recipient::store(Id::new("1").unwrap());
         let ledger = open();
         let (id, epoch) = (ledger.id().to_owned(), ledger.epoch());
@@ -542,6 +575,7 @@ async fn a_damaged_ledger_begins_a_new_epoch() {
             body_hash: 1,
             value: "{}".into(),
             content_type: "application/json".into(),
+            headers: Vec::new(),
         };
         ledger.append(vec![event]).await.unwrap();
         let (_, head) = ledger.devices().cursor_and_head(&who, &Id::new("d").unwrap()).unwrap();
@@ -586,4 +620,27 @@ async fn a_damaged_ledger_begins_a_new_epoch() {
         let ledger = open();
         assert_eq!((ledger.rebuild_reason(), ledger.epoch()), (None, again));
     }
+}
+
+/// The bug: of a recipient's devices the first 64 by name were listed, and the backlog of the store was that of the best of these.
+#[tokio::test]
+async fn the_backlog_of_each_device_is_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let who = Recipient::store(Id::new("1").unwrap());
+    let device = |n: usize| Id::new(&format!("till-{n:03}")).unwrap();
+    let (floor, _) = ledger.devices().cursor_and_head(&who, &device(0)).unwrap();
+    let notices = vec![notice(&who, "n", committer::now().plus_ms(3_600_000))];
+    ledger.commit(KeyBatchEffects { notices, ..KeyBatchEffects::default() }).await.unwrap();
+    let (_, head) = ledger.devices().cursor_and_head(&who, &device(0)).unwrap();
+    let last = tables::DEVICES_MAX - 1;
+    for n in 0..=last {
+        let acked = if n == last { head } else { floor.acked };
+        ledger.devices().save_cursor(&who, &device(n), Cursor { acked, sent_seq: head.seq });
+    }
+    ledger.devices().cursors_durable().await.unwrap();
+    let (devices, unread) = ledger.devices().backlogs(&who).unwrap();
+    let behind: Vec<_> = devices.iter().map(|device| device.backlog.notices).collect();
+    assert_eq!(behind, [vec![1; last], vec![0]].concat());
+    assert_eq!(unread.notices, 1);
 }

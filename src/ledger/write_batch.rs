@@ -9,7 +9,8 @@ use std::collections::{HashMap, HashSet};
 use orderbell_consumers::{Checkpoint, TopicPartition};
 use orderbell_protocol::{Recipient, UnixMs};
 
-use super::balance::{self, ChangedRows};
+use super::balance::ChangedBins;
+use super::checkpoints;
 use super::counters::{BucketDeltas, CounterDelta};
 use super::disk::{Batch, DatabaseError, Disk, Table, View};
 use super::effects::{Appended, KeyBatchEffects, NewEvent, NewNotice};
@@ -52,8 +53,8 @@ pub(crate) struct BatchBuilder<'a> {
     outbox_grown: bool,
     /// Sums of this batch.
     deltas: BucketDeltas,
-    /// Rows of the balance as this batch leaves them.
-    pub(crate) bins: ChangedRows,
+    /// What it changes in the balance.
+    pub(crate) bins: ChangedBins,
     writes: usize,
     /// Keys and values of these writes.
     bytes: usize,
@@ -78,7 +79,7 @@ impl<'a> BatchBuilder<'a> {
             outbox,
             outbox_grown: false,
             deltas: BucketDeltas::default(),
-            bins: ChangedRows::new(),
+            bins: ChangedBins::default(),
             writes: 0,
             bytes: 0,
         }
@@ -286,12 +287,14 @@ impl<'a> BatchBuilder<'a> {
         numbers.iter().for_each(|number| self.remove_row(RowKind::OutboxEntry, &keys::outbox(*number)));
     }
 
-    pub(crate) fn put_checkpoint(&mut self, cluster: &str, part: &TopicPartition, checkpoint: Checkpoint) {
-        let mut row = checkpoint.next.to_be_bytes().to_vec();
-        if let Some((offset, fingerprint)) = checkpoint.last {
-            row.extend(offset.to_be_bytes());
-            row.extend(fingerprint.to_be_bytes());
-        }
+    pub(crate) fn put_checkpoint(
+        &mut self,
+        cluster: &str,
+        part: &TopicPartition,
+        checkpoint: Checkpoint,
+        log_number: u64,
+    ) {
+        let row = checkpoints::encode(checkpoint, log_number);
         self.put_row(RowKind::Checkpoint, &keys::checkpoint(cluster, part), &row);
     }
 
@@ -333,9 +336,8 @@ impl<'a> BatchBuilder<'a> {
             }
         }
         let bins = std::mem::take(&mut self.bins);
-        for row in &bins {
-            let (key, row) = balance::encode(row);
-            self.put_row(RowKind::Balance, &key, &row);
+        for (kind, key, row) in bins.rows() {
+            self.put_row(kind, &key, &row);
         }
         if self.writes == 0 {
             return Ok(None);
@@ -368,8 +370,8 @@ pub(crate) struct CommittedBatch {
     pub(crate) outbox_grown: bool,
     pub(crate) changed_mailboxes: Vec<Recipient>,
     pub(crate) log_grown: bool,
-    /// Rows of the balance that changed.
-    pub(crate) bins: ChangedRows,
+    /// What changed in the balance.
+    pub(crate) bins: ChangedBins,
     /// What was added to the counters.
     pub(crate) counter_deltas: Vec<CounterDelta>,
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orderbell_consumers::Stats;
-use orderbell_protocol::alert::{Alert, AlertCode};
+use orderbell_protocol::alert::AlertCode;
 use orderbell_protocol::balance::BinCount;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric};
@@ -14,9 +14,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
+use super::{AlertSource, BalanceSource};
 use crate::clock::wall_clock;
 use crate::hub::Hub;
 use crate::ingest::IngestStats;
+use crate::net::{ClassPlaces, ClassUse};
 use crate::stream::outbox_publisher::PublisherStats;
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
@@ -123,6 +125,19 @@ impl Collector for HubCollector {
     }
 }
 
+/// The places of requests.
+#[derive(Debug)]
+pub(super) struct PlacesCollector(pub(super) Arc<ClassPlaces>);
+
+impl Collector for PlacesCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (classes, e) = (self.0.in_use(), &mut encoder);
+        let series = |value: fn(&ClassUse) -> u64| classes.iter().map(move |of| ([("class", of.class)], value(of)));
+        gauge_family(e, "places_in_use", "Requests at work, by class", None, series(|of| of.in_use))?;
+        gauge_family(e, "places", "Requests that may be at work, by class", None, series(|of| of.places))
+    }
+}
+
 /// Counters of the consumer group.
 #[derive(Debug)]
 pub(super) struct GroupCollector(pub(super) Arc<Stats>);
@@ -211,7 +226,7 @@ impl Collector for OutboxCollector {
 }
 
 /// The balance of paid orders.
-pub(super) struct BalanceCollector(pub(super) Box<dyn Fn() -> Vec<BinCount> + Send + Sync>);
+pub(super) struct BalanceCollector(pub(super) Arc<dyn BalanceSource>);
 
 impl fmt::Debug for BalanceCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -221,7 +236,7 @@ impl fmt::Debug for BalanceCollector {
 
 impl Collector for BalanceCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let bins = (self.0)().into_iter().filter(|bin| !bin.key.shadow);
+        let bins = self.0.bins().into_iter().filter(|bin| !bin.key.shadow);
         let series = bins.map(|BinCount { key, records, .. }| {
             ([("topic", key.topic), ("bin", key.bin.word().to_owned()), ("reason", key.reason)], records)
         });
@@ -231,7 +246,7 @@ impl Collector for BalanceCollector {
 }
 
 /// The number of alerts by code. Every code has a series, also while it has no alert.
-pub(super) struct AlertCollector(pub(super) Box<dyn Fn() -> Vec<Alert> + Send + Sync>);
+pub(super) struct AlertCollector(pub(super) Arc<dyn AlertSource>);
 
 impl fmt::Debug for AlertCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,7 +256,7 @@ impl fmt::Debug for AlertCollector {
 
 impl Collector for AlertCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let alerts = (self.0)();
+        let alerts = self.0.alerts();
         let series = AlertCode::ALL.iter().map(|code| {
             let count = alerts.iter().filter(|alert| alert.code.word() == code.word()).count() as u64;
             ([("code", code.word()), ("severity", code.severity().word())], count)

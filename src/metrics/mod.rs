@@ -10,6 +10,7 @@ mod collectors;
 use std::sync::Arc;
 
 use orderbell_consumers::Stats;
+use orderbell_ledger::Ledger;
 use orderbell_protocol::alert::Alert;
 use orderbell_protocol::balance::BinCount;
 use prometheus_client::encoding::text::encode;
@@ -17,14 +18,36 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::hub::Hub;
 use crate::ingest::IngestStats;
-use crate::net::NetStats;
+use crate::net::{ClassPlaces, NetStats};
 use crate::stream::outbox_publisher::PublisherStats;
-use collectors::{AlertCollector, BalanceCollector, GroupCollector, HubCollector, IngestCollector, OutboxCollector};
+use collectors::{
+    AlertCollector, BalanceCollector, GroupCollector, HubCollector, IngestCollector, OutboxCollector, PlacesCollector,
+};
+
+/// Knows where the records that may be paid orders ended.
+pub trait BalanceSource: Send + Sync + 'static {
+    /// The bins and their numbers.
+    fn bins(&self) -> Vec<BinCount>;
+}
+
+impl BalanceSource for Ledger {
+    fn bins(&self) -> Vec<BinCount> {
+        self.balance().counts()
+    }
+}
+
+/// Knows what needs a person now. The server implements it; metrics import nothing of the server.
+pub trait AlertSource: Send + Sync + 'static {
+    /// The alerts that are raised now.
+    fn alerts(&self) -> Vec<Alert>;
+}
 
 /// What is exposed.
 pub struct MetricSources {
     /// Counters of the network side.
     pub net: Arc<NetStats>,
+    /// The places of requests.
+    pub places: Arc<ClassPlaces>,
     /// Counters of the event handler.
     pub ingest: Arc<IngestStats>,
     /// Counters of the outbox publisher.
@@ -34,9 +57,9 @@ pub struct MetricSources {
     /// The registry of subscribers.
     pub hub: Arc<Hub>,
     /// The balance of paid orders.
-    pub balance: Box<dyn Fn() -> Vec<BinCount> + Send + Sync>,
+    pub balance: Arc<dyn BalanceSource>,
     /// Everything that needs a person now.
-    pub alerts: Box<dyn Fn() -> Vec<Alert> + Send + Sync>,
+    pub alerts: Arc<dyn AlertSource>,
 }
 
 /// All metrics of the process.
@@ -48,7 +71,7 @@ impl Metrics {
     /// Registers everything that the sources count.
     #[must_use]
     pub fn new(sources: MetricSources) -> Self {
-        let MetricSources { net, ingest, publisher, group, hub, balance, alerts } = sources;
+        let MetricSources { net, places, ingest, publisher, group, hub, balance, alerts } = sources;
         let mut registry = Registry::with_prefix("orderbell");
         register_net(&mut registry, &net);
         for (name, help, latency) in [
@@ -57,8 +80,9 @@ impl Metrics {
             ("push_latency", "From a wake-up to the first frame that it led to", &net.push_latency),
             ("ack_latency", "From a notice frame to its acknowledgement", &net.ack_latency),
         ] {
-            registry.register_with_unit(name, help, Unit::Seconds, latency.histogram());
+            registry.register_with_unit(name, help, Unit::Seconds, latency.clone());
         }
+        registry.register_collector(Box::new(PlacesCollector(places)));
         registry.register_collector(Box::new(IngestCollector(ingest)));
         registry.register_collector(Box::new(HubCollector(hub)));
         registry.register_collector(Box::new(GroupCollector(group)));
@@ -106,16 +130,33 @@ mod tests {
     use orderbell_protocol::UnixMs;
     use orderbell_protocol::alert::AlertCode;
 
+    struct NoBins;
+
+    impl BalanceSource for NoBins {
+        fn bins(&self) -> Vec<BinCount> {
+            Vec::new()
+        }
+    }
+
+    struct TheseAlerts(Vec<Alert>);
+
+    impl AlertSource for TheseAlerts {
+        fn alerts(&self) -> Vec<Alert> {
+            self.0.clone()
+        }
+    }
+
     fn metrics(alerts: Vec<Alert>) -> (Arc<NetStats>, Metrics) {
         let net = Arc::<NetStats>::default();
         let sources = MetricSources {
             net: net.clone(),
+            places: Arc::new(ClassPlaces::new(&crate::net::NetLimits::default())),
             ingest: Arc::default(),
             publisher: Arc::default(),
             group: Arc::default(),
             hub: Arc::default(),
-            balance: Box::new(Vec::new),
-            alerts: Box::new(move || alerts.clone()),
+            balance: Arc::new(NoBins),
+            alerts: Arc::new(TheseAlerts(alerts)),
         };
         (net, Metrics::new(sources))
     }
@@ -130,6 +171,8 @@ mod tests {
         assert!(text.contains("orderbell_sockets_closed_total{reason=\"client\"} 1\n"), "{text}");
         assert!(text.contains("orderbell_push_latency_seconds_bucket{le=\"0.004\"} 1\n"), "{text}");
         assert!(text.contains("orderbell_subscribers{kind=\"session\"} 0\n"), "{text}");
+        assert!(text.contains("orderbell_places_in_use{class=\"list\"} 0\n"), "{text}");
+        assert!(text.contains("orderbell_places{class=\"list\"} 50\n"), "{text}");
         assert!(text.contains("orderbell_invariant_violations_total 0\n"), "{text}");
         let mut described: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
         let count = described.len();

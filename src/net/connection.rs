@@ -13,7 +13,7 @@
 mod backend;
 mod hello;
 mod socket;
-mod span;
+pub(super) mod span;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +35,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::Span;
 
+use super::frame_meter::FrameMeter;
 use super::{AppState, retry_spread};
 use crate::clock::wall_clock;
 use crate::hub::SubscriberGuard;
@@ -42,6 +43,7 @@ use backend::{ConnectedFuture, Mailboxes, Server};
 use hello::Held;
 use orderbell_ledger::DeliveryStep;
 use orderbell_ledger::crash;
+pub(super) use socket::close_for;
 use socket::{Socket, SocketEvent};
 
 /// Clients send little, and every connection has this buffer: tungstenite's default of 128 KiB is 56 times what is needed.
@@ -98,7 +100,8 @@ pub(crate) async fn run(state: Arc<AppState>, upgraded: Upgraded) {
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         .max_message_size(Some(CLIENT_FRAME_BYTES_MAX))
         .max_frame_size(Some(CLIENT_FRAME_BYTES_MAX));
-    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+    let metered = FrameMeter::new(TokioIo::new(upgraded), state.limits().session.max_frames_per_second);
+    let socket = WebSocketStream::from_raw_socket(metered, Role::Server, Some(config)).await;
     // Borrowed by the next future and not moved into it, where it would take its size twice.
     let mut connection = Connection::open(state, socket);
     connection.run().await;
@@ -134,6 +137,9 @@ impl<V: Server, S: Socket> Connection<V, S> {
 
     async fn run(&mut self) {
         let close = self.serve().await;
+        if close == Some(Close::Timeout) && self.authenticated.is_none() {
+            self.server.stats().rejections.record("hello-timeout", None);
+        }
         self.server.stats().record_close(close);
     }
 
@@ -144,6 +150,8 @@ impl<V: Server, S: Socket> Connection<V, S> {
 
     /// Runs the loop until the end. The reason for the close, if it was the server's.
     async fn serve(&mut self) -> Option<Close> {
+        // Each turn of the loop locks the token: a connection's own is locked by nobody else.
+        let drain = self.server.drain().child_token();
         loop {
             if let Err(ended) = self.carry_out() {
                 return ended;
@@ -167,7 +175,6 @@ impl<V: Server, S: Socket> Connection<V, S> {
                 continue;
             }
             let pause = deadline.map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
-            let drain = self.server.drain();
             let is_blocked = self.is_flushing;
             let (socket, is_flushing) = (&mut self.socket, &mut self.is_flushing);
             let (pending_events, not_durable) = (&mut self.pending_events, &mut self.not_durable);
@@ -184,7 +191,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
                     SocketEvent::Flushed(Ok(())) => crash::point("sent"),
                     SocketEvent::Flushed(Err(_)) | SocketEvent::Frame(None) => return None,
                     SocketEvent::Frame(Some(Ok(message))) => self.on_message(message),
-                    SocketEvent::Frame(Some(Err(error))) => match socket::close_for(&error) {
+                    SocketEvent::Frame(Some(Err(error))) => match close_for(&error) {
                         Some(close) => self.closing = Some(close),
                         None => return None,
                     },
@@ -395,7 +402,7 @@ async fn wakeup<C>(authenticated: Option<&Authenticated<C>>) {
 
 /// Names the till whose mailbox cannot be read. The cause was logged when it was met first; a position that cannot be continued from concerns
 /// its client alone.
-fn log_unavailable(error: ReadError) {
+pub(super) fn log_unavailable(error: ReadError) {
     if error == ReadError::Unavailable {
         tracing::error!("cannot read a mailbox");
     }

@@ -96,7 +96,7 @@ impl LedgerHandle {
         self.ledger.devices().cursor_and_head(who, device).map_err(|error| self.reader_error(error.into()))
     }
 
-    /// What a reader of a mailbox is told. What concerns the operator is recorded.
+    /// The problem that a reader of a mailbox gets. What concerns the operator is recorded.
     fn reader_error(&self, error: MailboxError) -> ReadError {
         match error {
             MailboxError::EpochChanged => ReadError::EpochChanged,

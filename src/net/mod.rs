@@ -2,16 +2,25 @@
 //! means only through [`Orders`].
 
 mod admin;
+mod authentication;
+mod class_places;
 mod connection;
+mod content_encoding;
 mod cors;
 mod events;
+mod frame_meter;
 mod health;
+mod identity_rates;
+mod in_flight;
 mod ledger_handle;
 mod listener;
 mod local_only;
 mod orders;
+mod placed_stream;
+mod places;
 mod playground;
 mod poll;
+mod recipient_limits;
 mod rejections;
 mod response;
 mod retry_spread;
@@ -31,17 +40,23 @@ use axum::routing::{get, post};
 use orderbell_protocol::frame::OpenOrder;
 use orderbell_protocol::session;
 use orderbell_protocol::session::EventVerdict;
-use orderbell_protocol::{ClientEvent, DeviceId, Freshness, Problem, Recipient, RejectionReason, UnixMs};
-use tokio::sync::Semaphore;
+use orderbell_protocol::{
+    ClientEvent, DeviceId, Freshness, Problem, ProblemCode, Recipient, RejectionReason, Role, UnixMs,
+};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use admin::alerts::AcknowledgeFuture;
-pub use admin::dead_letters::{DeadLetterAccess, ReplayFuture, TopicListFuture, TopicReplayFuture};
+pub use admin::dead_letters::{DeadLetterAccess, ReplayFuture, TopicAccessError, TopicListFuture, TopicReplayFuture};
 pub use admin::inspect::{Inspection, TailError};
 pub use admin::{AdminApi, BackupSource, ServerStatus, routes as admin_routes};
+pub use class_places::{ClassPlaces, ClassUse};
+pub use identity_rates::{IdentityRate, Rate};
 pub use ledger_handle::{Blocking, BlockingFailed};
-pub use listener::serve;
+pub use listener::{Listening, serve};
+pub use places::PlaceLimits;
+use places::RequestPlace;
 pub use rejections::{RejectionLabels, Rejections};
 use response::Refusal;
 pub use stats::{ClientEventLabels, CloseLabels, NetStats};
@@ -49,26 +64,32 @@ pub use stats::{ClientEventLabels, CloseLabels, NetStats};
 use crate::clock::wall_clock;
 use crate::hub::Hub;
 use crate::wall::Feed;
+use class_places::{AtWork, ClassPlace, RequestClass};
 use ledger_handle::LedgerHandle;
 use orderbell_ledger::{Appended, DamagedRow, DeliveryHistory, Ledger, NewEvent, OrderKey};
+use recipient_limits::{Asked, RecipientLimits};
 use retry_spread::RetrySpread;
 use tokens::Tokens;
 
 /// What orders mean. Declared here because the network side calls it; implemented by the server, which knows the mapping and the order rules.
 pub trait Orders: Send + Sync + 'static {
+    /// True for a header of a request that the configured mapping reads.
+    fn reads_header(&self, name: &str) -> bool;
+
     /// Decodes the body of `POST /v1/events`: the id of each event, and the event ready to be appended; none for an event whose type the
-    /// configuration ignores. `attributes` are the headers of a CloudEvent in binary mode.
+    /// configuration ignores. `headers` are those of a CloudEvent in binary mode, and those that [`Self::reads_header`] names.
     ///
     /// # Errors
     /// A [`Problem`] that names every event that cannot be decoded; then none is taken.
     fn decode_events(
         &self,
         media_type: &str,
-        attributes: &[(String, String)],
+        headers: &[(String, String)],
         body: &[u8],
     ) -> Result<Vec<(String, Option<NewEvent>)>, Problem>;
 
-    /// Checks an event that a client published, and whether this client may publish it: the event ready to be appended.
+    /// Checks an event that a client published, and whether this client may publish it: the event ready to be appended, or none when it repeats
+    /// what the order already knows.
     ///
     /// # Errors
     /// The reason of the rejection.
@@ -78,7 +99,7 @@ pub trait Orders: Send + Sync + 'static {
         device: &DeviceId,
         event: &ClientEvent,
         now: UnixMs,
-    ) -> Result<NewEvent, RejectionReason>;
+    ) -> Result<Option<NewEvent>, RejectionReason>;
 
     /// What a recipient may see of an order, from its stored state; with its delivery history, also the timeline. None when the order is not theirs.
     ///
@@ -96,17 +117,49 @@ pub trait Orders: Send + Sync + 'static {
     fn as_of(&self) -> Option<UnixMs>;
 }
 
+/// When a recipient may come again that has too many requests at work.
+const BUSY_RETRY: Duration = Duration::from_secs(5);
+/// Connections of the admin listener without a request.
+pub const ADMIN_IDLE_CONNECTIONS_MAX: usize = 32;
+/// Requests of the admin listener at work; `/live` and `/ready` do not count.
+pub const ADMIN_REQUESTS_MAX: usize = 32;
+
 /// Limits of the public listener.
 #[derive(Clone, Copy, Debug)]
 pub struct NetLimits {
-    /// Limits of each session.
+    /// Time-outs and limits of one WebSocket.
     pub session: session::SessionLimits,
+    /// Events that the clients of one store may report.
+    pub events: IdentityRate,
+    /// Polls and requests for orders of one store.
+    pub polls: IdentityRate,
+    /// Sessions that one store may begin.
+    pub hellos: IdentityRate,
+    /// Tolerated difference between the clocks of the tokens' issuer and this server.
+    pub clock_skew: Duration,
     /// Open WebSockets. Below the process's file limit, so that the ledger's files still find room.
     pub max_connections: usize,
     /// Viewers of the wall at once.
     pub max_viewers: usize,
-    /// Open HTTP connections that are not WebSockets.
-    pub max_http_connections: usize,
+    /// HTTP connections without a request: those that send the head of one, and those that are kept open for the next. More are, while
+    /// requests are fewer than they may be.
+    pub max_idle_connections: usize,
+    /// Requests at work that are of no class of their own: polls that do not wait, handshakes.
+    pub max_requests: usize,
+    /// Polls that wait at once. Above it a poll is answered without waiting. Customers together have half of these, and of lists and posts.
+    pub max_waiting_polls: usize,
+    /// The same of one store; a customer has a tenth.
+    pub max_waiting_polls_per_recipient: u16,
+    /// Requests for open orders and timelines at work, which scan.
+    pub max_lists: usize,
+    /// The same of one recipient.
+    pub max_lists_per_recipient: u16,
+    /// `POST /v1/events` of tills and phones at work, whose bodies may come slowly.
+    pub max_client_posts: usize,
+    /// The same of one store; a customer has a tenth.
+    pub max_posts_per_recipient: u16,
+    /// `POST /v1/events` of producers at work.
+    pub max_producer_posts: usize,
     /// Time within which the head of a request must have arrived.
     pub head_timeout: Duration,
     /// Longest time that a poll waits. Below the 60 s after which many proxies end a silent request.
@@ -117,10 +170,28 @@ pub struct NetLimits {
     pub poll_interval: Duration,
     /// The time over which a drain spreads its `goaway` frames.
     pub drain_spread: Duration,
-    /// When the stream was not read to its end for this long, clients are told that what they see is stale.
+    /// When the stream was not read to its end for this long, clients see `stale`.
     pub stale_after: Duration,
     /// The time over which clients of a draining server spread their return.
     pub retry_spread: Duration,
+}
+
+impl NetLimits {
+    /// The largest number of connections of all kinds, those of the admin listener among them.
+    #[must_use]
+    pub fn max_descriptors(&self) -> usize {
+        let PlaceLimits { idle, requests, classes } = self.places();
+        let admin = ADMIN_IDLE_CONNECTIONS_MAX + ADMIN_REQUESTS_MAX;
+        self.max_connections + self.max_viewers + idle + requests + classes + admin
+    }
+
+    /// The connections of the public listener before their upgrade, and their requests.
+    #[must_use]
+    pub fn places(&self) -> PlaceLimits {
+        let posts = self.max_client_posts + self.max_producer_posts;
+        let classes = self.max_waiting_polls + self.max_lists + posts;
+        PlaceLimits { idle: self.max_idle_connections, requests: self.max_requests, classes }
+    }
 }
 
 impl Default for NetLimits {
@@ -138,9 +209,36 @@ impl Default for NetLimits {
                 // A till is used with one hand; what it collected during an outage goes out in batches of eight.
                 max_pending_events: 8,
             },
+            // The bursts of a device: what a till collects during an outage, the pages of a full mailbox five times, and a minute of connections
+            // that are cut at once. Those of a store: two such devices, as it may have a single one that does everything; and ten times as many
+            // connections as it may have.
+            events: IdentityRate {
+                store: Rate { burst: 2_000, per_minute: 240 },
+                device: Rate { burst: 1_000, per_minute: 120 },
+            },
+            polls: IdentityRate {
+                store: Rate { burst: 2_000, per_minute: 1_200 },
+                device: Rate { burst: 1_000, per_minute: 600 },
+            },
+            hellos: IdentityRate {
+                store: Rate { burst: 640, per_minute: 240 },
+                device: Rate { burst: 60, per_minute: 30 },
+            },
+            clock_skew: Duration::from_secs(60),
             max_connections: 15_000,
             max_viewers: 2_000,
-            max_http_connections: 2_000,
+            // Together 2,500. A class of its own for whatever can be made slow from outside: it takes no place of another.
+            max_idle_connections: 1_000,
+            max_requests: 200,
+            max_waiting_polls: 1_000,
+            // A store has a handful of tills, and each waits with one poll.
+            max_waiting_polls_per_recipient: 32,
+            // A scan takes a thread for milliseconds: fifty keep every core busy, and eight tills of one store come back at once.
+            max_lists: 50,
+            max_lists_per_recipient: 8,
+            max_client_posts: 150,
+            max_posts_per_recipient: 8,
+            max_producer_posts: 100,
             head_timeout: Duration::from_secs(5),
             max_poll_wait: Duration::from_secs(50),
             max_poll_notices: 100,
@@ -157,6 +255,8 @@ pub struct AppState {
     pub(crate) ledger: LedgerHandle,
     pub(crate) hub: Arc<Hub>,
     tokens: ArcSwap<Tokens>,
+    /// A token named a key that is unknown.
+    unknown_key: Notify,
     limits: ArcSwap<NetLimits>,
     pub(crate) orders: Arc<dyn Orders>,
     pub(crate) wall: Arc<Feed>,
@@ -165,6 +265,8 @@ pub struct AppState {
     pub(crate) drain: CancellationToken,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) viewers: Arc<Semaphore>,
+    places: Arc<ClassPlaces>,
+    of_recipients: Arc<RecipientLimits>,
     draining: AtomicBool,
     started: Instant,
     started_at: UnixMs,
@@ -186,6 +288,7 @@ impl AppState {
             ledger: LedgerHandle::new(ledger),
             hub,
             tokens: ArcSwap::from_pointee(tokens),
+            unknown_key: Notify::new(),
             limits: ArcSwap::from_pointee(limits),
             orders,
             wall,
@@ -194,6 +297,8 @@ impl AppState {
             drain: CancellationToken::new(),
             connections: Arc::new(Semaphore::new(limits.max_connections)),
             viewers: Arc::new(Semaphore::new(limits.max_viewers)),
+            places: Arc::new(ClassPlaces::new(&limits)),
+            of_recipients: Arc::default(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
             started_at: wall_clock(),
@@ -206,16 +311,123 @@ impl AppState {
         **self.limits.load()
     }
 
-    /// The keys that tokens are checked with now.
-    pub(crate) fn tokens(&self) -> Arc<Tokens> {
-        self.tokens.load_full()
-    }
-
     /// Replaces keys and limits: for requests at once, for a client with a WebSocket from its next connection on. The bounds of connections and
     /// viewers, and what the listeners were started with, stay.
     pub fn reload(&self, tokens: Tokens, limits: NetLimits) {
-        self.tokens.store(Arc::new(tokens));
+        self.set_tokens(tokens);
         self.limits.store(Arc::new(limits));
+    }
+
+    /// Takes so many events from the rates of a device and its recipient.
+    ///
+    /// # Errors
+    /// It has none left, and how long to wait.
+    pub(crate) fn admit_events(&self, who: &Recipient, device: &DeviceId, events: usize) -> Result<(), Refusal> {
+        let events = u32::try_from(events).unwrap_or(u32::MAX);
+        let taken = self.of_recipients.take(Asked::Events, (who, device), events, self.limits().events, self.uptime());
+        taken.map_err(|wait| self.rate_limited(who, wait))
+    }
+
+    /// Takes a request from the rates of a device and its recipient.
+    ///
+    /// # Errors
+    /// It has none left, and how long to wait.
+    pub(crate) fn admit_request(&self, who: &Recipient, device: &DeviceId) -> Result<(), Refusal> {
+        self.take_poll(who, device).map_err(|wait| self.rate_limited(who, wait))
+    }
+
+    /// As [`Self::admit_request`], for a poll that may be answered nevertheless.
+    ///
+    /// # Errors
+    /// It has none left, and how long to wait.
+    pub(crate) fn take_poll(&self, who: &Recipient, device: &DeviceId) -> Result<(), Duration> {
+        self.of_recipients.take(Asked::Polls, (who, device), 1, self.limits().polls, self.uptime())
+    }
+
+    /// Takes a session from the rates of a device and its recipient; false when either has none left.
+    pub(crate) fn admit_hello(&self, who: &Recipient, device: &DeviceId) -> bool {
+        self.of_recipients.take(Asked::Hellos, (who, device), 1, self.limits().hellos, self.uptime()).is_ok()
+    }
+
+    /// A place for a poll that waits, instead of its place among the requests, until its answer was taken. None when too many wait, of this
+    /// recipient or of all: then it is answered at once, and that is recorded.
+    pub(crate) fn begin_waiting(&self, who: &Recipient, place: Option<&RequestPlace>) -> Option<AtWork> {
+        let (class, max) = (RequestClass::WaitingPoll, self.limits().max_waiting_polls_per_recipient);
+        let began = self.of_recipients.begin(class, who, max).and_then(|of_recipient| {
+            let place = self.places.exchange(class, Some(who.role), place)?;
+            Some(AtWork { _of_recipient: of_recipient, _place: place })
+        });
+        if began.is_none() {
+            self.too_many_wait(who);
+        }
+        began
+    }
+
+    /// Records that a poll is answered at once, because too many wait.
+    pub(crate) fn too_many_wait(&self, who: &Recipient) {
+        self.stats.rejections.record("too-many-waiting-polls", Some(who));
+    }
+
+    /// A place for a request for open orders or a timeline, instead of its place among the requests.
+    ///
+    /// # Errors
+    /// As many of this recipient are at work as may be, or of all.
+    pub(crate) fn begin_list(&self, who: &Recipient, place: Option<&RequestPlace>) -> Result<AtWork, Refusal> {
+        self.begin(RequestClass::List, who, self.limits().max_lists_per_recipient, place)
+    }
+
+    /// A place for the posted events of a till or a phone, instead of its place among the requests.
+    ///
+    /// # Errors
+    /// As many of this recipient are at work as may be, or of all.
+    pub(crate) fn begin_client_post(&self, who: &Recipient, place: Option<&RequestPlace>) -> Result<AtWork, Refusal> {
+        self.begin(RequestClass::ClientPost, who, self.limits().max_posts_per_recipient, place)
+    }
+
+    fn begin(
+        &self,
+        class: RequestClass,
+        who: &Recipient,
+        max: u16,
+        place: Option<&RequestPlace>,
+    ) -> Result<AtWork, Refusal> {
+        let Some(of_recipient) = self.of_recipients.begin(class, who, max) else {
+            return Err(self.rate_limited(who, BUSY_RETRY));
+        };
+        let place = self.exchange(class, Some(who.role), place)?;
+        Ok(AtWork { _of_recipient: of_recipient, _place: place })
+    }
+
+    /// A place for the posted events of a producer, instead of its place among the requests.
+    ///
+    /// # Errors
+    /// As many are at work as may be.
+    pub(crate) fn begin_producer_post(&self, place: Option<&RequestPlace>) -> Result<ClassPlace, Refusal> {
+        self.exchange(RequestClass::ProducerPost, None, place)
+    }
+
+    fn exchange(
+        &self,
+        class: RequestClass,
+        role: Option<Role>,
+        place: Option<&RequestPlace>,
+    ) -> Result<ClassPlace, Refusal> {
+        self.places.exchange(class, role, place).ok_or_else(|| {
+            self.stats.record_full("too-many-requests");
+            Problem::too_many_requests("too many requests of this kind", 5_000).into()
+        })
+    }
+
+    /// The places of the classes of requests.
+    #[must_use]
+    pub fn places(&self) -> &Arc<ClassPlaces> {
+        &self.places
+    }
+
+    pub(crate) fn rate_limited(&self, who: &Recipient, wait: Duration) -> Refusal {
+        self.stats.rejections.record("rate-limited", Some(who));
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+        Refusal(Problem::new(ProblemCode::RateLimited).retry_after_ms(wait_ms))
     }
 
     /// Makes an event of a client durable: checked at the call, answered when it is durable.
@@ -226,12 +438,13 @@ impl AppState {
         event: &ClientEvent,
     ) -> impl Future<Output = EventVerdict> + Send + 'static {
         let incoming = self.orders.check_client_event(who, device, event, wall_clock());
-        let appended = incoming.map(|event| self.ledger.append(vec![event]));
+        let appended = incoming.map(|event| event.map(|event| self.ledger.append(vec![event])));
         let stats = self.stats.clone();
         async move {
             let verdict = match appended {
                 Err(reason) => EventVerdict::Rejected(reason),
-                Ok(appended) => match appended.await.as_deref() {
+                Ok(None) => EventVerdict::Duplicate,
+                Ok(Some(appended)) => match appended.await.as_deref() {
                     Ok([Appended::Stored]) => EventVerdict::Stored,
                     Ok([Appended::Duplicate]) => EventVerdict::Duplicate,
                     Ok([Appended::Conflict]) => EventVerdict::Rejected(RejectionReason::Conflict),
@@ -253,7 +466,7 @@ impl AppState {
         Freshness { at, as_of, stale }
     }
 
-    /// For how long the stream was not read to its end, when clients are told that what they see is stale.
+    /// For how long the stream was not read to its end, when clients see `stale`.
     #[must_use]
     pub fn stale_for(&self) -> Option<Duration> {
         let fresh = self.freshness();
@@ -313,7 +526,8 @@ impl AppState {
     /// When the next viewer of the wall leaves whose token is taken until `expires`: screens often share one token.
     pub(crate) fn end_of_viewer(&self, expires: UnixMs) -> UnixMs {
         let now = wall_clock();
-        let left = retry_spread::before_expiry(self.retry_spread.next(), u64::try_from(expires.0 - now.0).unwrap_or(0));
+        let left = u64::try_from(expires.0.saturating_sub(now.0)).unwrap_or(0);
+        let left = retry_spread::before_expiry(self.retry_spread.next(), left, self.limits().clock_skew);
         now.plus_ms(i64::try_from(left).unwrap_or(i64::MAX))
     }
 
@@ -340,13 +554,14 @@ impl AppState {
         routes
             .route("/healthz", get(health::health))
             .route("/v1/ws", get(upgrade::upgrade))
-            .route("/v1/notices", get(poll::poll))
+            .route("/v1/notices", get(poll::poll).head(response::only_get))
             .route("/v1/orders", get(orders::list_open))
             .route("/v1/orders/{order}", get(orders::show))
             .route("/v1/events", post(events::append))
             .route("/v1/wall", get(wall::wall))
             .fallback(response::not_found)
             .method_not_allowed_fallback(response::method_not_allowed)
+            .layer(axum::middleware::map_response(response::only_problems))
             .layer(axum::middleware::from_fn(cors::allow_other_origins))
             .with_state(self.clone())
     }

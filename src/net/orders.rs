@@ -7,14 +7,15 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, Response};
 use orderbell_protocol::frame::{OpenOrder, OrdersAnswer};
 use orderbell_protocol::{Id, Problem, Recipient};
 use serde::Deserialize;
 
 use super::AppState;
-use super::poll::invalid_parameter;
+use super::places::RequestPlace;
+use super::poll::{device_or_default, invalid_parameter, undecodable_query};
 use super::response::{self, Refusal};
 use super::tokens::Principal;
 use orderbell_ledger::{Ledger, LedgerReadError, OrderKey};
@@ -31,12 +32,14 @@ pub(crate) struct OrdersQuery {
 pub(crate) async fn list_open(
     State(state): State<Arc<AppState>>,
     headers: HeaderMap,
+    place: Option<Extension<RequestPlace>>,
     query: Result<Query<OrdersQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response<Body>, Refusal> {
-    let Principal::Reader { who, .. } = response::principal(&headers, &state)? else {
+    let Principal::Reader { who, device, .. } = response::principal(&headers, &state)? else {
         return Err(state.wrong_role());
     };
-    let Query(query) = query.map_err(|_| invalid_parameter("", "the query cannot be decoded"))?;
+    state.admit_request(&who, &device_or_default(device))?;
+    let Query(query) = query.map_err(undecodable_query)?;
     if query.open.as_deref() != Some("1") {
         return Err(invalid_parameter("open", "only open orders can be listed: open=1"));
     }
@@ -49,6 +52,7 @@ pub(crate) async fn list_open(
     }
     let from =
         query.from.as_deref().map(Id::new).transpose().map_err(|error| invalid_parameter("from", error.to_string()))?;
+    let _at_work = state.begin_list(&who, place.as_deref())?;
     let app = state.clone();
     let answer = state.ledger.scan(move |ledger| open_orders(&app, ledger, &who, from.as_ref())).await??;
     Ok(response::json(answer.encode()))
@@ -73,13 +77,16 @@ fn open_orders(
 pub(crate) async fn show(
     State(state): State<Arc<AppState>>,
     headers: HeaderMap,
+    place: Option<Extension<RequestPlace>>,
     Path(order): Path<String>,
 ) -> Result<Response<Body>, Refusal> {
-    let Principal::Reader { who, .. } = response::principal(&headers, &state)? else {
+    let Principal::Reader { who, device, .. } = response::principal(&headers, &state)? else {
         return Err(state.wrong_role());
     };
+    state.admit_request(&who, &device_or_default(device))?;
     // A foreign order and a missing one give the same 404.
     let id = Id::parse(&order).map_err(|_| Problem::not_found())?;
+    let _at_work = state.begin_list(&who, place.as_deref())?;
     let app = state.clone();
     let order = state.ledger.scan(move |ledger| order_with_timeline(&app, ledger, &who, id)).await??;
     Ok(response::json(order.ok_or_else(Problem::not_found)?.encode()))

@@ -1,7 +1,8 @@
 //! Tokens for the playground pages, without authentication: on loopback only.
 //!
 //! A page of another site must not get a token through the browser of somebody who runs the playground. It cannot read the answer (no CORS on
-//! this route), and a name that was made to resolve to this machine (DNS rebinding) is not a loopback name.
+//! this route), and a name that was made to resolve to this machine (DNS rebinding) is not a loopback name. Nor is a request that a proxy on this
+//! machine forwards one of this machine.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use orderbell_protocol::{Id, Problem};
 use serde::Deserialize;
 
 use super::AppState;
-use super::local_only::is_loopback;
+use super::local_only::is_local;
 use super::response::Refusal;
 use crate::clock::wall_clock;
 
@@ -38,7 +39,7 @@ async fn token(
     Query(query): Query<TokenQuery>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Refusal> {
-    if !is_loopback(&headers) || !ROLES.contains(&query.role.as_str()) || Id::parse(&query.id).is_err() {
+    if !is_local(&headers) || !ROLES.contains(&query.role.as_str()) || Id::parse(&query.id).is_err() {
         return Err(Problem::not_found().into());
     }
     let minted = state.tokens().mint(&query.role, &query.id, None, wall_clock(), TOKEN_LIFETIME_SECONDS);

@@ -8,14 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, Response};
 use orderbell_protocol::frame::encode_poll;
 use orderbell_protocol::session::Cursor;
-use orderbell_protocol::{DeviceId, Id, MailboxPage, Position, Problem, ReadError, Recipient, Role};
+use orderbell_protocol::{
+    Delivery, DeviceId, Id, MailboxPage, Position, Problem, ProblemCode, ReadError, Recipient, Role,
+};
 use serde::Deserialize;
 
 use super::AppState;
+use super::connection::{log_unavailable, span};
+use super::places::RequestPlace;
 use super::response::{self, Refusal};
 use super::tokens::Principal;
 use crate::clock::wall_clock;
@@ -31,6 +36,14 @@ pub(crate) struct PollQuery {
     device: Option<String>,
 }
 
+impl PollQuery {
+    /// The device that it names, or the default device.
+    fn device(&self) -> Result<DeviceId, Refusal> {
+        let named = self.device.as_deref().unwrap_or(DEVICE_DEFAULT);
+        Id::parse(named).map_err(|error| invalid_parameter("device", error.to_string()))
+    }
+}
+
 impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
         Self(match error {
@@ -42,32 +55,47 @@ impl From<ReadError> for Refusal {
     }
 }
 
+/// The device of a request that has no parameter for it.
+pub(crate) fn device_or_default(of_token: Option<DeviceId>) -> DeviceId {
+    of_token.unwrap_or_else(|| Id::new(DEVICE_DEFAULT).expect("the default device is an id"))
+}
+
 /// The device that a request names in its query, or the default device.
-pub(crate) fn device_of(uri: &axum::http::Uri) -> Result<DeviceId, String> {
-    let Query(query) =
-        Query::<PollQuery>::try_from_uri(uri).map_err(|_| String::from("the query cannot be decoded"))?;
-    Id::parse(query.device.as_deref().unwrap_or(DEVICE_DEFAULT)).map_err(|error| error.to_string())
+pub(crate) fn device_of(uri: &axum::http::Uri) -> Result<DeviceId, Refusal> {
+    let Query(query) = Query::<PollQuery>::try_from_uri(uri).map_err(undecodable_query)?;
+    query.device()
+}
+
+/// A query that is none. The library's text may quote it, and ids are in it.
+pub(crate) fn undecodable_query(_: QueryRejection) -> Refusal {
+    invalid_parameter("", "the query cannot be decoded")
 }
 
 pub(crate) fn invalid_parameter(pointer: &str, reason: impl Into<String>) -> Refusal {
-    Refusal(Problem::new(422, "invalid-parameter", "A parameter is invalid").error(pointer, reason))
+    Refusal(Problem::new(ProblemCode::InvalidParameter).error(pointer, reason))
 }
 
 pub(crate) async fn poll(
     State(state): State<Arc<AppState>>,
     headers: HeaderMap,
-    query: Result<Query<PollQuery>, axum::extract::rejection::QueryRejection>,
+    place: Option<Extension<RequestPlace>>,
+    query: Result<Query<PollQuery>, QueryRejection>,
 ) -> Result<Response<Body>, Refusal> {
-    let Principal::Reader { who, device, .. } = response::principal(&headers, &state)? else {
+    let Principal::Reader { who, device, expires } = response::principal(&headers, &state)? else {
         return Err(state.wrong_role());
     };
-    let Query(query) = query.map_err(|_| invalid_parameter("", "the query cannot be decoded"))?;
-    let named = query.device.as_deref().unwrap_or(DEVICE_DEFAULT);
-    let device = match device {
-        Some(device) => device,
-        None => Id::parse(named).map_err(|error| invalid_parameter("device", error.to_string()))?,
+    let Query(query) = query.map_err(undecodable_query)?;
+    let device = device.map_or_else(|| query.device(), Ok)?;
+    let refuse = |error: ReadError| {
+        span::of_poll(&who, &device).in_scope(|| log_unavailable(error));
+        Refusal::from(error)
     };
-    let (cursor, _) = state.ledger.cursor_and_head(&who, &device)?;
+    if let Err(wait) = state.take_poll(&who, &device)
+        && !something_new_waits(&state, &who, &device, &query).map_err(refuse)?
+    {
+        return Err(state.rate_limited(&who, wait));
+    }
+    let (cursor, _) = state.ledger.cursor_and_head(&who, &device).map_err(refuse)?;
     let after = match &query.after {
         Some(text) => text.parse::<Position>().map_err(|_| Refusal(Problem::epoch_changed()))?,
         None => cursor.acked,
@@ -76,10 +104,12 @@ pub(crate) async fn poll(
     if who.role == Role::Store && !who.shadow {
         state.hub.record_poll(&who, wall_clock());
     }
-    let wait = Duration::from_secs(query.wait.unwrap_or(0)).min(state.limits().max_poll_wait);
-    let page = read(&state, &who, after, wait).await?;
+    // Not beyond the token's end.
+    let left = Duration::from_millis(u64::try_from(expires.0.saturating_sub(wall_clock().0)).unwrap_or(0));
+    let wait = Duration::from_secs(query.wait.unwrap_or(0)).min(state.limits().max_poll_wait).min(left);
+    let page = read(&state, &who, after, wait, place.map(|Extension(place)| place)).await.map_err(refuse)?;
     // The cursor again: while a long-poll waited, a session of the same device may have moved it.
-    let (cursor, _) = state.ledger.cursor_and_head(&who, &device)?;
+    let (cursor, _) = state.ledger.cursor_and_head(&who, &device).map_err(refuse)?;
     let text = answer(&state, &who, &device, after, cursor, &page);
     // Durable before it goes out: after a kill -9 these notices are marked as those that the device may have.
     if !page.notices.is_empty() && state.ledger.cursors_durable().await.is_err() {
@@ -88,8 +118,31 @@ pub(crate) async fn poll(
     Ok(response::json(text))
 }
 
+/// True when the first notice that a poll would get was never sent to its device: no rate delays it. A device that got nothing yet has to wait,
+/// since device ids can be invented, and one that does not acknowledge has nothing new.
+fn something_new_waits(
+    state: &AppState,
+    who: &Recipient,
+    device: &DeviceId,
+    query: &PollQuery,
+) -> Result<bool, ReadError> {
+    let (cursor, head) = state.ledger.cursor_and_head(who, device)?;
+    let after = query.after.as_ref().map_or(Ok(cursor.acked), |text| text.parse::<Position>());
+    let Some(after) = after.ok().filter(|_| cursor.sent_seq > 0 && head.seq > cursor.sent_seq) else {
+        return Ok(false);
+    };
+    let first = state.ledger.read(who, after, after, 1, wall_clock());
+    Ok(first.is_ok_and(|page| page.notices.first().is_some_and(|first| first.position.seq > cursor.sent_seq)))
+}
+
 /// Reads the mailbox; without a notice, waits for wake-ups and reads again, at most for `wait`.
-async fn read(state: &Arc<AppState>, who: &Recipient, after: Position, wait: Duration) -> Result<MailboxPage, Refusal> {
+async fn read(
+    state: &Arc<AppState>,
+    who: &Recipient,
+    after: Position,
+    wait: Duration,
+    place: Option<RequestPlace>,
+) -> Result<MailboxPage, ReadError> {
     // Rows that need no delivery (superseded, expired) are skipped, a bounded number at a time.
     let once = || {
         let mut page = state.ledger.read(who, after, after, state.limits().max_poll_notices, wall_clock())?;
@@ -102,13 +155,13 @@ async fn read(state: &Arc<AppState>, who: &Recipient, after: Position, wait: Dur
     if !page.notices.is_empty() || wait.is_zero() {
         return Ok(page);
     }
-    let too_many = |_| {
-        state.stats.rejections.record("too-many-connections", Some(who));
-        let problem = Problem::new(429, "too-many-connections", "Too many requests of this recipient are waiting");
-        Refusal(problem.retry_after_ms(60_000))
-    };
+    // Where too many wait, of all or of this recipient, this one is answered at once, as if it did not want to wait: nobody is turned away.
+    let Some(_waits) = state.begin_waiting(who, place.as_ref()) else { return Ok(page) };
     // Subscribed before the next read: a notice that is stored in between wakes this poll.
-    let subscriber = state.hub.wait(who).map_err(too_many)?;
+    let Ok(subscriber) = state.hub.wait(who) else {
+        state.too_many_wait(who);
+        return Ok(page);
+    };
     let until = tokio::time::Instant::now() + wait;
     loop {
         let page = once()?;
@@ -145,9 +198,12 @@ fn answer(
     let attempt = |seq: u64| if seq <= sent_before { 2 } else { 1 };
     let notices: Vec<_> =
         page.notices.iter().map(|delivery| (delivery.clone(), attempt(delivery.position.seq))).collect();
-    for (delivery, attempt) in &notices {
-        let (seq, attempt) = (delivery.position.seq, u8::try_from(*attempt).unwrap_or(u8::MAX));
-        state.ledger.log_delivery(who, device, DeliveryStep::Sent { from: seq, to: seq, attempt });
+    // One step for all of one attempt: a client that polls the same page again and again writes little.
+    for same in notices.chunk_by(|(_, one), (_, next)| one == next) {
+        let seq_of = |at: Option<&(Delivery, u32)>| at.map_or(0, |(delivery, _)| delivery.position.seq);
+        let attempt = same.first().map_or(1, |(_, attempt)| u8::try_from(*attempt).unwrap_or(u8::MAX));
+        let (from, to) = (seq_of(same.first()), seq_of(same.last()));
+        state.ledger.log_delivery(who, device, DeliveryStep::Sent { from, to, attempt });
     }
     state.stats.notices_polled.inc_by(notices.len() as u64);
     // Without a notice, the position is the end of the rows that were skipped: the next poll need not read them again.

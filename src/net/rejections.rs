@@ -1,4 +1,4 @@
-//! Clients that are turned away before they are served, or have to wait: counted by reason, and told in the log at a bounded rate.
+//! Clients that are turned away before they are served, or have to wait: counted by reason, and logged at a bounded rate.
 //!
 //! Whoever installs a till sees only a status or a close code, the same for every bad token. The operator sees why. Reasons are words of this
 //! program; a store is named when the token's signature is good. Never named: tokens, customers, and text that the client chose.
@@ -89,11 +89,11 @@ impl Rejections {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log_capture::LogCapture;
+    use orderbell_lab::log_capture::LogCapture;
     use orderbell_protocol::Id;
 
     #[test]
-    fn who_is_turned_away_is_counted_and_told_once_in_ten_seconds() {
+    fn who_is_turned_away_is_counted_and_logged_once_in_ten_seconds() {
         let log = LogCapture::at(tracing::Level::INFO);
         let rejections = Rejections::default();
         let (store, customer) =

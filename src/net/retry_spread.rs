@@ -34,14 +34,14 @@ impl RetrySpread {
 /// The place of the nth of many in an interval of `length`: any consecutive ones are spread evenly over it.
 pub(super) fn part_of(nth: u64, length: u64) -> u64 {
     let share = u128::from(nth.wrapping_mul(GOLDEN)) * u128::from(length);
-    u64::try_from(share >> 64).unwrap_or(0)
+    u64::try_from(share >> 64).expect("the upper half of 128 bits")
 }
 
 /// After how long a connection ends whose token is taken for `left_ms` more milliseconds: in the last part of that time, at a moment of its own.
 /// Tokens that were issued together end together, and their tills would all come back in the same instant. A token is taken for
-/// [`LEEWAY_S`](super::tokens::LEEWAY_S) after its expiry, so no connection whose token is young ends before that.
-pub(super) fn before_expiry(nth: u64, left_ms: u64) -> u64 {
-    let spread = (left_ms / 2).min(super::tokens::LEEWAY_S * 1000 / 2);
+/// the tolerated difference of clocks after its expiry, so no connection whose token is young ends before that.
+pub(super) fn before_expiry(nth: u64, left_ms: u64, clock_skew: Duration) -> u64 {
+    let spread = (left_ms / 2).min(u64::try_from(clock_skew.as_millis() / 2).unwrap_or(u64::MAX));
     left_ms - part_of(nth, spread)
 }
 
@@ -69,13 +69,19 @@ mod tests {
 
     #[test]
     fn connections_whose_tokens_end_together_end_in_the_last_half_minute_evenly() {
-        let ends: Vec<u64> = (0..1_000).map(|n| before_expiry(n, 3_600_000)).collect();
+        const SKEW: Duration = Duration::from_secs(60);
+        let ends: Vec<u64> = (0..1_000).map(|n| before_expiry(n, 3_600_000, SKEW)).collect();
         assert!(ends.iter().all(|end| (3_570_000..=3_600_000).contains(end)), "never before the token's own end");
         assert!(
             tenths(ends.iter().map(|end| end - 3_570_000).filter(|end| *end < 30_000), 30_000).iter().all(|n| *n >= 98)
         );
-        assert!((0..100).all(|n| (1_000..=2_000).contains(&before_expiry(n, 2_000))), "a token that is nearly over");
-        assert_eq!(before_expiry(7, 0), 0);
+        assert!(
+            (0..100).all(|n| (1_000..=2_000).contains(&before_expiry(n, 2_000, SKEW))),
+            "a token that is nearly over"
+        );
+        assert_eq!(before_expiry(7, 0, SKEW), 0);
+        // Clocks that may differ by less leave less time to spread.
+        assert!((0..100).all(|n| (3_595_000..=3_600_000).contains(&before_expiry(n, 3_600_000, SKEW / 6))));
     }
 
     #[test]

@@ -64,6 +64,12 @@ pub struct NetStats {
 }
 
 impl NetStats {
+    /// Somebody is turned away because a limit of the whole server is reached.
+    pub(crate) fn record_full(&self, reason: &'static str) {
+        self.connections_rejected.inc();
+        self.rejections.record(reason, None);
+    }
+
     pub(crate) fn record_client_event(&self, verdict: EventVerdict) {
         let (status, reason) = verdict.words();
         self.client_events.get_or_create(&ClientEventLabels { result: reason.unwrap_or(status) }).inc();

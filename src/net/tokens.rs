@@ -1,20 +1,41 @@
-//! Authentication: JWTs signed with HS256.
+//! Authentication: JWTs, signed with HS256, EdDSA, ES256 or RS256.
 //!
-//! Recipient and device are taken from the token and from nowhere else; a request cannot name another recipient. One algorithm, a fixed set of
-//! keys found by `kid`; issuer, audience and expiry are always checked. Every rejection looks the same from outside; the operator sees the reason.
+//! Recipient and device are taken from the token and from nowhere else; a request cannot name another recipient. A fixed set of keys found by
+//! `kid`, each with one algorithm (decision 0062); issuer, audience and expiry are always checked. The cheap checks come before the signature, and nothing that the token
+//! claims is read before its signature is good. Every rejection looks the same from outside; the operator sees the reason.
+
+mod claims;
+mod jwks;
+mod jws;
+mod keys;
+mod why;
 
 use std::collections::HashMap;
-use std::fmt;
 
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
-use orderbell_protocol::frame::TOKEN_BYTES_MAX;
-use orderbell_protocol::{DeviceId, Id, Recipient, Role, UnixMs};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use orderbell_protocol::{DeviceId, Recipient, UnixMs};
+use serde::Serialize;
 
-/// Tolerated difference between the clocks of issuer and server. Seconds.
-pub(super) const LEEWAY_S: u64 = 60;
+use claims::Claims;
+pub use claims::TokenRules;
+pub use jwks::{BadKeySet, KeySet};
+use jws::Jws;
+pub use keys::{BadPublicKey, TokenAlgorithm, TokenKey};
+pub use why::RefusedToken;
+
+/// The reason when a token names a key that is not known: perhaps not yet.
+const UNKNOWN_KID: &str = "token-unknown-kid";
+/// The same while the keys of the issuer are still to come.
+const AWAITED_KID: &str = "token-awaited-kid";
+
+/// The header of a token that this server signs.
+#[derive(Serialize)]
+struct OwnHeader<'a> {
+    typ: &'a str,
+    alg: &'a str,
+    kid: &'a str,
+}
 
 /// The claims of a token that this server signs.
 #[derive(Serialize)]
@@ -29,59 +50,9 @@ struct OwnClaims<'a> {
     sub: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<&'a str>,
-}
-
-/// The claims of a token, as others write them. The library checks `iss`, `aud` (a text or a list), `exp` and `nbf` (with or without fractions)
-/// first. Values, so that a wrong one is named in the log.
-#[derive(Deserialize)]
-struct Claims {
-    /// Expiry. Seconds since 1970.
-    #[serde(default)]
-    exp: Value,
-    /// `store`, `customer`, `producer` or `wall`.
-    #[serde(default)]
-    role: Value,
-    /// The id of the store, customer or producer, or a name of the wall.
-    #[serde(default)]
-    sub: Value,
-    /// The device to which the token is bound, if it is bound.
-    #[serde(default)]
-    device: Value,
-    /// True for load-test traffic.
-    #[serde(default)]
-    shadow: Value,
-}
-
-impl Claims {
-    /// The mailbox that the token opens, if it opens one.
-    fn recipient(&self) -> Result<Option<Recipient>, &'static str> {
-        let id = self.sub.as_str().and_then(|sub| Id::parse(sub).ok()).ok_or("token-sub")?;
-        let role = match self.role.as_str() {
-            Some("store") => Role::Store,
-            Some("customer") => Role::Customer,
-            Some("producer" | "wall") => return Ok(None),
-            _ => return Err("token-role"),
-        };
-        let shadow = match self.shadow {
-            Value::Null => false,
-            Value::Bool(shadow) => shadow,
-            _ => return Err("token-shadow"),
-        };
-        Ok(Some(Recipient { shadow, role, id }))
-    }
-
-    fn device(&self) -> Result<Option<DeviceId>, &'static str> {
-        match &self.device {
-            Value::Null => Ok(None),
-            device => device.as_str().and_then(|device| Id::parse(device).ok()).map(Some).ok_or("token-device"),
-        }
-    }
-
-    /// The time from which the token is rejected: its expiry plus the leeway.
-    fn expires(&self) -> UnixMs {
-        // Saturates: a token may say that it never ends.
-        UnixMs(((self.exp.as_f64().unwrap_or(0.0) + LEEWAY_S as f64) * 1000.0) as i64)
-    }
+    /// Only where it is true: real tokens say nothing of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<bool>,
 }
 
 /// The holder of a valid token.
@@ -93,14 +64,14 @@ pub enum Principal {
         who: Recipient,
         /// The device to which the token is bound, if it is bound.
         device: Option<DeviceId>,
-        /// End of the token.
+        /// The time from which the token is rejected: its expiry plus the tolerated difference of clocks.
         expires: UnixMs,
     },
     /// Appends events by `POST /v1/events`.
     Producer,
     /// Views the wall.
     Viewer {
-        /// End of the token.
+        /// As that of a reader.
         expires: UnixMs,
     },
 }
@@ -114,123 +85,86 @@ pub struct InvalidToken {
     pub who: Option<Recipient>,
 }
 
+/// Why a token cannot be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SigningError {
+    /// No key is configured that signs.
+    #[error(
+        "[tokens] keys has no secret to sign with: the issuer of your public keys signs, or add a key with secret_file"
+    )]
+    NoKey,
+}
+
+impl InvalidToken {
+    /// True when it names a key that is not known.
+    pub(super) fn names_unknown_key(&self) -> bool {
+        matches!(self.reason, UNKNOWN_KID | AWAITED_KID)
+    }
+
+    /// True when it may be taken soon, just as it is.
+    pub(super) fn may_be_good(&self) -> bool {
+        self.reason == AWAITED_KID
+    }
+}
+
 impl From<&'static str> for InvalidToken {
     fn from(reason: &'static str) -> Self {
         Self { reason, who: None }
     }
 }
 
-/// The word for what the library found.
-fn reason_of(error: &ErrorKind) -> &'static str {
-    match error {
-        ErrorKind::InvalidSignature => "token-signature",
-        ErrorKind::ExpiredSignature => "token-expired",
-        ErrorKind::ImmatureSignature => "token-not-yet-valid",
-        ErrorKind::InvalidIssuer => "token-issuer",
-        ErrorKind::InvalidAudience => "token-audience",
-        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
-            "token-algorithm"
-        }
-        // Of the wrong type counts as missing.
-        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => match claim.as_str() {
-            "exp" => "token-exp",
-            "nbf" => "token-nbf",
-            "iss" => "token-issuer",
-            "aud" => "token-audience",
-            "sub" => "token-sub",
-            _ => "token-malformed",
-        },
-        _ => "token-malformed",
-    }
-}
-
-/// An HS256 key. Its `Debug` output hides the bytes.
-#[derive(Clone)]
-pub struct Secret(Vec<u8>);
-
-impl Secret {
-    /// A key of these bytes.
-    #[must_use]
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// Signs and checks tokens.
 pub struct Tokens {
-    issuer: String,
-    audience: String,
-    keys: HashMap<String, Secret>,
-    signing_kid: String,
-    validation: Validation,
-    /// Of the signature alone: to say whose token was rejected.
-    signature: Validation,
+    rules: TokenRules,
+    keys: HashMap<String, TokenKey>,
+    signing_kid: Option<String>,
+    /// The keys of the issuer are still to come: a token with an unknown key may be good.
+    awaits_keys: bool,
 }
 
 impl Tokens {
-    /// For tokens of `issuer` for `audience`. The first key signs; all keys are accepted.
+    /// For tokens that fit these rules. All keys are accepted; the first one that is a secret signs.
     #[must_use]
-    pub fn new(issuer: &str, audience: &str, keys: Vec<(String, Secret)>) -> Self {
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.set_issuer(&[issuer]);
-        validation.set_audience(&[audience]);
-        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        validation.validate_nbf = true;
-        validation.leeway = LEEWAY_S;
-        let mut signature = Validation::new(Algorithm::HS256);
-        signature.set_required_spec_claims::<&str>(&[]);
-        (signature.validate_exp, signature.validate_aud) = (false, false);
-        let signing_kid = keys.first().map_or_else(String::new, |(id, _)| id.clone());
-        Self {
-            issuer: issuer.into(),
-            audience: audience.into(),
-            keys: keys.into_iter().collect(),
-            signing_kid,
-            validation,
-            signature,
-        }
+    pub fn new(rules: TokenRules, keys: Vec<(String, TokenKey)>) -> Self {
+        let signs = |(_, key): &&(String, TokenKey)| key.algorithm() == TokenAlgorithm::Hs256;
+        let signing_kid = keys.iter().find(signs).map(|(kid, _)| kid.clone());
+        Self { rules, keys: keys.into_iter().collect(), signing_kid, awaits_keys: false }
+    }
+
+    /// The same while the keys of the issuer are still to come.
+    #[must_use]
+    pub fn awaiting_keys(self) -> Self {
+        Self { awaits_keys: true, ..self }
+    }
+
+    /// True while the keys of the issuer are still to come.
+    #[must_use]
+    pub fn awaits_keys(&self) -> bool {
+        self.awaits_keys
     }
 
     /// The principal of a token.
     ///
     /// # Errors
     /// [`InvalidToken`].
-    pub fn check(&self, token: &str) -> Result<Principal, InvalidToken> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err("token-too-long".into());
+    pub fn check(&self, token: &str, now: UnixMs) -> Result<Principal, InvalidToken> {
+        let jws = Jws::read(token)?;
+        let key = self.keys.get(&jws.kid).ok_or(if self.awaits_keys { AWAITED_KID } else { UNKNOWN_KID })?;
+        if jws.algorithm != key.algorithm().name() {
+            return Err("token-algorithm".into());
         }
-        let header = decode_header(token).map_err(|error| reason_of(error.kind()))?;
-        let kid = header.kid.ok_or("token-without-kid")?;
-        let key = DecodingKey::from_secret(&self.keys.get(&kid).ok_or("token-unknown-kid")?.0);
-        let claims = match decode::<Claims>(token, &key, &self.validation) {
-            Ok(decoded) => decoded.claims,
-            Err(error) => {
-                let signed = decode::<Claims>(token, &key, &self.signature).ok();
-                let who = signed.and_then(|signed| signed.claims.recipient().ok().flatten());
-                return Err(InvalidToken { reason: reason_of(error.kind()), who });
-            }
-        };
-        let expires = claims.expires();
-        match claims.recipient()? {
-            Some(who) => match claims.device() {
-                Ok(device) => Ok(Principal::Reader { who, device, expires }),
-                Err(reason) => Err(InvalidToken { reason, who: Some(who) }),
-            },
-            None if claims.role == "wall" => Ok(Principal::Viewer { expires }),
-            None => Ok(Principal::Producer),
+        if !key.signed(jws.signed, &jws.signature) {
+            return Err("token-signature".into());
         }
+        let claims = Claims(jws.claims()?);
+        let whose = |reason| InvalidToken { reason, who: claims.recipient().ok().flatten() };
+        claims.principal(&self.rules, now).map_err(whose)
     }
 
     /// Signs a token for `role` and `id` with a lifetime of `seconds` from `now`.
     ///
     /// # Errors
-    /// [`InvalidToken`] when there is no key.
+    /// [`SigningError`].
     pub fn mint(
         &self,
         role: &str,
@@ -238,14 +172,48 @@ impl Tokens {
         device: Option<&str>,
         now: UnixMs,
         seconds: u64,
-    ) -> Result<String, InvalidToken> {
-        let key = self.keys.get(&self.signing_kid).ok_or("no-signing-key")?;
-        let iat = u64::try_from(now.0 / 1000).unwrap_or(0);
-        let (iss, aud) = (self.issuer.as_str(), self.audience.as_str());
-        let claims = OwnClaims { iss, aud, exp: iat.saturating_add(seconds), iat, role, sub: id, device };
-        let header = Header { kid: Some(self.signing_kid.clone()), ..Header::new(Algorithm::HS256) };
-        encode(&header, &claims, &EncodingKey::from_secret(&key.0)).map_err(|_| "signing".into())
+    ) -> Result<String, SigningError> {
+        self.sign(role, id, device, None, (now, seconds))
     }
+
+    /// As [`Self::mint`], for a client of load-test traffic: it reads a mailbox of that traffic, and no real one.
+    ///
+    /// # Errors
+    /// As [`Self::mint`].
+    pub fn mint_shadow(
+        &self,
+        role: &str,
+        id: &str,
+        device: Option<&str>,
+        now: UnixMs,
+        seconds: u64,
+    ) -> Result<String, SigningError> {
+        self.sign(role, id, device, Some(true), (now, seconds))
+    }
+
+    fn sign(
+        &self,
+        role: &str,
+        sub: &str,
+        device: Option<&str>,
+        shadow: Option<bool>,
+        (now, seconds): (UnixMs, u64),
+    ) -> Result<String, SigningError> {
+        let kid = self.signing_kid.as_deref().ok_or(SigningError::NoKey)?;
+        let key = self.keys.get(kid).ok_or(SigningError::NoKey)?;
+        let iat = u64::try_from(now.0 / 1000).unwrap_or(0);
+        let (iss, aud) = (self.rules.issuer.as_str(), self.rules.audience.as_str());
+        let claims = OwnClaims { iss, aud, exp: iat.saturating_add(seconds), iat, role, sub, device, shadow };
+        let header = OwnHeader { typ: "JWT", alg: key.algorithm().name(), kid };
+        let signed = format!("{}.{}", part(&header), part(&claims));
+        let signature = key.sign(signed.as_bytes()).ok_or(SigningError::NoKey)?;
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}
+
+/// A part of a token that this server signs.
+fn part<T: Serialize>(part: &T) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(part).expect("texts and numbers"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
-use orderbell_protocol::{Problem, SUBPROTOCOL};
+use orderbell_protocol::{Problem, ProblemCode, SUBPROTOCOL};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
@@ -26,16 +26,16 @@ pub(super) fn has_token(headers: &HeaderMap, name: header::HeaderName, word: &st
 pub(super) fn check_handshake(request: &Request, subprotocol: &str) -> Result<(), Problem> {
     let headers = request.headers();
     if request.version() == Version::HTTP_10 {
-        return Err(Problem::new(505, "http-version", "HTTP/1.1 is needed"));
+        return Err(Problem::new(ProblemCode::HttpVersion));
     }
     if !has_token(headers, header::CONNECTION, "upgrade") || !has_token(headers, header::UPGRADE, "websocket") {
-        return Err(Problem::new(426, "upgrade-required", "This address expects a WebSocket handshake"));
+        return Err(Problem::new(ProblemCode::UpgradeRequired));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(Problem::new(426, "websocket-version", "WebSocket version 13 is needed"));
+        return Err(Problem::new(ProblemCode::WebsocketVersion));
     }
     if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, subprotocol) {
-        let problem = Problem::new(400, "unsupported-subprotocol", "The client offered no supported subprotocol");
+        let problem = Problem::new(ProblemCode::UnsupportedSubprotocol);
         return Err(problem.detail(format!("offer {subprotocol}")));
     }
     // Neither Origin nor Cookie is looked at. A page cannot leave out the cookies of a proxy, and no cookie is ever read: the token comes in
@@ -44,10 +44,10 @@ pub(super) fn check_handshake(request: &Request, subprotocol: &str) -> Result<()
 }
 
 pub(super) fn bad_handshake() -> Problem {
-    Problem::new(400, "bad-handshake", "The WebSocket handshake is not complete")
+    Problem::new(ProblemCode::BadHandshake)
 }
 
-/// A permit among the bounded `connections`, for as long as the WebSocket lives. A newcomer above the bound is counted and told when to return.
+/// A permit among the bounded `connections`, for as long as the WebSocket lives. A newcomer above the bound is counted, and its answer says when to return.
 pub(super) fn admit(
     connections: &Arc<Semaphore>,
     stats: &NetStats,
@@ -57,8 +57,8 @@ pub(super) fn admit(
         return Err(Problem::unavailable("the server is stopping", 2_000));
     }
     connections.clone().try_acquire_owned().map_err(|_| {
-        stats.connections_rejected.inc();
-        Problem::unavailable("too many connections", 10_000)
+        stats.record_full("sockets-full");
+        Problem::too_many_requests("too many connections", 10_000)
     })
 }
 
@@ -94,6 +94,7 @@ mod tests {
         let first = admit(&connections, &stats, false).unwrap();
         let refused = admit(&connections, &stats, false).unwrap_err();
         assert_eq!((refused.status, stats.connections_rejected.get()), (503, 1));
+        assert_eq!((&*refused.code, stats.rejections.list()[0].reason.as_str()), ("too-many-requests", "sockets-full"));
         drop(first);
         assert!(admit(&connections, &stats, false).is_ok(), "whoever leaves makes room");
         let refused = admit(&connections, &stats, true).unwrap_err();

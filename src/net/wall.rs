@@ -3,6 +3,7 @@
 //! A viewer is given the latest document when it can take one, and not more often than it asked for: nothing queues for a slow viewer. Each
 //! document is encoded once for all viewers. A wall token gives access to the wall only; with `wall.open` no token is needed.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,9 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
-use super::listener::ConnectionPermit;
+use super::connection::close_for;
+use super::frame_meter::FrameMeter;
+use super::places::RequestPlace;
 use super::response::{self, Refusal};
 use super::tokens::{InvalidToken, Principal};
 use super::{AppState, poll, upgrade};
@@ -54,15 +57,11 @@ fn authorize(state: &AppState, token: Option<&str>) -> Result<Option<UnixMs>, Pr
     if state.wall.is_open() {
         return Ok(None);
     }
-    let checked =
-        token.ok_or_else(|| InvalidToken::from("token-missing")).and_then(|token| state.tokens().check(token));
+    let checked = token.ok_or_else(|| InvalidToken::from("token-missing")).and_then(|token| state.principal_of(token));
     match checked {
         Ok(Principal::Viewer { expires }) => Ok(Some(state.end_of_viewer(expires))),
         Ok(_) => Err(state.wrong_role().0),
-        Err(InvalidToken { reason, who }) => {
-            state.stats.rejections.record(reason, who.as_ref());
-            Err(Problem::unauthorized())
-        }
+        Err(invalid) => Err(state.refuse_token(&invalid)),
     }
 }
 
@@ -73,27 +72,34 @@ pub(crate) async fn wall(State(state): State<Arc<AppState>>, request: Request) -
         return open_socket(state, request, interval(&query));
     }
     let expires = authorize(&state, response::bearer(request.headers()))?;
-    // A HEAD request receives no document, so it must not become a viewer.
-    if !wants_events(request.headers()) || request.method() != Method::GET {
+    if !wants_events(request.headers()) {
         let snapshot = state.wall.snapshot(wall_clock(), state.freshness());
         return Ok(document(Body::from(snapshot.json), "application/json"));
     }
+    // A HEAD request receives no document, so it must not become a viewer.
+    if request.method() != Method::GET {
+        return Ok(events(Body::from_stream(futures_util::stream::empty::<Result<Bytes, Infallible>>())));
+    }
     let viewer = admit_viewer(&state)?;
-    // Counted as a viewer from here on: its permit among the requests is free for others.
-    if let Some(permit) = request.extensions().get::<ConnectionPermit>() {
-        permit.release();
+    // Counted as a viewer from here on: its place among the requests is free for others.
+    if let Some(place) = request.extensions().get::<RequestPlace>() {
+        place.release();
     }
     let retry = Bytes::from("retry: 3000\n\n");
     let documents = Documents { state, viewer, latest: None, interval: interval(&query), expires, last_sent: None };
-    let head = futures_util::stream::once(async move { Ok::<_, std::convert::Infallible>(retry) });
+    let head = futures_util::stream::once(async move { Ok::<_, Infallible>(retry) });
     let rest = futures_util::stream::unfold(documents, |mut documents| async move {
         let next = documents.next().await?;
         Some((Ok(next.sse), documents))
     });
-    let mut response = document(Body::from_stream(head.chain(rest)), "text/event-stream");
+    Ok(events(Body::from_stream(head.chain(rest))))
+}
+
+fn events(body: Body) -> Response<Body> {
+    let mut response = document(body, "text/event-stream");
     // The connection's permit was released: no other request may follow on it.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Ok(response)
+    response
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {
@@ -128,8 +134,8 @@ fn admit_viewer(state: &Arc<AppState>) -> Result<Viewer, Problem> {
         return Err(Problem::unavailable("the server is stopping", 2_000));
     }
     let Ok(permit) = state.viewers.clone().try_acquire_owned() else {
-        state.stats.connections_rejected.inc();
-        return Err(Problem::unavailable("too many viewers", 10_000));
+        state.stats.record_full("viewers-full");
+        return Err(Problem::too_many_requests("too many viewers", 10_000));
     };
     state.stats.wall_viewers.inc();
     Ok(Viewer { state: state.clone(), _permit: permit })
@@ -182,7 +188,7 @@ impl Documents {
     }
 }
 
-type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+type Socket = WebSocketStream<FrameMeter<TokioIo<hyper::upgrade::Upgraded>>>;
 
 fn open_socket(state: Arc<AppState>, mut request: Request, interval: Duration) -> Result<Response<Body>, Refusal> {
     upgrade::check_handshake(&request, WALL_SUBPROTOCOL).map_err(|problem| state.rejected(problem))?;
@@ -199,7 +205,8 @@ fn open_socket(state: Arc<AppState>, mut request: Request, interval: Duration) -
                 .read_buffer_size(READ_BUFFER_BYTES)
                 .max_message_size(Some(VIEWER_FRAME_BYTES_MAX))
                 .max_frame_size(Some(VIEWER_FRAME_BYTES_MAX));
-            let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+            let metered = FrameMeter::new(TokioIo::new(upgraded), state.limits().session.max_frames_per_second);
+            let socket = WebSocketStream::from_raw_socket(metered, Role::Server, Some(config)).await;
             Box::pin(serve(state, connection, socket, interval)).await;
         }
     });
@@ -208,6 +215,7 @@ fn open_socket(state: Arc<AppState>, mut request: Request, interval: Duration) -
 
 /// Serves one WebSocket: its hello, then documents.
 async fn serve(state: Arc<AppState>, connection: OwnedSemaphorePermit, mut socket: Socket, interval: Duration) {
+    let stats = state.stats.clone();
     let close = match admit(&state, &mut socket).await {
         Err(close) => close,
         Ok((expires, viewer)) => {
@@ -217,6 +225,11 @@ async fn serve(state: Arc<AppState>, connection: OwnedSemaphorePermit, mut socke
         }
     };
     let Some(close) = close else { return };
+    match close {
+        Close::RateLimited => stats.rejections.record("rate-limited", None),
+        Close::Timeout => stats.rejections.record("hello-timeout", None),
+        _ => {}
+    }
     let frame = CloseFrame { code: CloseCode::from(close.code()), reason: close.reason().into() };
     let _best_effort = tokio::time::timeout(Duration::from_secs(2), socket.close(Some(frame))).await;
 }
@@ -251,7 +264,8 @@ async fn hello(state: &AppState, socket: &mut Socket) -> Result<Option<UnixMs>, 
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(_)) => return Err(Some(NOT_HELLO)),
-            Some(Err(_)) | None => return Err(None),
+            Some(Err(error)) => return Err(close_for(&error)),
+            None => return Err(None),
         }
     }
 }
@@ -263,7 +277,8 @@ async fn send_documents(mut documents: Documents, socket: &mut Socket) -> Option
         let next = tokio::select! {
             biased;
             received = socket.next() => match received {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(Message::Close(_))) | None => return None,
+                Some(Err(error)) => return close_for(&error),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                 // On an open wall a hello is not needed, and accepted once.
                 Some(Ok(Message::Text(_)))
@@ -276,7 +291,7 @@ async fn send_documents(mut documents: Documents, socket: &mut Socket) -> Option
             let restart = Close::Restart { retry_ms: documents.state.retry_ms() };
             return Some(if documents.state.is_draining() { restart } else { Close::Unauthorized });
         };
-        let text = Utf8Bytes::try_from(next.json).ok()?;
+        let text = Utf8Bytes::try_from(next.json).expect("a document is JSON, which is UTF-8");
         tokio::time::timeout(SEND_TIMEOUT, socket.send(Message::Text(text))).await.ok()?.ok()?;
     }
 }

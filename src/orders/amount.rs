@@ -23,7 +23,7 @@ const WITHOUT_DECIMALS: &str = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI 
 const THREE_DECIMALS: &str = "BHD IQD JOD KWD LYD OMR TND";
 const FOUR_DECIMALS: &str = "CLF UYW";
 
-/// Decimals of a currency.
+/// ISO 4217; 2 where the code is missing or unknown.
 fn decimals(currency: Option<&str>) -> i32 {
     let Some(currency) = currency.map(str::trim).filter(|currency| currency.len() == 3) else { return 2 };
     let is_in = |list: &str| list.split(' ').any(|code| code.eq_ignore_ascii_case(currency));

@@ -85,7 +85,7 @@ pub const FIRST_DURATION_COUNTER: u16 = 32;
 /// Buckets of one step's histogram: four per doubling, from one second to about eighteen hours.
 pub const DURATION_BUCKETS: u16 = 64;
 
-/// The bucket of a duration.
+/// Shorter than a second counts as one, longer than the last bucket as the last.
 fn duration_bucket(duration_ms: i64) -> u16 {
     let seconds = (duration_ms as f64 / 1000.0).max(1.0);
     ((seconds.log2() * 4.0) as u16).min(DURATION_BUCKETS - 1)
@@ -116,9 +116,11 @@ impl CountingRules {
     /// The day of a moment, as days since 1970-01-01 in the chain's time zone.
     #[must_use]
     pub fn day(&self, at: UnixMs) -> u32 {
-        let moment = Timestamp::from_millisecond(at.0).unwrap_or_default();
-        let days = civil::date(1970, 1, 1).until(self.zone.to_datetime(moment).date()).map(|span| span.get_days());
-        days.ok().and_then(|days| u32::try_from(days).ok()).unwrap_or_default()
+        // A damaged row may name any time: one that no calendar has is the nearest that it has, one before 1970 the first day.
+        let at = at.0.clamp(Timestamp::MIN.as_millisecond(), Timestamp::MAX.as_millisecond());
+        let moment = Timestamp::from_millisecond(at).expect("it is within the calendar");
+        let days = civil::date(1970, 1, 1).until(self.zone.to_datetime(moment).date());
+        u32::try_from(days.expect("days need no reference").get_days()).unwrap_or(0)
     }
 }
 
@@ -230,7 +232,13 @@ impl Facts {
         self.first.iter().find(|fact| KINDS.get(usize::from(fact.0)) == Some(&kind))
     }
 
-    fn at(&self, kind: EventType) -> Option<UnixMs> {
+    /// When the order was first paid, and the amount that this event stated; `None` while no payment was read.
+    pub(super) fn payment(&self) -> Option<(UnixMs, Option<MinorUnits>)> {
+        self.fact(EventType::Paid).map(|fact| (fact.1, fact.2))
+    }
+
+    /// The time of the earliest fact of this kind.
+    pub(super) fn at(&self, kind: EventType) -> Option<UnixMs> {
         self.fact(kind).map(|fact| fact.1)
     }
 

@@ -25,6 +25,7 @@ fn event(kind: E, after_ms: i64, amount: Option<i64>) -> Event {
         details: None,
         flags: Vec::new(),
         shadow: false,
+        row: None,
     }
 }
 

@@ -11,9 +11,10 @@ use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::id_text;
 
 use super::fields::{reject, scalar};
+use super::header_members::HeaderMembers;
 use super::json_text::{self, JsonText};
 use super::mapping::MAX_VALUE_BYTES;
-use super::members::{Members, PointerTree};
+use super::members::{self, Members, PointerTree};
 
 /// Media type of Orderbell's own events: they are decoded by Orderbell's own member names, whatever mapping the chain's events need.
 pub const OWN_EVENT_MEDIA_TYPE: &str = "application/cloudevents+json; profile=orderbell";
@@ -22,6 +23,8 @@ pub const OWN_EVENT_MEDIA_TYPE: &str = "application/cloudevents+json; profile=or
 const ORIGINAL_TOPIC: &str = "kafka_dlt-original-topic";
 /// Parameter of the media type with the same meaning, for a dead letter that the ledger stored: the embedded stream stores no other header.
 pub const TOPIC_PARAMETER: &str = "; topic=";
+/// Parameter of the media type of an event whose JSON was damaged when it was posted, and is stored repaired. It stands before the topic.
+pub const REPAIRED_PARAMETER: &str = "; repaired=true";
 
 /// What the headers of CloudEvents begin with, in lower case: by the Kafka binding, the HTTP binding, and Spring.
 const PREFIXES: [&str; 4] = ["ce_", "ce-", "cloudevents_", "cloudevents:"];
@@ -68,8 +71,9 @@ pub(super) struct Opened<'p, 'j> {
     pub(super) envelope: Envelope,
     /// JSON text, not validated where it stands in base64 or in a string.
     pub(super) data: Cow<'j, str>,
-    /// Without an envelope around it the whole text is the data, and its members were read with those of an envelope.
+    /// The members of the data, if they were read already: without an envelope around it with those of an envelope.
     members: Option<Members<'p, 'j>>,
+    headers: &'j HeaderMembers,
 }
 
 impl<'p, 'j> Opened<'p, 'j> {
@@ -78,28 +82,32 @@ impl<'p, 'j> Opened<'p, 'j> {
     /// # Errors
     /// The data is not JSON.
     pub(super) fn members<'o>(&'o self, tree: &'p PointerTree) -> serde_json::Result<Cow<'o, Members<'p, 'o>>> {
-        match &self.members {
-            Some(members) => Ok(Cow::Borrowed(members)),
-            None => Members::read(self.data.as_bytes(), tree).map(Cow::Owned),
+        let mut members = match &self.members {
+            Some(members) => Cow::Borrowed(members),
+            None => Cow::Owned(Members::read(self.data.as_bytes(), tree)?),
+        };
+        if !self.headers.is_empty() {
+            self.headers.add_to(members.to_mut());
         }
+        Ok(members)
     }
 }
 
 /// Finds the envelope's attributes and the data in a record's JSON text. The tree has [`POINTERS`] and those that the data is read by: a text
-/// without an envelope around it is parsed once.
+/// without an envelope around it is parsed once. JSON in strings that pointers lead into is taken out of them.
 ///
 /// # Errors
 /// The text is not JSON, or the envelope is none that is known.
 pub(super) fn open<'p, 'j>(
     record: &Record,
     json: &'j JsonText<'_>,
+    headers: &'j HeaderMembers,
     tree: &'p PointerTree,
 ) -> Result<Opened<'p, 'j>, Reason> {
     let members = Members::read(json.text.as_bytes(), tree).map_err(|error| {
         reject("not-json", format!("the value is not JSON (line {}, column {})", error.line(), error.column()))
     })?;
-    let id =
-        |text: Option<String>| text.map(|text| id_text::trim(&text).to_owned()).filter(|text| !id_text::is_no_id(text));
+    let id = |text: Option<String>| text.and_then(|text| id_text::id(&text).map(str::to_owned));
     let mode = mode(record, members.at("/specversion"))?;
     let (mut envelope, data) = match mode {
         Mode::Plain => (Envelope::default(), None),
@@ -132,10 +140,21 @@ pub(super) fn open<'p, 'j>(
         }
     };
     envelope.is_repaired |= json.is_repaired;
-    Ok(match data {
-        Some(data) => Opened { envelope, data, members: None },
-        None => Opened { envelope, data: Cow::Borrowed(&json.text), members: Some(members) },
-    })
+    let (mut data, mut members) = match data {
+        None => (Cow::Borrowed(&*json.text), Some(members)),
+        // What is wrong with it is said when its members are asked for.
+        Some(Cow::Borrowed(data)) => (Cow::Borrowed(data), Members::read(data.as_bytes(), tree).ok()),
+        Some(data) => (data, None),
+    };
+    let leads_into_text = match &members {
+        Some(members) => members.leads_into_text(),
+        None => Members::read(data.as_bytes(), tree).is_ok_and(|members| members.leads_into_text()),
+    };
+    if leads_into_text && let Some((text, is_repaired)) = members::unfolded(&data, tree) {
+        envelope.is_repaired |= is_repaired;
+        (data, members) = (Cow::Owned(text), None);
+    }
+    Ok(Opened { envelope, data, members, headers })
 }
 
 /// The data of a structured CloudEvent, and whether it was repaired: JSON, JSON in a string, or JSON in base64.
@@ -210,9 +229,7 @@ fn mode(record: &Record, specversion: Option<&str>) -> Result<Mode, Reason> {
     if let Some(version) = attribute(record, "specversion") {
         return check_specversion(&version).map(|()| Mode::Binary);
     }
-    let is_media = |(name, _): &&(String, Option<Bytes>)| name.eq_ignore_ascii_case("content-type");
-    let media = record.headers.iter().rev().find(is_media).and_then(|(_, media)| media.as_deref()).unwrap_or_default();
-    let media = id_text::unquote(&String::from_utf8_lossy(media)).to_ascii_lowercase();
+    let media = media_type(record);
     if media.starts_with("application/cloudevents-batch") {
         return Err(reject("batch", "a record cannot be a batch of CloudEvents"));
     }
@@ -223,20 +240,37 @@ fn mode(record: &Record, specversion: Option<&str>) -> Result<Mode, Reason> {
     Ok(if is_structured { Mode::Structured } else { Mode::Plain })
 }
 
+/// The media type, in lower case.
+fn media_type(record: &Record) -> String {
+    let is_media = |(name, _): &&(String, Option<Bytes>)| name.eq_ignore_ascii_case("content-type");
+    let media = record.headers.iter().rev().find(is_media).and_then(|(_, media)| media.as_deref()).unwrap_or_default();
+    id_text::unquote(&String::from_utf8_lossy(media)).to_ascii_lowercase()
+}
+
+/// True for the media type of a CloudEvent with its attributes, not of a batch of them.
+pub(super) fn is_structured_media(record: &Record) -> bool {
+    let media = media_type(record);
+    media.starts_with("application/cloudevents") && !media.starts_with("application/cloudevents-batch")
+}
+
 fn check_specversion(version: &str) -> Result<(), Reason> {
     if version.starts_with("1.") { Ok(()) } else { Err(reject("bad-envelope", "only CloudEvents 1.x is supported")) }
 }
 
-/// True for a dead letter that was written to the log once more, with another time stamp.
-pub(super) fn is_replayed(record: &Record) -> bool {
-    let has_topic = |media: &Bytes| String::from_utf8_lossy(media).contains(TOPIC_PARAMETER);
-    record.header(ORIGINAL_TOPIC).is_some() || record.header("content-type").is_some_and(has_topic)
+/// True for an event whose JSON was damaged when it was posted.
+pub(super) fn was_repaired(record: &Record) -> bool {
+    let media = record.header("content-type").map(|media| String::from_utf8_lossy(media));
+    let media = media.as_deref().map(|media| media.split_once(TOPIC_PARAMETER).map_or(media, |(media, _)| media));
+    media.is_some_and(|media| media.ends_with(REPAIRED_PARAMETER))
 }
 
-/// The topic that a record was first read from: a replayed dead letter names it in a header, or in its media type.
-pub(super) fn topic_of(record: &Record) -> &str {
-    let text = |name: &str| record.header(name).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let named =
-        text(ORIGINAL_TOPIC).or_else(|| text("content-type")?.split_once(TOPIC_PARAMETER).map(|(_, topic)| topic));
-    named.unwrap_or(&record.partition.topic)
+/// The topic that a dead letter was read from, as the headers of its topic name it.
+pub(super) fn original_topic(record: &Record) -> Option<&str> {
+    std::str::from_utf8(record.header(ORIGINAL_TOPIC)?).ok()
+}
+
+/// The same of one that the ledger stored, as its media type names it.
+pub(super) fn media_topic(record: &Record) -> Option<&str> {
+    let media = std::str::from_utf8(record.header("content-type")?).ok()?;
+    media.split_once(TOPIC_PARAMETER).map(|(_, topic)| topic)
 }

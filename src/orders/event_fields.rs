@@ -6,16 +6,18 @@
 use std::collections::BTreeMap;
 
 use orderbell_consumers::{Reason, Record};
-use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
+use orderbell_protocol::event::{Flag, MinorUnits, PickupCode, RowChange};
 use orderbell_protocol::{Event, EventType, Id, UnixMs, id_text};
 use serde_json::value::RawValue;
 
 use super::amount;
-use super::envelope::{self, Envelope, topic_of};
-use super::event_time;
+use super::envelope::Envelope;
+use super::envelopes::CapturedRow;
+use super::event_time::{self, TimeRules};
 use super::fields::{self, event_id, reject, scalar, within_limit};
-use super::json_text::compact;
-use super::mapping::{Mapping, Remark};
+use super::header_members;
+use super::json_text::{self, compact};
+use super::mapping::{Mapping, Remark, is_one_of};
 use super::members::Members;
 use super::sha256;
 
@@ -30,6 +32,7 @@ pub(super) struct FieldReader<'a, 'j> {
     pub(super) record: &'a Record,
     pub(super) envelope: &'a Envelope,
     pub(super) members: &'a Members<'a, 'j>,
+    pub(super) row: CapturedRow,
     pub(super) kind: EventType,
     pub(super) flags: Vec<Flag>,
     /// For whoever tries a mapping.
@@ -42,14 +45,14 @@ impl FieldReader<'_, '_> {
     /// The event about `order`, which names `store`.
     pub(super) fn event(&mut self, order: Id, store: Option<Id>, now: UnixMs) -> Result<Event, Reason> {
         let (mapping, members) = (self.mapping, self.members);
-        if self.envelope.is_repaired {
+        if self.envelope.is_repaired || mapping.was_repaired(self.record) {
             self.flag(Flag::Text, "", "the JSON was damaged and was repaired");
         }
         let shadow = self.shadow()?;
         let (id, source) = (id_of(mapping, self.record, self.envelope, members)?, self.source()?);
         let customer = self.person(&mapping.customer, Flag::Customer);
         let device = self.person(&mapping.device, Flag::Device);
-        let (at, notify_at) = self.time(now);
+        let (at, notify_at) = self.time(now)?;
         let currency = self.text(&mapping.currency);
         let amount = self.amount(currency.as_deref());
         let reason = self.text(&mapping.reason);
@@ -76,6 +79,7 @@ impl FieldReader<'_, '_> {
             details,
             flags: self.flags.clone(),
             shadow,
+            row: self.row.change,
         })
     }
 
@@ -90,14 +94,14 @@ impl FieldReader<'_, '_> {
     fn source(&self) -> Result<String, Reason> {
         let source = self.envelope.source.clone();
         let source = source.or_else(|| self.members.at(&self.mapping.source).and_then(scalar));
-        Ok(within_limit("source", source)?.unwrap_or_else(|| topic_of(self.record).to_owned()))
+        Ok(within_limit("source", source)?.unwrap_or_else(|| self.mapping.topic_of(self.record).to_owned()))
     }
 
     /// A customer or device. Nobody is no mistake: guests have no id, or all have the same.
     fn person(&mut self, pointer: &str, flag: Flag) -> Option<Id> {
         let id = self.members.at(pointer).map_or(Ok(None), fields::id);
         // A till may be called 0.
-        let is_nobody = |id: &String| !envelope::is_own(self.record) && self.mapping.nobody.contains(id);
+        let is_nobody = |id: &String| !self.mapping.is_own(self.record) && is_one_of(&self.mapping.nobody, id);
         let id = id.map(|id| id.filter(|id| !is_nobody(id)));
         match id.map(|id| id.map(|id| Id::parse(&id)).transpose()) {
             Ok(Ok(id)) => id,
@@ -118,17 +122,23 @@ impl FieldReader<'_, '_> {
         }
     }
 
-    fn time(&mut self, now: UnixMs) -> (UnixMs, Option<UnixMs>) {
+    fn time(&mut self, now: UnixMs) -> Result<(UnixMs, Option<UnixMs>), Reason> {
         // The envelope's time is text, also where a producer wrote a number.
-        let in_envelope = self.envelope.time.as_ref().and_then(|text| serde_json::to_string(text).ok());
+        let in_envelope = self.envelope.time.as_deref().map(json_text::quoted);
         let json = in_envelope.as_deref().or_else(|| self.members.at(&self.mapping.time));
-        let is_replayed = envelope::is_replayed(self.record);
-        let time = event_time::resolve(json, &self.mapping.time_zone, self.record.timestamp_ms, is_replayed, now);
+        let is_old_row = self.row.change.is_some_and(RowChange::is_old);
+        let rules = TimeRules {
+            zone: &self.mapping.time_zone,
+            has_local_numbers: self.row.has_local_time,
+            is_late: is_old_row || self.mapping.is_replayed(self.record),
+        };
+        let time = event_time::resolve(json, rules, self.record.timestamp_ms, now);
+        self.row.check_time_is_usable(time.why.is_none())?;
         if let Some(why) = time.why {
             self.flag(Flag::Clock, &self.mapping.time, why);
         }
         self.clock_offset_ms = time.clock_offset_ms;
-        (time.at, time.notify_at)
+        Ok((time.at, time.notify_at))
     }
 
     fn amount(&mut self, currency: Option<&str>) -> Option<MinorUnits> {
@@ -165,18 +175,17 @@ impl FieldReader<'_, '_> {
     /// The extra fields as one JSON object, each as the producer wrote it: no digit of a number changes.
     fn details(&mut self) -> Option<Box<RawValue>> {
         let fields = &self.mapping.compiled().extra_fields;
-        let kept: BTreeMap<&str, Box<RawValue>> = fields
-            .iter()
-            .filter_map(|field| {
-                let json = self.members.at(&field.pointer)?;
-                Some((&*field.name, RawValue::from_string(compact(json)).ok()?))
-            })
-            .collect();
-        if kept.is_empty() {
+        let there = fields.iter().filter_map(|field| Some((&*field.name, self.members.at(&field.pointer)?)));
+        let kept = there.map(|(name, json)| Ok((name, RawValue::from_string(compact(json))?)));
+        let kept: Result<BTreeMap<&str, Box<RawValue>>, serde_json::Error> = kept.collect();
+        let object = kept
+            .and_then(|kept| if kept.is_empty() { Ok(None) } else { serde_json::value::to_raw_value(&kept).map(Some) });
+        let Ok(object) = object else {
+            self.flag(Flag::Details, "extra_fields", "they cannot be written again as JSON and were left out");
             return None;
-        }
-        let object = serde_json::value::to_raw_value(&kept).ok()?;
-        // Posted events are stored repaired: what was lost is seen here only.
+        };
+        let object = object?;
+        // Parts of a record are taken out of its repaired text: what was lost is seen here only.
         if object.get().contains('\u{fffd}') || object.get().contains("\\ufffd") {
             self.flag(Flag::Text, "extra_fields", "they have characters that were damaged");
         }
@@ -188,7 +197,8 @@ impl FieldReader<'_, '_> {
     }
 }
 
-/// The producer's id of an event, or else a hash of topic and value: the same whenever the same value comes again.
+/// The producer's id of an event, or else a hash of topic, value and the headers that the mapping reads: the same whenever the same event comes again.
+/// Without such headers it is that of topic and value alone.
 pub(super) fn id_of(
     mapping: &Mapping,
     record: &Record,
@@ -197,12 +207,15 @@ pub(super) fn id_of(
 ) -> Result<String, Reason> {
     let id = match envelope.id.as_deref() {
         // A till may count its events from 0.
-        Some(id) if envelope::is_own(record) => Some(id.to_owned()),
+        Some(id) if mapping.is_own(record) => Some(id.to_owned()),
         id => id.and_then(event_id).or_else(|| event_id(&members.at(&mapping.id).and_then(scalar)?)),
     };
     Ok(within_limit("id", id)?.unwrap_or_else(|| {
         let value = record.value.as_deref().unwrap_or_default();
-        let hash = sha256::hash_128(&[topic_of(record).as_bytes(), value]);
+        let stated = header_members::stated(mapping, record);
+        let headers = stated.iter().flat_map(|(name, text)| [name.as_bytes(), text.as_bytes()]);
+        let parts: Vec<&[u8]> = [mapping.topic_of(record).as_bytes(), value].into_iter().chain(headers).collect();
+        let hash = sha256::hash_128(&parts);
         format!("hash:{hash:032x}")
     }))
 }

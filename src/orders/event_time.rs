@@ -40,6 +40,7 @@ pub(crate) type NoTime = &'static str;
 
 const DATE_ONLY: NoTime = "the time is a date without a time of day";
 const OTHER_ZONE: NoTime = "the time is whole half hours behind its record: its clock is in another zone, and its notices age from the record's time";
+pub(crate) const OTHER_CLOCK: NoTime = "the times of this source are always as far behind their records: its clock is off, and its notices age from the record's time";
 const NOT_UNDERSTOOD: NoTime = "the time is in no form that is understood";
 
 /// A time zone, configured by its IANA name.
@@ -65,17 +66,23 @@ impl Default for Zone {
 impl TryFrom<String> for Zone {
     type Error = String;
     fn try_from(name: String) -> Result<Self, String> {
-        let has_data = || jiff::tz::db().available().next().is_some();
-        TimeZone::get(&name).map(Self).map_err(|_| unknown_zone(&name, has_data()))
+        TimeZone::get(&name).map(Self).map_err(|_| {
+            // Read anew: the database that was asked has forgotten what it could not read.
+            let database = jiff::tz::TimeZoneDatabase::from_env();
+            let known: Vec<String> = database.available().map(|known| known.as_str().to_owned()).collect();
+            unknown_zone(&name, &known)
+        })
     }
 }
 
-/// Minimal images and machines have no zone data at all: then no name is known.
-fn unknown_zone(name: &str, has_data: bool) -> String {
-    if has_data {
-        format!("unknown time zone {name}: an IANA name such as Asia/Shanghai is expected")
-    } else {
+/// Why there is no zone of this name, where the machine has data of the zones `known`. Minimal images have none at all: then no name is known.
+fn unknown_zone(name: &str, known: &[String]) -> String {
+    if known.is_empty() {
         format!("the time zone {name} is not known, because this machine has no time zone data: install tzdata")
+    } else if known.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        format!("this machine's data of the time zone {name} cannot be read: install tzdata again")
+    } else {
+        format!("unknown time zone {name}: an IANA name such as Asia/Shanghai is expected")
     }
 }
 
@@ -85,7 +92,7 @@ impl From<Zone> for String {
     }
 }
 
-/// The time of an event, as far as it can be told.
+/// The time of an event, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventTime {
     /// The producer's time, or else that of the record.
@@ -99,16 +106,27 @@ pub(crate) struct EventTime {
     pub(crate) clock_offset_ms: Option<i64>,
 }
 
+/// How the time of an event is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeRules<'a> {
+    /// The zone of local times.
+    pub(crate) zone: &'a Zone,
+    /// A number is what a clock on the wall shows in that zone, as if it were UTC: so Debezium writes what a column without a zone holds.
+    pub(crate) has_local_numbers: bool,
+    /// The record was written long after its event: it is replayed, or has the row of a snapshot. Its time says nothing about the producer's clock.
+    pub(crate) is_late: bool,
+}
+
 /// The time of an event, from its JSON. An unusable one is replaced by the record's time stamp or, without a plausible one, by the current time.
 ///
 /// Clocks are judged by the record's time, not by when it is read: reading it again, to rebuild or to reconcile, gives the same. A record that
-/// was read late, or is replayed, is as old as its event. `is_replayed` is for one that got a time stamp of its own.
-pub(crate) fn resolve(json: Option<&str>, zone: &Zone, log_ms: i64, is_replayed: bool, now: UnixMs) -> EventTime {
+/// was read late is as old as its event.
+pub(crate) fn resolve(json: Option<&str>, rules: TimeRules<'_>, log_ms: i64, now: UnixMs) -> EventTime {
     let is_plausible = (EARLIEST_MS..=now.0.saturating_add(AHEAD_MAX_MS)).contains(&log_ms);
     let recorded_ms = if is_plausible { log_ms } else { now.0 };
     let unusable =
         |why, clock_offset_ms| EventTime { at: UnixMs(recorded_ms), notify_at: None, why: Some(why), clock_offset_ms };
-    let own = match json.ok_or("the event has no time").and_then(|json| read(json, zone, 0)) {
+    let own = match json.ok_or("the event has no time").and_then(|json| read_by(json, rules)) {
         Ok(own) if own < EARLIEST_MS => return unusable("the time is before 2010", None),
         Ok(own) => own,
         Err(why) => return unusable(why, None),
@@ -117,7 +135,7 @@ pub(crate) fn resolve(json: Option<&str>, zone: &Zone, log_ms: i64, is_replayed:
     if offset_ms > AHEAD_MAX_MS {
         return unusable("the time is ahead of its record: that clock is off", Some(offset_ms));
     }
-    let is_of_another_zone = is_plausible && !is_replayed && is_of_another_zone(offset_ms);
+    let is_of_another_zone = is_plausible && !rules.is_late && is_of_another_zone(offset_ms);
     EventTime {
         at: UnixMs(own),
         notify_at: is_of_another_zone.then_some(UnixMs(recorded_ms)),
@@ -133,6 +151,27 @@ fn is_of_another_zone(offset_ms: i64) -> bool {
     let to_publish_ms = (behind_ms + CLOCK_AHEAD_MS).rem_euclid(ZONE_STEP_MS) - CLOCK_AHEAD_MS;
     (ZONE_MIN_MS - CLOCK_AHEAD_MS..=ZONE_MAX_MS + PUBLISH_MAX_MS).contains(&behind_ms)
         && to_publish_ms <= PUBLISH_MAX_MS
+}
+
+/// The time that a producer stated, in milliseconds since 1970, whatever its record says. `has_local_numbers` is as in [`TimeRules`].
+pub(crate) fn stated(json: &str, zone: &Zone, has_local_numbers: bool) -> Result<i64, NoTime> {
+    read_by(json, TimeRules { zone, has_local_numbers, is_late: false })
+}
+
+/// True for a local time, which is another moment in another zone.
+pub(crate) fn is_local(json: &str, has_local_numbers: bool) -> bool {
+    let in_zone = |hours| stated(json, &Zone(TimeZone::fixed(jiff::tz::offset(hours))), has_local_numbers);
+    matches!((in_zone(0), in_zone(1)), (Ok(one), Ok(other)) if one != other)
+}
+
+fn read_by(json: &str, rules: TimeRules<'_>) -> Result<i64, NoTime> {
+    let at_ms = read(json, rules.zone, 0)?;
+    let is_number = json.starts_with(|c: char| c.is_ascii_digit()) && read_digits(json, rules.zone).is_none();
+    if !rules.has_local_numbers || !is_number {
+        return Ok(at_ms);
+    }
+    let local = Timestamp::from_millisecond(at_ms).map(|at| TimeZone::UTC.to_datetime(at));
+    local.ok().and_then(|local| in_zone(local, rules.zone)).ok_or(NOT_UNDERSTOOD)
 }
 
 fn read(json: &str, zone: &Zone, nesting: u32) -> Result<i64, NoTime> {
@@ -258,8 +297,16 @@ mod tests {
     const NOW: UnixMs = UnixMs(1_790_000_000_000);
     const AT: i64 = 1_789_984_800_000;
 
-    fn resolved(json: &str, zone: &str) -> (i64, Option<NoTime>) {
-        let time = resolve(Some(json), &Zone::try_from(zone.to_owned()).unwrap(), 0, false, NOW);
+    fn zone(name: &str) -> Zone {
+        Zone::try_from(name.to_owned()).unwrap()
+    }
+
+    fn rules(zone: &Zone) -> TimeRules<'_> {
+        TimeRules { zone, has_local_numbers: false, is_late: false }
+    }
+
+    fn resolved(json: &str, name: &str) -> (i64, Option<NoTime>) {
+        let time = resolve(Some(json), rules(&zone(name)), 0, NOW);
         (time.at.0, time.why)
     }
 
@@ -338,7 +385,7 @@ mod tests {
         let ahead = (NOW.0, Some("the time is ahead of its record: that clock is off"));
         assert_eq!(resolved(&(NOW.0 + 8 * 3_600_000).to_string(), "UTC"), ahead);
         assert_eq!(resolved(&(NOW.0 + 60_000).to_string(), "UTC"), (NOW.0 + 60_000, None), "clocks differ a little");
-        let missing = resolve(None, &Zone::default(), NOW.0 - 5, false, NOW);
+        let missing = resolve(None, rules(&Zone::default()), NOW.0 - 5, NOW);
         assert_eq!((missing.at, missing.why), (UnixMs(NOW.0 - 5), Some("the event has no time")));
     }
 
@@ -346,8 +393,10 @@ mod tests {
     #[test]
     fn a_machine_without_zone_data_is_named() {
         let error = Zone::try_from(String::from("Asia/Schanghai")).unwrap_err();
-        assert_eq!(error, unknown_zone("Asia/Schanghai", true));
-        assert!(unknown_zone("Asia/Shanghai", false).ends_with("install tzdata"));
+        assert_eq!(error, unknown_zone("Asia/Schanghai", &["Asia/Shanghai".into()]));
+        assert!(unknown_zone("Asia/Shanghai", &[]).ends_with("install tzdata"));
+        let damaged = unknown_zone("asia/shanghai", &["Asia/Shanghai".into()]);
+        assert!(damaged.ends_with("cannot be read: install tzdata again"), "{damaged}");
     }
 
     /// Regression: a whole chain whose clock was five hours behind notified nobody, and nothing was red. One that was ahead was judged by when
@@ -356,9 +405,11 @@ mod tests {
     fn a_clock_that_is_off_is_judged_by_the_time_of_the_record() {
         const MINUTE_MS: i64 = 60_000;
         const HOUR_MS: i64 = 60 * MINUTE_MS;
-        let offset = |off_ms: i64, read_after_ms: i64, is_replayed: bool| {
+        let utc = Zone::default();
+        let offset = |off_ms: i64, read_after_ms: i64, is_late: bool| {
             let (own, recorded) = ((NOW.0 + off_ms).to_string(), NOW.0);
-            let time = resolve(Some(&own), &Zone::default(), recorded, is_replayed, UnixMs(recorded + read_after_ms));
+            let rules = TimeRules { is_late, ..rules(&utc) };
+            let time = resolve(Some(&own), rules, recorded, UnixMs(recorded + read_after_ms));
             let is_ahead = off_ms > AHEAD_MAX_MS;
             assert_eq!(time.at.0, if is_ahead { recorded } else { recorded + off_ms }, "{off_ms}");
             assert_eq!(time.notify_at, time.why.filter(|_| !is_ahead).map(|_| UnixMs(recorded)), "{off_ms}");
@@ -389,8 +440,21 @@ mod tests {
             }
         }
         assert_eq!(offset(-5 * HOUR_MS, 0, true), None, "a dead letter that is replayed comes late");
-        let unknown = resolve(Some(&(NOW.0 - 5 * HOUR_MS).to_string()), &Zone::default(), -1, false, NOW);
+        let unknown = resolve(Some(&(NOW.0 - 5 * HOUR_MS).to_string()), rules(&utc), -1, NOW);
         assert_eq!((unknown.at.0, unknown.why), (NOW.0 - 5 * HOUR_MS, None), "nothing to judge it by");
+    }
+
+    #[test]
+    fn a_number_of_a_wall_clock_is_read_in_its_zone() {
+        let shanghai = zone("Asia/Shanghai");
+        let at = |json: &str, rules| resolve(Some(json), rules, 0, NOW).at.0;
+        let local = TimeRules { has_local_numbers: true, ..rules(&shanghai) };
+        for wall in ["1790013600000", "1790013600000000", "1790013600000000000"] {
+            assert_eq!(at(wall, local), AT, "{wall}");
+        }
+        let others = ["\"2026-09-21T10:00:00Z\"", "20260921180000", "{\"$date\":1789984800000}", "\"1789984800000\""];
+        others.iter().for_each(|json| assert_eq!(at(json, local), AT, "{json} is no such number"));
+        assert_eq!(at("1789984800000", rules(&shanghai)), AT);
     }
 
     proptest! {

@@ -23,7 +23,7 @@ pub enum TypeRule {
 }
 
 impl TypeRule {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Is(kind) => kind.name(),
             Self::Ignore => IGNORE,
@@ -95,10 +95,74 @@ impl From<TypeRules> for BTreeMap<String, TypeRule> {
 }
 
 impl TypeRules {
+    /// True for a type that only the rule of every other type ignores.
+    pub(super) fn ignores_unnamed(&self, name: &str) -> bool {
+        !self.0.contains_key(name) && self.rule(name) == Some(TypeRule::Ignore)
+    }
+
     /// The rule for a type: its own, or else that of Orderbell's type with this name, or else that of every other type. `None` for a type that
-    /// nobody knows.
+    /// nobody knows, and for another spelling of a payment: it is not foreign.
     pub(super) fn rule(&self, name: &str) -> Option<TypeRule> {
         let own = self.0.get(name).copied();
-        own.or_else(|| EventType::named(name).map(TypeRule::Is)).or_else(|| self.0.get(EVERY_OTHER).copied())
+        let known = own.or_else(|| EventType::named(name).map(TypeRule::Is));
+        known.or_else(|| self.0.get(EVERY_OTHER).copied().filter(|_| !self.is_payment_spelt_otherwise(name)))
+    }
+
+    /// True for a type that is not known, and whose letters and digits are those of a payment's in another case or between other signs. Both have a
+    /// letter: -2 is no spelling of 2.
+    pub(super) fn is_payment_spelt_otherwise(&self, name: &str) -> bool {
+        let listed = self.0.iter().filter(|(_, rule)| **rule == TypeRule::Is(EventType::Paid)).map(|(name, _)| &**name);
+        let is_known = || self.0.contains_key(name) || EventType::named(name).is_some();
+        let is_one = |known: &str| symbols(known).eq(symbols(name));
+        name.contains(char::is_alphabetic) && listed.chain([EventType::Paid.name()]).any(is_one) && !is_known()
+    }
+}
+
+/// The letters and digits of a name, in lower case.
+fn symbols(name: &str) -> impl Iterator<Item = char> {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_spelt_otherwise(types: &str, name: &str) -> bool {
+        let types: TypeRules = toml::from_str(types).unwrap();
+        types.is_payment_spelt_otherwise(name)
+    }
+
+    #[test]
+    fn a_payment_in_another_case_or_with_other_signs_between_is_another_spelling() {
+        for name in ["Order.Paid", "ORDER_PAID", "order-paid", "OrderPaid", "order/paid", "order paid"] {
+            assert!(is_spelt_otherwise("", name), "{name}");
+        }
+        assert!(is_spelt_otherwise("PAID = 'order.paid'", "paid"));
+        assert!(is_spelt_otherwise("'\u{5df2}-\u{652f}\u{4ed8}' = 'order.paid'", "\u{5df2}\u{652f}\u{4ed8}"));
+        for (types, name) in [
+            ("", "order.paid"),
+            ("", "unpaid"),
+            ("", "order.paid.v1"),
+            ("", "com.shop.order.paid"),
+            ("", "Order.Created"),
+            ("PAID = 'order.paid'", "UNPAID"),
+            ("2 = 'order.paid'", "-2"),
+            ("A2 = 'order.paid'", "2"),
+            ("PAID = 'ignore'", "paid"),
+            ("PAID = 'order.paid'\npaid = 'ignore'", "paid"),
+        ] {
+            assert!(!is_spelt_otherwise(types, name), "{types} {name}");
+        }
+    }
+
+    #[test]
+    fn another_spelling_of_a_payment_is_not_foreign() {
+        let types: TypeRules = toml::from_str("'*' = 'ignore'\nPAID = 'order.paid'\nSCANNED = 'ignore'").unwrap();
+        for name in ["Order.Paid", "paid"] {
+            assert_eq!(types.rule(name), None, "{name}");
+        }
+        for name in ["courier.moved", "scanned", "UNPAID", "ORDER_CREATED"] {
+            assert_eq!(types.rule(name), Some(TypeRule::Ignore), "{name}");
+        }
     }
 }

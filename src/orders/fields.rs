@@ -23,12 +23,12 @@ pub(super) fn id(json: &str) -> Result<Option<String>, Reason> {
     match json.as_bytes().first() {
         Some(b'"') => {
             let text: String = serde_json::from_str(json).map_err(|_| bad_id())?;
-            let text = id_text::trim(&text);
-            Ok((!id_text::is_no_id(text)).then(|| text.to_owned()))
+            Ok(id_text::id(&text).map(str::to_owned))
         }
         Some(b'n' | b'f') | None => Ok(None),
         Some(b'-' | b'0'..=b'9') => {
-            id_text::whole_number(json).map(|digits| Some(digits.to_owned())).ok_or_else(bad_id)
+            let digits = id_text::whole_number(json).ok_or_else(bad_id)?;
+            Ok(id_text::id(digits).map(str::to_owned))
         }
         Some(_) => Err(bad_id()),
     }

@@ -26,8 +26,15 @@ pub(super) fn unframed(value: &[u8]) -> Result<&[u8], String> {
         }
         _ => return Ok(value),
     };
-    match rest.trim_ascii_start() {
-        [b'{' | b'[' | b'"', ..] => Ok(rest),
+    // What Avro writes may begin as JSON does: the length of a text of 17 characters is a quote.
+    let is_json = |rest: &[u8]| {
+        let text = rest.trim_ascii_start();
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).trim_ascii_start();
+        let end = text.iter().rposition(|byte| *byte != 0 && !byte.is_ascii_whitespace()).map(|at| text[at]);
+        matches!((text.first(), end), (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']')) | (Some(b'"'), Some(b'"')))
+    };
+    match rest {
+        rest if is_json(rest) => Ok(rest),
         _ => Err(format!("the value has the framing of a schema registry: schema {schema}, not JSON")),
     }
 }
@@ -48,9 +55,12 @@ mod tests {
         {
             assert_eq!(unframed(&framed).map(<[u8]>::trim_ascii), Ok(&b"{}"[..]), "{framed:?}");
         }
+        let marked = b"\0\0\0\0\x0c\xef\xbb\xbf{}";
+        assert_eq!(unframed(marked), Ok(&marked[5..]), "its reader flags the byte order mark");
         let avro = |value: &[u8]| unframed(value).unwrap_err();
         let named = |schema: &str| format!("the value has the framing of a schema registry: schema {schema}, not JSON");
         assert_eq!(avro(b"\0\0\0\x01\x0c\x02\x06o1"), named("268"));
+        assert_eq!(avro(b"\0\0\0\x01\x0c\x22order-1234567890ab\x02\x06"), named("268"), "it begins with a quote");
         assert_eq!(avro(b"\0\0\0\0\0\0\0\x01\x0c\x02\x06o1"), named("268"));
         assert_eq!(avro(&glue(0, b"\x02\x06")), named("000102030405060708090a0b0c0d0e0f"));
         assert!(avro(&glue(5, b"x")).ends_with("AWS Glue: schema version 000102030405060708090a0b0c0d0e0f"));

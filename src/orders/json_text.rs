@@ -15,6 +15,8 @@ pub const MAX_DEPTH: usize = 100;
 /// What stands for a character that cannot be kept.
 const REPLACED: &str = "\\ufffd";
 
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
 struct TooDeep;
 
 /// The JSON text of a value, as far as it can be understood.
@@ -26,12 +28,14 @@ pub struct JsonText<'v> {
     pub is_repaired: bool,
 }
 
-/// Reads the bytes of a value: without byte order mark, the framing of a schema registry and NULs at the end, unwrapped once where the JSON
+/// Reads the bytes of a value: without byte order marks, the framing of a schema registry and NULs at the end, unwrapped once where the JSON
 /// stands in a JSON string, and repaired.
 ///
 /// # Errors
 /// What the bytes are instead, in a sentence.
 pub fn read(value: &[u8]) -> Result<JsonText<'_>, String> {
+    #[cfg(test)]
+    TEXTS_REPAIRED.set(TEXTS_REPAIRED.get() + 1);
     let (encoded, mut is_repaired) = strip(value)?;
     let text = String::from_utf8_lossy(encoded);
     is_repaired |= matches!(text, Cow::Owned(_));
@@ -40,12 +44,30 @@ pub fn read(value: &[u8]) -> Result<JsonText<'_>, String> {
         return Ok(JsonText { text, is_repaired });
     }
     match serde_json::from_str::<String>(&text) {
-        Ok(inner) if inner.trim_start().starts_with(['{', '[']) => {
-            let text = repaired(Cow::Owned(inner.trim().to_owned()), &mut is_repaired)?;
+        Ok(inner) if inner.trim_start_matches(is_before_json).starts_with(['{', '[']) => {
+            let json = inner.trim_start_matches(is_before_json);
+            is_repaired |= inner[..inner.len() - json.len()].contains(BYTE_ORDER_MARK);
+            let text = repaired(Cow::Owned(json.trim_end().to_owned()), &mut is_repaired)?;
             Ok(JsonText { text, is_repaired })
         }
         _ => Ok(JsonText { text, is_repaired }),
     }
+}
+
+/// True for what may stand before JSON in a string.
+fn is_before_json(c: char) -> bool {
+    c.is_whitespace() || BYTE_ORDER_MARK.starts_with(c)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Values that this thread has cleaned and repaired: what a record costs.
+    pub(super) static TEXTS_REPAIRED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// A text as JSON.
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a text is JSON")
 }
 
 fn repaired<'v>(text: Cow<'v, str>, is_repaired: &mut bool) -> Result<Cow<'v, str>, String> {
@@ -64,10 +86,17 @@ fn strip(value: &[u8]) -> Result<(&[u8], bool), String> {
     if is_utf16 || matches!(value, [b'{' | b'[' | b'"', 0, _, 0, ..] | [0, b'{' | b'[' | b'"', 0, ..]) {
         return Err("the value is UTF-16, not UTF-8".into());
     }
-    let value = value.strip_prefix(b"\xef\xbb\xbf").unwrap_or(value);
-    let value = framing::unframed(value)?.trim_ascii();
+    let (value, has_mark) = unmarked(value);
+    // A serializer frames the text that its producer had marked.
+    let (value, has_mark_inside) = unmarked(framing::unframed(value)?.trim_ascii());
     let end = value.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    Ok((value[..end].trim_ascii(), end < value.len()))
+    Ok((value[..end].trim_ascii(), has_mark || has_mark_inside || end < value.len()))
+}
+
+/// The bytes without a byte order mark, which RFC 8259 forbids in JSON, and whether there was one.
+fn unmarked(value: &[u8]) -> (&[u8], bool) {
+    let rest = value.strip_prefix(BYTE_ORDER_MARK.as_bytes());
+    (rest.unwrap_or(value), rest.is_some())
 }
 
 /// JSON text with its damage repaired: what serializers in other languages write and JSON does not allow.
@@ -225,7 +254,7 @@ fn write_canonical(json: &str, depth: usize, out: &mut String) -> Option<()> {
             out.push('{');
             for (name, value) in serde_json::from_str::<BTreeMap<String, &RawValue>>(json).ok()? {
                 out.push_str(std::mem::replace(&mut separator, ","));
-                out.push_str(&serde_json::to_string(&name).ok()?);
+                out.push_str(&quoted(&name));
                 out.push(':');
                 write_canonical(value.get(), depth + 1, out)?;
             }
@@ -239,7 +268,7 @@ fn write_canonical(json: &str, depth: usize, out: &mut String) -> Option<()> {
             }
             out.push(']');
         }
-        b'"' => out.push_str(&serde_json::to_string(&serde_json::from_str::<String>(json).ok()?).ok()?),
+        b'"' => out.push_str(&quoted(&serde_json::from_str::<String>(json).ok()?)),
         _ => out.push_str(json),
     }
     Some(())
@@ -260,7 +289,6 @@ mod tests {
         let json = "{\"a\":1}";
         for value in [
             "{\"a\":1}",
-            "\u{feff}{\"a\":1}",
             " {\"a\":1}\n",
             "\"{\\\"a\\\":1}\"",
             "\u{0}\u{0}\u{0}\u{0}\u{c}{\"a\":1}",
@@ -268,7 +296,17 @@ mod tests {
         ] {
             assert_eq!(read_text(value.as_bytes()), (json.into(), false), "{value:?}");
         }
-        assert_eq!(read_text(b"{\"a\":1}\0\0"), (json.into(), true));
+        for damaged in [
+            "{\"a\":1}\0\0",
+            "\u{feff}{\"a\":1}",
+            "\u{feff} {\"a\":1}",
+            " \u{feff}{\"a\":1}",
+            "\u{0}\u{0}\u{0}\u{0}\u{c}\u{feff}{\"a\":1}",
+            "\"\u{feff}{\\\"a\\\":1}\"",
+            "\" \\ufeff{\\\"a\\\":1} \"",
+        ] {
+            assert_eq!(read_text(damaged.as_bytes()), (json.into(), true), "{damaged:?}");
+        }
         let twice = serde_json::to_string(&serde_json::to_string(json).unwrap()).unwrap();
         assert!(read_text(twice.as_bytes()).0.starts_with('"'), "unwrapped once");
     }

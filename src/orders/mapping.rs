@@ -11,17 +11,20 @@ use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::{Event, EventType, Id, UnixMs, id_text};
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{self, Envelope, Opened, topic_of};
-use super::envelopes::{self, EnvelopeName};
+use super::envelope::{self, Envelope, Opened};
+use super::envelopes::{self, CapturedRow, EnvelopeName};
 use super::event_fields::FieldReader;
 use super::event_time::Zone;
 use super::event_types::{IGNORED, TypeRule, TypeRules};
 use super::fields::{self, reject, scalar};
+use super::header_members::{self, HeaderPointer};
 use super::members::{self, Members, PointerTree};
 use super::pointers;
 use super::subject;
 
-pub use super::envelope::{OWN_EVENT_MEDIA_TYPE, TOPIC_PARAMETER, attribute_of_header};
+pub use super::envelope::{OWN_EVENT_MEDIA_TYPE, REPAIRED_PARAMETER, TOPIC_PARAMETER, attribute_of_header};
+pub use super::own_marks::{PLAIN, STRUCTURED};
+pub use super::pointers::OrderIdPointers;
 
 /// Longest value that is decoded. An order event has 300 bytes to a few KiB.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
@@ -63,12 +66,23 @@ pub struct Remark {
 /// A record as an event, and what is odd about it.
 #[derive(Debug)]
 pub struct Decoded {
-    /// The event.
+    /// Usable as it is; the remarks name what was odd.
     pub event: Event,
     /// Why each flag was set.
     pub remarks: Vec<Remark>,
     /// How far the producer's clock is off, where its time is not used for that. Milliseconds; positive is ahead.
     pub clock_offset_ms: Option<i64>,
+}
+
+/// How a time that is a number is read.
+#[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeNumbers {
+    /// Time since 1970, unless the schema of the message calls the column a time without a zone.
+    #[default]
+    Utc,
+    /// What a clock in `time_zone` shows, as if it were UTC: so Debezium writes a column without a zone, such as a `DATETIME`.
+    Local,
 }
 
 /// What the key of a Kafka record identifies, besides the partition.
@@ -99,7 +113,8 @@ pub enum Subject {
     Any,
 }
 
-/// Which member of an event's JSON is what. Every pointer is an RFC 6901 pointer into the JSON (for CloudEvents: into `data`).
+/// Which member of an event's JSON is what. Every pointer is an RFC 6901 pointer into the JSON (for CloudEvents: into `data`), also into JSON that
+/// stands in a string. `/__headers/NAME` is the header NAME of the record or request, in any case.
 #[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mapping {
@@ -109,7 +124,8 @@ pub struct Mapping {
     #[serde(deserialize_with = "pointers::pointer")]
     pub r#type: String,
     /// Pointer to the event's id: two events with the same source, id and type are one event. Without an id, or with an empty one, 0 or a
-    /// word for nothing such as `undefined`, it is the hash of topic and value. For CloudEvents the envelope's `id` is used instead.
+    /// word for nothing such as `undefined`, it is the hash of topic, value and the headers that are read. For CloudEvents the envelope's `id` is
+    /// used instead.
     #[serde(deserialize_with = "pointers::pointer")]
     pub id: String,
     /// Pointer to the event's source. For CloudEvents the envelope's `source` is used instead; without one it is the topic.
@@ -156,6 +172,8 @@ pub struct Mapping {
     pub time: String,
     /// Time zone of local times, by its IANA name.
     pub time_zone: Zone,
+    /// What numbers at `time` are, in rows of the envelope `debezium`.
+    pub time_numbers: TimeNumbers,
     /// Pointer to the mark of load-test traffic: true or false.
     #[serde(deserialize_with = "pointers::pointer")]
     pub shadow: String,
@@ -178,6 +196,9 @@ pub struct Mapping {
     /// The chain's currency, in which amounts without one are. It is not part of this section.
     #[serde(skip)]
     pub chain_currency: Option<String>,
+    /// The topic that Orderbell writes, see [`Self::with_own_topic`]. It is not part of this section.
+    #[serde(skip)]
+    pub own_topic: Option<String>,
     /// Topics with other names for their members: each has a complete mapping of its own, which inherits nothing from this one.
     pub topics: BTreeMap<String, Self>,
     #[serde(skip)]
@@ -190,6 +211,8 @@ pub(super) struct Compiled {
     /// Every pointer, and those of an envelope.
     pub(super) tree: PointerTree,
     pub(super) extra_fields: Vec<ExtraField>,
+    /// Those of the pointers that lead to headers.
+    pub(super) headers: Vec<HeaderPointer>,
 }
 
 /// A further member to keep.
@@ -219,49 +242,6 @@ impl PartialEq for CompiledOnce {
 
 impl Eq for CompiledOnce {}
 
-/// The pointers whose values make an order's id: one, or several in this order: `"/order"` or `["/shop/id", "/number"]`.
-///
-/// Several values are joined with `:`. In each, `~` becomes `~0` and `:` becomes `~1`, so that no two orders share an id.
-#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "OneOrMany", into = "OneOrMany")]
-#[schemars(with = "OneOrMany")]
-pub struct OrderIdPointers(Vec<String>);
-
-#[derive(Deserialize, Serialize, schemars::JsonSchema)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl Default for OrderIdPointers {
-    fn default() -> Self {
-        Self(vec!["/order".into()])
-    }
-}
-
-impl TryFrom<OneOrMany> for OrderIdPointers {
-    type Error = String;
-    fn try_from(given: OneOrMany) -> Result<Self, Self::Error> {
-        let all = match given {
-            OneOrMany::One(pointer) => vec![pointer],
-            OneOrMany::Many(pointers) if pointers.is_empty() => {
-                return Err("an order id needs at least one pointer".into());
-            }
-            OneOrMany::Many(pointers) => pointers,
-        };
-        all.iter().try_for_each(|pointer| pointers::check(pointer))?;
-        Ok(Self(all))
-    }
-}
-
-impl From<OrderIdPointers> for OneOrMany {
-    fn from(value: OrderIdPointers) -> Self {
-        let mut all = value.0;
-        if all.len() == 1 { Self::One(all.remove(0)) } else { Self::Many(all) }
-    }
-}
-
 impl Default for Mapping {
     fn default() -> Self {
         let at = |pointer: &str| pointer.to_owned();
@@ -284,6 +264,7 @@ impl Default for Mapping {
             version: at("/version"),
             time: at("/time"),
             time_zone: Zone::default(),
+            time_numbers: TimeNumbers::Utc,
             shadow: at("/shadow"),
             types: TypeRules::default(),
             nobody: vec!["0".into()],
@@ -292,6 +273,7 @@ impl Default for Mapping {
             kafka_key: KafkaKey::Any,
             subject: Subject::Auto,
             chain_currency: None,
+            own_topic: None,
             topics: BTreeMap::new(),
             compiled: CompiledOnce::default(),
         }
@@ -318,11 +300,15 @@ impl Mapping {
         let mapping = self.of(record);
         let text = envelopes::text(mapping, record)?;
         let tree = &mapping.compiled().tree;
-        let opened = envelope::open(record, &text, tree)?;
+        let opened = envelope::open(record, &text.json, &text.headers, tree)?;
+        text.row.check_dated()?;
         let members = opened
             .members(tree)
             .map_err(|error| reject("not-json", format!("the data is not JSON (column {})", error.column())))?;
-        mapping.event(record, &opened, &members, now).map_err(|reason| envelopes::refine(reason, &opened.data))
+        let looks_paid = || mapping.looks_paid_beside_its_key(record, &opened.data, &members);
+        mapping
+            .event(record, &opened, &members, text.row, now)
+            .map_err(|reason| envelopes::refine(reason, &opened.data, looks_paid))
     }
 
     /// What is allowed and rarely meant, in sentences for whoever wrote the mapping.
@@ -334,8 +320,8 @@ impl Mapping {
         let shared = all.filter(|(_, mapping)| is_shared(mapping));
         let sentence = |(section, mapping): (String, &Self)| {
             format!(
-                "{section}: id and order are one pointer, {}. Two events of the same type about one order, such as two refunds, count as one; \
-                 set id to \"/none\" if the events have no id of their own",
+                "{section}: id and order are one pointer, {}. Two events of the same type about one order, such as two refunds, have one id: \
+                 the second is a duplicate if it states the same, and a dead letter (event-conflict) if it contradicts the order; set id to \"/none\" if the events have no id of their own",
                 mapping.id
             )
         };
@@ -346,10 +332,10 @@ impl Mapping {
     #[must_use]
     pub fn of(&self, record: &Record) -> &Self {
         static DEFAULT: LazyLock<Mapping> = LazyLock::new(Mapping::default);
-        if envelope::is_own(record) {
+        if self.is_own(record) {
             return &DEFAULT;
         }
-        self.topics.get(topic_of(record)).unwrap_or(self)
+        self.topics.get(self.topic_of(record)).unwrap_or(self)
     }
 
     /// The id of a record's order, by which its queue is chosen. Whenever [`Self::decode`] succeeds, it finds the same id: so two records of
@@ -365,7 +351,7 @@ impl Mapping {
         }
         let text = envelopes::text(mapping, record).ok()?;
         let tree = &mapping.compiled().tree;
-        let opened = envelope::open(record, &text, tree).ok()?;
+        let opened = envelope::open(record, &text.json, &text.headers, tree).ok()?;
         let members = opened.members(tree).ok()?;
         let order = mapping.order(record, &opened, &members).ok()?;
         order.or_else(|| mapping.store(record, &members).ok()?.or_else(|| opened.envelope.subject.clone()))
@@ -396,7 +382,7 @@ impl Mapping {
     }
 
     /// The order's id as the members name it.
-    fn named_order(&self, members: &Members<'_, '_>) -> Result<Option<String>, Reason> {
+    pub(super) fn named_order(&self, members: &Members<'_, '_>) -> Result<Option<String>, Reason> {
         let part = |pointer| Ok::<_, Reason>(id_at(members, pointer)?.filter(|id| id != NO_NUMBER));
         if let [pointer] = &self.order.0[..] {
             return part(pointer);
@@ -416,7 +402,7 @@ impl Mapping {
         members: &Members<'_, '_>,
         subject: &str,
     ) -> bool {
-        if envelope::is_own(record) {
+        if self.is_own(record) {
             return true;
         }
         let store = self.store(record, members).ok().flatten();
@@ -428,17 +414,6 @@ impl Mapping {
             Subject::Order => true,
             Subject::Auto | Subject::Any => false,
         }
-    }
-
-    /// The mapping with an entry for the topic that Orderbell writes: the keys of its records are orders, whatever `kafka_key` says of the
-    /// chain's.
-    #[must_use]
-    pub fn with_own_topic(mut self, topic: &str) -> Self {
-        if !self.topics.contains_key(topic) {
-            let own = Self { kafka_key: KafkaKey::Any, topics: BTreeMap::new(), ..self.clone() };
-            self.topics.insert(topic.to_owned(), own);
-        }
-        self
     }
 
     /// The mapping of a chain with this currency.
@@ -453,7 +428,7 @@ impl Mapping {
     pub(super) fn store(&self, record: &Record, members: &Members<'_, '_>) -> Result<Option<String>, Reason> {
         let key = || key_text(record).filter(|_| self.kafka_key == KafkaKey::Store);
         // A till may be that of store 0.
-        let is_store = |id: &String| envelope::is_own(record) || !self.no_store.contains(id);
+        let is_store = |id: &String| self.is_own(record) || !is_one_of(&self.no_store, id);
         Ok(id_at(members, &self.store)?.filter(is_store).or_else(|| key().filter(is_store)))
     }
 
@@ -466,8 +441,13 @@ impl Mapping {
             };
             let extra_fields: Vec<_> = self.extra_fields().iter().map(of_field).collect();
             let of_fields = extra_fields.iter().map(|field| field.pointer.as_str());
-            let tree = PointerTree::new(envelope::POINTERS.into_iter().chain(self.pointers()).chain(of_fields));
-            Box::new(Compiled { tree, extra_fields })
+            let pointers: Vec<&str> = self.pointers().chain(of_fields).collect();
+            let headers = header_members::pointers(&pointers);
+            let is_header = |pointer: &&str| headers.iter().any(|one| one.pointer == *pointer);
+            let into_json = pointers.into_iter().filter(|pointer| !is_header(pointer));
+            let mut tree = PointerTree::new(envelope::POINTERS.into_iter().chain(into_json));
+            headers.iter().for_each(|one| tree.add_without_place(&one.pointer));
+            Box::new(Compiled { tree, extra_fields, headers })
         })
     }
 
@@ -496,6 +476,7 @@ impl Mapping {
         record: &Record,
         opened: &Opened<'_, '_>,
         members: &Members<'_, '_>,
+        row: CapturedRow,
         now: UnixMs,
     ) -> Result<Decoded, Reason> {
         let envelope = &opened.envelope;
@@ -513,7 +494,7 @@ impl Mapping {
         let (flags, remarks) = (Vec::new(), Vec::new());
         let clock_offset_ms = None;
         let mut reader =
-            FieldReader { mapping: self, record, envelope, members, kind, flags, remarks, clock_offset_ms };
+            FieldReader { mapping: self, record, envelope, members, row, kind, flags, remarks, clock_offset_ms };
         let event = reader.event(order, store, now)?;
         Ok(Decoded { event, remarks: reader.remarks, clock_offset_ms: reader.clock_offset_ms })
     }
@@ -539,9 +520,14 @@ impl Mapping {
     }
 
     pub(super) fn kind(&self, name: &str) -> Result<EventType, Reason> {
-        match self.types.rule(id_text::trim(name)) {
+        let name = id_text::trim(name);
+        match self.types.rule(name) {
             Some(TypeRule::Is(kind)) => Ok(kind),
             Some(TypeRule::Ignore) => Err(reject(IGNORED, "the configuration ignores events of this type")),
+            None if self.types.is_payment_spelt_otherwise(name) => Err(reject(
+                "unknown-type",
+                "the event's type is another spelling of one that is order.paid: list it in types",
+            )),
             None => Err(reject("unknown-type", "the event's type is not known")),
         }
     }
@@ -570,13 +556,19 @@ fn no_type(data: &[u8], pointer: &str) -> Reason {
 
 /// The id that a pointer leads to.
 fn id_at(members: &Members<'_, '_>, pointer: &str) -> Result<Option<String>, Reason> {
-    members.at(pointer).map_or(Ok(None), fields::id)
+    let id = |json| fields::id(json).map_err(|reason| reject(reason.code, format!("{pointer}: {}", reason.message)));
+    members.at(pointer).map_or(Ok(None), id)
+}
+
+/// True for an id that a list of the configuration names, which are read as ids are.
+pub(super) fn is_one_of(list: &[String], id: &str) -> bool {
+    list.iter().any(|named| id_text::plain(named) == id)
 }
 
 /// The record's key, if it is an id.
-fn key_text(record: &Record) -> Option<String> {
+pub(super) fn key_text(record: &Record) -> Option<String> {
     let key = std::str::from_utf8(record.key.as_ref()?).ok()?;
-    Some(id_text::unquote(key)).filter(|key| !id_text::is_no_id(key))
+    id_text::id(&id_text::unquote(key)).map(str::to_owned)
 }
 
 #[cfg(test)]

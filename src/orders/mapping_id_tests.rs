@@ -22,7 +22,59 @@ fn numbers_are_ids_when_they_are_whole_and_no_digit_is_lost() {
     for refused in ["1.5", "1e3", "1.0e3", "[1]", "{}", "true"] {
         assert_eq!(plain(refused), "bad-id", "{refused}");
     }
-    assert_eq!(plain("\"12345.0\""), "12345.0", "a text is what it is");
+    assert_eq!((plain("\"12345.0\""), plain("\"007.0\"")), ("12345".into(), "007".into()), "a text as well");
+    for other in ["1.50", "2024.10", "0.0", "v1.0", "17.", "1e3"] {
+        assert_eq!(plain(&format!("\"{other}\"")), other, "a text that is no whole number is what it is");
+    }
+}
+
+/// Regression: a CSV export wrote `"17.0"`, which was another store than 17: the order counted as notified, and no till was.
+#[test]
+fn ids_that_are_texts_of_whole_numbers_are_those_numbers_wherever_they_stand() {
+    let ids = |config: &str, key: &str, members: &str| {
+        let mapping: Mapping = toml::from_str(config).unwrap();
+        let record =
+            record(Some(key), &format!(r#"{{"type":"order.paid","id":"e1",{members}}}"#), &[("shop", "\"17.0\"")]);
+        let event = mapping.decode(&record, NOW).map_err(|reason| reason.code)?;
+        assert_eq!(mapping.order_of(&record).as_deref(), Some(event.order.as_str()), "its queue");
+        let text = |id: Option<Id>| id.map_or(String::new(), |id| id.to_string());
+        Ok::<_, &str>(format!("{} {} {} {}", event.order, text(event.store), text(event.customer), text(event.device)))
+    };
+    let members = r#""order":"5.0","store":"17.00","customer":"8.0","device":"1.0""#;
+    assert_eq!(ids("", "k", members).unwrap(), "5 17 8 1");
+    assert_eq!(ids("kafka_key = 'order'", "5.0", members).unwrap(), "5 17 8 1");
+    assert_eq!(ids("kafka_key = 'order'", "\"5.0\"", r#""store":17"#).unwrap(), "5 17  ");
+    assert_eq!(ids("kafka_key = 'order'", "5", r#""order":5.0"#).unwrap(), "5   ");
+    assert_eq!(ids("kafka_key = 'store'", "17.0", r#""order":"o1""#).unwrap(), "o1 17  ");
+    assert_eq!(ids("kafka_key = 'order'", "5.5", members), Err("key-mismatch"));
+    assert_eq!(ids("store = '/__headers/Shop'", "k", members).unwrap(), "5 17 8 1");
+    assert_eq!(ids("order = ['/store', '/order']", "k", members).unwrap(), "17:5 17 8 1");
+    let nobody = "nobody = ['8.0', '9']\nno_store = ['17', '3.0']";
+    assert_eq!(ids(nobody, "k", members).unwrap(), "5   1", "those of the configuration are read alike");
+    let of_event = |id: &str| {
+        let value = format!(r#"{{"type":"order.paid","id":{id},"order":"o1"}}"#);
+        Mapping::default().decode(&record(None, &value, &[]), NOW).unwrap().id
+    };
+    assert_eq!((of_event("\"7.0\""), of_event("7.0")), ("7.0".into(), "7.0".into()), "compared as they were written");
+}
+
+/// Regression: of a store that is written with a point the zeros were left of the subject, so all its orders were the order `shops/17.0`.
+#[test]
+fn a_subject_that_is_a_store_with_a_point_is_no_order() {
+    let order = |subject: &str, store: &str| {
+        let data = format!(r#"{{"store":{store}}}"#);
+        let value = format!(
+            r#"{{"specversion":"1.0","type":"order.paid","id":"e1","source":"/s","subject":"{subject}","data":{data}}}"#
+        );
+        outcome(&Mapping::default(), &record(None, &value, &[]))
+    };
+    for store in ["17.0", "\"17.0\"", "17"] {
+        for subject in ["shops/17.0", "17.0", "17", "shops/17.00/new"] {
+            assert_eq!(order(subject, store), "no-order", "{subject} of {store}");
+        }
+    }
+    assert_ne!(order("shops/17.01", "17"), "no-order");
+    assert_ne!(order("5.0", "17"), "no-order");
 }
 
 #[test]
@@ -39,12 +91,24 @@ fn padded_ids_are_the_ids_that_a_person_sees() {
 #[test]
 fn a_word_for_nothing_is_no_order_and_no_store() {
     let mapping = Mapping::default();
-    for nothing in ["\"undefined\"", "\"null\"", "\"None\"", "\" NaN \"", "\"\"", "false", "null", "0", "\"0\""] {
+    let words = ["\"undefined\"", "\"null\"", "\"None\"", "\" NaN \"", "\"\"", "false", "null", "0", "\"0\""];
+    let no_ids = ["\"N/A\"", "\"-\"", "\"-1\"", "-1", "-1.0", "\"00000000-0000-0000-0000-000000000000\""];
+    for nothing in words.into_iter().chain(no_ids) {
         let value = format!("{{\"type\":\"order.paid\",\"order\":{nothing}}}");
         assert_eq!(outcome(&mapping, &record(None, &value, &[])), "no-order", "{nothing}");
     }
-    let value = r#"{"type":"order.paid","order":"o1","store":"undefined"}"#;
-    assert_eq!(mapping.decode(&record(None, value, &[]), NOW).unwrap().store, None);
+    for nothing in ["\"undefined\"", "-1", "\"00000000-0000-0000-0000-000000000000\""] {
+        let value = format!("{{\"type\":\"order.paid\",\"order\":\"o1\",\"store\":{nothing}}}");
+        assert_eq!(mapping.decode(&record(None, &value, &[]), NOW).unwrap().store, None, "{nothing}");
+    }
+}
+
+/// A status of -1 is a type like any other.
+#[test]
+fn what_stands_for_no_id_may_be_a_type() {
+    let mapping: Mapping = toml::from_str("types = { '-1' = 'order.cancelled' }").unwrap();
+    let value = r#"{"type":-1,"order":"o1","store":"17"}"#;
+    assert_eq!(mapping.decode(&record(None, value, &[]), NOW).unwrap().kind, EventType::Cancelled);
 }
 
 #[test]
@@ -202,7 +266,34 @@ fn keys_that_orderbell_wrote_are_orders_whatever_the_chains_keys_are() {
     );
     assert_eq!((store("orders", without), store("orders", with)), (Ok(Some("o1".into())), Err("key-mismatch")));
     let own: Mapping = toml::from_str("kafka_key = 'store'\n[topics.'orderbell.events']\nkafka_key = 'order'").unwrap();
-    assert_eq!(own.clone().with_own_topic("orderbell.events"), own, "what the configuration says of that topic stays");
+    let known = own.clone().with_own_topic("orderbell.events");
+    let kept = &known.topics["orderbell.events"];
+    assert_eq!(kept.kafka_key, KafkaKey::Order, "what the configuration says of that topic stays");
+}
+
+/// The bug: a header chose the mapping of another topic, or passed for Orderbell's own events, in any topic: another store was notified.
+#[test]
+fn headers_of_replayed_and_own_events_count_in_the_topic_that_orderbell_writes_alone() {
+    let text = "kafka_key = 'order'\nstore = '/shop'\n[topics.payments]\nstore = '/store'";
+    let mapping = toml::from_str::<Mapping>(text).unwrap().with_own_topic("orderbell.events");
+    let read = |topic: &str, key: &str, body: &str, header: (&str, &str)| {
+        let record = Record { partition: TopicPartition::new(topic, 0), ..record(Some(key), body, &[header]) };
+        let decoded = mapping.decode(&record, NOW).map(|event| (event.store.unwrap().to_string(), event.source));
+        decoded.map_err(|reason| reason.code)
+    };
+    let body = r#"{"type":"order.paid","id":"e","order":"o1","shop":"18","store":"17"}"#;
+    let replayed = ("kafka_dlt-original-topic", "payments");
+    assert_eq!(read("orders", "o1", body, replayed), Ok(("18".into(), "orders".into())));
+    assert_eq!(read("payments", "o1", body, replayed), Ok(("17".into(), "payments".into())));
+    assert_eq!(read("orderbell.events", "o1", body, replayed), Ok(("17".into(), "payments".into())));
+    let media = ("content-type", "application/json; topic=payments");
+    assert_eq!(read("orders", "o1", body, media), Ok(("18".into(), "orders".into())));
+    assert_eq!(read("orderbell.events", "o1", body, media), Ok(("17".into(), "payments".into())));
+    let own = r#"{"specversion":"1.0","type":"order.paid","source":"s","id":"e","subject":"o1","data":{"order":"o1","shop":"18","store":"17"}}"#;
+    let marked = ("content-type", OWN_EVENT_MEDIA_TYPE);
+    assert_eq!(read("orders", "wrong", own, marked), Err("key-mismatch"));
+    assert_eq!(read("orders", "o1", own, marked), Ok(("18".into(), "s".into())));
+    assert_eq!(read("orderbell.events", "wrong", own, marked), Ok(("17".into(), "s".into())));
 }
 
 /// Regression: the member of the order was called otherwise and the record's key was the store: every order after the first was stale.
@@ -323,6 +414,22 @@ fn the_kafka_key_is_the_order_without_parsing_where_it_is_checked() {
     assert_eq!(outcome(&mapping, &record(Some("o1"), r#"{"type":"order.paid","order":"o2"}"#, &[])), "key-mismatch");
 }
 
+/// A producer that sends no key, or bytes, contradicts nothing: a rejection would cost the notice.
+#[test]
+fn a_record_whose_key_says_nothing_is_read_by_its_body() {
+    let value = r#"{"type":"order.paid","order":"o1","store":"17"}"#;
+    for kafka_key in [KafkaKey::Order, KafkaKey::Store] {
+        let mapping = Mapping { kafka_key, ..Mapping::default() };
+        for key in [None, Some(&b""[..]), Some(b"\xff\xfe"), Some(b"null")] {
+            let record = Record { key: key.map(bytes::Bytes::from_static), ..record(None, value, &[]) };
+            let event = mapping.decode(&record, NOW).unwrap();
+            assert_eq!((event.order.as_str(), event.store.unwrap().as_str()), ("o1", "17"), "{key:?}");
+            assert_eq!(mapping.order_of(&record).as_deref(), Some("o1"), "{key:?}");
+        }
+        assert_eq!(outcome(&mapping, &record(Some("o2"), value, &[])), "key-mismatch");
+    }
+}
+
 /// Whether a subject that is not the store counts. The rule for what may be something else has tests of its own.
 fn is_subject_allowed(
     mapping: &Mapping,
@@ -340,6 +447,14 @@ fn is_subject_allowed(
     }
 }
 
+/// The id that a trimmed text is.
+fn id_of_text(text: String) -> Option<String> {
+    match text.split_once('.') {
+        Some((whole, "0" | "00")) if whole.parse::<u32>().is_ok_and(|whole| whole > 0) => Some(whole.to_owned()),
+        _ => (!text.is_empty() && text != "undefined").then_some(text),
+    }
+}
+
 /// The id that decoding would find, from a built JSON value: a model that shares no code with the reader of members.
 fn order_by_value(mapping: &Mapping, record: &Record) -> Option<String> {
     let json: Value = serde_json::from_slice(record.value.as_ref()?).ok()?;
@@ -349,6 +464,9 @@ fn order_by_value(mapping: &Mapping, record: &Record) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     };
+    if json.as_array().is_some_and(Vec::is_empty) && header("ce_specversion").is_none() {
+        return None;
+    }
     let specversion = json.get("specversion").filter(|version| !version.is_null());
     let is_cloud_event = |media: &str| media.starts_with("application/cloudevents");
     let (subject, data) = if let Some(version) = header("ce_specversion") {
@@ -362,11 +480,10 @@ fn order_by_value(mapping: &Mapping, record: &Record) -> Option<String> {
     } else {
         (None, json.clone())
     };
-    let is_id = |text: String| (!text.is_empty() && text != "undefined").then_some(text);
-    let subject = subject.map(|text| text.trim().to_owned()).and_then(is_id);
+    let subject = subject.map(|text| text.trim().to_owned()).and_then(id_of_text);
     let id_at = |pointer: &str| match data.pointer(pointer) {
         None | Some(Value::Null | Value::Bool(false)) => Ok(None),
-        Some(Value::String(text)) => Ok(is_id(text.trim().to_owned())),
+        Some(Value::String(text)) => Ok(id_of_text(text.trim().to_owned())),
         Some(Value::Number(number)) => match number.to_string() {
             text if text.ends_with(".0") => Ok(Some(text.trim_end_matches(".0").to_owned())),
             text if text.contains('.') => Err(()),
@@ -427,6 +544,7 @@ fn any_json() -> impl Strategy<Value = String> {
         "\" undefined\"",
         "\" y\"",
         "\"1.0\"",
+        "\"17.00\"",
         "\"a:~\"",
         "\"\\n\"",
         "[]",
@@ -443,7 +561,8 @@ fn any_json() -> impl Strategy<Value = String> {
 /// JSON of an id as producers write it: padded, with a point, or a word for nothing.
 fn any_id() -> impl Strategy<Value = String> {
     let pad = || prop::sample::select(vec!["", " ", "\u{feff}", "\u{200b}", "\\u0000", "\\t"]);
-    let word = prop::sample::select(vec!["o1", "17", "a b", "", "undefined", "NULL", "0", "\u{200b}"]);
+    let word =
+        prop::sample::select(vec!["o1", "17", "17.0", "2024.10", "a b", "", "undefined", "NULL", "0", "\u{200b}"]);
     let text = (pad(), word, pad()).prop_map(|(before, word, after)| format!("\"{before}{word}{after}\""));
     prop_oneof![
         text,
@@ -477,7 +596,7 @@ proptest! {
     /// The same for whole events, with ids as producers pad them.
     #[test]
     fn the_queue_of_an_event_is_that_of_its_order(
-        order in any_id(), store in any_id(), key in prop::option::of("[ \"o1]{0,4}"), kafka_key in prop::sample::select(vec![KafkaKey::Any, KafkaKey::Order, KafkaKey::Store]),
+        order in any_id(), store in any_id(), key in prop::option::of("[ \"o1.0]{0,4}"), kafka_key in prop::sample::select(vec![KafkaKey::Any, KafkaKey::Order, KafkaKey::Store]),
         composed in any::<bool>(), envelope in any::<bool>(),
     ) {
         let pointers = if composed { vec!["/store", "/order"] } else { vec!["/order"] };

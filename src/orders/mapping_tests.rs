@@ -261,7 +261,7 @@ fn bytes(value: &[u8]) -> Record {
 fn what_surrounds_the_json_of_a_record_is_removed() {
     let json = r#"{"type":"order.paid","order":"o2","store":"17","amount":500,"time":1789984800}"#;
     let in_string = serde_json::to_string(json).unwrap();
-    for before in ["\u{feff}", "\0\0\0\0\x0c", ""] {
+    for before in ["\0\0\0\0\x0c", ""] {
         for json in [json, &in_string] {
             let record = bytes(format!("{before}{json}").as_bytes());
             let event = Mapping::default().decode(&record, NOW).unwrap();
@@ -277,6 +277,12 @@ fn what_surrounds_the_json_of_a_record_is_removed() {
 #[test]
 fn a_damaged_text_costs_its_characters_and_is_flagged() {
     let start = r#"{"type":"order.paid","order":"o23","store":"17","amount":500,"time":1789984800,"#;
+    for before in ["\u{feff}", "\0\0\0\0\x0c\u{feff}"] {
+        let record = bytes(format!("{before}{start}\"note\":\"x\"}}").as_bytes());
+        let event = Mapping::default().decode(&record, NOW).unwrap();
+        assert_eq!((event.order.as_str(), &event.flags[..]), ("o23", &[Flag::Text][..]), "{before:?}");
+        assert_eq!(Mapping::default().order_of(&record).as_deref(), Some("o23"));
+    }
     for damage in [
         &b"\"note\":\"no onions \\ud83d\"}"[..],
         b"\"note\":\"no\tonions\"}",
@@ -328,7 +334,7 @@ fn a_record_that_cannot_be_decoded_is_rejected_with_a_reason() {
     assert_eq!(plain("{\"type\":\"order.paid\",\"order\":\"1\",\"store\":\"a\\nb\"}"), "bad-id");
     assert_eq!(plain("{\"type\":\"order.paid\",\"order\":\"1\",\"shadow\":\"maybe\"}"), "bad-shadow");
     assert_eq!(plain("{\"specversion\":\"0.3\",\"type\":\"order.paid\",\"subject\":\"1\"}"), "bad-envelope");
-    let batch = record(None, "[]", &[("content-type", "application/cloudevents-batch+json")]);
+    let batch = record(None, "{}", &[("content-type", "application/cloudevents-batch+json")]);
     assert_eq!(outcome(&mapping, &batch), "batch");
     assert_eq!(outcome(&mapping, &Record { value: None, ..record(None, "", &[]) }), "tombstone");
     assert_eq!(outcome(&mapping, &record(None, "{\"type\":\"order.paid\",\"order\":\"1\"}", &[])), "decoded");
@@ -411,4 +417,31 @@ fn a_replayed_dead_letter_is_decoded_by_the_mapping_of_its_topic() {
     let again = record(None, r#"{"type":"order.paid","trade":"o1"}"#, &headers);
     assert_eq!(mapping.decode(&again, NOW).unwrap().order.as_str(), "o1");
     assert_eq!(mapping.order_of(&again).as_deref(), Some("o1"));
+}
+
+/// How often `read` repairs and parses a text.
+fn texts_read(read: impl FnOnce()) -> (u32, u32) {
+    use crate::json_text::TEXTS_REPAIRED;
+    use crate::members::TEXTS_PARSED;
+    let before = (TEXTS_REPAIRED.get(), TEXTS_PARSED.get());
+    read();
+    (TEXTS_REPAIRED.get() - before.0, TEXTS_PARSED.get() - before.1)
+}
+
+/// Decision 0045 has these figures.
+#[test]
+fn a_record_is_read_once_on_the_poll_thread_and_once_on_its_shard() {
+    let mapping = Mapping::default();
+    let data = r#"{"id": "e1", "order": "o1", "store": 17, "amount": 12.50, "type": "order.paid"}"#;
+    let envelope =
+        format!(r#"{{"specversion": "1.0", "type": "order.paid", "id": "e1", "source": "s", "data": {data}}}"#);
+    for (value, parsed) in [(data, 1), (&*envelope, 2)] {
+        let record = record(Some("o1"), value, &[]);
+        let on_poll_thread = texts_read(|| {
+            assert!(mapping.parts(&record).is_none());
+            assert_eq!(mapping.order_of(&record).as_deref(), Some("o1"));
+        });
+        let on_shard = texts_read(|| assert_eq!(outcome(&mapping, &record), "decoded"));
+        assert_eq!((on_poll_thread, on_shard), ((1, parsed), (1, parsed)), "{value}");
+    }
 }

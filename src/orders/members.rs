@@ -5,12 +5,15 @@
 //! decodes the record afterwards: both read the same way, so both find the same id.
 //!
 //! Whatever [`Value::pointer`](serde_json::Value::pointer) finds in a built value is found here, too: of members with the same name the last one
-//! counts.
+//! counts. Pointers that lead into a string are followed by [`unfolded`], for which a text is written and read once more: only where it is needed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use super::json_text;
 
 /// RFC 6901 pointers as a tree of the names that they go through, made once for many texts: a text is read without a search or an allocation for
 /// each of its members.
@@ -40,6 +43,13 @@ impl PointerTree {
             }
         }
         tree
+    }
+
+    /// Adds a pointer that leads nowhere in a text: only [`Members::set`] lets it lead somewhere.
+    pub(super) fn add_without_place(&mut self, pointer: &str) {
+        if !self.pointers.iter().any(|known| known == pointer) {
+            self.pointers.push(pointer.to_owned());
+        }
     }
 
     fn add(&mut self, pointer: String) {
@@ -77,6 +87,7 @@ impl Node {
 pub(super) struct Members<'p, 'j> {
     tree: &'p PointerTree,
     found: Vec<Option<&'j str>>,
+    leads_into_text: bool,
 }
 
 impl<'p, 'j> Members<'p, 'j> {
@@ -85,11 +96,25 @@ impl<'p, 'j> Members<'p, 'j> {
     /// # Errors
     /// The text is not JSON.
     pub(super) fn read(json: &'j [u8], tree: &'p PointerTree) -> serde_json::Result<Self> {
-        let mut found = vec![None; tree.pointers.len()];
+        #[cfg(test)]
+        TEXTS_PARSED.set(TEXTS_PARSED.get() + 1);
+        let mut found = Found { at: vec![None; tree.pointers.len()], leads_into_text: false };
         let mut parser = serde_json::Deserializer::from_slice(json);
         Pull { node: Some(&tree.root), found: &mut found }.deserialize(&mut parser)?;
         parser.end()?;
-        Ok(Self { tree, found })
+        Ok(Self { tree, found: found.at, leads_into_text: found.leads_into_text })
+    }
+
+    /// True where a string stands at a place that pointers lead on from: it may hold the JSON of a form's field or of a database's column.
+    pub(super) fn leads_into_text(&self) -> bool {
+        self.leads_into_text
+    }
+
+    /// Lets one of the pointers of the tree lead to another JSON text.
+    pub(super) fn set(&mut self, pointer: &str, json: &'j str) {
+        if let Some(index) = self.tree.pointers.iter().position(|known| known == pointer) {
+            self.found[index] = Some(json);
+        }
     }
 
     /// The JSON text at one of the pointers of the tree; `None` where nothing is, or `null`.
@@ -99,10 +124,22 @@ impl<'p, 'j> Members<'p, 'j> {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Texts that this thread has parsed: what a record costs.
+    pub(super) static TEXTS_PARSED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// What was found so far, by the index of the pointer.
+struct Found<'j> {
+    at: Vec<Option<&'j str>>,
+    leads_into_text: bool,
+}
+
 /// Reads one value, which is at `node`: nothing is wanted of it if there is none.
 struct Pull<'p, 'f, 'j> {
     node: Option<&'p Node>,
-    found: &'f mut [Option<&'j str>],
+    found: &'f mut Found<'j>,
 }
 
 fn is_index(token: &str, index: usize) -> bool {
@@ -116,7 +153,7 @@ impl<'de> DeserializeSeed<'de> for Pull<'_, '_, 'de> {
         let Some(node) = self.node else { return from.deserialize_ignored_any(IgnoredAny).map(|_| ()) };
         let Some(end) = node.end else { return from.deserialize_any(self) };
         let json = <&'de RawValue>::deserialize(from)?.get();
-        self.found[end] = Some(json);
+        self.found.at[end] = Some(json);
         if node.children.is_empty() {
             return Ok(());
         }
@@ -152,7 +189,9 @@ impl<'de> Visitor<'de> for Pull<'_, '_, 'de> {
         Ok(())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        let may_lead_on = self.node.is_some_and(|node| !node.children.is_empty());
+        self.found.leads_into_text |= may_lead_on && text.trim_start().starts_with(['{', '[']);
         Ok(())
     }
 
@@ -171,7 +210,7 @@ impl<'de> Visitor<'de> for Pull<'_, '_, 'de> {
         while let Some(node) = members.next_key_seed(Name(node))? {
             // The last of several members with this name counts, with all that is in it.
             for at in node.map_or(&[][..], |node| &node.ends_below) {
-                found[*at] = None;
+                found.at[*at] = None;
             }
             members.next_value_seed(Pull { node, found: &mut *found })?;
         }
@@ -201,7 +240,112 @@ impl<'p> Visitor<'_> for Name<'p> {
     }
 }
 
+/// The text with the JSON of each string at a place that pointers lead on from in place of the string, and whether that JSON was damaged; `None`
+/// where there is no such string.
+pub(super) fn unfolded(json: &str, tree: &PointerTree) -> Option<(String, bool)> {
+    let (mut out, mut change) = (String::with_capacity(json.len()), Unfolded::default());
+    unfold(json.trim(), &tree.root, &mut out, &mut change)?;
+    change.is_changed.then_some((out, change.is_repaired))
+}
+
+#[derive(Default)]
+struct Unfolded {
+    is_changed: bool,
+    is_repaired: bool,
+}
+
+/// Goes no deeper than the pointers do.
+fn unfold(json: &str, node: &Node, out: &mut String, change: &mut Unfolded) -> Option<()> {
+    let mut separator = "";
+    let mut separate = |out: &mut String| out.push_str(std::mem::replace(&mut separator, ","));
+    match json.as_bytes().first()? {
+        _ if node.children.is_empty() => out.push_str(json),
+        b'{' => {
+            out.push('{');
+            for (name, value) in serde_json::from_str::<BTreeMap<String, &RawValue>>(json).ok()? {
+                separate(out);
+                out.push_str(&json_text::quoted(&name));
+                out.push(':');
+                match node.member(&name) {
+                    Some(node) => unfold(value.get(), node, out, change)?,
+                    None => out.push_str(value.get()),
+                }
+            }
+            out.push('}');
+        }
+        b'[' => {
+            out.push('[');
+            for (index, value) in serde_json::from_str::<Vec<&RawValue>>(json).ok()?.into_iter().enumerate() {
+                separate(out);
+                match node.item(index) {
+                    Some(node) => unfold(value.get(), node, out, change)?,
+                    None => out.push_str(value.get()),
+                }
+            }
+            out.push(']');
+        }
+        b'"' => {
+            let inner = json_text::read(json.as_bytes()).ok();
+            let inner = inner.filter(|inner| serde_json::from_str::<&RawValue>(&inner.text).is_ok());
+            match inner.filter(|inner| inner.text.starts_with(['{', '['])) {
+                Some(inner) => {
+                    change.is_changed = true;
+                    change.is_repaired |= inner.is_repaired;
+                    unfold(inner.text.trim(), node, out, change)?;
+                }
+                None => out.push_str(json),
+            }
+        }
+        _ => out.push_str(json),
+    }
+    Some(())
+}
+
 /// The pointer to a member of the top level, or the pointer itself.
 pub(super) fn pointer_to(name: &str) -> String {
     if name.starts_with('/') { name.to_owned() } else { format!("/{}", name.replace('~', "~0").replace('/', "~1")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str, pointers: &[&str]) -> Vec<Option<String>> {
+        let tree = PointerTree::new(pointers.iter().copied());
+        let members = Members::read(json.as_bytes(), &tree).unwrap();
+        let unfolded = members.leads_into_text().then(|| unfolded(json, &tree)).flatten();
+        let text = unfolded.as_ref().map_or(json, |(text, _)| text);
+        let members = Members::read(text.as_bytes(), &tree).unwrap();
+        pointers.iter().map(|pointer| members.at(pointer).map(str::to_owned)).collect()
+    }
+
+    fn one(json: &str, pointer: &str) -> Option<String> {
+        read(json, &[pointer]).remove(0)
+    }
+
+    /// Forms, columns and some platforms hold JSON in a text.
+    #[test]
+    fn a_pointer_leads_on_into_json_in_a_text() {
+        let message = r#"{"type":10,"message":"{\"order\":\"o1\",\"total\":18.50,\"items\":[{\"name\":\"n\"}]}"}"#;
+        assert_eq!(one(message, "/message/order").as_deref(), Some("\"o1\""));
+        assert_eq!(one(message, "/message/total").as_deref(), Some("18.50"), "no digit changes");
+        assert_eq!(one(message, "/message/items/0/name").as_deref(), Some("\"n\""));
+        assert_eq!(one(message, "/message/other"), None);
+        assert!(one(message, "/message").unwrap().starts_with("\"{"), "what is not led into stays a text");
+        let array = r#"{"rows":["[{\"id\":1}]","x"],"last":{"a":" {\"b\":2} "}}"#;
+        assert_eq!(read(array, &["/rows/0/0/id", "/last/a/b"]), [Some("1".into()), Some("2".into())]);
+        for no_json in [r#"{"a":"{b"}"#, r#"{"a":"text"}"#, r#"{"a":"7"}"#, r#"{"a":7}"#] {
+            assert_eq!(one(no_json, "/a/b"), None, "{no_json}");
+        }
+        let deep = format!("{{\"a\":{}}}", serde_json::to_string(&"[".repeat(500)).unwrap());
+        assert_eq!(one(&deep, "/a/0"), None, "too deep to be read");
+    }
+
+    #[test]
+    fn damage_in_such_a_text_is_said() {
+        let tree = PointerTree::new(["/a/b"]);
+        let (text, is_repaired) = unfolded(r#"{"a":"{\"b\":NaN}"}"#, &tree).unwrap();
+        assert_eq!((text.as_str(), is_repaired), (r#"{"a":{"b":null}}"#, true));
+        assert_eq!(unfolded(r#"{"a":{"b":1}}"#, &tree), None);
+    }
 }

@@ -38,7 +38,7 @@ pub struct Audience {
     pub role: Role,
     /// Key of `[notice_fields]` that sets the visible fields; `None` where there are none to set.
     pub config_key: Option<&'static str>,
-    /// Visible fields without that key.
+    /// The fields that are shown without that key.
     pub default_fields: &'static [NoticeField],
     /// The kind that this one takes back: it is made only after that one, and its body names that one's id in `cancels`.
     pub retracts: Option<NoticeKind>,
@@ -68,7 +68,7 @@ pub struct NoticeRow {
 use NoticeField as F;
 use Role::{Customer, Store};
 
-/// One row for each of [`NoticeKind::KNOWN`].
+/// Looked up by [`NoticeRow::of`].
 pub static NOTICE_KINDS: [NoticeRow; NoticeKind::KNOWN.len()] = [
     NoticeRow {
         kind: NoticeKind::NewOrder,
@@ -204,7 +204,7 @@ impl NoticeRow {
         NOTICE_KINDS.iter().find(|row| row.kind == kind)
     }
 
-    /// The audience of this role.
+    /// `None` for a role that the kind is not for.
     #[must_use]
     pub fn audience(&self, role: Role) -> Option<&'static Audience> {
         self.audiences.iter().find(|audience| audience.role == role)

@@ -162,7 +162,7 @@ impl Default for VisibleFields {
     }
 }
 
-/// One key of `[notice_fields]`.
+/// Written as one word, such as `cancelled_to_store`.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct FieldsKey(NoticeKind, Role);
 
@@ -249,9 +249,10 @@ fn details<'a>(order: &'a Order, fields: &[NoticeField]) -> Option<Cow<'a, RawVa
     if fields.contains(&NoticeField::Details) {
         return Some(Cow::Borrowed(all));
     }
-    let members: Map<String, Value> = serde_json::from_str(all.get()).ok()?;
+    // As the producer wrote them: a number that is decoded loses zeros and digits.
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(all.get()).ok()?;
     let shows = |name: &str| fields.iter().any(|field| matches!(field, NoticeField::Detail(known) if known == name));
-    let kept: Map<String, Value> = members.into_iter().filter(|(name, _)| shows(name)).collect();
+    let kept: BTreeMap<String, &RawValue> = members.into_iter().filter(|(name, _)| shows(name)).collect();
     if kept.is_empty() {
         return None;
     }
@@ -285,7 +286,7 @@ pub(super) fn body(
 
 /// A notice could not be encoded: its event is rejected, and the order stays as it was.
 #[must_use]
-pub fn not_encodable(error: &serde_json::Error) -> Reason {
+pub(super) fn not_encodable(error: &serde_json::Error) -> Reason {
     Reason {
         code: "not-encodable",
         message: format!("a notice of the order cannot be encoded ({:?})", error.classify()),

@@ -14,12 +14,14 @@
 mod bins;
 mod notify;
 mod payment;
+mod read_before;
+mod repeats;
 mod unannounced;
 
 use std::collections::BTreeMap;
 
 use orderbell_consumers::Reason;
-use orderbell_protocol::event::{Flag, MinorUnits, PickupCode};
+use orderbell_protocol::event::{Flag, MinorUnits, PickupCode, RowChange};
 use orderbell_protocol::frame::{OrderEnd, OrderOutcome, OrderStage};
 use orderbell_protocol::{Event, EventType, Id, NoticeKind, Recipient, Role, UnixMs};
 use serde::{Deserialize, Serialize};
@@ -30,10 +32,12 @@ use super::notice_kinds::has_audience;
 use super::notices::{NoticeDraft, VisibleFields};
 use super::sha256;
 use bins::BinnedRecords;
-pub use bins::too_old;
+pub use bins::{LogNumber, forgotten, too_old};
 use notify::Pending;
 pub(super) use notify::{Notified, Occurrence};
 use payment::Payment;
+use read_before::Recalled;
+pub use repeats::Said;
 pub use unannounced::Unannounced;
 
 /// What an event does to an order's stage.
@@ -65,8 +69,8 @@ const fn rule(on: E, effect: Effect, notifies: &'static [(Role, NoticeKind)]) ->
     Transition { on, effect, notifies }
 }
 
-/// The transition of every event type. An order that has ended gets no NewOrder; a store that was not notified of an order is not notified of
-/// its end.
+/// The transition of every event type. An order that has ended gets no NewOrder; a store to which an order was never announced is not notified of
+/// its end. One that was too old for its NewOrder counts as announced: it stands among the open orders, and a till that shows it takes it off.
 pub const TRANSITIONS: [Transition; EventType::ALL.len()] = [
     rule(E::Created, Effect::AdvanceTo(OrderStage::Created), &[]),
     rule(E::Paid, Effect::AdvanceTo(OrderStage::Paid), &[(Store, NoticeKind::NewOrder)]),
@@ -130,8 +134,6 @@ const _: () = {
     }
 };
 
-/// Event ids remembered per order. Repeated events change no state anyway; the ids tell duplicates from stale events.
-const MAX_SEEN_IDS: usize = 32;
 /// Sources per order whose newest version is remembered.
 const MAX_SOURCES: usize = 8;
 /// Events kept in an order's history: five stages, an end, and rejected events of several tills.
@@ -172,6 +174,9 @@ pub struct Order {
     pending: Vec<Pending>,
     versions: BTreeMap<String, u64>,
     seen: Vec<u64>,
+    /// Fingerprints of what the last of these events stated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stated: Vec<u32>,
     late_payment: bool,
     /// Event time of the early end.
     ended_at: Option<UnixMs>,
@@ -179,7 +184,7 @@ pub struct Order {
     picked_up_at: Option<UnixMs>,
     /// What the first paid event stated.
     payment: Option<Payment>,
-    /// Latest event time, from which the state retention is counted.
+    /// When the latest event happened, from which the state retention is counted.
     last_event_at: UnixMs,
     /// The events that moved the order, or came from a device, in the order they were read.
     history: Vec<HistoryEntry>,
@@ -235,6 +240,10 @@ pub struct Effects {
     pub expired: u32,
     /// The NewOrder is among them.
     pub is_new_order_expired: bool,
+    /// Number of pending notices of kinds that only a later version makes: they are given up.
+    pub unknown_kinds: u32,
+    /// The row of a snapshot says that the order is paid, and has been for an unknown time: nobody waits for a notice that is too late.
+    pub is_history: bool,
     /// Events for Orderbell to publish, with their event time.
     pub derived: Vec<(EventType, UnixMs)>,
     /// The event may be about another order, of which no store is notified.
@@ -258,6 +267,11 @@ fn mismatch(code: &'static str) -> Reason {
     Reason { code, message: "the event names another store or customer than its order has".into() }
 }
 
+/// When an event happened, as far as that is known: where its clock is off, it was recorded at once.
+fn happened_at(event: &Event) -> UnixMs {
+    event.notify_at.unwrap_or(event.at)
+}
+
 /// True for what a customer's phone may send: it speaks for no other customer.
 fn is_from_customer(event: &Event) -> bool {
     event.kind == E::PickedUp && event.store.is_none() && event.device.is_some()
@@ -268,19 +282,22 @@ impl Order {
     ///
     /// # Errors
     /// The event names another store than the one that was notified, or a customer's phone another customer than the order has, which is a
-    /// security event; or a notice cannot be encoded. The state stays as it was.
+    /// security event; or it contradicts an event with its source, id and type; or a notice cannot be encoded. The state stays as it was.
     pub fn apply(
         known: Option<&Self>,
         event: &Event,
         now: UnixMs,
         policy: &OrderPolicy,
     ) -> Result<(Option<Self>, Effects), Reason> {
+        let was_paid = known.is_some_and(|order| order.stage >= OrderStage::Paid);
         let nothing = |result| Effects {
             result,
             notices: Vec::new(),
             superseded: Vec::new(),
             expired: 0,
             is_new_order_expired: false,
+            unknown_kinds: 0,
+            is_history: event.row == Some(RowChange::Snapshot) && !was_paid,
             derived: Vec::new(),
             further_payment: None,
             is_other_customer: false,
@@ -288,16 +305,20 @@ impl Order {
         if event.kind.is_about_a_store() {
             return Ok((None, nothing(ApplyResult::Noted)));
         }
-        if known.is_none() && event.at.plus_ms(policy.retention_ms) < now {
+        if known.is_none() && happened_at(event).plus_ms(policy.retention_ms) < now {
             return Ok((None, nothing(ApplyResult::Forgotten)));
         }
         let mut order = known.cloned().unwrap_or_default();
         // First of all: an event that comes again after the order was handed over names its former store.
-        let hash = event_hash(event);
-        if !order.remember(event, hash) {
-            let further_payment = order.repeated_payment(event, hash);
-            return Ok((Some(order), Effects { further_payment, ..nothing(ApplyResult::Duplicate) }));
-        }
+        let hash = match order.recall(event) {
+            Recalled::New(hash) | Recalled::Completes(hash) => hash,
+            Recalled::Again(hash) => {
+                let further_payment = order.repeated_payment(event, hash);
+                return Ok((Some(order), Effects { further_payment, ..nothing(ApplyResult::Duplicate) }));
+            }
+            Recalled::Other(hash) => order.check_other(event).map(|()| hash)?,
+        };
+        order.remember(event, hash);
         if order.store.is_some() && event.store.is_some() && order.store != event.store {
             order.hand_over(event)?;
         }
@@ -321,6 +342,9 @@ impl Order {
         order.record_history(event, now, effects.result);
         if effects.result == ApplyResult::LatePayment {
             effects.derived.push((E::LatePayment, event.at));
+            // A row that stays paid was paid before its order ended.
+            let is_payment = !event.row.is_some_and(RowChange::is_old);
+            effects.further_payment = further_payment.or(is_payment.then_some(Unannounced::LatePayment));
         }
         if effects.result == ApplyResult::Stale && !is_outdated {
             order.reject_late_event(event);
@@ -412,19 +436,6 @@ impl Order {
         owner == Some(&who.id)
     }
 
-    /// Remembers an event's id; false when it was applied before.
-    fn remember(&mut self, event: &Event, hash: u64) -> bool {
-        if self.seen.contains(&hash) {
-            return false;
-        }
-        if self.seen.len() >= MAX_SEEN_IDS {
-            self.seen.remove(0);
-        }
-        self.seen.push(hash);
-        self.last_event_at = self.last_event_at.max(event.at);
-        true
-    }
-
     /// True when an event of the same source with a newer version was applied before. Many producers number their schema in `version`: equal
     /// versions say nothing.
     fn is_outdated(&mut self, event: &Event) -> bool {
@@ -472,8 +483,7 @@ impl Order {
     /// # Errors
     /// The store was notified, or a till says so, which speaks for no other store.
     fn hand_over(&mut self, event: &Event) -> Result<(), Reason> {
-        let was_notified = self.notified.iter().any(|one| one.to == Store);
-        if was_notified || event.device.is_some() {
+        if self.is_of_another_store_than(event) || event.device.is_some() {
             return Err(mismatch("store-mismatch"));
         }
         // An older event says where the order was before; but the one that notifies the store decides which: clocks of two systems differ.
@@ -481,16 +491,18 @@ impl Order {
             .iter()
             .find(|row| row.on == event.kind)
             .is_some_and(|row| row.notifies.contains(&(Store, NoticeKind::NewOrder)));
-        if notifies || event.at >= self.last_event_at {
+        if notifies || happened_at(event) >= self.last_event_at {
             self.store = event.store.clone();
         }
         Ok(())
     }
 
     /// True for a payment after the order's early end, by event time: two topics have no order between them, and after a replay the end may be
-    /// read first. A refunded order needs no second refund.
+    /// read first. Only an unpaid order expires: whatever payment is read after that was not known to whoever let the order expire, and no store
+    /// is notified of it. A refunded order needs no second refund.
     fn is_late_payment(&self, event: &Event) -> bool {
-        let is_after_end = self.ended_at.is_some_and(|ended_at| event.at > ended_at);
+        let has_expired = self.outcome == Some(OrderOutcome::Expired);
+        let is_after_end = has_expired || self.ended_at.is_some_and(|ended_at| event.at > ended_at);
         let is_unpaid =
             self.outcome.is_some_and(|outcome| outcome != OrderOutcome::Refunded) && self.stage < OrderStage::Paid;
         is_after_end && is_unpaid && !self.late_payment

@@ -1,6 +1,7 @@
 //! RFC 6901 pointers as the configuration writes them: one that leads nowhere is a mistake, since every event would lack that member.
 
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
 
 /// Checks a pointer.
 ///
@@ -30,7 +31,7 @@ fn suggestion(text: &str) -> String {
 /// Escapes each `~` that escapes nothing.
 fn escaped(pointer: &str) -> String {
     let mut parts = pointer.split('~');
-    let mut all = parts.next().unwrap_or_default().to_owned();
+    let mut all = parts.next().expect("at least one part, if an empty one").to_owned();
     for part in parts {
         all.push_str(if part.starts_with(['0', '1']) { "~" } else { "~0" });
         all.push_str(part);
@@ -50,6 +51,49 @@ pub(super) fn names_or_pointers<'de, D: Deserializer<'de>>(from: D) -> Result<Ve
     let all = Vec::<String>::deserialize(from)?;
     all.iter().filter(|text| text.starts_with('/')).try_for_each(|text| check(text)).map_err(D::Error::custom)?;
     Ok(all)
+}
+
+/// The pointers whose values make an order's id: one, or several in this order: `"/order"` or `["/shop/id", "/number"]`.
+///
+/// Several values are joined with `:`. In each, `~` becomes `~0` and `:` becomes `~1`, so that no two orders share an id.
+#[derive(schemars::JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "OneOrMany", into = "OneOrMany")]
+#[schemars(with = "OneOrMany")]
+pub struct OrderIdPointers(pub(super) Vec<String>);
+
+#[derive(Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Default for OrderIdPointers {
+    fn default() -> Self {
+        Self(vec!["/order".into()])
+    }
+}
+
+impl TryFrom<OneOrMany> for OrderIdPointers {
+    type Error = String;
+    fn try_from(given: OneOrMany) -> Result<Self, Self::Error> {
+        let all = match given {
+            OneOrMany::One(pointer) => vec![pointer],
+            OneOrMany::Many(pointers) if pointers.is_empty() => {
+                return Err("an order id needs at least one pointer".into());
+            }
+            OneOrMany::Many(pointers) => pointers,
+        };
+        all.iter().try_for_each(|pointer| check(pointer))?;
+        Ok(Self(all))
+    }
+}
+
+impl From<OrderIdPointers> for OneOrMany {
+    fn from(value: OrderIdPointers) -> Self {
+        let mut all = value.0;
+        if all.len() == 1 { Self::One(all.remove(0)) } else { Self::Many(all) }
+    }
 }
 
 #[cfg(test)]

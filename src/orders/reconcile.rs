@@ -9,17 +9,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use orderbell_consumers::Record;
+use orderbell_consumers::{Record, TopicPartition};
 use orderbell_protocol::{Event, EventType, UnixMs};
 
 use super::counting::{self, Counter};
-use super::envelopes::NO_EVENT;
+use super::envelopes::{NO_EVENT, UNDATED_ROW};
+use super::event_effects::{PANICS, caught};
 use super::event_types::IGNORED;
 use super::mapping::Mapping;
 use super::order::{Order, OrderPolicy};
 use super::reconcile_payments::Payments;
-use super::record_type::LooksPaid;
+use super::sample_run::{parts_of, read_at};
+use super::source_clocks::SourceClocks;
 use orderbell_protocol::OrderKey;
+use orderbell_protocol::balance::{Bin, is_known_from_the_log};
 use orderbell_protocol::counters::{Bucket, CounterSums};
 use orderbell_protocol::counters::{CHAIN_MINUTES, STORE_MINUTES, others};
 
@@ -31,8 +34,6 @@ const MAX_ZONE_OFFSET_MS: i64 = 14 * 3_600_000;
 /// The oldest minutes, which retention may be deleting now, are not compared.
 const GRACE_MINUTES: u64 = 15;
 const DAY_MS: i64 = 86_400_000;
-/// 2010-01-01: an earlier time stamp is implausible.
-const EARLIEST: UnixMs = UnixMs(1_262_304_000_000);
 
 /// Sums by traffic (true: load-test traffic) and bucket.
 pub type Sums = BTreeMap<(bool, Bucket), CounterSums>;
@@ -45,12 +46,15 @@ pub struct Recount {
     /// Index of the slice of orders to count, and number of slices.
     slice: (u64, u64),
     orders: HashMap<OrderKey, Order>,
+    clocks: SourceClocks,
     /// Events at or above their partition's checkpoint: the ledger may have counted them or not.
     above_checkpoint: HashMap<OrderKey, Vec<(Event, UnixMs)>>,
     sums: Sums,
     /// Records that are no events, or that `apply` rejected.
     rejected: u64,
     payments: Payments,
+    /// Where the ledger began to count the payments of each partition.
+    payments_from: HashMap<TopicPartition, u64>,
 }
 
 impl Recount {
@@ -63,31 +67,57 @@ impl Recount {
             now,
             slice,
             orders: HashMap::new(),
+            clocks: SourceClocks::default(),
             above_checkpoint: HashMap::new(),
             sums: Sums::new(),
             rejected: 0,
             payments: Payments::new(),
+            payments_from: HashMap::new(),
         }
+    }
+
+    /// Leaves payments out of the balance that are below these offsets.
+    #[must_use]
+    pub fn with_payments_from(self, payments_from: HashMap<TopicPartition, u64>) -> Self {
+        Self { payments_from, ..self }
     }
 
     /// Applies the next record of its partition; `finished` says that it is below the partition's checkpoint.
     pub fn apply(&mut self, record: &Record, finished: bool) {
-        match self.mapping.parts(record) {
-            None => self.apply_part(record, finished),
-            Some(parts) => parts.iter().for_each(|part| self.apply_part(part, finished)),
+        parts_of(&self.mapping, record).iter().for_each(|part| self.apply_part(part, finished));
+    }
+
+    /// Takes a record of before the counters began into the balance alone.
+    pub fn apply_to_balance(&mut self, record: &Record, finished: bool) {
+        parts_of(&self.mapping, record).iter().for_each(|part| self.part_to_balance(part, finished));
+    }
+
+    fn part_to_balance(&mut self, record: &Record, finished: bool) {
+        let (slice, slices) = self.slice;
+        let is_its_slice = |order: &str| xxhash_rust::xxh3::xxh3_64(order.as_bytes()) % slices == slice;
+        let is_counted = match caught(PANICS, || self.mapping.decode(record, read_at(record, self.now))) {
+            Ok(event) => event.kind == EventType::Paid && is_its_slice(event.order.as_str()),
+            Err(reason) => slice == 0 && (reason.code == IGNORED || self.may_be_paid(record, reason.code)),
+        };
+        if is_counted {
+            count_payment(&mut self.payments, &self.payments_from, record, finished);
         }
     }
 
     fn apply_part(&mut self, record: &Record, finished: bool) {
-        // The time of the first reading is not stored. The record's time stamp is close enough to judge the event's age, unless it is implausible.
-        let read_at = UnixMs(record.timestamp_ms).clamp(EARLIEST, self.now);
-        let event = match self.mapping.decode(record, read_at) {
-            Ok(event) => event,
+        // The time of the first reading is not stored.
+        let read_at = read_at(record, self.now);
+        let event = match caught(PANICS, || self.mapping.explain(record, read_at)) {
+            Ok(mut decoded) => {
+                // Of every slice: a clock is judged by all events of its source.
+                self.clocks.judge(&self.mapping, record, &mut decoded, read_at);
+                decoded.event
+            }
             Err(reason) => {
-                self.rejected += u64::from(reason.code != IGNORED && reason.code != NO_EVENT);
+                self.rejected += u64::from(![IGNORED, NO_EVENT, UNDATED_ROW].contains(&reason.code));
                 // It is of no order, so each slice sees it.
                 if self.slice.0 == 0 && (reason.code == IGNORED || self.may_be_paid(record, reason.code)) {
-                    count_payment(&mut self.payments, false, record, finished);
+                    count_payment(&mut self.payments, &self.payments_from, record, finished);
                 }
                 return;
             }
@@ -100,21 +130,16 @@ impl Recount {
         let is_payment = event.kind == EventType::Paid;
         if !finished {
             if is_payment {
-                count_payment(&mut self.payments, key.shadow, record, finished);
+                count_payment(&mut self.payments, &self.payments_from, record, finished);
             }
             self.above_checkpoint.entry(key).or_default().push((event, read_at));
             return;
         }
         // What the ledger had already expunged at that time starts as unknown here, too.
         let known = self.orders.get(&key).filter(|order| order.expires_at(self.policy.retention_ms) > read_at);
-        let applied = Order::apply(known, &event, read_at, &self.policy);
-        let counts = match &applied {
-            // The order of load-test traffic that was forgotten is in no bin.
-            Ok((next, _)) => is_payment && (next.is_some() || !key.shadow),
-            Err(reason) => self.may_be_paid(record, reason.code),
-        };
-        if counts {
-            count_payment(&mut self.payments, key.shadow && applied.is_ok(), record, finished);
+        let applied = caught(PANICS, || Order::apply(known, &event, read_at, &self.policy));
+        if applied.as_ref().map_or_else(|reason| self.may_be_paid(record, reason.code), |_| is_payment) {
+            count_payment(&mut self.payments, &self.payments_from, record, finished);
         }
         let Ok((Some(next), _)) = applied else {
             self.rejected += 1;
@@ -131,17 +156,16 @@ impl Recount {
 
     /// Whether a record that is rejected for this reason is in the balance.
     fn may_be_paid(&self, record: &Record, code: &str) -> bool {
-        match self.mapping.looks_paid(record) {
-            LooksPaid::Yes | LooksPaid::Unreadable => true,
-            LooksPaid::Later => code != "store-mismatch",
-            LooksPaid::No => false,
+        match self.mapping.bin_of_dead_letter(record, code) {
+            Some(Bin::RejectedLater) => is_known_from_the_log(code),
+            bin => bin.is_some(),
         }
     }
 
     /// Adds the records of this slice that may be paid orders.
     pub fn add_payments_to(&self, payments: &mut Payments) {
-        for (topic, count) in &self.payments {
-            payments.entry(topic.clone()).or_default().merge(*count);
+        for (part, count) in &self.payments {
+            payments.entry(part.clone()).or_default().merge(*count);
         }
     }
 
@@ -170,8 +194,11 @@ impl Recount {
     }
 }
 
-fn count_payment(payments: &mut Payments, shadow: bool, record: &Record, finished: bool) {
-    payments.entry((shadow, record.partition.topic.to_string())).or_default().add(finished);
+/// Counts a record for its partition, unless it is below where the ledger began to.
+fn count_payment(payments: &mut Payments, from: &HashMap<TopicPartition, u64>, record: &Record, finished: bool) {
+    if from.get(&record.partition).is_none_or(|from| record.offset >= *from) {
+        payments.entry(record.partition.clone()).or_default().add(finished);
+    }
 }
 
 /// One sum in which the ledger and the log differ.
@@ -304,7 +331,7 @@ mod tests {
             read_ms: 0,
             key: None,
             value: Some(value.to_string().into_bytes().into()),
-            headers: Vec::new(),
+            headers: Default::default(),
         }
     }
 
@@ -348,6 +375,37 @@ mod tests {
             (recount.into_sums(&mut sums, &mut none()), sums)
         };
         assert_eq!(counted(&[array]), counted(&both));
+    }
+
+    /// What a log of these records has that may be paid orders.
+    fn payments(mapping: &str, records: &[Record]) -> u64 {
+        let policy = OrderPolicy { retention_ms: DAY_MS, ..OrderPolicy::default() };
+        let mut recount = Recount::new(toml::from_str(mapping).unwrap(), policy, NOW, (0, 1));
+        records.iter().for_each(|record| recount.apply(record, true));
+        recount.payments.values().map(|count| count.finished).sum()
+    }
+
+    #[test]
+    fn equal_events_of_one_record_are_one() {
+        let with_value = |value: String| Record { value: Some(value.into_bytes().into()), ..record("a", "b", NOW) };
+        let paid = |order: &str| String::from_utf8(record("order.paid", order, NOW).value.unwrap().to_vec()).unwrap();
+        let array = with_value(format!("[{},{},{}]", paid("o1"), paid("o1"), paid("o2")));
+        assert_eq!(payments("", std::slice::from_ref(&array)), 2);
+        assert_eq!(payments("", &[array.clone(), Record { offset: 1, ..array }]), 4, "another record is another event");
+        // So are two that are rejected, which the ledger knows apart by their bytes.
+        let rejected = r#"{"type":"order.paid","order":""}"#;
+        assert_eq!(payments("", &[with_value(format!("[{rejected},{rejected}]"))]), 1);
+    }
+
+    /// Regression: load-test traffic that the ledger had forgotten when it was read was in no bin.
+    #[test]
+    fn payments_of_load_tests_are_counted_whenever_they_were_read() {
+        let value = |shadow: bool| serde_json::json!({"type": "order.paid", "order": "o", "store": "1", "shadow": shadow, "time": NOW.0 - 3 * DAY_MS});
+        let of = |shadow: bool| Record {
+            value: Some(value(shadow).to_string().into_bytes().into()),
+            ..record("order.paid", "o", NOW)
+        };
+        assert_eq!(payments("", &[of(true), of(false)]), 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use orderbell_consumers::Record;
 use orderbell_protocol::{EventType, NoticeKind, Role, id_text};
+use serde_json::Value;
 
 use super::envelope::{self, Opened};
 use super::envelopes;
@@ -12,7 +13,7 @@ use super::event_fields;
 use super::event_types::TypeRule;
 use super::fields::scalar;
 use super::mapping::Mapping;
-use super::members::PointerTree;
+use super::members::{Members, PointerTree};
 use super::order::TRANSITIONS;
 
 /// Whether a rejected record may be a paid order.
@@ -65,6 +66,23 @@ impl Mapping {
         })
     }
 
+    /// The same for a record whose key alone is no reason to take it for an order: heartbeats have keys, too.
+    pub(super) fn looks_paid_beside_its_key(
+        &self,
+        record: &Record,
+        data: &str,
+        members: &Members<'_, '_>,
+    ) -> LooksPaid {
+        let names_nothing = || {
+            let names_order = !matches!(self.named_order(members), Ok(None));
+            members.at(&self.store).is_none() && !names_order && !holds_payment(data)
+        };
+        match self.looks_paid(record) {
+            LooksPaid::Unreadable if names_nothing() => LooksPaid::No,
+            looks => looks,
+        }
+    }
+
     /// Whether the type of a record that was rejected sounds like that of a payment. For a topic of which nothing is understood: elsewhere, what
     /// only sounds so is none.
     #[must_use]
@@ -83,7 +101,7 @@ impl Mapping {
         let tree = &mapping.compiled().tree;
         let text = envelopes::text(mapping, record);
         let opened = text.as_ref().map_err(Clone::clone);
-        let types = match opened.and_then(|text| envelope::open(record, text, tree)) {
+        let types = match opened.and_then(|text| envelope::open(record, &text.json, &text.headers, tree)) {
             Ok(opened) => mapping.types_in(record, &opened, tree),
             Err(reason) if envelopes::is_no_event(&reason) => Types::Tombstone,
             // What is wrong is the data or the version, and the type may stand beside it.
@@ -102,7 +120,7 @@ impl Mapping {
         // A binary CloudEvent whose version was left out is read as plain JSON: its type is in a header all the same.
         let in_headers = || envelope.kind.is_none().then(|| envelope::attribute(record, "type")).flatten();
         let named = [envelope.kind.clone().or_else(in_data), in_headers()];
-        let is_type = |kind: &String| !id_text::is_no_id(id_text::trim(kind));
+        let is_type = |kind: &String| !id_text::is_nothing(id_text::trim(kind));
         let types: Vec<String> = named.into_iter().flatten().filter(is_type).collect();
         if !types.is_empty() {
             return Types::Named(types);
@@ -112,7 +130,7 @@ impl Mapping {
         let names_order = !matches!(self.order(record, opened, members), Ok(None));
         let names_store = !matches!(self.store(record, members), Ok(None));
         let may_hold_others = !data.trim_start().starts_with('{') && data != "null";
-        Types::Missing { may_be_an_order: names_order || names_store || may_hold_others }
+        Types::Missing { may_be_an_order: names_order || names_store || may_hold_others || holds_payment(data) }
     }
 
     fn compared(&self, kind: &str) -> LooksPaid {
@@ -121,6 +139,7 @@ impl Mapping {
         match self.kind(kind) {
             Ok(EventType::Paid) => LooksPaid::Yes,
             Ok(kind) if notifies(kind).contains(&(Role::Store, NoticeKind::NewOrder)) => LooksPaid::Later,
+            Err(_) if self.types.is_payment_spelt_otherwise(id_text::trim(kind)) => LooksPaid::Yes,
             _ => LooksPaid::No,
         }
     }
@@ -131,7 +150,7 @@ impl Mapping {
         let mapping = self.of(record);
         let text = envelopes::text(mapping, record).ok()?;
         let tree = &mapping.compiled().tree;
-        let opened = envelope::open(record, &text, tree).ok()?;
+        let opened = envelope::open(record, &text.json, &text.headers, tree).ok()?;
         let (envelope, members) = (&opened.envelope, opened.members(tree).ok()?);
         let kind = envelope.kind.clone().or_else(|| members.at(&mapping.r#type).and_then(scalar))?;
         let kind = id_text::trim(&kind).to_owned();
@@ -142,6 +161,22 @@ impl Mapping {
         let id = event_fields::id_of(mapping, record, envelope, &members).unwrap_or_default();
         Some(IgnoredEvent { kind, id })
     }
+}
+
+/// True where a member anywhere in the JSON is Orderbell's type of a payment, and nothing else: an event that something is around which the mapping does
+/// not know, or whose members are called otherwise. The chain's own names of types may be the words of anything.
+fn holds_payment(json: &str) -> bool {
+    fn is_in(value: &Value) -> bool {
+        match value {
+            Value::String(text) => {
+                text == EventType::Paid.name() || (text.starts_with(['{', '[']) && holds_payment(text))
+            }
+            Value::Array(items) => items.iter().any(is_in),
+            Value::Object(members) => members.values().any(is_in),
+            _ => false,
+        }
+    }
+    serde_json::from_str(json).is_ok_and(|value| is_in(&value))
 }
 
 #[cfg(test)]

@@ -56,7 +56,52 @@ fn a_paid_order_that_is_rejected_is_known_by_its_type_wherever_that_is() {
     }
 }
 
-/// Regression: an order that is first heard of when it is accepted notifies its store, and was lost quietly.
+/// The bug: where other events of a topic were understood, a payment in an envelope that the mapping does not know, or with members in another case, had
+/// no type and named nothing where the mapping looks. It became a dead letter that no alert reported.
+#[test]
+fn a_payment_in_something_unknown_may_be_a_paid_order() {
+    let event = r#"{"type":"order.paid","id":"e1","order":"o1","store":"17"}"#;
+    for value in [
+        format!(r#"{{"events":[{event}]}}"#),
+        format!(r#"{{"payload":{}}}"#, serde_json::to_string(event).unwrap()),
+        format!(r#"{{"op":"c","before":null,"after":{event},"source":{{"db":"shop"}}}}"#),
+        r#"{"Type":"order.paid","Id":"e1","Order":"o1","Store":"17"}"#.to_owned(),
+    ] {
+        let record = record(&value, &[]);
+        assert_eq!(Mapping::default().decode(&record, NOW).unwrap_err().code, "no-type", "{value}");
+        assert_eq!(Mapping::default().looks_paid(&record), LooksPaid::Unreadable, "{value}");
+    }
+    let mapping = mapping("types = { PAID = 'order.paid' }");
+    for other in
+        [r#"{"note":"order.paid soon"}"#, r#"{"invoice":{"state":"PAID"}}"#, r#"{"data":["order.paid.failed"]}"#]
+    {
+        assert_eq!(mapping.looks_paid(&record(other, &[])), LooksPaid::No, "{other}");
+    }
+}
+
+/// The bug: where other events of a topic were understood, payments whose type was written in another case became dead letters that no alert reported,
+/// or were ignored with all that is foreign.
+#[test]
+fn a_payment_in_another_spelling_is_no_foreign_type() {
+    for (types, name) in [
+        ("types = { PAID = 'order.paid', NEW = 'order.created' }", "Paid"),
+        ("types = { PAID = 'order.paid', '*' = 'ignore' }", "paid"),
+        ("types = { '*' = 'ignore' }", "ORDER_PAID"),
+        ("", "OrderPaid"),
+    ] {
+        let (mapping, record) =
+            (mapping(types), record(format!(r#"{{"type":"{name}","order":"o1","store":"17"}}"#), &[]));
+        let reason = mapping.decode(&record, NOW).unwrap_err();
+        assert_eq!(
+            (reason.code, mapping.looks_paid(&record), mapping.ignored(&record)),
+            ("unknown-type", LooksPaid::Yes, None),
+            "{name}"
+        );
+        assert!(reason.message.contains("is another spelling of one that is order.paid"), "{}", reason.message);
+    }
+}
+
+/// Regression: an order whose first event is that it is accepted notifies its store, and was lost quietly.
 #[test]
 fn an_event_that_may_be_the_first_of_its_order_may_be_a_paid_one() {
     let mapping = mapping("types = { TAKEN = 'order.accepted' }");

@@ -14,7 +14,7 @@ use super::mapping::Mapping;
 use super::members;
 
 /// Letters before an id that make a word for its owner, as in `store17`. Orders are called `o17` or `A17`.
-const WORD_LETTERS: usize = 3;
+const MIN_WORD_CHARS: usize = 3;
 /// An extra field by default, and in many systems the order's number.
 const ORDER_NUMBER: &str = "/number";
 
@@ -62,20 +62,33 @@ fn may_name_order(value: &Value, path: &mut String, known: &[String]) -> bool {
     }
 }
 
-/// A subject without the places where this id stands as a word, or behind a word.
+/// A subject without the places where this id stands as a word, or behind a word, also with zeros behind a point: `shops/17.0`.
 fn without(subject: &str, id: &str) -> String {
     let is_part = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
     let stands_alone = |at: &usize| {
         let (before, after) = (&subject[..*at], &subject[at + id.len()..]);
         let word = before.trim_end_matches(char::is_alphabetic);
-        let is_behind_word = before[word.len()..].chars().count() >= WORD_LETTERS && !is_part(word.chars().next_back());
+        let is_behind_word =
+            before[word.len()..].chars().count() >= MIN_WORD_CHARS && !is_part(word.chars().next_back());
         (!is_part(before.chars().next_back()) || is_behind_word) && !is_part(after.chars().next())
     };
     let (mut rest, mut from) = (String::new(), 0);
     for at in subject.match_indices(id).map(|(at, _)| at).filter(stands_alone) {
-        rest.push_str(&subject[from..at]);
-        from = at + id.len();
+        // The zeros of the last one may hold an id that is 0.
+        if at >= from {
+            rest.push_str(&subject[from..at]);
+            from = at + id.len();
+            from += zeros_behind_point(&subject[from..]);
+        }
     }
     rest.push_str(&subject[from..]);
     rest
+}
+
+/// Length of a point and the zeros behind it, where nothing more of a word follows.
+fn zeros_behind_point(text: &str) -> usize {
+    let Some(rest) = text.strip_prefix('.') else { return 0 };
+    let end = rest.trim_start_matches('0');
+    let is_end = end.len() < rest.len() && !end.starts_with(|c: char| c.is_alphanumeric() || c == '.');
+    if is_end { text.len() - end.len() } else { 0 }
 }

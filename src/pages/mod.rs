@@ -51,6 +51,7 @@ pub const PUBLIC: &[File] = files! {
     "/assets/uplot.js": JS = "vendor/uplot.js",
     "/assets/uplot.css": CSS = "vendor/uplot.css",
     "/assets/sdk/browser.js": JS = "../../protocol/js/src/browser.js",
+    "/assets/sdk/close.js": JS = "../../protocol/js/src/close.js",
     "/assets/sdk/core.js": JS = "../../protocol/js/src/core.js",
     "/assets/sdk/shell.js": JS = "../../protocol/js/src/shell.js",
     "/assets/sdk/web.js": JS = "../../protocol/js/src/web.js",

@@ -13,11 +13,13 @@ use orderbell_protocol::{Role, UnixMs};
 use super::balance_alerts;
 use crate::clock::wall_clock;
 use crate::hub::SharedDevice;
-use crate::ingest::{ClockOff, IngestStats};
+use crate::ingest::IngestStats;
+use crate::metrics::AlertSource;
 use crate::net::AppState;
 use crate::stream::outbox_publisher::PublisherStats;
 use crate::wall::Feed;
 use orderbell_ledger::{Ledger, LedgerFailed, StoredLoss};
+use orderbell_orders::source_clocks::ClockOff;
 
 /// Recipients that are named in alerts of one code, and of mailboxes those with most notices.
 const RECIPIENTS_MAX: usize = 20;
@@ -38,6 +40,12 @@ pub(super) struct Condition {
 impl Condition {
     pub(super) fn new(code: AlertCode, detail: impl Into<String>) -> Self {
         Self { code, subject: None, since: None, detail: detail.into() }
+    }
+}
+
+impl AlertSource for Alerts {
+    fn alerts(&self) -> Vec<Alert> {
+        self.current()
     }
 }
 
@@ -110,6 +118,7 @@ impl Alerts {
     pub(super) fn current(&self) -> Vec<Alert> {
         // Locked first: an older evaluation must not overwrite a newer one.
         let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ingest.unannounced.log_overdue(wall_clock());
         let mut conditions = self.group_conditions();
         conditions.extend(self.ledger.losses().into_iter().map(loss_condition));
         conditions.extend(self.notice_conditions());
@@ -126,8 +135,6 @@ impl Alerts {
     pub(super) async fn acknowledge(&self, code: AlertCode, subject: Option<&str>) -> Result<Vec<Alert>, LedgerFailed> {
         // Read before the alerts: what comes in between is not acknowledged.
         let (counted, mut losses) = (self.counted(), self.ledger.losses());
-        let waiting = self.ingest.unannounced.waiting(wall_clock());
-        let bins = balance_alerts::told_by(code, self.ledger.balance().counts(), &waiting);
         losses.retain(|loss| {
             code_of(loss.loss.kind()) == code && subject.is_none_or(|subject| subject == loss.partition.to_string())
         });
@@ -137,7 +144,11 @@ impl Alerts {
             self.ledger.acknowledge_losses(losses).await?;
         }
         if !cleared.is_empty() {
-            self.ledger.balance().acknowledge(bins).await?;
+            let bins = self.ledger.balance().acknowledge(|bin| balance_alerts::is_reported_by(code, bin)).await?;
+            // More may have come since the alerts were read: the answer says what was acknowledged.
+            if let Some(of_balance) = balance_alerts::condition(code, bins) {
+                cleared.iter_mut().for_each(|alert| alert.detail.clone_from(&of_balance.detail));
+            }
             if code == AlertCode::NoticesUndeliverable {
                 *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner) = counted;
             }
@@ -179,8 +190,8 @@ impl Alerts {
             );
             conditions.push(Condition::new(AlertCode::NoticesUndeliverable, detail));
         }
-        let waiting = self.ingest.unannounced.waiting(wall_clock());
-        let of_balance = |code| balance_alerts::condition(code, self.ledger.balance().counts(), &waiting);
+        let bins = self.ledger.balance().counts();
+        let of_balance = |code| balance_alerts::condition(code, bins.clone());
         conditions.extend([AlertCode::DeadLetters, AlertCode::PaidUnannounced].into_iter().filter_map(of_balance));
         conditions
     }
@@ -214,7 +225,8 @@ impl Alerts {
                 Some(format!("{partition} waits behind an open transaction of its producer at offset {at}"))
             });
             let why = self.group.trouble().or(held_up).map_or_else(String::new, |why| format!("; {why}"));
-            let detail = format!("the stream was not read to its end for {} s: clients are told{why}", age.as_secs());
+            let detail =
+                format!("the stream was not read to its end for {} s: clients see `stale`{why}", age.as_secs());
             Condition::new(AlertCode::StreamStale, detail)
         });
         let stalled = self.wall.stalled_for(Instant::now()).map(|idle| {
@@ -225,7 +237,7 @@ impl Alerts {
             subject: Some(off.source.clone()),
             ..Condition::new(AlertCode::SourceClockOff, off.sentence())
         };
-        let clocks = self.ingest.clocks.off(wall_clock()).into_iter().map(clock);
+        let clocks = self.ingest.clocks_off(wall_clock()).into_iter().map(clock);
         let topic =
             |(topic, detail)| Condition { subject: Some(topic), ..Condition::new(AlertCode::TopicUndecodable, detail) };
         let topics = self.ingest.undecoded_topics.all().into_iter().map(topic);

@@ -4,23 +4,31 @@ use std::path::Path;
 
 use orderbell_ledger::{KeyBatchEffects, NewNotice};
 use orderbell_protocol::admin::ReadyAnswer;
-use orderbell_protocol::alert::{AlertCode, Severity};
+use orderbell_protocol::alert::{Alert, AlertCode, Severity};
 use orderbell_protocol::frame::{EventsAnswer, OrderStage, OrdersAnswer};
 use orderbell_protocol::notice::EncodedNotice;
 use orderbell_protocol::{NoticeKind, Problem, RejectionReason};
 
 use super::*;
 use crate::config::Listen;
-use crate::log_capture::LogCapture;
 use orderbell_client::{HttpClient, HttpResponse, Socket};
+use orderbell_lab::log_capture::LogCapture;
 use orderbell_protocol::OrderKey;
 
-async fn start(dir: &Path) -> Arc<Server> {
+pub(super) fn config(dir: &Path) -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config = Config::in_dir(dir);
     config.boot.listen = Listen { public: any, admin: any };
-    released(dir).await;
-    Server::start(&config, config.limits(), |error| panic!("{error}")).await.unwrap()
+    config
+}
+
+pub(super) async fn start_with(config: &Config) -> Arc<Server> {
+    released(&config.boot.data_dir).await;
+    Server::start(config, config.limits(), |why: &str| panic!("{why}")).await.unwrap()
+}
+
+async fn start(dir: &Path) -> Arc<Server> {
+    start_with(&config(dir)).await
 }
 
 /// Waits until no task of a server that was stopped holds its ledger any more.
@@ -141,11 +149,15 @@ fn assert_unavailable(response: &HttpResponse) {
     assert_eq!((response.status, &*problem.code), (503, "unavailable"));
 }
 
-async fn damage_alerts(server: &Server) -> Vec<Severity> {
+/// The alerts with this code, as `/ready` shows them.
+pub(super) async fn alerts(server: &Server, code: AlertCode) -> Vec<Alert> {
     let ready: ReadyAnswer = decoded(&HttpClient::new(server.admin()).get("/ready", "").await.unwrap());
     assert!(ready.ready);
-    let damaged = |alert: &orderbell_protocol::alert::Alert| alert.code == AlertCode::LedgerDamaged;
-    ready.alerts.into_iter().filter(damaged).map(|alert| alert.severity).collect()
+    ready.alerts.into_iter().filter(|alert| alert.code == code).collect()
+}
+
+async fn damage_alerts(server: &Server) -> Vec<Severity> {
+    alerts(server, AlertCode::LedgerDamaged).await.into_iter().map(|alert| alert.severity).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,6 +192,13 @@ async fn a_stored_order_that_does_not_decode_is_an_error_and_an_alert_and_never_
     let list: OrdersAnswer = decoded(&http.get("/v1/orders?open=1", &token).await.unwrap());
     assert_eq!(list.orders.len(), 2);
     assert_eq!(damage_alerts(&server).await, [Severity::Critical]);
+    server.stop().await;
+    drop(server);
+    let server = start(dir.path()).await;
+    let http = HttpClient::new(server.public());
+    let list: OrdersAnswer = decoded(&http.get("/v1/orders?open=1", &token).await.unwrap());
+    assert_eq!(list.orders.len(), 2);
+    assert_eq!(alerts(&server, AlertCode::LedgerDamaged).await, [], "nothing is damaged any more");
     server.stop().await;
 }
 
@@ -219,6 +238,15 @@ async fn a_notice_that_does_not_decode_is_an_alert_and_stops_poll_push_and_tail(
     let http = HttpClient::new(server.public());
     for path in ["/v1/notices", "/v1/notices?wait=5"] {
         assert_unavailable(&http.get(path, &token(&server)).await.unwrap());
+    }
+    // A poll names whose mailbox it is, too.
+    let lines: Vec<serde_json::Value> = log.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_polls: Vec<_> = lines.iter().filter(|line| line["span"]["name"] == "poll").collect();
+    assert_eq!(of_polls.len(), 2, "{lines:?}");
+    for line in of_polls {
+        let (message, span) = (&line["fields"]["message"], &line["span"]);
+        assert_eq!((message, &span["recipient"]), (&"cannot read a mailbox".into(), &"store:1".into()));
+        assert_eq!(span["device"], "default");
     }
     let tail = format!("/stores/1/tail?after={}", cursor.acked);
     assert_unavailable(&HttpClient::new(server.admin()).get(&tail, "").await.unwrap());
@@ -270,7 +298,7 @@ const KINDS: [RowsOf; 18] = [
     ("counters", 5, 0, b""),
 ];
 
-async fn post_paid(server: &Server, order: &str, store: &str) {
+pub(super) async fn post_paid(server: &Server, order: &str, store: &str) {
     let producer = server.state.tokens().mint("producer", "shop", None, wall_clock(), 600).unwrap();
     let event = serde_json::json!({"type": "order.paid", "order": order, "store": store, "time": wall_clock().0});
     let http = HttpClient::new(server.public());
@@ -296,7 +324,7 @@ async fn backup_of_one_order(dir: &Path) -> Vec<u8> {
     let server = start(dir).await;
     post_paid(&server, "o1", "1").await;
     assert_eq!(first_notice(&server, "1").await, "o1");
-    let letter = orderbell_consumers::DeadLetter {
+    let dead_letter = orderbell_consumers::DeadLetter {
         record: orderbell_consumers::Record {
             partition: orderbell_consumers::TopicPartition::new("orders", 0),
             offset: 0,
@@ -304,12 +332,12 @@ async fn backup_of_one_order(dir: &Path) -> Vec<u8> {
             read_ms: 0,
             key: None,
             value: None,
-            headers: Vec::new(),
+            headers: Default::default(),
         },
         reason: orderbell_consumers::Reason { code: "no-type", message: String::new() },
         attempts: 1,
     };
-    orderbell_consumers::DeadLetterSink::write(&*server.ledger, letter).await.unwrap();
+    orderbell_consumers::DeadLetterSink::write(&*server.ledger, dead_letter).await.unwrap();
     let backup = stop_with_backup(server, dir).await;
     // What only time or a broken topic would write.
     let backup = with_row(&backup, 3, b"lgorders\0\0\0\0\0", &[0; 16]);

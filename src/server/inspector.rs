@@ -18,8 +18,6 @@ use crate::net::{AppState, Inspection, TailError};
 use crate::wall::{Feed, StoreOverview};
 use orderbell_ledger::{DamagedRow, DeviceBacklog, Ledger, LedgerReadError, OrderKey};
 
-/// A connected device with a notice unacknowledged for longer than this is slow: the time after which a session sends again by default.
-const SLOW_AFTER_MS: i64 = 10_000;
 /// Notices in one answer to `orderbell tail`.
 const TAIL_MAX: u16 = 200;
 
@@ -58,7 +56,7 @@ impl Inspection for Inspector {
             keys_backing_off: group.keys_backing_off.value(),
             hot_keys: group.hot_keys().iter().map(hot_key).collect(),
             subscribers: hub.sessions() + hub.waiting_polls(),
-            wall_viewers: u64::try_from(self.state.stats().wall_viewers.get()).unwrap_or(0),
+            wall_viewers: u64::try_from(self.state.stats().wall_viewers.get()).expect("only who came leaves"),
         }
     }
 
@@ -129,7 +127,9 @@ impl Inspector {
 
     fn device(&self, who: &Recipient, device: &DeviceBacklog, now: UnixMs) -> DeviceStatus {
         let connection = self.state.hub().device(who, &device.device, now);
-        let is_late = device.backlog.since.is_some_and(|since| since.plus_ms(SLOW_AFTER_MS) < now);
+        // A session would have sent it again.
+        let late_after_ms = self.state.limits().session.ack_timeout.as_millis() as i64;
+        let is_late = device.backlog.since.is_some_and(|since| since.plus_ms(late_after_ms) < now);
         DeviceStatus {
             device: device.device.to_string(),
             connected: connection.is_connected,

@@ -22,13 +22,17 @@ pub(super) struct OrderRules {
 }
 
 impl Orders for OrderRules {
+    fn reads_header(&self, name: &str) -> bool {
+        self.mapping.reads_header(name)
+    }
+
     fn decode_events(
         &self,
         media_type: &str,
-        attributes: &[(String, String)],
+        headers: &[(String, String)],
         body: &[u8],
     ) -> Result<Vec<(String, Option<NewEvent>)>, Problem> {
-        let posted = http_events::parse(&self.mapping, media_type, attributes, body, wall_clock())?;
+        let posted = http_events::parse(&self.mapping, media_type, headers, body, wall_clock())?;
         let event = |posted: PostedEvent| match posted {
             PostedEvent::New(id, event) => (id, Some(event)),
             PostedEvent::Ignored(event) => {
@@ -45,7 +49,7 @@ impl Orders for OrderRules {
         device: &DeviceId,
         event: &ClientEvent,
         now: UnixMs,
-    ) -> Result<NewEvent, RejectionReason> {
+    ) -> Result<Option<NewEvent>, RejectionReason> {
         client_events::accept(&self.ledger, who, device, event, now)
     }
 

@@ -4,9 +4,9 @@
 //! which would have to agree with the topic.
 
 use orderbell_consumers::kafka::{KafkaOptions, KafkaSink, RecordReader, TopicScan};
-use orderbell_consumers::{Offset, OutRecord, Record, Sink, SourceError, TopicPartition};
+use orderbell_consumers::{Offset, OutRecord, Record, Sink, SinkError, SourceError, TopicPartition};
 use orderbell_protocol::UnixMs;
-use orderbell_protocol::admin::TopicDeadLetter;
+use orderbell_protocol::admin::{TopicDeadLetter, TopicReplayAnswer};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -38,6 +38,20 @@ impl DeadLetterStream {
     }
 }
 
+/// Why dead letters cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplayError {
+    /// They cannot be read, or there is no client for the output topic.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The output topic does not take one.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// Making the client panicked.
+    #[error("making a client panicked: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
 /// The dead letter topics, and the output topic to which their records are replayed: Orderbell reads it and may write to it.
 #[derive(Clone)]
 pub(crate) struct DlqTopics {
@@ -46,9 +60,15 @@ pub(crate) struct DlqTopics {
     output: String,
 }
 
-/// The value of a header as text, empty when it is missing.
+/// The value of a header as text that can be printed, empty when it is missing.
 pub(crate) fn header_text(record: &Record, header: &str) -> String {
-    record.header(header).map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned())
+    record.header(header).map_or_else(String::new, |bytes| printable(&String::from_utf8_lossy(bytes)))
+}
+
+/// What a producer wrote, without control characters, which a terminal would obey; lines and tabs stay.
+pub(crate) fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(shown).collect()
 }
 
 /// The name of a record: TOPIC/PARTITION@OFFSET.
@@ -139,7 +159,7 @@ impl DlqTopics {
             found.push(describe(&record, false));
             true
         })?;
-        found.sort_by_key(|letter| std::cmp::Reverse(letter.at));
+        found.sort_by_key(|dead_letter| std::cmp::Reverse(dead_letter.at));
         Ok(found)
     }
 
@@ -154,22 +174,28 @@ impl DlqTopics {
         KafkaSink::new(&self.options, &self.output, like)
     }
 
-    /// Replays the named records with their headers, and returns how many were found.
-    pub(crate) async fn replay(self, names: Vec<String>) -> Result<u64, String> {
-        let sink = self.sink().map_err(|error| error.to_string())?;
-        let (mut records, mut count) = (self.named(names), 0);
-        while let Some(record) = records.next().await.map_err(|error| error.to_string())? {
-            sink.send(&to_out_record(record)).await.map_err(|error| error.to_string())?;
-            count += 1;
+    /// Replays the named records with their headers, as far as they are found and whole.
+    pub(crate) async fn replay(self, names: Vec<String>) -> Result<TopicReplayAnswer, ReplayError> {
+        // A client may wait for its first token.
+        let made = tokio::task::spawn_blocking(move || self.sink().map(|sink| (sink, self))).await;
+        let (sink, topics) = made??;
+        let (mut records, mut answer) = (topics.named(names), TopicReplayAnswer::default());
+        while let Some(record) = records.next().await? {
+            if record.is_cut() {
+                answer.cut.push(record_name(&record));
+                continue;
+            }
+            sink.send(&to_out_record(record)).await?;
+            answer.replayed += 1;
         }
-        Ok(count)
+        Ok(answer)
     }
 }
 
 /// The record to send for a replay: key, value, headers and time of the dead letter.
-pub(crate) fn to_out_record(letter: Record) -> OutRecord {
-    let Record { key, value, headers, timestamp_ms, .. } = letter;
-    OutRecord { key, value: value.unwrap_or_default(), headers, timestamp_ms }
+pub(crate) fn to_out_record(dead_letter: Record) -> OutRecord {
+    let Record { key, value, headers, timestamp_ms, .. } = dead_letter;
+    OutRecord { key, value: value.unwrap_or_default(), headers: headers.to_vec(), timestamp_ms }
 }
 
 #[cfg(test)]
@@ -184,8 +210,17 @@ mod tests {
             read_ms: 0,
             key: None,
             value: None,
-            headers: Vec::new(),
+            headers: Default::default(),
         }
+    }
+
+    /// The bug: a producer's control characters reached the terminal of whoever listed dead letters.
+    #[test]
+    fn what_a_producer_wrote_is_printed_without_control_characters() {
+        let header = ("kafka_dlt-original-topic".to_owned(), Some("nowhere\u{1b}[33m\u{9b}".into()));
+        let record = Record { headers: vec![header].into(), ..record(7) };
+        assert_eq!(header_text(&record, "kafka_dlt-original-topic"), "nowhere\u{fffd}[33m\u{fffd}");
+        assert_eq!(printable("{\n\t\"a\":\"\u{7}\"}\r\n"), "{\n\t\"a\":\"\u{fffd}\"}\u{fffd}\n");
     }
 
     #[test]

@@ -59,7 +59,6 @@ async fn on_kafka(
     use std::time::Duration;
 
     use orderbell_consumers::kafka::{KafkaDeadLetters, KafkaSink, KafkaSource};
-    use orderbell_consumers::{Reason, Record, report_dead_letter};
 
     /// The output topic is created before the group subscribes to it. When the brokers are unreachable, that happens with the first event to
     /// publish, and the start goes on.
@@ -85,16 +84,32 @@ async fn on_kafka(
         require_full_assignment_after: Some(FULL_ASSIGNMENT_TIMEOUT),
         ..options.clone()
     };
-    let letters = Arc::new(KafkaDeadLetters::new(&joining, Arc::clone(ledger))?);
+    let dead_letters = Arc::new(KafkaDeadLetters::new(&joining, &output, Arc::clone(ledger))?);
     let source = KafkaSource::join(&joining)?;
-    let group = Group::start(source, Arc::clone(handler), Arc::clone(ledger), letters, options);
-    let (of_group, handler) = (group.stats().clone(), Arc::clone(handler));
-    let on_dead_letter = Arc::new(move |record: &Record, reason: &Reason| {
-        report_dead_letter(&*handler, &of_group, record, reason);
-    });
+    let group = Group::start(source, Arc::clone(handler), Arc::clone(ledger), dead_letters, options);
+    let observer = Arc::new(RefusedEvents { handler: Arc::clone(handler), group: group.stats().clone() });
     let (ledger, stats, stop) = (Arc::clone(ledger), Arc::clone(stats), CancellationToken::clone(stop));
-    tasks.spawn(outbox_publisher::publish(ledger, sink, output, stats, on_dead_letter, stop));
+    tasks.spawn(outbox_publisher::publish(ledger, sink, output, stats, observer, stop));
     Ok(group)
+}
+
+/// Reports the events that the output topic refuses as the group reports its dead letters.
+#[cfg(any(feature = "kafka", test))]
+struct RefusedEvents {
+    handler: Arc<OrderHandler>,
+    group: Arc<orderbell_consumers::Stats>,
+}
+
+#[cfg(any(feature = "kafka", test))]
+impl outbox_publisher::RefusedEventObserver for RefusedEvents {
+    fn refused(
+        &self,
+        record: &orderbell_consumers::Record,
+        reason: &orderbell_consumers::Reason,
+    ) -> Option<orderbell_ledger::BinNote> {
+        orderbell_consumers::report_dead_letter(&*self.handler, &self.group, record, reason);
+        self.handler.note_of_dead_letter(record, reason.code)
+    }
 }
 
 /// Waits until this process is the only member of its consumer group: two members would each hold half of the orders in their ledgers. A member
@@ -121,7 +136,10 @@ async fn ensure_sole_member(joining: &orderbell_consumers::kafka::KafkaOptions, 
                 tracing::warn!(%error, "the members of the consumer group are not known");
                 return Ok(());
             }
-            Err(_) => return Ok(()),
+            Err(panic) => {
+                tracing::error!(%panic, "asking for the members of the consumer group panicked");
+                return Ok(());
+            }
         };
         let Some((_, host)) = members.iter().find(|(id, _)| !id.starts_with(ours)) else { return Ok(()) };
         if Instant::now() >= until {
@@ -193,6 +211,9 @@ pub(crate) async fn is_rolled_back(kafka: &KafkaConfig, ledger: &Arc<Ledger>) ->
             tracing::warn!(%error, "whether this ledger was rolled back is not known yet");
             false
         }
-        Err(_) => false,
+        Err(panic) => {
+            tracing::error!(%panic, "whether this ledger was rolled back is not known: asking panicked");
+            false
+        }
     }
 }

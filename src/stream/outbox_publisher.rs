@@ -14,14 +14,15 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use orderbell_consumers::stats::Count;
-use orderbell_consumers::{DeadLetter, DeadLetterSink, Reason, Record, Sink, SinkError, TopicPartition};
+use orderbell_consumers::{DeadLetter, Reason, Record, Sink, SinkError, TopicPartition};
 use orderbell_protocol::UnixMs;
+use orderbell_protocol::balance::{NOT_PUBLISHED, RecordPlace};
 use tokio_util::sync::CancellationToken;
 
 use super::outbox_backlog::OutboxBacklog;
 use crate::clock::wall_clock;
 use orderbell_ledger::crash;
-use orderbell_ledger::{DatabaseError, Ledger, OutboxEntry};
+use orderbell_ledger::{BinNote, DatabaseError, Ledger, LedgerFailed, OutboxEntry};
 
 /// Entries read at a time: little enough for sends and acknowledgements to go on in between.
 const MAX_READ: usize = 256;
@@ -83,7 +84,7 @@ struct Publisher<S, R> {
     sink: Arc<S>,
     topic: String,
     stats: Arc<PublisherStats>,
-    on_dead_letter: OnDeadLetter,
+    observer: Arc<dyn RefusedEventObserver>,
     sending: FuturesUnordered<Sending>,
     backlog: OutboxBacklog,
     /// When the outbox is read next; now when it has grown.
@@ -95,11 +96,21 @@ struct Publisher<S, R> {
     back_off: Duration,
 }
 
-/// Is told of each record that becomes a dead letter here: [`orderbell_consumers::report_dead_letter`], as for those that a shard makes.
-pub type OnDeadLetter = Arc<dyn Fn(&Record, &Reason) + Send + Sync>;
+/// Sees each event that becomes a dead letter here.
+pub trait RefusedEventObserver: Send + Sync + 'static {
+    /// The topic takes the record never, for this reason. Reports it as a shard reports its dead letters
+    /// ([`orderbell_consumers::report_dead_letter`]). Returns its bin of the balance, if it may be a paid order.
+    fn refused(&self, record: &Record, reason: &Reason) -> Option<BinNote>;
+}
 
-/// The ledger cannot write any more: the process is about to exit.
-struct LedgerGone;
+/// Why the outbox could not be read. It is tried again.
+#[derive(Debug, thiserror::Error)]
+enum OutboxReadError {
+    #[error("the outbox cannot be read: {0}")]
+    Database(#[from] DatabaseError),
+    #[error("reading the outbox did not finish: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
 
 /// The detail of the alert about an event that has waited for `since_ms`, with why it was not sent; none while that is no time.
 fn waits_too_long(since_ms: i64, why: Option<&str>) -> Option<String> {
@@ -115,10 +126,10 @@ pub async fn publish<S: Sink>(
     sink: Arc<S>,
     topic: String,
     stats: Arc<PublisherStats>,
-    on_dead_letter: OnDeadLetter,
+    observer: Arc<dyn RefusedEventObserver>,
     stop: CancellationToken,
 ) {
-    publish_from(ledger.clone(), ledger, sink, topic, stats, on_dead_letter, stop).await;
+    publish_from(ledger.clone(), ledger, sink, topic, stats, observer, stop).await;
 }
 
 /// [`publish`] with a reader of its own.
@@ -128,7 +139,7 @@ async fn publish_from<R: OutboxReader, S: Sink>(
     sink: Arc<S>,
     topic: String,
     stats: Arc<PublisherStats>,
-    on_dead_letter: OnDeadLetter,
+    observer: Arc<dyn RefusedEventObserver>,
     stop: CancellationToken,
 ) {
     let mut publisher = Publisher {
@@ -137,7 +148,7 @@ async fn publish_from<R: OutboxReader, S: Sink>(
         sink,
         topic,
         stats,
-        on_dead_letter,
+        observer,
         sending: FuturesUnordered::new(),
         backlog: OutboxBacklog::default(),
         read_at: Instant::now(),
@@ -171,7 +182,7 @@ impl<S: Sink, R: OutboxReader> Publisher<S, R> {
         }
         let (reader, from) = (self.reader.clone(), self.backlog.next_number());
         let read = tokio::task::spawn_blocking(move || reader.entries(from, max)).await;
-        let entries = read.map_err(|error| error.to_string()).and_then(|read| read.map_err(|error| error.to_string()));
+        let entries = read.map_err(OutboxReadError::from).and_then(|read| Ok(read?));
         // A full read may have left some behind.
         let has_more = entries.as_ref().is_ok_and(|entries| entries.len() == max);
         self.read_at = if has_more { Instant::now() } else { Instant::now() + READ_INTERVAL };
@@ -181,8 +192,8 @@ impl<S: Sink, R: OutboxReader> Publisher<S, R> {
                 self.backlog.extend(entries);
             }
             Err(error) => {
-                tracing::error!(error, "the outbox cannot be read and is retried");
-                self.unreadable = Some(format!("the outbox cannot be read: {error}"));
+                tracing::error!(%error, "the outbox is read again later");
+                self.unreadable = Some(error.to_string());
             }
         }
     }
@@ -193,7 +204,7 @@ impl<S: Sink, R: OutboxReader> Publisher<S, R> {
         while self.sending.len() < MAX_IN_FLIGHT
             && let Some(entry) = self.backlog.next(now)
         {
-            crash::point("emit");
+            crash::point("publish");
             let sink = self.sink.clone();
             self.sending.push(Box::pin(async move {
                 let answer = sink.send(&entry.record).await;
@@ -215,7 +226,7 @@ impl<S: Sink, R: OutboxReader> Publisher<S, R> {
     }
 
     /// Handles this result and all others that are ready, and deletes the acknowledged events from the outbox.
-    async fn complete(&mut self, first: (OutboxEntry, Result<(), SinkError>)) -> Result<(), LedgerGone> {
+    async fn complete(&mut self, first: (OutboxEntry, Result<(), SinkError>)) -> Result<(), LedgerFailed> {
         let (mut sent, mut next) = (Vec::new(), Some(first));
         while let Some((entry, answer)) = next {
             match answer {
@@ -228,10 +239,13 @@ impl<S: Sink, R: OutboxReader> Publisher<S, R> {
                 Err(SinkError::Refused(why)) => {
                     let why = why.to_string();
                     tracing::error!(why, "the output topic rejected an event for good: it becomes a dead letter");
-                    let letter = dead_letter(&self.topic, &entry, why);
-                    (self.on_dead_letter)(&letter.record, &letter.reason);
-                    DeadLetterSink::write(&*self.ledger, letter).await.map_err(|_| LedgerGone)?;
-                    sent.push(entry);
+                    let dead_letter = dead_letter(&self.topic, &entry, why);
+                    let note = self.observer.refused(&dead_letter.record, &dead_letter.reason);
+                    let place = RecordPlace { partition: dead_letter.record.partition.number, offset: entry.number };
+                    let delta = note.map(|note| note.delta(&self.topic, place));
+                    let refused = self.ledger.outbox().refused(entry.number, &dead_letter, delta.into_iter().collect());
+                    refused.await?;
+                    self.backlog.published(&entry);
                 }
                 Err(SinkError::Transient(why)) => {
                     let why = why.to_string();
@@ -247,9 +261,9 @@ impl<S: Sink, R: OutboxReader> Publisher<S, R> {
         if sent.is_empty() {
             return Ok(());
         }
-        crash::point("emitted");
+        crash::point("published");
         let numbers = sent.iter().map(|entry| entry.number).collect();
-        self.ledger.outbox().delivered(numbers).await.map_err(|_| LedgerGone)?;
+        self.ledger.outbox().delivered(numbers).await?;
         crash::point("marked");
         // Only now: after a crash the next event of a key must not be ahead of one that is sent once more.
         sent.iter().for_each(|entry| self.backlog.published(entry));
@@ -267,9 +281,9 @@ fn dead_letter(topic: &str, entry: &OutboxEntry, message: String) -> DeadLetter 
             read_ms: 0,
             key: record.key,
             value: Some(record.value),
-            headers: record.headers,
+            headers: record.headers.into(),
         },
-        reason: Reason { code: "not-published", message },
+        reason: Reason { code: NOT_PUBLISHED, message },
         attempts: 1,
     }
 }

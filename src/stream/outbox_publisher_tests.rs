@@ -4,6 +4,7 @@ use crate::ingest::OrderHandler;
 use orderbell_ledger::{LedgerOptions, MailboxObserver, NewEvent, NoCounterObserver, PublishTo};
 use orderbell_orders::mapping::Mapping;
 use orderbell_protocol::Recipient;
+use orderbell_protocol::balance::Bin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 struct NoObserver;
@@ -53,8 +54,14 @@ fn open(dir: &std::path::Path) -> Arc<Ledger> {
         rolled_back: false,
     };
     Arc::new(
-        Ledger::open(dir, options, Arc::new(NoObserver), Arc::new(NoCounterObserver), |error| panic!("{error}"))
-            .unwrap(),
+        Ledger::open(
+            dir,
+            options,
+            Arc::new(NoObserver),
+            Arc::new(NoCounterObserver),
+            Arc::new(|why: &str| panic!("{why}")),
+        )
+        .unwrap(),
     )
 }
 
@@ -65,12 +72,21 @@ fn event(order: &str, value: &'static str) -> NewEvent {
         body_hash: 1,
         value: value.into(),
         content_type: "application/json".into(),
+        headers: Vec::new(),
     }
 }
 
-/// Nobody is told of dead letters.
-fn unheard() -> OnDeadLetter {
-    Arc::new(|_, _| {})
+/// Nobody sees the dead letters.
+struct Unobserved;
+
+impl RefusedEventObserver for Unobserved {
+    fn refused(&self, _: &Record, _: &Reason) -> Option<BinNote> {
+        None
+    }
+}
+
+fn unobserved() -> Arc<dyn RefusedEventObserver> {
+    Arc::new(Unobserved)
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
@@ -93,8 +109,14 @@ async fn events_of_one_order_keep_their_sequence_whatever_fails() {
     // A duplicate is not published again.
     ledger.append(vec![event("b", "b1")]).await.unwrap();
     let tasks = tokio_util::task::TaskTracker::new();
-    let publishing =
-        tasks.spawn(publish(ledger.clone(), topic.clone(), "out".into(), Arc::clone(&stats), unheard(), stop.clone()));
+    let publishing = tasks.spawn(publish(
+        ledger.clone(),
+        topic.clone(),
+        "out".into(),
+        Arc::clone(&stats),
+        unobserved(),
+        stop.clone(),
+    ));
     until("the outbox is empty", || ledger.outbox().pending(0, 10).unwrap().is_empty()).await;
     let published = topic.records.lock().unwrap().clone();
     let of = |order: char| published.iter().filter(|value| value.starts_with(order)).cloned().collect::<Vec<_>>();
@@ -137,21 +159,27 @@ async fn an_event_that_is_refused_for_good_is_reported_as_any_other_dead_letter(
     let policy = orderbell_orders::order::OrderPolicy::default();
     let handler = Arc::new(OrderHandler::new(ledger.clone(), Mapping::default(), policy));
     let of_group = Arc::<orderbell_consumers::Stats>::default();
-    let (observer, counted) = (handler.clone(), of_group.clone());
-    let on_dead_letter = Arc::new(move |record: &Record, reason: &Reason| {
-        orderbell_consumers::report_dead_letter(&*observer, &counted, record, reason);
-    });
+    let observer = Arc::new(crate::stream::RefusedEvents { handler: handler.clone(), group: of_group.clone() });
     let stats = Arc::<PublisherStats>::default();
     let tasks = tokio_util::task::TaskTracker::new();
-    let publishing =
-        tasks.spawn(publish(ledger.clone(), topic.clone(), "out".into(), stats, on_dead_letter, stop.clone()));
+    let publishing = tasks.spawn(publish(ledger.clone(), topic.clone(), "out".into(), stats, observer, stop.clone()));
     ledger.append(vec![event("a", paid), event("b", ready)]).await.unwrap();
     until("the outbox is empty", || ledger.outbox().pending(0, 10).unwrap().is_empty()).await;
     assert_eq!(ledger.dead_letters().list(0, 9).unwrap().len(), 2);
     assert_eq!((of_group.dead_lettered.value(), handler.stats().paid_rejected.value()), (2, 1));
     assert_eq!(handler.stats().rejected.lock().unwrap()["not-published"], 2);
+    // Regression: they were in the balance until the next start.
+    let bins = |ledger: &Ledger| {
+        let counts = ledger.balance().counts();
+        counts.iter().map(|bin| (bin.key.bin, bin.open(), bin.key.reason.clone())).collect::<Vec<_>>()
+    };
+    let both = [Bin::Rejected, Bin::RejectedLater].map(|bin| (bin, 1, String::from(NOT_PUBLISHED)));
+    assert_eq!(bins(&ledger), both);
     stop.cancel();
     publishing.await.unwrap();
+    ledger.close();
+    drop((ledger, handler, tasks));
+    assert_eq!(bins(&open(dir.path())), both);
 }
 
 /// Regression: a partition that accepted nothing delayed the events of all tills, by a minute a round.
@@ -162,8 +190,14 @@ async fn an_event_without_acknowledgement_delays_its_own_order_alone() {
         (open(dir.path()), Arc::<Topic>::default(), Arc::default(), CancellationToken::new());
     *topic.hangs.lock().unwrap() = vec!["a1"];
     let tasks = tokio_util::task::TaskTracker::new();
-    let publishing =
-        tasks.spawn(publish(ledger.clone(), topic.clone(), "out".into(), Arc::clone(&stats), unheard(), stop.clone()));
+    let publishing = tasks.spawn(publish(
+        ledger.clone(),
+        topic.clone(),
+        "out".into(),
+        Arc::clone(&stats),
+        unobserved(),
+        stop.clone(),
+    ));
     ledger.append(vec![event("a", "a1"), event("a", "a2"), event("b", "b1")]).await.unwrap();
     until("the other is published", || topic.records.lock().unwrap().as_slice() == ["b1"]).await;
     ledger.append(vec![event("b", "b2"), event("c", "c1")]).await.unwrap();
@@ -232,7 +266,7 @@ async fn a_round_reads_what_is_new_however_many_events_wait() {
         topic.clone(),
         "out".into(),
         stats.clone(),
-        unheard(),
+        unobserved(),
         stop.clone(),
     ));
     until("all are read", || stats.pending.value() == PENDING).await;
@@ -276,7 +310,7 @@ async fn the_publisher_holds_a_bounded_part_of_the_outbox_and_a_restart_begins_w
             topic.clone(),
             "out".into(),
             stats.clone(),
-            unheard(),
+            unobserved(),
             stop.clone(),
         );
         (reader, stop, stats, tasks.spawn(publishing))

@@ -21,7 +21,7 @@ use orderbell_protocol::{Freshness, Id, UnixMs};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use directory::{StoreDirectory, StoreEntry};
+use directory::{DirectoryFileError, StoreDirectory, StoreEntry};
 use orderbell_orders::counting::CountingRules;
 use orderbell_orders::event_time::Zone;
 use orderbell_protocol::admin::Reachability;
@@ -84,7 +84,7 @@ impl WallConfig {
             found.push(("currency_digits", format!("at most {CURRENCY_DIGITS_MAX}")));
         }
         if let Some(Err(error)) = self.stores.as_deref().map(StoreDirectory::read) {
-            found.push(("stores", error));
+            found.push(("stores", error.to_string()));
         }
         found
     }
@@ -92,8 +92,8 @@ impl WallConfig {
     /// Reads the store directory.
     ///
     /// # Errors
-    /// A sentence with the line, when the file cannot be read.
-    pub fn names(&self) -> Result<WallNames, String> {
+    /// When its file cannot be read.
+    pub fn names(&self) -> Result<WallNames, DirectoryFileError> {
         let stores = self.stores.as_deref().map(StoreDirectory::read).transpose()?.unwrap_or_default();
         Ok(WallNames { config: self.clone(), stores })
     }
@@ -121,8 +121,11 @@ pub struct StoreOverview {
     pub today: i64,
 }
 
-/// Asks the hub how a store can be notified. The wall does not know the hub.
-pub type ReachabilityOf = Box<dyn Fn(&Id, UnixMs) -> Reachability + Send + Sync>;
+/// Knows how a store can be notified. The hub implements it; the wall imports nothing of the hub.
+pub trait ReachabilitySource: Send + Sync + 'static {
+    /// How the store can be notified now.
+    fn of_store(&self, store: &Id, now: UnixMs) -> Reachability;
+}
 
 /// One document, encoded for every transport.
 #[derive(Clone, Debug, Default)]
@@ -135,8 +138,8 @@ pub struct EncodedWall {
 
 impl EncodedWall {
     fn encode(wall: &Wall) -> Self {
-        let json = serde_json::to_string(wall).unwrap_or_default();
-        let event = if wall.kind == WallKind::Snapshot { "snapshot" } else { "update" };
+        let json = orderbell_protocol::json::encode(wall);
+        let event = wall.kind.word();
         let sse = format!("event: {event}\nid: {}-{}\ndata: {json}\n\n", wall.epoch, wall.seq);
         Self { json: json.into(), sse: sse.into() }
     }
@@ -148,7 +151,7 @@ pub struct Feed {
     epoch: u32,
     counting: CountingRules,
     names: ArcSwap<WallNames>,
-    reachability_of: ReachabilityOf,
+    reachability: Arc<dyn ReachabilitySource>,
     latest: watch::Sender<EncodedWall>,
     /// When the task that makes documents ran last.
     last_run: Mutex<Instant>,
@@ -164,14 +167,14 @@ impl Feed {
         epoch: u32,
         counting: CountingRules,
         names: WallNames,
-        reachability_of: ReachabilityOf,
+        reachability: Arc<dyn ReachabilitySource>,
     ) -> Arc<Self> {
         Arc::new(Self {
             totals,
             epoch,
             counting,
             names: ArcSwap::from_pointee(names),
-            reachability_of,
+            reachability,
             latest: watch::Sender::new(EncodedWall::default()),
             last_run: Mutex::new(Instant::now()),
             snapshot: Mutex::default(),
@@ -194,7 +197,7 @@ impl Feed {
         let unlisted = self.totals.with(|totals| totals.unlisted(&names.stores));
         let mut reachability = WallReachability::default();
         for store in names.stores.ids().chain(&unlisted) {
-            match (self.reachability_of)(store, now) {
+            match self.reachability.of_store(store, now) {
                 Reachability::Push => reachability.push += 1,
                 Reachability::Poll => reachability.poll += 1,
                 Reachability::Offline => reachability.offline += 1,
@@ -255,7 +258,7 @@ impl Feed {
         let overview = |id: &&Id| {
             let (last_hour, today) = self.totals.with(|totals| totals.of_store(id, now, today));
             let entry = names.stores.entry(id).cloned();
-            let reachability = (self.reachability_of)(id, now);
+            let reachability = self.reachability.of_store(id, now);
             StoreOverview { id: (*id).clone(), entry, reachability, last_hour, today }
         };
         ids.iter().take(max).map(overview).collect()
@@ -299,8 +302,16 @@ impl Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orderbell_ledger::{CounterDelta, CounterObserver};
+    use orderbell_ledger::{Bucket, CounterDelta, CounterObserver, CounterSums};
     use orderbell_orders::counting::{Counter, minute};
+
+    struct AllOffline;
+
+    impl ReachabilitySource for AllOffline {
+        fn of_store(&self, _: &Id, _: UnixMs) -> Reachability {
+            Reachability::Offline
+        }
+    }
 
     fn fresh() -> Freshness {
         Freshness { at: UnixMs(1_790_000_000_000), as_of: None, stale: false }
@@ -309,14 +320,14 @@ mod tests {
     fn feed() -> (Arc<WallTotals>, Arc<Feed>) {
         let board = Arc::new(WallTotals::default());
         let names = WallConfig::default().names().unwrap();
-        (board.clone(), Feed::new(board, 1, CountingRules::default(), names, Box::new(|_, _| Reachability::Offline)))
+        (board.clone(), Feed::new(board, 1, CountingRules::default(), names, Arc::new(AllOffline)))
     }
 
     fn paid(board: &WallTotals, commit: u64, shadow: bool) {
         let at = fresh().at;
         let day = CountingRules::default().day(at);
-        let cell = Counter::Paid as u16;
-        board.changed(&[CounterDelta { shadow, minute: minute(at), day, store: None, counter: cell, by: 1 }], commit);
+        let counter = Counter::Paid as u16;
+        board.changed(&[CounterDelta { shadow, minute: minute(at), day, store: None, counter, by: 1 }], commit);
     }
 
     fn decode(document: &EncodedWall) -> Wall {
@@ -378,6 +389,19 @@ mod tests {
         let (board, feed) = feed();
         paid(&board, 1, true);
         assert_eq!(decode(&feed.snapshot(fresh().at, fresh())).today.paid, 0);
+    }
+
+    #[test]
+    fn sums_that_are_read_again_replace_those_that_were_shown() {
+        let (board, feed) = feed();
+        paid(&board, 1, false);
+        let day = Bucket::ChainDay(CountingRules::default().day(fresh().at));
+        let sums = |orders| CounterSums::from([(Counter::Paid as u16, orders)]);
+        let mut stored = [(false, day.clone(), sums(40)), (true, day, sums(900))].into_iter().map(Ok);
+        board.loaded(&mut stored, 7).unwrap();
+        paid(&board, 8, false);
+        let wall = decode(&feed.snapshot(fresh().at, fresh()));
+        assert_eq!((wall.today.paid, wall.per_minute, wall.seq), (41, 1, 8), "no minute was stored");
     }
 
     #[test]

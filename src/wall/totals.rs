@@ -1,7 +1,7 @@
 //! The wall's totals: durable counters in memory, and the document that is computed from them.
 //!
 //! ```text
-//!   ledger at the start: every bucket      --+
+//!   ledger: every bucket (at the start)    --+
 //!   committer, after each fsync:             +-->  Totals  --document(now)-->  one wall document
 //!      the counter changes of the batch    --+
 //! ```
@@ -21,7 +21,7 @@ use orderbell_protocol::{Freshness, Id, UnixMs};
 use super::directory::StoreDirectory;
 use super::{WallConfig, WallNames};
 use orderbell_ledger::counters::{CHAIN_MINUTES, STORES_MAX};
-use orderbell_ledger::{Bucket, CounterDelta, CounterObserver, CounterSums};
+use orderbell_ledger::{Bucket, CounterDelta, CounterObserver, CounterSums, DatabaseError, StoredBuckets};
 use orderbell_orders::counting::{
     Counter, CountingRules, DURATION_BUCKETS, FIRST_DURATION_COUNTER, STAGE_COUNTERS, duration_bucket_ms, minute,
 };
@@ -68,42 +68,42 @@ pub(super) struct DocumentContext<'a> {
     pub(super) reachability: WallReachability,
 }
 
-fn add(cells: &mut CounterSums, cell: u16, by: i64) {
-    let sum = cells.entry(cell).or_default();
+fn add(counters: &mut CounterSums, counter: u16, by: i64) {
+    let sum = counters.entry(counter).or_default();
     *sum = sum.saturating_add(by);
 }
 
 fn sum<'a>(all: impl Iterator<Item = &'a CounterSums>) -> CounterSums {
     let mut sums = CounterSums::new();
-    for cells in all {
-        cells.iter().for_each(|(cell, by)| add(&mut sums, *cell, *by));
+    for counters in all {
+        counters.iter().for_each(|(counter, by)| add(&mut sums, *counter, *by));
     }
     sums
 }
 
-fn of(cells: &CounterSums, cell: Counter) -> i64 {
-    cells.get(&(cell as u16)).copied().unwrap_or(0)
+fn of(counters: &CounterSums, counter: Counter) -> i64 {
+    counters.get(&(counter as u16)).copied().unwrap_or(0)
 }
 
-fn sums(cells: &CounterSums) -> WallSums {
+fn sums(counters: &CounterSums) -> WallSums {
     WallSums {
-        created: of(cells, Counter::Created),
-        paid: of(cells, Counter::Paid),
-        accepted: of(cells, Counter::Accepted),
-        refused: of(cells, Counter::Refused),
-        ready: of(cells, Counter::Ready),
-        picked_up: of(cells, Counter::PickedUp),
-        cancelled: of(cells, Counter::Cancelled),
-        refunded: of(cells, Counter::Refunded),
-        paid_amount: of(cells, Counter::PaidAmount),
-        refunded_amount: of(cells, Counter::RefundedAmount),
+        created: of(counters, Counter::Created),
+        paid: of(counters, Counter::Paid),
+        accepted: of(counters, Counter::Accepted),
+        refused: of(counters, Counter::Refused),
+        ready: of(counters, Counter::Ready),
+        picked_up: of(counters, Counter::PickedUp),
+        cancelled: of(counters, Counter::Cancelled),
+        refunded: of(counters, Counter::Refunded),
+        paid_amount: of(counters, Counter::PaidAmount),
+        refunded_amount: of(counters, Counter::RefundedAmount),
     }
 }
 
 /// Median duration of one step of the funnel; none when no order took it.
-fn median_ms(cells: &CounterSums, step: u16) -> Option<i64> {
+fn median_ms(counters: &CounterSums, step: u16) -> Option<i64> {
     let spans: Vec<(u16, i64)> = (0..DURATION_BUCKETS)
-        .filter_map(|span| Some((span, *cells.get(&(FIRST_DURATION_COUNTER + step * DURATION_BUCKETS + span))?)))
+        .filter_map(|span| Some((span, *counters.get(&(FIRST_DURATION_COUNTER + step * DURATION_BUCKETS + span))?)))
         .filter(|(_, orders)| *orders > 0)
         .collect();
     let all: i64 = spans.iter().map(|(_, orders)| orders).sum();
@@ -118,13 +118,12 @@ fn median_ms(cells: &CounterSums, step: u16) -> Option<i64> {
 }
 
 impl Totals {
-    /// Sets one bucket as the ledger has it at the start.
-    pub(super) fn load(&mut self, window: &Bucket, cells: &CounterSums, commit: u64) {
-        self.commit = self.commit.max(commit);
-        let paid = of(cells, Counter::Paid);
+    /// Sets one bucket as the ledger has it.
+    fn load(&mut self, window: &Bucket, counters: &CounterSums) {
+        let paid = of(counters, Counter::Paid);
         match window {
-            Bucket::ChainMinute(minute) => drop(self.minutes.insert(*minute, cells.clone())),
-            Bucket::ChainDay(day) => drop(self.days.insert(*day, cells.clone())),
+            Bucket::ChainMinute(minute) => drop(self.minutes.insert(*minute, counters.clone())),
+            Bucket::ChainDay(day) => drop(self.days.insert(*day, counters.clone())),
             Bucket::StoreMinute(minute, store) => {
                 self.store(store).map(|paid| &mut paid.minutes).map(|at| at.insert(*minute, paid));
             }
@@ -172,7 +171,7 @@ impl Totals {
 
     fn curve(&self, day_start: UnixMs, from: u64, to: u64) -> WallCurve {
         let first = minute(day_start) + from;
-        let paid = |minute: u64| self.minutes.get(&minute).map_or(0, |cells| of(cells, Counter::Paid));
+        let paid = |minute: u64| self.minutes.get(&minute).map_or(0, |counters| of(counters, Counter::Paid));
         let from = u32::try_from(from).unwrap_or(u32::MAX);
         WallCurve { from, orders: (first..=to.max(first)).map(paid).collect() }
     }
@@ -181,24 +180,24 @@ impl Totals {
     fn sums_until(&self, day_start: UnixMs, elapsed_ms: i64) -> WallSums {
         let (first, last) = (minute(day_start), minute(day_start.plus_ms(elapsed_ms)));
         // The counters from FIRST_DURATION_COUNTER on count durations of steps, which are no part of the sums.
-        let named = |cells: &CounterSums| {
-            cells.range(..FIRST_DURATION_COUNTER).map(|(cell, by)| (*cell, *by)).collect::<CounterSums>()
+        let named = |counters: &CounterSums| {
+            counters.range(..FIRST_DURATION_COUNTER).map(|(counter, by)| (*counter, *by)).collect::<CounterSums>()
         };
-        let mut cells = CounterSums::new();
+        let mut counters = CounterSums::new();
         for (_, minute) in self.minutes.range(first..last) {
-            minute.range(..FIRST_DURATION_COUNTER).for_each(|(cell, by)| add(&mut cells, *cell, *by));
+            minute.range(..FIRST_DURATION_COUNTER).for_each(|(counter, by)| add(&mut counters, *counter, *by));
         }
         let share = elapsed_ms.rem_euclid(MINUTE_MS);
-        for (cell, by) in self.minutes.get(&last).map(named).unwrap_or_default() {
+        for (counter, by) in self.minutes.get(&last).map(named).unwrap_or_default() {
             let part = i128::from(by) * i128::from(share) / i128::from(MINUTE_MS);
-            add(&mut cells, cell, i64::try_from(part).unwrap_or(by));
+            add(&mut counters, counter, i64::try_from(part).unwrap_or(by));
         }
-        sums(&cells)
+        sums(&counters)
     }
 
     /// Orders paid in the last sixty seconds: those of this minute, and the share of the previous minute that is still inside.
     fn per_minute(&self, now: UnixMs) -> i64 {
-        let paid = |at: u64| self.minutes.get(&at).map_or(0, |cells| of(cells, Counter::Paid));
+        let paid = |at: u64| self.minutes.get(&at).map_or(0, |counters| of(counters, Counter::Paid));
         let this = minute(now);
         let left = MINUTE_MS - now.0.rem_euclid(MINUTE_MS);
         paid(this) + (paid(this.saturating_sub(1)) * left + MINUTE_MS / 2) / MINUTE_MS
@@ -206,11 +205,12 @@ impl Totals {
 
     fn funnel(&self, now: UnixMs) -> WallFunnel {
         let this = minute(now);
-        let cells = sum(self.minutes.range(this.saturating_sub(FUNNEL_MINUTES - 1)..=this).map(|(_, cells)| cells));
-        let stages = STAGE_COUNTERS.iter().enumerate().map(|(at, (kind, cell))| WallStage {
+        let counters =
+            sum(self.minutes.range(this.saturating_sub(FUNNEL_MINUTES - 1)..=this).map(|(_, counters)| counters));
+        let stages = STAGE_COUNTERS.iter().enumerate().map(|(at, (kind, counter))| WallStage {
             stage: kind.name().trim_start_matches("order.").to_owned(),
-            orders: of(&cells, *cell),
-            median_ms: at.checked_sub(1).and_then(|step| median_ms(&cells, step as u16)),
+            orders: of(&counters, *counter),
+            median_ms: at.checked_sub(1).and_then(|step| median_ms(&counters, step as u16)),
         });
         WallFunnel { minutes: FUNNEL_MINUTES as u32, stages: stages.collect() }
     }
@@ -265,7 +265,8 @@ impl Totals {
 
     /// The document for the time in `at`.
     pub(super) fn document(&self, at: &DocumentContext<'_>, kind: WallKind) -> Wall {
-        let now = Timestamp::from_millisecond(at.now.0).unwrap_or_default().to_zoned(at.counting.zone.clone());
+        let now = Timestamp::from_millisecond(at.now.0).expect("a time that this machine's clock shows");
+        let now = now.to_zoned(at.counting.zone.clone());
         let start_of = |day: &Zoned| UnixMs(day.start_of_day().map_or(0, |day| day.timestamp().as_millisecond()));
         let yesterday = now.checked_sub(1.day()).unwrap_or_else(|_| now.clone());
         let (today_start, yesterday_start) = (start_of(&now), start_of(&yesterday));
@@ -306,7 +307,7 @@ impl Totals {
     }
 }
 
-/// The totals, shared between the committer, which adds to them, and the feed, which shows them.
+/// The totals, shared between the ledger's notifier, which adds to them, and the feed, which shows them.
 #[derive(Debug, Default)]
 pub struct WallTotals(Mutex<Totals>);
 
@@ -323,10 +324,17 @@ impl WallTotals {
 
 /// Load-test traffic is counted in the ledger and not shown on the wall.
 impl CounterObserver for WallTotals {
-    fn loaded(&self, shadow: bool, window: &Bucket, cells: &CounterSums, commit: u64) {
-        if !shadow {
-            self.with(|totals| totals.load(window, cells, commit));
+    fn loaded(&self, stored: &mut StoredBuckets<'_>, commit: u64) -> Result<(), DatabaseError> {
+        let mut totals = Totals { commit, ..Totals::default() };
+        for bucket in stored {
+            let (is_load_test, window, counters) = bucket?;
+            if !is_load_test {
+                totals.load(&window, &counters);
+            }
         }
+        // At once, so that no viewer sees a part of them; and they were read without the lock.
+        self.with(|shown| *shown = totals);
+        Ok(())
     }
 
     fn changed(&self, changes: &[CounterDelta], commit: u64) {

@@ -13,14 +13,14 @@ fn counting() -> CountingRules {
 /// Counts orders paid at a store a number of minutes ago.
 fn paid(totals: &mut Totals, store: &str, ago: i64, orders: i64, commit: u64) {
     let at = now().plus_ms(-ago * MINUTE_MS);
-    for (cell, by) in [(Counter::Paid, orders), (Counter::PaidAmount, orders * 100)] {
+    for (counter, by) in [(Counter::Paid, orders), (Counter::PaidAmount, orders * 100)] {
         let store = Id::new(store).ok();
         let change = CounterDelta {
             shadow: false,
             minute: minute(at),
             day: counting().day(at),
             store,
-            counter: cell as u16,
+            counter: counter as u16,
             by,
         };
         totals.apply(&change, commit);
@@ -100,9 +100,9 @@ fn stores_and_cities_are_ranked_by_the_last_hour() {
 fn the_funnel_has_the_median_time_between_stages() {
     let mut totals = Totals::default();
     let at = now().plus_ms(-3 * MINUTE_MS);
-    let mut count = |cell: u16, by: i64| {
+    let mut count = |counter: u16, by: i64| {
         let change =
-            CounterDelta { shadow: false, minute: minute(at), day: counting().day(at), store: None, counter: cell, by };
+            CounterDelta { shadow: false, minute: minute(at), day: counting().day(at), store: None, counter, by };
         totals.apply(&change, 1);
     };
     count(Counter::Paid as u16, 5);
@@ -147,15 +147,9 @@ fn a_repeated_hour_belongs_to_one_day() {
     let at = |text: &str| UnixMs(text.parse::<Timestamp>().unwrap().as_millisecond());
     let mut totals = Totals::default();
     for (when, orders) in [("2026-10-23T22:10:00Z", 1), ("2026-10-24T21:50:00Z", 2), ("2026-10-24T22:10:00Z", 40)] {
-        let (cell, at) = (Counter::Paid as u16, at(when));
-        let change = CounterDelta {
-            shadow: false,
-            minute: minute(at),
-            day: counting.day(at),
-            store: None,
-            counter: cell,
-            by: orders,
-        };
+        let (counter, at) = (Counter::Paid as u16, at(when));
+        let change =
+            CounterDelta { shadow: false, minute: minute(at), day: counting.day(at), store: None, counter, by: orders };
         totals.apply(&change, 1);
     }
     // 23:55 of the day with 25 hours.

@@ -16,7 +16,7 @@ scenarios! {
 
 /// What the server says of a device of store 1.
 async fn problem(node: &Node, device: &str) -> serde_json::Value {
-    let seen = HttpClient::new(node.admin).get("/stores", "").await.unwrap().json();
+    let seen = HttpClient::new(node.admin).get("/stores", "").await.unwrap().json().unwrap();
     let devices = seen["stores"][0]["devices"].as_array().cloned().unwrap_or_default();
     devices.into_iter().find(|seen| seen["device"] == device).unwrap_or_default()["problem"].clone()
 }
@@ -68,10 +68,10 @@ async fn a_poisoned_notice_does_not_block_the_next(node: Node) {
     let admin = orderbell_client::HttpClient::new(node.admin);
     let ack = "/alerts/ack?code=notices_undeliverable";
     let acknowledged = admin.send("POST", ack, "", "application/json", "").await.unwrap();
-    assert_eq!(acknowledged.json()["acknowledged"][0]["detail"], alert.detail);
+    assert_eq!(acknowledged.json().unwrap()["acknowledged"][0]["detail"], alert.detail);
     assert_eq!(node.alert(AlertCode::NoticesUndeliverable).await, None);
     assert_eq!(admin.send("POST", ack, "", "application/json", "").await.unwrap().status, 404);
-    let open = node.http.get("/v1/orders?open=1", &node.token("store", "1")).await.unwrap().json();
+    let open = node.http.get("/v1/orders?open=1", &node.token("store", "1")).await.unwrap().json().unwrap();
     assert_eq!(open["orders"][0]["order"], "o1");
     other.hears(NewOrder, "o2").await;
 }

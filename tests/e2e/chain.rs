@@ -11,11 +11,14 @@ use orderbell::net::tokens::Tokens;
 use orderbell_client::{HttpClient, HttpResponse, Received, Socket};
 use orderbell_lab::{Process, patience};
 use orderbell_protocol::alert::{Alert, AlertCode};
+use orderbell_protocol::command_output::ReadyLine;
 use orderbell_protocol::event::PickupCode;
 use orderbell_protocol::frame::{NoticeFrame, PollAnswer};
 use orderbell_protocol::{ClientEvent, NoticeKind, Position, ServerFrame, UnixMs};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 pub(crate) fn now() -> UnixMs {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -52,18 +55,26 @@ pub(crate) struct Node {
     pub(crate) topic: Option<crate::kafka::Topic>,
 }
 
-static EVENTS: AtomicU64 = AtomicU64::new(0);
+/// Rates that no load of a scenario meets: variables of the environment, which count more than a file.
+const HIGH_RATES: [(&str, &str); 6] = [
+    ("ORDERBELL__RATES__MAX_EVENTS_PER_MINUTE", "1000000"),
+    ("ORDERBELL__RATES__MAX_DEVICE_EVENTS_PER_MINUTE", "1000000"),
+    ("ORDERBELL__RATES__MAX_POLLS_PER_MINUTE", "1000000"),
+    ("ORDERBELL__RATES__MAX_DEVICE_POLLS_PER_MINUTE", "1000000"),
+    ("ORDERBELL__RATES__MAX_HELLOS_PER_MINUTE", "1000000"),
+    ("ORDERBELL__RATES__MAX_DEVICE_HELLOS_PER_MINUTE", "1000000"),
+];
 
-/// What `serve --ready-json` prints once it accepts connections.
-#[derive(serde::Deserialize)]
-pub(crate) struct Ready {
-    pub(crate) public: SocketAddr,
-    pub(crate) admin: SocketAddr,
+/// Whether the configuration file of these arguments sets rates: then the scenario is about them.
+fn has_rates(args: &[String]) -> bool {
+    let file = args.windows(2).find(|pair| pair[0] == "--config").map(|pair| &pair[1]);
+    file.is_some_and(|file| std::fs::read_to_string(file).is_ok_and(|text| text.contains("[rates]")))
 }
 
-pub(crate) fn ready_line(line: &str) -> Option<Ready> {
-    let said: Value = serde_json::from_str(line).ok()?;
-    (said["event"] == "ready").then(|| serde_json::from_value(said).unwrap())
+static EVENTS: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) fn ready_line(line: &str) -> Option<ReadyLine> {
+    serde_json::from_str(line).ok()
 }
 
 impl Node {
@@ -112,7 +123,10 @@ impl Node {
             all.extend([address, "127.0.0.1:0"]);
         }
         all.extend(args.iter().map(String::as_str));
-        let env = [("ORDERBELL_LOG", "info"), ("ORDERBELL_DIE_AT", die_at)];
+        let mut env = vec![("ORDERBELL_LOG", "info"), ("ORDERBELL_DIE_AT", die_at)];
+        if !has_rates(args) {
+            env.extend(HIGH_RATES);
+        }
         Process::start(Path::new(env!("CARGO_BIN_EXE_orderbell")), &all, &env)
     }
 
@@ -180,7 +194,7 @@ impl Node {
     pub(crate) async fn posts(&self, events: &[Value]) -> Value {
         let answer = self.post(&Value::from(events.to_vec())).await;
         assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
-        answer.json()
+        answer.json().unwrap()
     }
 
     pub(crate) async fn post(&self, body: &Value) -> HttpResponse {
@@ -217,7 +231,7 @@ impl Node {
 
     /// What `/ready` says needs a person.
     pub(crate) async fn alerts(&self) -> Vec<Alert> {
-        let ready = HttpClient::new(self.admin).get("/ready", "").await.unwrap().json();
+        let ready = HttpClient::new(self.admin).get("/ready", "").await.unwrap().json().unwrap();
         serde_json::from_value(ready["alerts"].clone()).unwrap()
     }
 
@@ -235,6 +249,20 @@ impl Node {
         let text = String::from_utf8_lossy(&text).into_owned();
         text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
+}
+
+/// Posts these bytes to `/v1/events` with these lines in the head; the whole answer.
+pub(crate) async fn post_raw(server: SocketAddr, token: &str, lines: &str, body: &[u8]) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = body.len();
+    let head = format!(
+        "POST /v1/events?device=d HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+         {lines}Content-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// An event with an id of its own.
@@ -261,16 +289,16 @@ pub(crate) struct Till {
     pub(crate) socket: Socket,
     pub(crate) position: Position,
     pub(crate) known: HashSet<String>,
-    /// Heard while it waited for something else.
+    /// Received while it waited for something else.
     early: VecDeque<Received>,
 }
 
 impl Till {
     pub(crate) async fn connect(server: SocketAddr, token: &str, device: &str, position: Option<Position>) -> Self {
         let mut socket = Socket::open_with_hello(server, token, device, position).await.unwrap();
-        let heard = soon("a welcome", socket.next()).await.unwrap();
-        let Received::Frame(ServerFrame::Welcome { position, .. }) = heard else {
-            panic!("instead of a welcome: {heard:?}")
+        let received = soon("a welcome", socket.next()).await.unwrap();
+        let Received::Frame(ServerFrame::Welcome { position, .. }) = received else {
+            panic!("instead of a welcome: {received:?}")
         };
         Self { socket, position, known: HashSet::new(), early: VecDeque::new() }
     }
@@ -278,11 +306,11 @@ impl Till {
     /// The next notice, in its place in the chain; repeats of what is known must be marked.
     pub(crate) async fn notice(&mut self) -> NoticeFrame {
         loop {
-            let heard = match self.early.pop_front() {
-                Some(heard) => heard,
+            let received = match self.early.pop_front() {
+                Some(received) => received,
                 None => soon("a notice", self.socket.next()).await.unwrap(),
             };
-            match heard {
+            match received {
                 Received::Notice(notice) if self.known.contains(&notice.notice.id) => {
                     assert!(notice.attempt > 1, "a repeat without a mark: {notice:?}");
                     self.position = notice.position;
@@ -327,16 +355,17 @@ impl Till {
                     assert_eq!(id, said);
                     return (status.word().to_owned(), reason.map(|reason| reason.word().to_owned()));
                 }
-                heard @ Received::Notice(_) => self.early.push_back(heard),
+                received @ Received::Notice(_) => self.early.push_back(received),
                 Received::Frame(ServerFrame::Heartbeat { .. }) => {}
                 other => panic!("instead of an answer: {other:?}"),
             }
         }
     }
 
-    /// Accepts an order, and is told that this is durable.
+    /// Accepts an order, and waits for the answer that this is durable, or that the order was accepted before.
     pub(crate) async fn accepts(&mut self, order: &str, code: &str) {
-        assert_eq!(self.says(accepted(order, code)).await, ("stored".into(), None));
+        let (status, reason) = self.says(accepted(order, code)).await;
+        assert!(matches!(status.as_str(), "stored" | "duplicate") && reason.is_none(), "{status} {reason:?}");
     }
 
     /// How the socket ends.
@@ -351,7 +380,7 @@ impl Till {
 
 #[cfg(feature = "real-kafka")]
 impl Node {
-    /// Produces while the broker is away, brings it back, and waits until it has everything.
+    /// Produces while the broker is stopped, starts it, and waits until it has everything.
     pub(crate) async fn happens_later(&self, events: &[Value], back: impl FnOnce()) {
         let produced = self.happens(events);
         tokio::pin!(produced);

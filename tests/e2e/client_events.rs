@@ -13,14 +13,14 @@ use crate::chain::{Node, accepted, event, now, said, until};
 scenarios! {
     a_till_accepts_and_all_devices_and_the_customer_hear_it,
     two_tills_that_accept_at_once_get_one_answer,
-    who_accepts_after_the_cancel_is_told_so,
+    who_accepts_after_the_cancel_is_notified_of_it,
     a_client_speaks_for_nobody_else,
     what_is_said_twice_is_one_event,
     a_till_that_only_polls_answers_too,
-    a_payment_after_the_end_is_told_to_the_world_once,
+    a_payment_after_the_end_is_published_once,
     what_is_posted_rings,
     a_cancel_after_the_accept_reaches_everybody,
-    what_was_answered_logged_survives_every_kill,
+    what_was_answered_stored_survives_every_kill,
 }
 
 fn refused(why: &str) -> (String, Option<String>) {
@@ -50,8 +50,8 @@ async fn a_till_accepts_and_all_devices_and_the_customer_hear_it(node: Node) {
     let late = said("order.refused", "o1");
     let id = late.id.clone();
     a.says(late).await;
-    let declined = a.hears(EventRejected, "o1").await;
-    assert_eq!(declined.notice.body, json!({"device": "a", "event": id, "reason": "picked_up"}));
+    let rejected = a.hears(EventRejected, "o1").await;
+    assert_eq!(rejected.notice.body, json!({"device": "a", "event": id, "reason": "picked_up"}));
 }
 
 async fn two_tills_that_accept_at_once_get_one_answer(node: Node) {
@@ -67,13 +67,13 @@ async fn two_tills_that_accept_at_once_get_one_answer(node: Node) {
         body == &json!({"device": "a", "pickup_code": "A-1"}) || body == &json!({"device": "b", "pickup_code": "B-2"}),
         "{body}"
     );
-    // What comes next is the next order: nobody is told a second answer.
+    // What comes next is the next order: nobody gets a second answer.
     node.pays("o2", "1").await;
     a.hears(NewOrder, "o2").await;
     b.hears(NewOrder, "o2").await;
 }
 
-async fn who_accepts_after_the_cancel_is_told_so(node: Node) {
+async fn who_accepts_after_the_cancel_is_notified_of_it(node: Node) {
     let mut till = node.till("1", "a").await;
     let mut phone = node.phone("of-o1").await;
     node.pays("o1", "1").await;
@@ -84,8 +84,8 @@ async fn who_accepts_after_the_cancel_is_told_so(node: Node) {
     let late = accepted("o1", "A17");
     let id = late.id.clone();
     assert_eq!(till.says(late).await.0, "stored");
-    let declined = till.hears(EventRejected, "o1").await;
-    assert_eq!(declined.notice.body, json!({"device": "a", "event": id, "reason": "cancelled"}));
+    let rejected = till.hears(EventRejected, "o1").await;
+    assert_eq!(rejected.notice.body, json!({"device": "a", "event": id, "reason": "cancelled"}));
     // The customer hears of another order next: no code was given out.
     node.event("order.paid", "o2", json!({"store": "1", "customer": "of-o1", "amount": 1})).await;
     till.hears(NewOrder, "o2").await;
@@ -126,11 +126,15 @@ async fn what_is_said_twice_is_one_event(node: Node) {
     let other_kind = ClientEvent { kind: "order.ready".into(), pickup_code: None, ..first.clone() };
     assert_eq!(till.says(first.clone()).await, ("stored".into(), None));
     assert_eq!(till.says(first.clone()).await, ("duplicate".into(), None), "no answer came, so it says it again");
-    assert_eq!(till.says(another).await, refused("conflict"), "another event of the same kind under the same id");
+    assert_eq!(
+        till.says(another.clone()).await,
+        refused("conflict"),
+        "another event of the same kind under the same id"
+    );
     assert_eq!(till.says(other_kind).await, ("stored".into(), None), "events of two kinds are two events");
     // The same id from another device is another event.
     let mut b = node.till("1", "b").await;
-    assert_eq!(b.says(first).await, ("stored".into(), None));
+    assert_eq!(b.says(another).await, ("stored".into(), None));
     till.hears(OrderAccepted, "o1").await;
 }
 
@@ -146,14 +150,14 @@ async fn a_till_that_only_polls_answers_too(node: Node) {
     };
     let accepted = json!({"id": "e1", "kind": "order.accepted", "order": "o1", "pickup_code": "A17"});
     let answer = post(accepted.clone()).await;
-    assert_eq!((answer.status, answer.json()), (200, json!({"events": [{"id": "e1", "status": "stored"}]})));
+    assert_eq!((answer.status, answer.json().unwrap()), (200, json!({"events": [{"id": "e1", "status": "stored"}]})));
     let foreign = json!({"id": "e2", "kind": "order.ready", "order": "o7"});
     let answer = post(json!([accepted, foreign])).await;
-    let told = json!({"events": [
+    let expected = json!({"events": [
         {"id": "e1", "status": "duplicate"},
         {"id": "e2", "status": "rejected", "reason": "not-found"}
     ]});
-    assert_eq!((answer.status, answer.json()), (200, told));
+    assert_eq!((answer.status, answer.json().unwrap()), (200, expected));
     assert_eq!(post(json!({"kind": 5})).await.status, 422);
     assert_eq!(post(json!([])).await.status, 422);
     assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["pickup_code"], "A17");
@@ -164,11 +168,11 @@ async fn a_till_that_only_polls_answers_too(node: Node) {
     );
 }
 
-async fn a_payment_after_the_end_is_told_to_the_world_once(node: Node) {
+async fn a_payment_after_the_end_is_published_once(node: Node) {
     node.event("order.created", "o1", json!({"store": "1", "amount": 700})).await;
     node.event("order.cancelled", "o1", json!({"time": now().plus_ms(-1000).0})).await;
     node.happens(&[event("order.paid", "o1", json!({})), event("order.paid", "o1", json!({}))]).await;
-    // What was told to the world is read back as a fact.
+    // What was published is read back as a fact.
     let noted = async || node.metric("orderbell_events_total{type=\"order.late_payment\",result=\"noted\"}").await;
     until("it is read back", async || noted().await == 1).await;
     let mut till = node.till("1", "a").await;
@@ -198,7 +202,7 @@ async fn a_cancel_after_the_accept_reaches_everybody(node: Node) {
     phone.hears(Cancelled, "o1").await;
 }
 
-async fn what_was_answered_logged_survives_every_kill(mut node: Node) {
+async fn what_was_answered_stored_survives_every_kill(mut node: Node) {
     const ORDERS: usize = 60;
     const KILLS: usize = 6;
     let name = |n: usize| format!("o{n}");
@@ -206,21 +210,21 @@ async fn what_was_answered_logged_survives_every_kill(mut node: Node) {
     node.happens(&paid).await;
     let token = node.token("store", "1");
     until("all rang", async || node.polls("1", "counter", None, 0).await.head.seq >= ORDERS as u64).await;
-    let logged = std::cell::RefCell::new(BTreeSet::new());
+    let stored = std::cell::RefCell::new(BTreeSet::new());
     for kill in 1..=KILLS {
         let accept_all = async {
             for n in 0..ORDERS {
                 let body = json!({"id": format!("accept-{n}"), "kind": "order.accepted", "order": name(n), "pickup_code": "C"});
                 let path = "/v1/events?device=p";
                 let answer = node.http.send("POST", path, &token, "application/json", body.to_string()).await.unwrap();
-                let status = &answer.json()["events"][0]["status"];
-                let known = logged.borrow().contains(&n);
+                let status = &answer.json().unwrap()["events"][0]["status"];
+                let known = stored.borrow().contains(&n);
                 assert!(status == "duplicate" || (status == "stored" && !known), "{n} is {status}, known: {known}");
-                logged.borrow_mut().insert(n);
+                stored.borrow_mut().insert(n);
             }
         };
         // Killed between two answers, or at the end.
-        let enough = until("some are answered", async || logged.borrow().len() >= kill * ORDERS / KILLS - 5);
+        let enough = until("some are answered", async || stored.borrow().len() >= kill * ORDERS / KILLS - 5);
         tokio::select! {
             () = accept_all => {}
             () = enough => {}
@@ -237,8 +241,8 @@ async fn what_was_answered_logged_survives_every_kill(mut node: Node) {
     while taken.len() < ORDERS {
         let notice = till.notice().await;
         till.acks(&notice).await;
-        let heard = if notice.notice.kind == OrderAccepted { &mut taken } else { &mut rung };
-        assert!(heard.insert(notice.notice.order.clone()), "{:?} twice", notice.notice);
+        let seen = if notice.notice.kind == OrderAccepted { &mut taken } else { &mut rung };
+        assert!(seen.insert(notice.notice.order.clone()), "{:?} twice", notice.notice);
     }
     assert_eq!(rung.len(), ORDERS);
 }

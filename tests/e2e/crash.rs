@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use orderbell_client::{HttpClient, Received, Socket};
 use orderbell_lab::Dice;
-use orderbell_protocol::Position;
 use orderbell_protocol::frame::NoticeFrame;
+use orderbell_protocol::{NoticeKind, Position};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,11 +18,13 @@ const KILLS: u32 = 20;
 
 /// What one client has seen of a mailbox over all its connections: a notice keeps its position, a position its notice.
 #[derive(Default)]
-struct Seen {
+pub(crate) struct Seen {
     places: BTreeMap<String, Position>,
     ids: BTreeMap<u64, String>,
     orders: BTreeSet<String>,
-    epochs: BTreeSet<u32>,
+    /// The notice of each new order.
+    pub(crate) new_orders: BTreeMap<String, String>,
+    pub(crate) epochs: BTreeSet<u32>,
 }
 
 impl Seen {
@@ -33,13 +35,17 @@ impl Seen {
         assert!(before.is_none() || notice.attempt > 1, "a repeat is not marked: {notice:?}");
         let other = self.ids.insert(position.seq, id.clone());
         assert!(other.as_ref().is_none_or(|other| *other == id), "position {position} was {other:?}, now {id}");
+        if notice.notice.kind == NoticeKind::NewOrder {
+            let before = self.new_orders.insert(notice.notice.order.clone(), id.clone());
+            assert!(before.is_none_or(|before| before == id), "an order rang under two names: {notice:?}");
+        }
         self.orders.insert(notice.notice.order.clone());
         self.epochs.insert(position.epoch);
     }
 }
 
 /// A till that lives through crashes: connects again where it stood, acknowledges, sees everything until `wanted` orders are there.
-async fn till(mut server: watch::Receiver<SocketAddr>, token: String, end: CancellationToken) -> Seen {
+pub(crate) async fn till(mut server: watch::Receiver<SocketAddr>, token: String, end: CancellationToken) -> Seen {
     let (mut seen, mut position) = (Seen::default(), None::<Position>);
     while !end.is_cancelled() {
         let address = *server.borrow_and_update();
@@ -53,11 +59,11 @@ async fn till(mut server: watch::Receiver<SocketAddr>, token: String, end: Cance
             continue;
         };
         loop {
-            let heard = tokio::select! {
+            let received = tokio::select! {
                 () = end.cancelled() => return seen,
-                heard = socket.next() => heard,
+                received = socket.next() => received,
             };
-            match heard {
+            match received {
                 Ok(Received::Notice(notice)) => {
                     seen.sees(&notice);
                     position = Some(notice.position);
@@ -137,7 +143,7 @@ async fn kills(node: &mut Node, server: &watch::Sender<SocketAddr>) {
     }
 }
 
-/// After the last crash: everything that was answered is heard, in one epoch, and a device that knows nothing finds the same.
+/// After the last crash: everything that was answered was received, in one epoch, and a device that knows nothing finds the same.
 async fn settle(node: &Node, answered: &BTreeSet<String>, seen: &Seen) {
     assert!(!answered.is_empty());
     assert_eq!(seen.epochs.len(), 1, "a kill -9 changes no epoch");
@@ -161,10 +167,10 @@ async fn settle(node: &Node, answered: &BTreeSet<String>, seen: &Seen) {
 async fn killed_twenty_times_under_load_nothing_answered_is_lost() {
     let mut node = Node::embedded();
     let (server, _) = watch::channel(node.public);
-    let (produced, heard) = (CancellationToken::new(), CancellationToken::new());
+    let (produced, stop_reading) = (CancellationToken::new(), CancellationToken::new());
     let producing = tokio::spawn(producer(server.subscribe(), node.token("producer", "p"), produced.clone()));
-    let hearing = tokio::spawn(till(server.subscribe(), node.token("store", "1"), heard.clone()));
-    let polling = tokio::spawn(poller(server.subscribe(), node.token("store", "1"), heard.clone()));
+    let hearing = tokio::spawn(till(server.subscribe(), node.token("store", "1"), stop_reading.clone()));
+    let polling = tokio::spawn(poller(server.subscribe(), node.token("store", "1"), stop_reading.clone()));
     kills(&mut node, &server).await;
     produced.cancel();
     let answered = producing.await.unwrap();
@@ -172,7 +178,7 @@ async fn killed_twenty_times_under_load_nothing_answered_is_lost() {
     let all = answered.len() as u64;
     until("the stream is read to its end", async || node.polls("1", "counter", None, 0).await.head.seq >= all).await;
     wait_for_head(&node).await;
-    heard.cancel();
+    stop_reading.cancel();
     polling.await.unwrap();
     settle(&node, &answered, &hearing.await.unwrap()).await;
     assert_eq!(node.metric("orderbell_invariant_violations_total").await, 0);
@@ -192,8 +198,8 @@ async fn wait_for_head(node: &Node) {
 async fn killed_twenty_times_on_kafka_nothing_the_broker_has_is_lost() {
     let mut node = crate::kafka::node().await;
     let (server, _) = watch::channel(node.public);
-    let heard = CancellationToken::new();
-    let hearing = tokio::spawn(till(server.subscribe(), node.token("store", "1"), heard.clone()));
+    let stop_reading = CancellationToken::new();
+    let hearing = tokio::spawn(till(server.subscribe(), node.token("store", "1"), stop_reading.clone()));
     let topic = node.topic.take().unwrap();
     let produced = CancellationToken::new();
     let end = produced.clone();
@@ -216,6 +222,6 @@ async fn killed_twenty_times_on_kafka_nothing_the_broker_has_is_lost() {
     let all = answered.len() as u64;
     until("the topic is read to its end", async || node.polls("1", "counter", None, 0).await.head.seq >= all).await;
     wait_for_head(&node).await;
-    heard.cancel();
+    stop_reading.cancel();
     settle(&node, &answered, &hearing.await.unwrap()).await;
 }

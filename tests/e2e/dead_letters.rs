@@ -8,6 +8,7 @@ use std::process::Command;
 use orderbell_protocol::NoticeKind::NewOrder;
 use orderbell_protocol::alert::AlertCode;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use serde_json::json;
 
 use crate::chain::until;
 use crate::kafka::{Topic, node, node_with, paid};
@@ -33,7 +34,7 @@ async fn poison_records_of_each_kind_stop_nobody() {
         (long.as_bytes(), &[], "too-long"),
         (b"{\"type\":\"order.paid\",\"order\":\"1\",\"shadow\":\"maybe\"}", &[], "bad-shadow"),
         (b"{\"type\":\"order.paid\",\"order\":{\"a\":1}}", &[], "bad-id"),
-        (b"[]", &batch, "batch"),
+        (b"[1]", &batch, "batch"),
         (b"{\"specversion\":\"0.3\",\"type\":\"order.paid\",\"id\":\"1\",\"source\":\"/x\"}", &cloud, "bad-envelope"),
         (b"{}", &future, "bad-envelope"),
     ];
@@ -47,16 +48,16 @@ async fn poison_records_of_each_kind_stop_nobody() {
     let mut till = node.till("1", "a").await;
     node.pays("o1", "1").await;
     till.hears(NewOrder, "o1").await;
-    let letters = topic.letters(&format!("{}.dlq", topic.name), 4, 4 * poison.len());
-    let count = |letters: Vec<String>| {
-        letters.into_iter().fold(BTreeMap::new(), |mut map, reason| {
+    let dead_letters = topic.dead_letters(&format!("{}.dlq", topic.name), 4, 4 * poison.len());
+    let count = |dead_letters: Vec<String>| {
+        dead_letters.into_iter().fold(BTreeMap::new(), |mut map, reason| {
             *map.entry(reason).or_insert(0) += 1;
             map
         })
     };
     let wanted = count(poison.iter().cycle().take(4 * poison.len()).map(|(.., reason)| (*reason).to_owned()).collect());
-    assert_eq!(count(letters.iter().map(|(reason, _)| reason.clone()).collect()), wanted);
-    assert!(letters.iter().any(|(_, value)| value == long.as_bytes()), "the original bytes");
+    assert_eq!(count(dead_letters.iter().map(|(reason, _)| reason.clone()).collect()), wanted);
+    assert!(dead_letters.iter().any(|(_, value)| value == long.as_bytes()), "the original bytes");
 }
 
 /// The bugs: a header name that is not UTF-8 ended the process, and again at each start. A record that unpacks to a thousand times its size
@@ -78,20 +79,26 @@ async fn records_of_absurd_size_and_unreadable_header_names_stop_nobody() {
     let bomb = vec![b'0'; 30_000_000];
     kcat(&bomb, &[]);
     let dlq = format!("{}.dlq", topic.name);
-    let letters = topic.letters(&dlq, 4, 1);
-    assert_eq!((letters[0].0.as_str(), letters[0].1.len()), ("too-large", 64 << 10));
+    let dead_letters = topic.dead_letters(&dlq, 4, 1);
+    assert_eq!((dead_letters[0].0.as_str(), dead_letters[0].1.len()), ("too-large", 64 << 10));
     let (.., headers) = topic.first_of(&dlq);
     assert_eq!(headers.get("x-cut-value-bytes").map(String::as_str), Some("30000000"), "{headers:?}");
     assert!(headers["x-dlq-message"].contains("30000000"), "{headers:?}");
-    let many = paid(2);
-    kcat(many.as_bytes(), &[[OsStr::new("-H"), OsStr::new("h=1")]; 1_001].concat());
+    let many = paid(2).into_bytes();
+    kcat(&many, &[[OsStr::new("-H"), OsStr::new("h=1")]; 1_001].concat());
     kcat(paid(3).as_bytes(), &[]);
     let mut till = node.till("1", "a").await;
     till.hears(NewOrder, "o1").await;
     till.hears(NewOrder, "o3").await;
-    let whole = ("too-large".to_owned(), many.into_bytes());
-    assert!(topic.letters(&dlq, 4, 2).contains(&whole), "its value is not what is too large");
-    until("all are finished", async || topic.committed(4) == 4).await;
+    let whole = ("too-large".to_owned(), many.clone());
+    assert!(topic.dead_letters(&dlq, 4, 2).contains(&whole), "its value is not what is too large");
+    // It looks whole, and lacks headers: it is not handled again, nor when another tool sends it.
+    let (done, said) = node.command(&["dlq", "replay"]);
+    assert!(done && said.contains("0 records were replayed"), "{said}");
+    let marks = ["-H", "x-dlq-reason=too-large", "-H", "x-cut-headers=1001"].map(OsStr::new);
+    kcat(&many, &marks);
+    assert!(topic.dead_letters(&dlq, 4, 3).iter().any(|(reason, _)| reason == "cut"));
+    until("all are finished", async || topic.committed(4) == 5).await;
 }
 
 /// A key that is no text names nothing, so the body counts; one that names another order than the body is a dead letter.
@@ -103,8 +110,8 @@ async fn keys_that_are_no_text_or_contradict_their_record_stop_nobody() {
     topic.produces_with(0, Some(b"\xff\x00"), Some(body.as_bytes()), &[]).await;
     topic.produces_with(0, Some(b"o8"), Some(body.as_bytes()), &[]).await;
     node.till("1", "a").await.hears(NewOrder, "o7").await;
-    let letters = topic.letters(&format!("{}.dlq", topic.name), 4, 1);
-    assert_eq!(letters.iter().map(|(reason, _)| reason.as_str()).collect::<Vec<_>>(), ["key-mismatch"]);
+    let dead_letters = topic.dead_letters(&format!("{}.dlq", topic.name), 4, 1);
+    assert_eq!(dead_letters.iter().map(|(reason, _)| reason.as_str()).collect::<Vec<_>>(), ["key-mismatch"]);
 }
 
 #[tokio::test]
@@ -113,7 +120,7 @@ async fn a_dead_letter_says_where_it_came_from_and_why() {
     let topic = node.topic.as_ref().unwrap();
     topic.produces_with(2, Some(b"the key"), Some(b"{\"type\":\"order.eaten\"}"), &[("trace", "t-1")]).await;
     let dlq = format!("{}.dlq", topic.name);
-    assert_eq!(topic.letters(&dlq, 4, 1).len(), 1);
+    assert_eq!(topic.dead_letters(&dlq, 4, 1).len(), 1);
     let (key, value, headers) = topic.first_of(&dlq);
     assert_eq!((key.as_slice(), value.as_slice()), (&b"the key"[..], &b"{\"type\":\"order.eaten\"}"[..]));
     for (name, wanted) in [
@@ -141,29 +148,44 @@ async fn a_dead_letter_that_is_too_large_for_its_topic_is_kept_in_the_ledger() {
     let long = format!("{{\"type\":\"order.eaten\",\"order\":\"1\",\"note\":\"{}\"}}", "x".repeat(20_000));
     topic.produces_raw(1, Some(long.as_bytes())).await;
     let admin = orderbell_client::HttpClient::new(node.admin);
-    until("it is in the ledger", async || {
-        admin.get("/dead-letters", "").await.unwrap().json()["records"].as_array().is_some_and(|all| all.len() == 1)
-    })
-    .await;
-    let kept = admin.get("/dead-letters/1", "").await.unwrap().json();
+    let is_kept = async |count| {
+        let answer = admin.get("/dead-letters", "").await.unwrap().json().unwrap();
+        answer["records"].as_array().is_some_and(|all| all.len() == count)
+    };
+    until("it is in the ledger", async || is_kept(1).await).await;
+    let kept = admin.get("/dead-letters/1", "").await.unwrap().json().unwrap();
     assert_eq!(kept["value"], long, "whole");
-    until("its record is finished", async || topic.committed(4) == 1).await;
+    // What is only the beginning of its record stays where it is.
+    topic
+        .produces_with(
+            1,
+            None,
+            Some(long.as_bytes()),
+            &[("x-dlq-reason", "too-large"), ("x-cut-value-bytes", "5000000")],
+        )
+        .await;
+    until("that is in the ledger", async || is_kept(2).await).await;
+    let answer =
+        admin.send("POST", "/dead-letters/replay?after=1", "", "application/json", "").await.unwrap().json().unwrap();
+    assert_eq!(answer, json!({"replayed": 0, "numbers": [], "cut": [2]}));
+    assert!(is_kept(2).await);
+    until("both records are finished", async || topic.committed(4) == 2).await;
 }
 
-/// The bug: a dead letter topic that was made by hand, or before its source grew, has no such partition, and the letter was offered for ever.
+/// The bug: a dead letter topic that was made by hand, or before its source grew, has no such partition, and the dead letter was offered for ever.
 #[tokio::test]
-async fn a_letter_of_a_partition_that_the_dead_letter_topic_lacks_is_kept_all_the_same() {
+async fn a_record_of_a_partition_that_the_dead_letter_topic_lacks_is_kept_all_the_same() {
     let node = node().await;
     let topic = node.topic.as_ref().unwrap();
-    let letters = format!("{}.dlq", topic.name);
-    Topic::make_named(&topic.bootstrap, &letters, 1).await;
+    let dead_letters = format!("{}.dlq", topic.name);
+    Topic::make_named(&topic.bootstrap, &dead_letters, 1).await;
     topic.produces_raw(3, Some(b"{")).await;
     let mut till = node.till("1", "a").await;
     topic.produces_raw(3, Some(paid(1).as_bytes())).await;
     till.hears(NewOrder, "o1").await;
-    assert_eq!(topic.letters(&letters, 1, 1), [("not-json".to_owned(), b"{".to_vec())]);
+    assert_eq!(topic.dead_letters(&dead_letters, 1, 1), [("not-json".to_owned(), b"{".to_vec())]);
     let names = async || node.metric("orderbell_records_dead_lettered_total").await;
-    until("the letter counts", async || names().await == 1).await;
+    until("the dead letter counts", async || names().await == 1).await;
     until("its record is finished", async || topic.committed(4) == 2).await;
 }
 

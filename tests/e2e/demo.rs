@@ -1,4 +1,4 @@
-//! The demo, as somebody starts it who has heard of Orderbell a minute ago.
+//! The demo, as somebody starts it who read its name a minute ago.
 
 use std::path::Path;
 

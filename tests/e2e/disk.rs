@@ -32,7 +32,7 @@ async fn below_the_guard_intake_stops_and_reading_goes_on(mut node: Node) {
     assert!(node.alert(AlertCode::DiskLow).await.is_some(), "{:?}", node.alerts().await);
     let paid = event("order.paid", "o2", json!({"store": "1"}));
     let answer = node.post(&json!([paid])).await;
-    assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("unavailable")));
+    assert_eq!((answer.status, &answer.json().unwrap()["code"]), (503, &json!("unavailable")));
     // Who reads is not disturbed.
     let page = node.polls("1", "b", None, 0).await;
     assert_eq!(page.notices[0].notice.order, "o1");

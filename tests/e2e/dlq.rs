@@ -70,10 +70,10 @@ async fn after_the_mapping_is_corrected_the_replayed_dead_letters_of_a_topic_not
     node.restart();
     assert_eq!(dlq(&node, &["replay", "--reason", "unknown-type"]), "3 records were replayed\n");
     let mut till = node.till("1", "a").await;
-    let mut heard = [till.notice().await, till.notice().await];
-    heard.sort_by_key(|notice| notice.notice.order.clone());
-    assert!(heard.iter().zip(["o1", "o2"]).all(|(n, order)| n.notice.kind == NewOrder && n.notice.order == order));
-    till.acks(&heard[1]).await;
+    let mut notices = [till.notice().await, till.notice().await];
+    notices.sort_by_key(|notice| notice.notice.order.clone());
+    assert!(notices.iter().zip(["o1", "o2"]).all(|(n, order)| n.notice.kind == NewOrder && n.notice.order == order));
+    till.acks(&notices[1]).await;
     // A second time changes nothing.
     dlq(&node, &["replay", "--reason", "unknown-type"]);
     node.pays("o9", "1").await;
@@ -92,7 +92,7 @@ async fn the_server_lists_the_dead_letters_of_a_topic_and_replays_the_chosen_one
     node.happens(&[theirs(1), theirs(2)]).await;
     dead_lettered(&node, 2).await;
     let listed = async |node: &Node| {
-        HttpClient::new(node.admin).get("/dead-letters/topics", "").await.unwrap().json()["records"].clone()
+        HttpClient::new(node.admin).get("/dead-letters/topics", "").await.unwrap().json().unwrap()["records"].clone()
     };
     until("both are listed", async || listed(&node).await.as_array().is_some_and(|all| all.len() == 2)).await;
     let records = listed(&node).await;
@@ -104,7 +104,7 @@ async fn the_server_lists_the_dead_letters_of_a_topic_and_replays_the_chosen_one
     let mut second = Value::Null;
     for record in records {
         let path = format!("/dead-letters/topics?which={}", record["which"].as_str().unwrap().replace('@', "%40"));
-        let whole = HttpClient::new(node.admin).get(&path, "").await.unwrap().json();
+        let whole = HttpClient::new(node.admin).get(&path, "").await.unwrap().json().unwrap();
         let value: Value = serde_json::from_str(whole["value"].as_str().unwrap()).unwrap();
         if value == theirs(2) {
             second = whole["which"].clone();
@@ -122,7 +122,7 @@ async fn the_server_lists_the_dead_letters_of_a_topic_and_replays_the_chosen_one
     let replay = json!([second]).to_string();
     let answer =
         HttpClient::new(node.admin).send("POST", "/dead-letters/topics/replay", "", "application/json", replay).await;
-    assert_eq!(answer.unwrap().json(), json!({"replayed": 1}));
+    assert_eq!(answer.unwrap().json().unwrap(), json!({"replayed": 1}));
     let mut till = node.till("1", "a").await;
     till.hears(NewOrder, "o2").await;
     node.pays("o9", "1").await;

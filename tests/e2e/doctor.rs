@@ -78,6 +78,55 @@ async fn it_knows_the_topics_of_a_real_kafka() {
     assert!(String::from_utf8_lossy(&found.stdout).contains("none-such does not exist"), "{found:?}");
 }
 
+/// The newest records of a topic, in all of its partitions and with their keys; nothing of another topic, and no group.
+#[cfg(feature = "real-kafka")]
+#[tokio::test]
+async fn the_mapping_doctor_reads_the_newest_records_of_a_real_topic() {
+    use crate::chain::{now, until};
+    use crate::kafka::{Topic, bootstrap};
+    use serde_json::{Value, json};
+
+    let (topic, other, empty) =
+        (Topic::make(&bootstrap(), 2).await, Topic::make(&bootstrap(), 1).await, Topic::make(&bootstrap(), 1).await);
+    let event = |kind: &str, n: u32| json!({"type": kind, "id": format!("e{n}"), "order": format!("o{n}"), "shop_id": "17", "amount": 500});
+    topic.produces(&(0..20).map(|n| event("stock.counted", n)).collect::<Vec<_>>()).await;
+    let earlier = now();
+    until("the records that follow are newer", async || now() > earlier).await;
+    topic.produces(&(20..30).map(|n| event("order.paid", n)).collect::<Vec<_>>()).await;
+    other.produces(&[event("courier.moved", 1)]).await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let kafka = |more: &str| {
+        let text = format!(
+            "{LOOPBACK}{more}\n[kafka]\nbootstrap = {:?}\ntopics = [{:?}]\ngroup = {:?}\n",
+            topic.bootstrap, topic.name, topic.name
+        );
+        config(dir.path(), &text)
+    };
+    let examined = |name: &str, more: &str| {
+        let args = ["mapping", "doctor", "--topic", name, "--last", "10", "--json", "--config", &kafka(more)];
+        let done = Command::new(env!("CARGO_BIN_EXE_orderbell")).args(args).output().unwrap();
+        let report: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
+        (done.status.code(), report, String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    let (code, report, said) = examined(&topic.name, "");
+    assert_eq!((code, &report["records"]), (Some(1), &json!(10)), "{report} {said}");
+    assert_eq!(
+        report["types"],
+        json!([{"name": "order.paid", "events": 10, "becomes": "order.paid", "notifying": 0, "rejected": 0}])
+    );
+    assert_eq!(report["proposed"], json!(["store = \"/shop_id\""]), "{report}");
+    let key = "the record's key is the order in 10 of 10 records";
+    assert!(report["findings"].as_array().unwrap().iter().any(|found| found["sentence"] == key), "{report}");
+    let (code, report, said) = examined(&topic.name, "[mapping]\nstore = \"/shop_id\"");
+    assert_eq!((code, &report["numbers"]["announced_orders"]), (Some(0), &json!(10)), "{report} {said}");
+    let (code, _, said) = examined(&empty.name, "");
+    assert!(code == Some(1) && said.contains("there are no records"), "{said}");
+    let (code, _, said) = examined("none-such", "");
+    assert!(code == Some(1) && said.contains("the brokers know no topic none-such"), "{said}");
+    assert_eq!(topic.committed(2), 0, "it joins no group");
+}
+
 /// The bug: `config check` generated the token key, and the server of another user could not read it.
 #[test]
 fn a_check_leaves_nothing_behind() {
@@ -103,4 +152,78 @@ fn a_check_leaves_nothing_behind() {
             assert_eq!(std::fs::read_dir(dir.path().join("empty")).unwrap().count(), 0, "{args:?}");
         }
     }
+}
+
+/// How `orderbell` begins in a shell in which this was done before.
+fn after(script: &str) -> Vec<String> {
+    ["sh", "-c", &format!("{script}; exec \"$@\""), "sh"].map(str::to_owned).to_vec()
+}
+
+/// Runs `config check` and `serve` on the same file: both must refuse it with exit code 3, for the same reason, which is returned.
+fn refused(config: &str, prefix: &[String], env: &[(&str, &std::ffi::OsStr)]) -> String {
+    let said = |args: &[&str]| {
+        let mut words = prefix.to_vec();
+        words.push(env!("CARGO_BIN_EXE_orderbell").into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(args).args(["--config", config]).env_remove("TZDIR").envs(env.iter().copied());
+        let done = command.output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(3), "{args:?}: {said}");
+        said
+    };
+    let (checked, served) = (said(&["config", "check"]), said(&["serve"]));
+    assert_eq!(checked, served);
+    checked
+}
+
+/// The bugs: the limit of open files was compared by `serve` alone, and of a file in another encoding only its name was said.
+#[test]
+fn config_check_refuses_what_serve_refuses() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let good = config(dir.path(), &format!("{LOOPBACK}[mapping]\ntime_zone = \"Asia/Shanghai\"\n"));
+    let few = refused(&good, &after("ulimit -n 512"), &[]);
+    assert!(few.contains("open files are needed") && few.contains("512 are allowed: set LimitNOFILE="), "{few}");
+
+    let zones = dir.path().join("zones");
+    std::fs::create_dir_all(zones.join("Asia")).unwrap();
+    std::fs::write(zones.join("Asia/Shanghai"), [&b"TZif2"[..], &[0xff; 100]].concat()).unwrap();
+    let damaged = refused(&good, &after("true"), &[("TZDIR", zones.as_os_str())]);
+    assert!(damaged.contains("orderbell.toml:6:13") && damaged.contains("Asia/Shanghai cannot be read"), "{damaged}");
+
+    let gbk = dir.path().join("gbk.toml");
+    std::fs::write(&gbk, b"[wall]\nname = \"\xc4\xcf\xbe\xa9\"\n").unwrap();
+    let said = refused(gbk.to_str().unwrap(), &after("true"), &[]);
+    assert!(said.contains("gbk.toml:2:9: this is not UTF-8 (perhaps GBK or Latin-1)"), "{said}");
+    let name = std::ffi::OsStr::from_bytes(b"\xc4\xcf");
+    let said = refused(&good, &after("true"), &[("ORDERBELL__WALL__NAME", name)]);
+    assert!(said.contains("ORDERBELL__WALL__NAME: this is not UTF-8"), "{said}");
+    assert!(!dir.path().join("data").exists(), "it changes nothing");
+}
+
+/// A byte order mark is no encoding of another kind.
+#[test]
+fn a_configuration_with_a_byte_order_mark_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), LOOPBACK);
+    let without = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("\u{feff}{without}")).unwrap();
+    let done =
+        Command::new(env!("CARGO_BIN_EXE_orderbell")).args(["config", "check", "--config", &path]).output().unwrap();
+    assert!(done.status.success() && text(&done).starts_with("ok: "), "{done:?}");
+}
+
+#[test]
+fn config_check_sees_that_a_machine_has_no_zone_data() {
+    let namespace = ["unshare", "-Urm"].map(str::to_owned);
+    if !Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED, a machine without zone data: no mount namespace");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), &format!("{LOOPBACK}[mapping]\ntime_zone = \"Asia/Shanghai\"\n"));
+    let prefix = [&namespace[..], &after("mount -t tmpfs none /usr/share/zoneinfo")].concat();
+    let said = refused(&path, &prefix, &[]);
+    assert!(said.contains("orderbell.toml:6:13") && said.contains("no time zone data: install tzdata"), "{said}");
 }

@@ -85,6 +85,38 @@ async fn the_example_till_goes_on_where_it_was() {
     says(&till, "order o1 is cancelled");
 }
 
+/// Also where its disk takes no state for a while: it ends, and what it could not store comes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_till_in_ten_lines_goes_on_where_it_was() {
+    let node = Node::embedded();
+    let (server, token) = (node.public.to_string(), node.token("store", "17"));
+    let state = node.dir.with_file_name("small-till.json");
+    let args = [server.as_str(), state.to_str().unwrap()];
+    let receives = |till: &Process, order: &str| {
+        let line = |line: &str| (line.starts_with("Notice(") && line.contains(&format!("\"{order}\""))).then_some(());
+        block_in_place(|| till.out.wait_for(order, line));
+    };
+    let mut till = run("small_till", &token, &args);
+    says(&till, "Connectivity(Push)");
+    node.pays("o1", "17").await;
+    receives(&till, "o1");
+    until("it is kept", async || std::fs::read_to_string(&state).is_ok_and(|text| !text.contains("\"known\":[]")))
+        .await;
+    till.kill();
+    node.pays("o2", "17").await;
+    // A directory in the place of the temporary file stands for a disk that takes nothing.
+    let temporary = state.with_added_extension("new");
+    std::fs::create_dir(&temporary).unwrap();
+    let mut full = run("small_till", &token, &args);
+    assert_eq!(block_in_place(|| full.ends()).code(), Some(1), "{}", full.out.text());
+    assert!(full.err.text().contains("small-till.json"), "{}", full.err.text());
+    std::fs::remove_dir(&temporary).unwrap();
+    let till = run("small_till", &token, &[args[0], args[1], "--once"]);
+    receives(&till, "o2");
+    assert!(!till.out.text().contains("\"o1\""), "it came again: {}", till.out.text());
+    ends_well(till);
+}
+
 /// A script that starts a till must see that the till never ran.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_till_and_a_phone_whose_token_is_refused_exit_with_an_error() {

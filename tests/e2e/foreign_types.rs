@@ -26,7 +26,7 @@ async fn ignored_events_hold_up_no_order_and_alert_nobody(node: Node) {
     until("the order is cancelled", async || node.metric(cancelled).await == 1).await;
 }
 
-async fn a_producer_is_told_which_of_its_events_are_ignored(node: Node) {
+async fn a_producer_learns_which_of_its_events_are_ignored(node: Node) {
     let foreign = json!({"type": "payment.settled", "id": "f1"});
     let paid = json!({"type": "order.paid", "id": "p1", "order": "o1", "store": "1"});
     let results = json!([{"id": "f1", "status": "ignored"}, {"id": "p1", "status": "stored"}]);
@@ -37,11 +37,11 @@ async fn a_producer_is_told_which_of_its_events_are_ignored(node: Node) {
     assert_eq!(node.metric("orderbell_events_ignored_total{type=\"payment.settled\"}").await, 3);
     let conflict = json!([{"type": "payment.settled"}, {"type": "order.paid", "id": "p1", "order": "o2"}]);
     let answer = node.post(&conflict).await;
-    assert_eq!((answer.status, &answer.json()["errors"][0]["pointer"]), (409, &json!("/1/id")));
+    assert_eq!((answer.status, &answer.json().unwrap()["errors"][0]["pointer"]), (409, &json!("/1/id")));
 }
 
 scenarios! {
     with crate::foreign_types::CONFIG;
     ignored_events_hold_up_no_order_and_alert_nobody,
-    a_producer_is_told_which_of_its_events_are_ignored,
+    a_producer_learns_which_of_its_events_are_ignored,
 }

@@ -1,4 +1,4 @@
-//! Held fsyncs: what is not durable is heard by nobody, answered to nobody and stored nowhere. A kill -9 cannot show it, since the page cache
+//! Held fsyncs: what is not durable notifies nobody, is answered to nobody and stored nowhere. A kill -9 cannot show it, since the page cache
 //! survives it; strace holds every fsync of the process instead.
 
 use std::path::Path;
@@ -23,7 +23,7 @@ fn hold_fsyncs(node: &Node) -> Process {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_an_fsync_is_held_nothing_is_heard_and_nothing_answered() {
+async fn while_an_fsync_is_held_nothing_is_notified_and_nothing_answered() {
     let node = Arc::new(Node::embedded());
     let mut till = node.till("1", "a").await;
     node.pays("before", "1").await;
@@ -64,7 +64,7 @@ async fn while_an_fsync_is_held_nothing_is_heard_and_nothing_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_an_fsync_is_held_no_till_is_told_that_its_event_is_stored() {
+async fn while_an_fsync_is_held_no_event_of_a_till_is_answered() {
     let node = Node::embedded();
     let mut till = node.till("1", "a").await;
     node.pays("o1", "1").await;

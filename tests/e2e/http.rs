@@ -1,13 +1,18 @@
 //! What comes in by HTTP and cannot be taken.
 
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use orderbell_client::HttpClient;
+use orderbell_protocol::NoticeKind::NewOrder;
 use serde_json::{Value, json};
 
-use crate::chain::{Node, event};
+use crate::chain::{Node, event, post_raw, soon};
 
 fn code(answer: &orderbell_client::HttpResponse) -> (u16, Value) {
     assert_eq!(answer.headers["content-type"], "application/problem+json", "{}", String::from_utf8_lossy(&answer.body));
-    (answer.status, answer.json()["code"].clone())
+    (answer.status, answer.json().unwrap()["code"].clone())
 }
 
 #[tokio::test]
@@ -58,7 +63,7 @@ async fn one_wrong_event_in_a_batch_is_pointed_at_and_none_is_taken() {
     let good = event("order.paid", "o1", json!({"store": "1"}));
     let answer = node.post(&json!([good, {"type": "order.eaten", "order": "o2"}])).await;
     assert_eq!(answer.status, 422);
-    assert_eq!(answer.json()["errors"][0]["pointer"], "/1");
+    assert_eq!(answer.json().unwrap()["errors"][0]["pointer"], "/1");
     assert_eq!(node.polls("1", "a", None, 0).await.notices.len(), 0);
 }
 
@@ -69,10 +74,10 @@ async fn a_token_reads_its_own_mailbox_and_no_request_can_name_another() {
     for other in ["01", "10", "1/", "2", "１"] {
         let answer =
             node.http.get("/v1/notices?store=1&recipient=store:1&wait=0", &node.token("store", other)).await.unwrap();
-        assert_eq!(answer.json()["notices"], json!([]), "store {other}");
+        assert_eq!(answer.json().unwrap()["notices"], json!([]), "store {other}");
     }
     let customer = node.http.get("/v1/notices", &node.token("customer", "1")).await.unwrap();
-    assert_eq!(customer.json()["notices"], json!([]), "a customer of the same id");
+    assert_eq!(customer.json().unwrap()["notices"], json!([]), "a customer of the same id");
 }
 
 #[tokio::test]
@@ -80,7 +85,7 @@ async fn live_ready_and_metrics_are_on_a_listener_of_their_own() {
     let node = Node::embedded();
     let admin = HttpClient::new(node.admin);
     assert_eq!(admin.get("/live", "").await.unwrap().status, 200);
-    assert_eq!(admin.get("/ready", "").await.unwrap().json(), json!({"ready": true, "alerts": []}));
+    assert_eq!(admin.get("/ready", "").await.unwrap().json().unwrap(), json!({"ready": true, "alerts": []}));
     node.pays("o1", "1").await;
     node.polls("1", "a", None, 10).await;
     assert_eq!(node.metric("orderbell_notices_created_total{kind=\"new_order\"}").await, 1);
@@ -142,4 +147,73 @@ async fn the_playground_gives_tokens_only_when_asked_for_and_on_loopback_only() 
     let args = ["serve", "--playground", "--data-dir", data.to_str().unwrap(), "--listen", "0.0.0.0:0"];
     let mut outside = orderbell_lab::Process::start(exe, &args, &[]);
     assert_eq!(tokio::task::spawn_blocking(move || outside.ends().code()).await.unwrap(), Some(3));
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Posts these bytes with these lines in the head; the answer's head and body.
+async fn posts_raw(node: &Node, token: &str, lines: &str, body: &[u8]) -> String {
+    soon("an answer", post_raw(node.public, token, lines, body)).await.unwrap()
+}
+
+/// Case 54.
+#[tokio::test]
+async fn bodies_of_each_form_may_be_compressed_by_gzip_and_the_limit_holds_for_what_they_hold() {
+    let node = Node::embedded();
+    let (store, producer) = (node.token("store", "1"), node.token("producer", "p"));
+    let post = async |token: &str, lines: &str, body: &[u8]| {
+        let answer = posts_raw(&node, token, &format!("Content-Encoding: gzip\r\n{lines}"), body).await;
+        (answer[9..12].to_owned(), answer)
+    };
+    let mut till = node.till("1", "a").await;
+    let paid = |n: u32| event("order.paid", &format!("o{n}"), json!({"store": "1"})).to_string();
+    let cloud = |n: u32| {
+        json!([{"specversion": "1.0", "type": "order.paid", "id": "e", "source": "/s", "subject": format!("o{n}"), "data": {"store": "1"}}]).to_string()
+    };
+    let binary = "ce-specversion: 1.0\r\nce-type: order.paid\r\nce-id: e6\r\nce-source: /s\r\nce-subject: o6\r\n";
+    for (lines, body, orders) in [
+        ("Content-Type: application/json\r\n", paid(1), &["o1"][..]),
+        ("Content-Type: application/x-ndjson\r\n", format!("{}\n{}\n", paid(2), paid(3)), &["o2", "o3"]),
+        ("Content-Type: application/cloudevents-batch+json\r\n", cloud(4), &["o4"]),
+        ("", format!("[{}{}]", paid(5), "\n".repeat(200_000)), &["o5"]),
+        (binary, json!({"store": "1"}).to_string(), &["o6"]),
+    ] {
+        let (status, answer) = post(&producer, lines, &gzip(body.as_bytes())).await;
+        assert_eq!(status, "200", "{answer}");
+        assert_eq!(answer.matches("stored").count(), orders.len(), "{answer}");
+        let mut received = Vec::new();
+        for _ in orders {
+            let frame = till.notice().await;
+            till.acks(&frame).await;
+            assert_eq!(frame.notice.kind, NewOrder);
+            received.push(frame.notice.order.as_str().to_owned());
+        }
+        received.sort();
+        assert_eq!(received, orders);
+    }
+    let accepts = json!({"id": "1", "kind": "order.accepted", "order": "o1", "pickup_code": "A1"}).to_string();
+    let (status, answer) = post(&store, "", &gzip(accepts.as_bytes())).await;
+    assert_eq!((status.as_str(), answer.matches("stored").count()), ("200", 1), "{answer}");
+
+    let bomb = gzip(&vec![b' '; 30 << 20]);
+    let good = gzip(paid(7).as_bytes());
+    for (token, body, wanted, code) in [
+        (&producer, &bomb[..], "413", "too-large"),
+        (&store, &bomb, "413", "too-large"),
+        (&producer, &good[..good.len() - 1], "400", "malformed-body"),
+        (&producer, &[&good[..], b"[]"].concat(), "400", "malformed-body"),
+        (&producer, paid(7).as_bytes(), "400", "malformed-body"),
+    ] {
+        let (status, answer) = post(token, "", body).await;
+        assert!(status == wanted && answer.contains(code) && answer.contains("application/problem+json"), "{answer}");
+    }
+    let answer = posts_raw(&node, &producer, "Content-Encoding: br\r\n", b"x").await;
+    assert!(answer.starts_with("HTTP/1.1 415") && answer.contains("accept-encoding: gzip, identity\r\n"), "{answer}");
+    assert!(answer.contains("by gzip, or send it as it is"), "{answer}");
+    let answer = posts_raw(&node, &producer, "Content-Type: text/xml\r\n", b"<a/>").await;
+    assert!(answer.starts_with("HTTP/1.1 415") && !answer.contains("accept-encoding"), "{answer}");
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use orderbell_lab::broker::Broker;
 use orderbell_protocol::NoticeKind::{NewOrder, OrderAccepted, PickupCode, Ready};
+use orderbell_protocol::UnixMs;
 use orderbell_protocol::alert::AlertCode;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
@@ -32,6 +33,13 @@ pub(crate) fn bootstrap() -> String {
         })
     })
     .clone()
+}
+
+/// A record before it is produced.
+pub(crate) struct ToProduce {
+    pub(crate) key: Option<String>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(&'static str, String)>,
 }
 
 /// A topic of one scenario.
@@ -94,14 +102,26 @@ impl Topic {
 
     /// Produces events keyed by their order; returns when the broker has them all.
     pub(crate) async fn produces(&self, events: &[Value]) {
-        let sent: Vec<_> = events
-            .iter()
-            .map(|event| {
-                let (key, value) = (event["order"].as_str().unwrap_or_default().to_owned(), event.to_string());
-                let record = FutureRecord::to(&self.name).key(&key).payload(&value);
-                self.producer.send_result(record).map_err(|(error, _)| error).unwrap()
-            })
-            .collect();
+        let keyed = |event: &Value| ToProduce {
+            key: Some(event["order"].as_str().unwrap_or_default().to_owned()),
+            value: Some(event.to_string().into()),
+            headers: Vec::new(),
+        };
+        self.produces_all(&events.iter().map(keyed).collect::<Vec<_>>()).await;
+    }
+
+    /// Produces records; returns when the broker has them all.
+    pub(crate) async fn produces_all(&self, records: &[ToProduce]) {
+        let send = |ToProduce { key, value, headers }: &ToProduce| {
+            let mut all = rdkafka::message::OwnedHeaders::new();
+            for (key, value) in headers {
+                all = all.insert(rdkafka::message::Header { key, value: Some(value) });
+            }
+            let mut record: FutureRecord<'_, str, [u8]> = FutureRecord::to(&self.name).headers(all);
+            (record.key, record.payload) = (key.as_deref(), value.as_deref());
+            self.producer.send_result(record).map_err(|(error, _)| error).unwrap()
+        };
+        let sent: Vec<_> = records.iter().map(send).collect();
         for delivery in sent {
             delivery.await.unwrap().map_err(|(error, _)| error).unwrap();
         }
@@ -133,6 +153,14 @@ impl Topic {
         self.producer.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error).unwrap();
     }
 
+    /// Produces a record that was written at this time.
+    pub(crate) async fn produces_at(&self, written_at: UnixMs, event: &Value) {
+        let value = event.to_string();
+        let record: FutureRecord<'_, [u8], str> = FutureRecord::to(&self.name).partition(0).payload(&value);
+        let sent = self.producer.send(record.timestamp(written_at.0), Duration::from_secs(10));
+        sent.await.map_err(|(error, _)| error).unwrap();
+    }
+
     /// The first record of `topic`, by a plain consumer: its key, value and headers.
     pub(crate) fn first_of(&self, topic: &str) -> (Vec<u8>, Vec<u8>, BTreeMap<String, String>) {
         let mut config = ClientConfig::new();
@@ -156,7 +184,7 @@ impl Topic {
     }
 
     /// All records of `topic`, by a plain consumer: reason header and value.
-    pub(crate) fn letters(&self, topic: &str, partitions: i32, wanted: usize) -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn dead_letters(&self, topic: &str, partitions: i32, wanted: usize) -> Vec<(String, Vec<u8>)> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap).set("group.id", "reader").set("auto.offset.reset", "earliest");
         let consumer: BaseConsumer = config.create().unwrap();
@@ -165,16 +193,16 @@ impl Topic {
         list.set_all_offsets(rdkafka::Offset::Beginning).unwrap();
         consumer.assign(&list).unwrap();
         drop(list);
-        let mut letters = Vec::new();
+        let mut dead_letters = Vec::new();
         let until = std::time::Instant::now() + orderbell_lab::patience();
-        while letters.len() < wanted && std::time::Instant::now() < until {
+        while dead_letters.len() < wanted && std::time::Instant::now() < until {
             let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
             let headers = message.headers().unwrap();
             let reason = (0..headers.count()).map(|at| headers.get(at)).find(|header| header.key == "x-dlq-reason");
             let reason = String::from_utf8_lossy(reason.unwrap().value.unwrap()).into_owned();
-            letters.push((reason, message.payload().unwrap_or_default().to_vec()));
+            dead_letters.push((reason, message.payload().unwrap_or_default().to_vec()));
         }
-        letters
+        dead_letters
     }
 
     /// The values of all records of `topic` as JSON.
@@ -255,7 +283,7 @@ async fn yesterdays_topic_read_from_its_start_notifies_nobody() {
     until("all of yesterday is read", async || node.metric("orderbell_notices_expired_total").await == 200).await;
     node.pays("next", "1").await;
     till.hears(NewOrder, "next").await;
-    // Its orders are known all the same: what happens to them today is told.
+    // Its orders are known all the same: what happens to them today notifies.
     assert_eq!(node.http.get("/v1/orders/old7", &node.token("store", "1")).await.unwrap().status, 200);
 }
 
@@ -328,6 +356,29 @@ async fn kcat_rings_the_till() {
     assert_eq!(notice.notice.body["amount"], 900);
 }
 
+/// Each record is larger than what the topic takes of a batch, so none is there that was not compressed.
+#[tokio::test]
+async fn records_of_every_compression_are_read() {
+    let node = node().await;
+    let topic = node.topic.as_ref().unwrap();
+    let small = AlterConfig::new(ResourceSpecifier::Topic(&topic.name)).set("max.message.bytes", "20000");
+    topic.admin().alter_configs([&small], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("value");
+    let mut till = node.till("1", "a").await;
+    for (n, codec) in ["gzip", "snappy", "lz4", "zstd", "none"].into_iter().enumerate() {
+        let value = paid(n as u32).replacen('{', &format!("{{\"note\":\"{}\",", "x".repeat(30_000)), 1);
+        std::fs::write(&file, value).unwrap();
+        let mut kcat = std::process::Command::new("kcat");
+        kcat.args(["-P", "-b", &topic.bootstrap, "-t", &topic.name, "-p", "0", "-z", codec]).arg(&file);
+        let is_taken = kcat.stderr(std::process::Stdio::null()).status().expect("kcat is installed").success();
+        assert_eq!(is_taken, codec != "none", "{codec}");
+        if is_taken {
+            till.hears(NewOrder, &format!("o{n}")).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_groups_offset_follows_the_checkpoint() {
     let mut node = node().await;
@@ -360,11 +411,11 @@ async fn a_broker_that_restarts_under_load_loses_nothing() {
     node.happens(&orders(0)).await;
     broker.end("KILL");
     node.happens_later(&orders(300), || broker.resume()).await;
-    let mut heard = std::collections::BTreeSet::new();
-    while heard.len() < 600 {
+    let mut received = std::collections::BTreeSet::new();
+    while received.len() < 600 {
         let notice = till.notice().await;
         till.acks(&notice).await;
-        assert!(heard.insert(notice.notice.order), "twice");
+        assert!(received.insert(notice.notice.order), "twice");
     }
 }
 
@@ -435,13 +486,13 @@ async fn each_of_several_damaged_partitions_is_found() {
     topic.produces_raw(3, Some(paid(9).as_bytes())).await;
     topic.produces_raw(4, Some(paid(11).as_bytes())).await;
     let mut till = node.till("1", "a").await;
-    let mut heard = std::collections::BTreeSet::new();
-    while heard.len() < 8 {
+    let mut received = std::collections::BTreeSet::new();
+    while received.len() < 8 {
         let notice = till.notice().await;
         till.acks(&notice).await;
-        heard.insert(notice.notice.order);
+        received.insert(notice.notice.order);
     }
-    assert_eq!(Vec::from_iter(heard), ["o0", "o1", "o2", "o3", "o5", "o7", "o8", "o9"]);
+    assert_eq!(Vec::from_iter(received), ["o0", "o1", "o2", "o3", "o5", "o7", "o8", "o9"]);
     assert_eq!(raised(&node).await, wanted, "no other partition is taken for damaged");
     // What stands behind a batch that does not unpack waits until an operator gives the batch up.
     node.args.extend(["--skip-to".to_owned(), format!("{name}/4@1")]);
@@ -462,14 +513,14 @@ async fn a_damaged_batch_halts_one_partition_only() {
     broker.resume();
     let mut node = node_on(topic, "");
     let mut till = node.till("1", "a").await;
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..3 {
         let notice = till.notice().await;
         till.acks(&notice).await;
-        heard.push(notice.notice.order);
+        received.push(notice.notice.order);
     }
-    heard.sort();
-    assert_eq!(heard, ["o0", "o1", "o3"]);
+    received.sort();
+    assert_eq!(received, ["o0", "o1", "o3"]);
     let partition = format!("{}/0", node.topic.as_ref().unwrap().name);
     until("the alert", async || {
         let alert = node.alert(AlertCode::PartitionDamaged).await;
@@ -494,38 +545,49 @@ async fn sigterm_under_load_on_kafka_repeats_nothing() {
     let mut till = node.till("1", "a").await;
     let paid = |n: usize| event("order.paid", &format!("o{n}"), json!({"store": "1"}));
     let orders = move |from: usize| (from..from + 50).map(paid).collect::<Vec<_>>();
-    // Orders are produced all the time, before, while and after the server stops.
+    // Orders are produced all the time, before, while and after the server stops: the load ends so many batches after the signal,
+    // and not before.
+    const BATCHES_AFTER: usize = 10;
     let own = Topic::known(node.topic.as_ref().unwrap());
+    own.produces(&orders(0)).await;
+    until("the topic is read", async || node.metric("orderbell_records_completed_total").await >= 50).await;
+    let (signal, signalled) = tokio::sync::watch::channel(false);
     let producing = tokio::spawn(async move {
-        for from in (0..1000).step_by(50) {
-            own.produces(&orders(from)).await;
+        let (mut made, mut left) = (50, BATCHES_AFTER);
+        while left > 0 {
+            own.produces(&orders(made)).await;
+            made += 50;
+            left -= usize::from(*signalled.borrow());
         }
+        made
     });
     until("the load runs", async || node.metric("orderbell_records_completed_total").await > 200).await;
     let began = std::time::Instant::now();
+    assert!(!producing.is_finished(), "the load ended before the signal");
     node.process.signal("TERM");
-    let mut heard = std::collections::BTreeSet::new();
+    signal.send(true).unwrap();
+    let mut received = std::collections::BTreeSet::new();
     while let Ok(orderbell_client::Received::Notice(notice)) =
         crate::chain::soon("a notice or the end", till.socket.next()).await
     {
-        heard.insert(notice.notice.id);
+        received.insert(notice.notice.id);
     }
     assert!(node.process.ends().success(), "{}", node.process.err.text());
     assert!(began.elapsed() < Duration::from_secs(20), "it took {:?} to stop", began.elapsed());
-    producing.await.unwrap();
+    let made = producing.await.unwrap();
     node.restart();
     let mut till = node.till("1", "a").await;
     let mut after = std::collections::BTreeSet::new();
-    while after.union(&heard).count() < 1000 {
+    while after.union(&received).count() < made {
         let notice = till.notice().await;
         till.acks(&notice).await;
-        assert!(notice.attempt > 1 || !heard.contains(&notice.notice.id), "a repeat without a mark");
+        assert!(notice.attempt > 1 || !received.contains(&notice.notice.id), "a repeat without a mark");
         after.insert(notice.notice.id);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tills_answer_while_the_brokers_are_away_and_everybody_hears_it_when_they_are_back() {
+async fn tills_answer_while_the_brokers_are_down_and_everybody_hears_it_when_they_are_back() {
     let temp = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(temp.path());
     let node = node_on(Topic::make(&broker.bootstrap(), 4).await, "stale_after = \"8s\"");
@@ -544,7 +606,7 @@ async fn tills_answer_while_the_brokers_are_away_and_everybody_hears_it_when_the
     assert_eq!(till.says(crate::chain::said("order.ready", "o1")).await.0, "stored");
     until("the alert", async || node.alert(AlertCode::OutboxBlocked).await.is_some()).await;
     assert!(node.metric("orderbell_outbox_pending").await >= 4);
-    // Clients are told that what they see grows old, and since when.
+    // Clients see that their data grows old, and since when.
     until("it is stale", async || fresh().await.stale).await;
     let old = fresh().await;
     assert!(old.as_of.unwrap().plus_ms(8_000) < old.at, "{old:?}");

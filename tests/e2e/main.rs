@@ -36,6 +36,7 @@ mod disk;
 mod dlq;
 mod doctor;
 mod examples;
+mod faulty_records;
 mod foreign_types;
 #[cfg(feature = "real-kafka")]
 mod fsync;
@@ -52,15 +53,19 @@ mod losses;
 mod members;
 #[cfg(feature = "real-kafka")]
 mod metadata_proxy;
+mod mixed_load;
 mod notify;
 #[cfg(feature = "real-kafka")]
 mod odd_clusters;
+mod order_systems;
 #[cfg(feature = "real-kafka")]
 mod outside;
 #[cfg(feature = "real-kafka")]
 mod own_topic;
 #[cfg(feature = "real-kafka")]
 mod pages;
+#[cfg(feature = "real-kafka")]
+mod producers;
 mod reload;
 mod resync;
 #[cfg(feature = "real-kafka")]

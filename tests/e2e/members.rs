@@ -32,7 +32,7 @@ const GROUP: &str = "sums";
 /// before it is looked at; longer than a revoke's drain, so that every hand-over leaves unfinished turns behind.
 const WORK_MS: &str = "2000";
 
-/// Readings 0, 1, 2 and so on, of random sensors, until told to end.
+/// Readings 0, 1, 2 and so on, of random sensors, until it is stopped.
 struct Load {
     sent: Arc<AtomicU64>,
     over: Arc<AtomicBool>,

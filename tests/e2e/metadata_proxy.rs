@@ -1,12 +1,14 @@
-//! A proxy in front of one broker whose metadata tells no cluster id, as that of some gateways does.
+//! A proxy in front of one broker whose metadata tells no cluster id, as that of some gateways does, or names no broker for a while.
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 const METADATA: i16 = 3;
 const FIND_COORDINATOR: i16 = 10;
@@ -17,13 +19,39 @@ const FLEXIBLE: i16 = 9;
 pub(crate) struct MetadataProxy {
     broker: String,
     port: u16,
+    tells_id: bool,
+    is_empty: Arc<AtomicBool>,
+    /// Ends every connection that there is.
+    cut: Arc<Notify>,
 }
 
 impl MetadataProxy {
+    /// Its metadata is the broker's own, with the proxy's address.
     pub(crate) async fn start(broker: &str) -> Self {
+        Self::serving(broker, true).await
+    }
+
+    /// Its metadata tells no cluster id.
+    pub(crate) async fn nameless(broker: &str) -> Self {
+        Self::serving(broker, false).await
+    }
+
+    /// From now on its metadata names no broker, and whoever was connected has to ask for it.
+    pub(crate) fn names_no_broker(&self) {
+        self.is_empty.store(true, Ordering::Release);
+        self.cut.notify_waiters();
+    }
+
+    /// All is as before.
+    pub(crate) fn names_its_broker(&self) {
+        self.is_empty.store(false, Ordering::Release);
+    }
+
+    async fn serving(broker: &str, tells_id: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let proxy = Self { broker: broker.to_owned(), port };
+        let (is_empty, cut) = Default::default();
+        let proxy = Self { broker: broker.to_owned(), port, tells_id, is_empty, cut };
         let serving = proxy.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -45,6 +73,7 @@ impl MetadataProxy {
         tokio::select! {
             done = requests => done,
             done = self.answers(broker_in, client_out, asked) => done,
+            () = self.cut.notified() => Ok(()),
         }
     }
 
@@ -82,11 +111,12 @@ impl MetadataProxy {
         }
     }
 
-    /// The broker's address becomes that of the proxy, and the cluster's id null.
+    /// The broker's address becomes that of the proxy, or is left out, and the cluster's id null where it is hidden.
     fn metadata(&self, bytes: Vec<u8>, version: i16) -> Vec<u8> {
         let mut at = Bytes { bytes, at: 4, flexible: version >= FLEXIBLE };
         at.tags();
         at.at += 4;
+        let brokers = at.at;
         for _ in 0..at.count() {
             at.at += 4;
             at.text();
@@ -96,9 +126,14 @@ impl MetadataProxy {
             at.text();
             at.tags();
         }
-        let id = at.at;
-        at.text();
-        at.replace(id, if at.flexible { &[0] } else { &[0xff; 2] });
+        if self.is_empty.load(Ordering::Acquire) {
+            at.replace(brokers, if at.flexible { &[1] } else { &[0; 4] });
+        }
+        if !self.tells_id {
+            let id = at.at;
+            at.text();
+            at.replace(id, if at.flexible { &[0] } else { &[0xff; 2] });
+        }
         at.bytes
     }
 

@@ -8,9 +8,9 @@ use crate::chain::{Node, event, now, until};
 scenarios! {
     a_new_order_reaches_two_tills_of_a_store_and_no_till_of_another,
     the_pickup_code_reaches_its_customer_and_nobody_else,
-    a_client_that_was_away_for_a_thousand_notices_resumes_in_order,
+    a_client_that_was_offline_for_a_thousand_notices_resumes_in_order,
     switching_between_socket_long_poll_and_poll_loses_nothing,
-    what_was_cancelled_before_it_was_heard_never_rings,
+    what_was_cancelled_before_it_was_sent_never_rings,
     the_same_events_twice_change_nothing,
     yesterdays_orders_ring_nobody,
     a_poll_beside_the_socket_moves_the_same_cursor,
@@ -43,7 +43,7 @@ async fn each_stage_of_the_way_is_timed_once(node: Node) {
         ] == [1; 4]
     })
     .await;
-    // What waited for a till that was away says nothing about how fast a push is.
+    // What waited for a till that was offline says nothing about how fast a push is.
     drop(till);
     until("it is gone", async || node.metric("orderbell_subscribers").await == 0).await;
     node.pays("o2", "1").await;
@@ -73,7 +73,7 @@ async fn the_pickup_code_reaches_its_customer_and_nobody_else(node: Node) {
     assert!(!node.process.err.text().contains("A17-secret"), "a pickup code is in the log");
 }
 
-async fn a_client_that_was_away_for_a_thousand_notices_resumes_in_order(node: Node) {
+async fn a_client_that_was_offline_for_a_thousand_notices_resumes_in_order(node: Node) {
     let mut till = node.till("1", "a").await;
     node.pays("before", "1").await;
     till.hears(NewOrder, "before").await;
@@ -84,19 +84,19 @@ async fn a_client_that_was_away_for_a_thousand_notices_resumes_in_order(node: No
     node.happens(&events).await;
     let mut till = node.till_from("1", "a", Some(position)).await;
     assert_eq!(till.position, position);
-    let mut heard = std::collections::BTreeSet::new();
+    let mut received = std::collections::BTreeSet::new();
     for _ in 0..1000 {
         let notice = till.notice().await;
         assert_eq!(notice.attempt, 1);
         till.acks(&notice).await;
-        heard.insert(notice.notice.order);
+        received.insert(notice.notice.order);
     }
-    assert_eq!(heard.len(), 1000, "each once");
+    assert_eq!(received.len(), 1000, "each once");
 }
 
 async fn switching_between_socket_long_poll_and_poll_loses_nothing(node: Node) {
     let mut position = None;
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for n in 0..24 {
         let order = format!("o{n}");
         let notice = match n % 3 {
@@ -122,12 +122,12 @@ async fn switching_between_socket_long_poll_and_poll_loses_nothing(node: Node) {
         };
         assert_eq!(notice.prev, position.unwrap_or(notice.prev), "the chain goes on from reader to reader");
         position = Some(notice.position);
-        heard.push(notice.notice.order);
+        received.push(notice.notice.order);
     }
-    assert_eq!(heard, (0..24).map(|n| format!("o{n}")).collect::<Vec<_>>());
+    assert_eq!(received, (0..24).map(|n| format!("o{n}")).collect::<Vec<_>>());
 }
 
-async fn what_was_cancelled_before_it_was_heard_never_rings(node: Node) {
+async fn what_was_cancelled_before_it_was_sent_never_rings(node: Node) {
     let mut awake = node.till("1", "awake").await;
     node.pays("o1", "1").await;
     let new = awake.hears(NewOrder, "o1").await;
@@ -150,7 +150,7 @@ async fn the_same_events_twice_change_nothing(node: Node) {
 }
 
 #[tokio::test]
-async fn posting_an_event_again_is_told_and_another_one_under_its_id_refused() {
+async fn an_event_that_is_posted_again_is_a_duplicate_and_another_one_under_its_id_is_refused() {
     let node = Node::embedded();
     let paid = event("order.paid", "o1", json!({"store": "1", "amount": 5}));
     let first = node.posts(std::slice::from_ref(&paid)).await;

@@ -1,7 +1,7 @@
 //! Clients that know the protocol reference and nothing else: a till on Python's `websockets`, one on Node's `ws`, poll-only tills in Java and in
 //! Python without any library (those under `examples/`), and `curl`; and a till on our own SDK for Node, which has to live the same day.
 //!
-//! `tests/run.sh` fetches the libraries. Each till goes through the same day: orders before it was there, while it is, while it was away, a
+//! `tests/run.sh` fetches the libraries. Each till goes through the same day: orders before it was there, while it is, while it was offline, a
 //! server that was killed, a cancel, and a position that is of no use any more.
 
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use tokio::task::block_in_place;
 
 use crate::chain::{Node, accepted, event, until};
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn fetched(name: &str) -> String {
+pub(crate) fn fetched(name: &str) -> String {
     let path = root().join(".cache/outside").join(name);
     assert!(path.exists(), "{} is not there: tests/run.sh fetches it", path.display());
     path.to_str().unwrap().to_owned()
@@ -81,7 +81,7 @@ async fn lives_a_day(outsider: Outsider) {
     let kept = |position: &str| std::fs::read_to_string(&state).is_ok_and(|text| text.contains(position));
     let head = node.polls("17", "looker", None, 0).await.head.to_string();
     until("it is kept", async || kept(&head)).await;
-    // Away, and back: only what is new.
+    // Offline, and back: only what is new.
     till.kill();
     node.pays("o3", "17").await;
     let mut till = outsider.starts(temp.path(), &node, &[]);
@@ -177,13 +177,13 @@ fn curl_alone_pays_polls_accepts_and_resyncs() {
     let (producer, store) = (node.token("producer", "me"), node.token("store", "17"));
     let as_json = "Content-Type: application/json";
     let paid = r#"{"type":"order.paid","id":"e1","order":"o1","store":"17","amount":1250}"#;
-    let (status, told) = curl(&node, &producer, "/v1/events", &["-H", as_json, "-d", paid]);
-    assert_eq!((status, &told["events"][0]["status"]), (200, &json!("stored")));
+    let (status, answer) = curl(&node, &producer, "/v1/events", &["-H", as_json, "-d", paid]);
+    assert_eq!((status, &answer["events"][0]["status"]), (200, &json!("stored")));
     let (_, page) = curl(&node, &store, "/v1/notices?device=c&wait=20", &[]);
     assert_eq!((&page["notices"][0]["kind"], &page["notices"][0]["order"]), (&json!("new_order"), &json!("o1")));
     let accept = serde_json::to_string(&accepted("o1", "A17")).unwrap();
-    let (_, told) = curl(&node, &store, "/v1/events?device=c", &["-H", as_json, "-d", &accept]);
-    assert_eq!(told["events"][0]["status"], "stored");
+    let (_, answer) = curl(&node, &store, "/v1/events?device=c", &["-H", as_json, "-d", &accept]);
+    assert_eq!(answer["events"][0]["status"], "stored");
     let next = format!("/v1/notices?device=c&wait=20&after={}", page["position"].as_str().unwrap());
     let (_, page) = curl(&node, &store, &next, &[]);
     assert_eq!(

@@ -65,7 +65,7 @@ async fn nothing_is_lost_or_doubled(node: &Node, orders: &[&str]) {
     };
     assert_eq!(mailbox(node, "store", "1").await, of(&[NewOrder, OrderAccepted]));
     assert_eq!(mailbox(node, "customer", "c").await, of(&[PickupCode]));
-    // The wall is told a moment after the mailboxes.
+    // The wall is updated a moment after the mailboxes.
     let counted = orders.len() as i64;
     until("the wall shows both orders", async || {
         let today = crate::wall::look(node).await.today;
@@ -97,7 +97,7 @@ async fn what_a_till_reports_comes_back_by_our_own_topic_and_the_customer_hears_
     nothing_is_lost_or_doubled(&node, &["o1", "o2"]).await;
 }
 
-/// `published` says that the output topic holds the event when the server dies; the customer has not heard of it.
+/// `published` says that the output topic holds the event when the server dies; the customer was not notified of it.
 async fn dies_at(step: &str, published: bool) {
     let mut node = node(step).await;
     let (mut till, phone) = (node.till("1", "a").await, node.phone("c").await);
@@ -116,7 +116,7 @@ async fn dies_at(step: &str, published: bool) {
     let (mut till, mut phone) = (node.till_from("1", "a", Some(position)).await, node.phone("c").await);
     assert_eq!(phone.hears(PickupCode, "o1").await.notice.body["pickup_code"], "A17");
     till.hears(OrderAccepted, "o1").await;
-    // The till does not know whether it was heard, and says it again: the same event.
+    // The till does not know whether it was stored, and says it again: the same event.
     assert_eq!(till.says(accept).await.1, None);
     is_paid(&node, "o2").await;
     till.hears(NewOrder, "o2").await;
@@ -128,13 +128,13 @@ async fn dies_at(step: &str, published: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_before_the_publication_nothing_is_lost_or_doubled() {
-    dies_at("emit@1", false).await;
+    dies_at("publish@1", false).await;
 }
 
 /// It is published again after the restart: the topic holds it twice, with one id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_between_the_publication_and_its_mark_nothing_is_lost_or_doubled() {
-    dies_at("emitted@1", true).await;
+    dies_at("published@1", true).await;
 }
 
 /// The first record that is read is the payment, the second is our own.

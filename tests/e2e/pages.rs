@@ -145,7 +145,7 @@ async fn an_order_goes_from_a_phone_to_a_till_and_its_code_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_console_says_what_hurts() {
+async fn the_console_shows_the_alerts() {
     let mut node = a_chain().await;
     // Paid a second time, at another store: refused, and somebody has to look at it.
     node.pays("waits", "7").await;

@@ -6,7 +6,7 @@ use tokio::task::block_in_place;
 
 use crate::chain::{Node, soon};
 
-/// The window that a new connection is told.
+/// The number of notices in flight that a new connection is allowed.
 async fn window(node: &Node) -> u16 {
     let mut socket = Socket::open_with_hello(node.public, &node.token("store", "1"), "a", None).await.unwrap();
     match soon("a welcome", socket.next()).await.unwrap() {

@@ -12,8 +12,8 @@ scenarios! {
     with "max_mailbox_rows = 20";
     a_new_device_takes_the_open_orders_and_goes_on,
     each_viewer_sees_its_part_and_nobody_elses,
-    the_story_of_an_order_says_what_became_of_each_notice_on_each_device,
-    a_story_outlives_the_process,
+    the_timeline_of_an_order_has_the_steps_of_each_notice_on_each_device,
+    a_timeline_outlives_the_process,
     many_open_orders_come_in_pages,
     a_position_below_what_is_kept_leads_to_the_open_orders,
     what_opens_and_ends_at_once_is_not_open,
@@ -22,7 +22,7 @@ scenarios! {
 
 async fn ask(node: &Node, role: &str, id: &str, path: &str) -> (u16, Value) {
     let answer = node.http.get(path, &node.token(role, id)).await.unwrap();
-    (answer.status, answer.json())
+    (answer.status, answer.json().unwrap())
 }
 
 /// A recipient's open orders by id and stage, and where to go on.
@@ -93,7 +93,7 @@ async fn each_viewer_sees_its_part_and_nobody_elses(node: Node) {
     assert_eq!(ask(&node, "store", "1", "/v1/orders?open=1&from=%00").await.0, 422);
 }
 
-/// Steps of a story about one kind of notice, in time: word, device, attempt.
+/// Steps of a timeline about one kind of notice, in time: word, device, attempt.
 fn steps(order: &Value, kind: &str) -> Vec<String> {
     let timeline = order["timeline"].as_array().unwrap();
     assert!(timeline.is_sorted_by_key(|entry| entry["at"].as_i64().unwrap()), "{timeline:?}");
@@ -107,7 +107,7 @@ fn steps(order: &Value, kind: &str) -> Vec<String> {
         .collect()
 }
 
-async fn the_story_of_an_order_says_what_became_of_each_notice_on_each_device(node: Node) {
+async fn the_timeline_of_an_order_has_the_steps_of_each_notice_on_each_device(node: Node) {
     let mut till = node.till("1", "a").await;
     let mut phone = node.phone("of-o1").await;
     let before = now();
@@ -118,35 +118,35 @@ async fn the_story_of_an_order_says_what_became_of_each_notice_on_each_device(no
     node.polls("1", "b", Some(polled.position), 0).await;
     till.says(accepted("o1", "A17")).await;
     phone.hears(PickupCode, "o1").await;
-    let story = async || ask(&node, "store", "1", "/v1/orders/o1").await.1;
+    let order = async || ask(&node, "store", "1", "/v1/orders/o1").await.1;
     let rang = ["persisted", "sent a 1", "acked a", "displayed a", "sent b 1", "acked b"];
-    until("all of it is told", async || {
-        let mut told = steps(&story().await, "new_order");
+    until("all of it is there", async || {
+        let mut logged = steps(&order().await, "new_order");
         // Two devices at once: between them there is no order.
-        told.sort();
+        logged.sort();
         let mut rang = rang.map(str::to_owned);
         rang.sort();
-        told == rang
+        logged == rang
     })
     .await;
-    assert_eq!(steps(&story().await, "order.paid"), ["occurred", "consumed", "applied"]);
-    assert_eq!(steps(&story().await, "order.accepted"), ["occurred a", "consumed", "applied"]);
-    let first = story().await["timeline"][0]["at"].as_i64().unwrap();
+    assert_eq!(steps(&order().await, "order.paid"), ["occurred", "consumed", "applied"]);
+    assert_eq!(steps(&order().await, "order.accepted"), ["occurred a", "consumed", "applied"]);
+    let first = order().await["timeline"][0]["at"].as_i64().unwrap();
     assert!(first >= before.0 - 1_000 && first <= now().0, "times of the wall clock: {first}");
     let seen = ask(&node, "customer", "of-o1", "/v1/orders/o1").await.1;
     assert!(steps(&seen, "pickup_code").starts_with(&["persisted".into(), "sent phone 1".into()]), "{seen}");
     assert_eq!(steps(&seen, "order.accepted"), ["occurred", "consumed", "applied"], "no device of the store");
-    assert_eq!(steps(&seen, "new_order"), [""; 0], "nobody sees what became of another's notices");
+    assert_eq!(steps(&seen, "new_order"), [""; 0], "nobody sees the steps of another's notices");
 }
 
 /// A stop writes what waits; a kill -9 would cost the last half second of it.
-async fn a_story_outlives_the_process(mut node: Node) {
+async fn a_timeline_outlives_the_process(mut node: Node) {
     let mut till = node.till("1", "a").await;
     node.pays("o1", "1").await;
     till.hears(NewOrder, "o1").await;
-    let story = async |node: &Node| steps(&ask(node, "store", "1", "/v1/orders/o1").await.1, "new_order");
+    let timeline = async |node: &Node| steps(&ask(node, "store", "1", "/v1/orders/o1").await.1, "new_order");
     let whole = ["persisted", "sent a 1", "acked a"];
-    until("it is told", async || story(&node).await == whole).await;
+    until("it is there", async || timeline(&node).await == whole).await;
     node.process.signal("TERM");
     let mut node = tokio::task::spawn_blocking(move || {
         node.process.ends();
@@ -155,7 +155,7 @@ async fn a_story_outlives_the_process(mut node: Node) {
     .await
     .unwrap();
     node.restart();
-    assert_eq!(story(&node).await, whole);
+    assert_eq!(timeline(&node).await, whole);
 }
 
 async fn many_open_orders_come_in_pages(node: Node) {
@@ -189,7 +189,7 @@ async fn a_position_below_what_is_kept_leads_to_the_open_orders(node: Node) {
     // The notice of a live order stays, whatever comes after it.
     node.event("order.picked_up", "first", json!({})).await;
     until("nothing is open", async || open(&node, "store", "1").await.0.is_empty()).await;
-    // Away for so long that more came and went than a mailbox keeps.
+    // Offline for so long that more came and went than a mailbox keeps.
     for n in 0..40 {
         let order = format!("o{n}");
         let life = ["order.paid", "order.picked_up"].map(|kind| event(kind, &order, json!({"store": "1"})));
@@ -202,8 +202,8 @@ async fn a_position_below_what_is_kept_leads_to_the_open_orders(node: Node) {
     let mut refused = orderbell_client::Socket::open_with_hello(node.public, &token, "a", Some(old)).await.unwrap();
     let Ok(orderbell_client::Received::Closed(Some((code, why)))) = refused.next().await else { panic!("another end") };
     assert_eq!((code, why.as_str()), (4200, "resync;position-expired"));
-    let (orders, position) = open(&node, "store", "1").await;
-    assert_eq!(orders, stages(&[("last", "paid")]));
+    until("the last one is open", async || open(&node, "store", "1").await.0 == stages(&[("last", "paid")])).await;
+    let (_, position) = open(&node, "store", "1").await;
     let mut till = Till::connect(node.public, &token, "a", Some(position)).await;
     node.pays("next", "1").await;
     till.hears(NewOrder, "next").await;
@@ -217,7 +217,7 @@ async fn a_position_that_the_server_never_gave_out_leads_to_the_open_orders(node
     let token = node.token("store", "1");
     for bad in [Position { check: good.check ^ 1, ..good }, Position { seq: good.seq + 1_000, ..good }] {
         let answer = node.http.get(&format!("/v1/notices?device=a&after={bad}"), &token).await.unwrap();
-        assert_eq!((answer.status, answer.json()["code"].clone()), (409, json!("epoch-changed")), "{bad}");
+        assert_eq!((answer.status, answer.json().unwrap()["code"].clone()), (409, json!("epoch-changed")), "{bad}");
         let mut refused = orderbell_client::Socket::open_with_hello(node.public, &token, "b", Some(bad)).await.unwrap();
         let Ok(orderbell_client::Received::Closed(Some((code, why)))) = refused.next().await else { panic!("{bad}") };
         assert_eq!((code, why.as_str()), (4200, "resync;epoch-changed"), "{bad}");

@@ -109,15 +109,15 @@ async fn a_reader_that_stalls_costs_no_memory_and_holds_up_nobody(node: Node) {
     assert!(grown < WAITING as u64 * 250 / 4, "{grown} bytes more for a reader that does not read");
     // It wakes up and reads everything, in order.
     let mut chain = position;
-    let mut heard = 0;
-    while heard < WAITING {
+    let mut received = 0;
+    while received < WAITING {
         match soon("the next notice", stalled.next()).await.unwrap() {
             Received::Notice(notice) if notice.attempt > 1 && notice.position.seq <= chain.seq => {}
             Received::Notice(notice) => {
                 assert_eq!(notice.prev, chain);
                 chain = notice.position;
-                heard += 1;
-                if heard % 16 == 0 || heard == WAITING {
+                received += 1;
+                if received % 16 == 0 || received == WAITING {
                     // On a slow machine its connection was closed with ack-timeout meanwhile; the next check says so, and it reconnects.
                     let _closed = stalled.ack(chain).await;
                 }
@@ -180,12 +180,12 @@ async fn sigterm_under_load_sends_everybody_away_and_loses_nothing() {
     load.await.unwrap();
     let answered: BTreeSet<String> = (0..taken.load(Ordering::Acquire)).map(|n| format!("o{n}")).collect();
     node.restart();
-    let (mut till, mut heard) = (node.till("1", "new").await, BTreeSet::new());
+    let (mut till, mut received) = (node.till("1", "new").await, BTreeSet::new());
     // The last one may have been taken without an answer.
-    while !heard.is_superset(&answered) {
+    while !received.is_superset(&answered) {
         let notice = till.notice().await;
         till.acks(&notice).await;
-        assert!(heard.insert(notice.notice.order), "twice");
+        assert!(received.insert(notice.notice.order), "twice");
     }
-    assert!(heard.len() <= answered.len() + 1, "{} of {}", heard.len(), answered.len());
+    assert!(received.len() <= answered.len() + 1, "{} of {}", received.len(), answered.len());
 }

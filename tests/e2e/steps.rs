@@ -2,7 +2,7 @@
 //! answers, a frame, an acknowledgement, an event that goes out and its mark.
 //!
 //! The same checks for each: everything that was acknowledged is there, every order rings, no notice has two positions and no position two
-//! notices, every accepted order is taken with the code that the till was told is logged, and what goes to the output topic has one id.
+//! notices, every accepted order is taken with the code that the till received is logged, and what goes to the output topic has one id.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -42,9 +42,9 @@ impl Till {
 }
 
 impl App for Till {
-    fn on_output(&mut self, told: Output) -> ControlFlow<()> {
+    fn on_output(&mut self, output: Output) -> ControlFlow<()> {
         let mut known = self.known.lock().unwrap();
-        match told {
+        match output {
             Output::Notice(notice) => {
                 if notice.notice.kind == NewOrder {
                     self.accepts(&notice.notice.order);
@@ -60,13 +60,15 @@ impl App for Till {
                 }
             }
             Output::EventResult { id, rejected } => drop(known.answered.insert(id, rejected)),
-            Output::Fault(code, why) => panic!("the till is told off: {code} {why}"),
+            Output::Fault(code, why) => panic!("the till is at fault: {code} {why}"),
             _ => {}
         }
         ControlFlow::Continue(())
     }
 
-    fn persist(&mut self, _: &PersistedState) {}
+    fn persist(&mut self, _: &PersistedState) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn names() -> BTreeSet<String> {
@@ -92,9 +94,9 @@ async fn polled(node: &Node) -> Vec<(String, NoticeKind, Position, String)> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let page = node.polls("1", "checker", after, 0).await;
-        let told =
+        let notices =
             page.notices.iter().map(|n| (n.notice.id.clone(), n.notice.kind, n.position, n.notice.order.clone()));
-        all.extend(told);
+        all.extend(notices);
         if page.next_poll_ms > 0 {
             return all;
         }
@@ -154,21 +156,34 @@ async fn dies_at(mut node: Node, step: &str, nth: usize) {
     let positions: BTreeMap<String, &String> = mailbox.iter().map(|(id, _, at, _)| (at.to_string(), id)).collect();
     let ids: BTreeMap<&String, String> = mailbox.iter().map(|(id, _, at, _)| (id, at.to_string())).collect();
     assert_eq!((positions.len(), ids.len()), (mailbox.len(), mailbox.len()), "two of one: {mailbox:?}");
-    for heard in &known.notices {
-        let at = heard.position.to_string();
-        assert_eq!(ids.get(&heard.notice.id), Some(&at), "a notice that was heard is gone, or has another position");
-        assert_eq!(positions.get(&at).copied(), Some(&heard.notice.id), "a position that was heard has another notice");
+    for received in &known.notices {
+        let at = received.position.to_string();
+        assert_eq!(
+            ids.get(&received.notice.id),
+            Some(&at),
+            "a notice that was received is gone, or has another position"
+        );
+        assert_eq!(
+            positions.get(&at).copied(),
+            Some(&received.notice.id),
+            "a position that was received has another notice"
+        );
     }
     if let Some(topic) = &node.topic {
-        let emitted = topic.values(&format!("{}.events", topic.name)).await;
-        let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for event in emitted.iter().filter(|event| event["type"] == "order.accepted") {
-            let order = event["subject"].as_str().unwrap_or_default().to_owned();
-            ids.entry(order).or_default().insert(event["id"].as_str().unwrap().to_owned());
-        }
-        assert_eq!(ids.keys().cloned().collect::<BTreeSet<_>>(), names(), "what was logged was not emitted");
-        assert!(ids.values().all(|ids| ids.len() == 1), "one event under several ids: {ids:?}");
+        is_published_once(topic).await;
     }
+}
+
+/// Each order was reported as accepted by one event of our own topic.
+async fn is_published_once(topic: &crate::kafka::Topic) {
+    let published = topic.values(&format!("{}.events", topic.name)).await;
+    let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for event in published.iter().filter(|event| event["type"] == "order.accepted") {
+        let order = event["subject"].as_str().unwrap_or_default().to_owned();
+        ids.entry(order).or_default().insert(event["id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(ids.keys().cloned().collect::<BTreeSet<_>>(), names(), "what was logged was not published");
+    assert!(ids.values().all(|ids| ids.len() == 1), "one event under several ids: {ids:?}");
 }
 
 macro_rules! steps {
@@ -187,7 +202,7 @@ mod embedded {
         before_applying "read" 4,
         before_the_commit "applied" 4,
         before_the_batch "batch" 7,
-        before_anybody_is_told "durable" 7,
+        before_anybody_is_notified "durable" 7,
         before_the_answers "notified" 1,
         between_the_answers "answered" 9,
         before_a_frame "send" 1,
@@ -201,13 +216,13 @@ mod on_kafka {
         before_applying "read" 4,
         before_the_commit "applied" 4,
         before_the_batch "batch" 2,
-        before_anybody_is_told "durable" 2,
+        before_anybody_is_notified "durable" 2,
         before_the_answers "notified" 1,
         between_the_answers "answered" 9,
         before_a_frame "send" 1,
         at_an_acknowledgement "ack" 1,
-        before_an_event_goes_out "emit" 3,
-        before_its_mark "emitted" 1,
+        before_an_event_goes_out "publish" 3,
+        before_its_mark "published" 1,
         behind_its_mark "marked" 1,
     }
 }

@@ -1,12 +1,13 @@
-//! What happens to topics: partitions are added, two topics carry events of one order.
+//! What happens to topics: partitions are added, two topics carry events of one order, nothing of one is understood, or its producer's clock is off.
 
 use std::collections::BTreeMap;
 
 use orderbell_protocol::NoticeKind::{self, NewOrder};
+use orderbell_protocol::alert::AlertCode;
 use rdkafka::admin::{AdminOptions, NewPartitions};
 use serde_json::json;
 
-use crate::chain::{Till, event, until};
+use crate::chain::{Till, event, now, until};
 use crate::kafka::{Topic, bootstrap, node_on};
 
 fn paid(order: &str) -> String {
@@ -29,7 +30,7 @@ async fn partitions_that_are_added_begin_at_their_first_record() {
     assert_eq!(node.alerts().await, []);
 }
 
-/// All orders in which four things can be told.
+/// All orders in which four events can be read.
 fn permutations(kinds: &[&'static str]) -> Vec<Vec<&'static str>> {
     if kinds.is_empty() {
         return vec![Vec::new()];
@@ -77,8 +78,38 @@ async fn two_topics_that_tell_of_one_order_lead_to_the_same_in_each_order_of_the
         let read = async || node.metric("orderbell_events_total").await;
         until("they are read", async || read().await >= ((step + 1) * all.len()) as u64).await;
     }
-    let heard = received(&mut till, 2 * all.len()).await;
-    assert!(heard.len() == all.len() && heard.values().all(|kinds| *kinds == [NewOrder, OrderAccepted]), "{heard:?}");
-    let heard = received(&mut phone, 2 * all.len()).await;
-    assert!(heard.len() == all.len() && heard.values().all(|kinds| *kinds == [PickupCode, Ready]), "{heard:?}");
+    let kinds_of = received(&mut till, 2 * all.len()).await;
+    assert!(
+        kinds_of.len() == all.len() && kinds_of.values().all(|kinds| *kinds == [NewOrder, OrderAccepted]),
+        "{kinds_of:?}"
+    );
+    let kinds_of = received(&mut phone, 2 * all.len()).await;
+    assert!(
+        kinds_of.len() == all.len() && kinds_of.values().all(|kinds| *kinds == [PickupCode, Ready]),
+        "{kinds_of:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_topic_that_is_not_understood_and_a_clock_that_is_off_are_alerts_until_an_event_is_right() {
+    let node = node_on(Topic::make(&bootstrap(), 1).await, "");
+    let (topic, now) = (node.topic.as_ref().unwrap(), now());
+    let subject = async |code| node.alert(code).await.map(|alert| alert.subject.unwrap());
+    let is_about_it = async |code| subject(code).await.as_ref() == Some(&topic.name);
+    topic.produces_at(now, &event("PAY_SUCCESS", "o1", json!({"store": "1"}))).await;
+    until("nothing is understood", async || is_about_it(AlertCode::TopicUndecodable).await).await;
+
+    // Three records within 20 seconds, and the times of their events are 20 minutes older.
+    for (kind, seconds) in [("order.created", -20), ("order.paid", -10), ("order.accepted", 0)] {
+        let at = now.plus_ms(seconds * 1000);
+        let said = json!({"store": "1", "pickup_code": "A1", "time": at.plus_ms(-20 * 60_000).0});
+        topic.produces_at(at, &event(kind, "o1", said)).await;
+    }
+    until("the clock is off", async || is_about_it(AlertCode::SourceClockOff).await).await;
+    let detail = node.alert(AlertCode::SourceClockOff).await.unwrap().detail;
+    assert!(detail.contains("0 h 20 min behind"), "{detail}");
+    assert_eq!(subject(AlertCode::TopicUndecodable).await, None);
+
+    topic.produces_at(now, &event("order.ready", "o1", json!({"store": "1"}))).await;
+    until("the clock is right", async || subject(AlertCode::SourceClockOff).await.is_none()).await;
 }

@@ -1,4 +1,4 @@
-//! A producer that hangs in a transaction holds back what stands behind it: that is lag, and clients are told.
+//! A producer that hangs in a transaction holds back what stands behind it: that is lag, and clients see it.
 
 use std::time::Duration;
 

@@ -76,9 +76,9 @@ async function testDetails(page) {
   await page.locator("#details").getByText("applied").first().waitFor();
   await page.locator("#details").getByText("new_order").first().waitFor();
   page.expected.push(/404/);
-  await page.locator("#order").fill("never-heard-of");
+  await page.locator("#order").fill("unknown-order");
   await page.getByRole("button", { name: "Trace" }).click();
-  await page.getByText("Order never-heard-of is unknown").waitFor();
+  await page.getByText("Order unknown-order is unknown").waitFor();
   await page.locator("#order").fill("seen-live");
   await page.keyboard.press("Enter");
   await page.locator("#details").getByText("order.paid").first().waitFor();

@@ -75,15 +75,14 @@ async function testAppearance(browser, storage) {
   }
 }
 
-/** Checks the layout with the largest figures and the longest names that a chain has, and with two stores of one name. */
-async function testExtremes(browser, storage) {
+/** A snapshot with the largest figures and the longest names that a chain has, and with two stores of one name. */
+function largestWall() {
   const sums = { created: 5_012_881, paid: 4_998_302, accepted: 4_981_204, refused: 9_312, ready: 4_910_288, picked_up: 4_888_120, cancelled: 12_901, refunded: 8_811, paid_amount: 19_412_200_012, refunded_amount: 31_200_400 };
   const curve = (until) => ({ from: 0, orders: Array.from({ length: until }, (_, minute) => Math.round(6_000 * Math.sin(minute / 460) ** 4)) });
-  const name = "Shanghai Pudong International Airport Terminal 2 上海浦东国际机场二号航站楼";
   // The first two share a name, in two cities.
-  const store = (nth) => ({ id: String(nth), name: `${name} ${Math.max(nth, 1)}`, city: nth ? "上海" : "杭州", last_hour: 18_402 - nth * 700, today: 99_000 });
+  const store = (nth) => ({ id: String(nth), name: `${LONG_NAME} ${Math.max(nth, 1)}`, city: nth ? "上海" : "杭州", last_hour: 18_402 - nth * 700, today: 99_000 });
   const at = Date.now();
-  const wall = {
+  return {
     type: "snapshot", seq: 1, epoch: 1, at, as_of: at, complete_through: at, stale: false,
     chain: "The Very Large Golden Bowl Company of the East 大金碗餐饮集团", time_zone: "Asia/Shanghai", currency: "CNY", currency_digits: 2,
     day: "2026-11-21", day_start: at - 64_000_000, today: sums, yesterday_by_now: { ...sums, paid: 1_284_302 }, per_minute: 128_402,
@@ -91,16 +90,26 @@ async function testExtremes(browser, storage) {
     stores: Array.from({ length: 24 }, (_, nth) => store(nth)), cities: Array.from({ length: 24 }, (_, nth) => ({ name: `Shijiazhuang 石家庄 ${nth}`, last_hour: 91_204 - nth, today: 1 })),
     reachability: { push: 19_812, poll: 1_121, offline: 2_207 }, recent: { from: 1_060, orders: [1, 2, 3, 4, 5] }, curves: { today: curve(1_065), yesterday: curve(1_440) },
   };
+}
+
+/** The stream of the wall's feed that holds these documents. */
+const feedOf = (...walls) => walls.map((wall) => `event: ${wall.type}\ndata: ${JSON.stringify(wall)}\n\n`).join("");
+
+const LONG_NAME = "Shanghai Pudong International Airport Terminal 2 上海浦东国际机场二号航站楼";
+
+/** Checks the layout with the largest figures and the longest names that a chain has, and with two stores of one name. */
+async function testExtremes(browser, storage) {
+  const wall = largestWall();
   for (const [width, height] of SIZES) {
     for (const lang of ["en", "zh"]) {
       const what = `wall-${width}x${height}-${lang}-extremes`;
       const page = await open(browser, base, what, { viewport: { width, height }, storageState: storage });
-      await page.route("**/v1/wall", (route) => route.fulfill({ contentType: "text/event-stream", body: `event: snapshot\ndata: ${JSON.stringify(wall)}\n\n` }));
+      await page.route("**/v1/wall", (route) => route.fulfill({ contentType: "text/event-stream", body: feedOf(wall) }));
       await page.goto(`${base}/wall/?lang=${lang}`);
-      await showsOrders(page, sums.paid);
+      await showsOrders(page, wall.today.paid);
       await page.locator("#chart canvas").waitFor();
       const labels = await page.locator("#stores tr th").evaluateAll((heads) => heads.slice(0, 3).map((head) => head.title));
-      check(labels.join() === `${name} 1 · 杭州,${name} 1 · 上海,${name} 2`, `${what}: stores of one name: ${labels}`);
+      check(labels.join() === `${LONG_NAME} 1 · 杭州,${LONG_NAME} 1 · 上海,${LONG_NAME} 2`, `${what}: stores of one name: ${labels}`);
       await laidOut(page, what, { blocks: BLOCKS, scrolls: width < 760 });
       await page.screenshot({ path: `${shots}/${what}.png`, fullPage: width < 760 });
       await page.context().close();
@@ -165,6 +174,65 @@ async function testRestart(page) {
   check(figures.length > 0 && figures.every((one, nth) => nth === 0 || figures[nth - 1] <= one), `figures went backwards: ${figures}`);
 }
 
+/**
+ * A figure rolls in every frame of 60 a second, and a frame does little: it writes the two figures that roll, draws no curve, and requests no
+ * frame after the last. So no frame is long on a slow machine either. The test calls the frames itself; nothing here depends on its speed.
+ */
+async function testFrames(browser, storage) {
+  const page = await open(browser, base, "wall frame by frame", { storageState: storage });
+  await page.addInitScript(() => {
+    const byHand = { waiting: new Map(), requested: 0, requestedAt: 0, draws: 0 };
+    globalThis.byHand = byHand;
+    globalThis.requestAnimationFrame = (callback) => {
+      byHand.requestedAt = performance.now();
+      byHand.requested += 1;
+      byHand.waiting.set(byHand.requested, callback);
+      return byHand.requested;
+    };
+    globalThis.cancelAnimationFrame = (number) => byHand.waiting.delete(number);
+    const clear = CanvasRenderingContext2D.prototype.clearRect;
+    CanvasRenderingContext2D.prototype.clearRect = function (...area) {
+      byHand.draws += 1;
+      return clear.apply(this, area);
+    };
+  });
+  const before = largestWall();
+  const after = { ...before.today, paid: before.today.paid + 600, paid_amount: 1_000 };
+  const update = { ...before, type: "update", seq: 2, today: after, per_minute: 64, curves: undefined };
+  await page.route("**/v1/wall", (route) => route.fulfill({ contentType: "text/event-stream", body: feedOf(before, update) }));
+  await page.goto(`${base}/wall/?lang=en`);
+  // Not by frames, which nobody draws here.
+  const isReady = () => /\b10$/.test(document.querySelector("#amount").textContent) && globalThis.byHand.draws > 0 && globalThis.byHand.waiting.size > 0;
+  await page.waitForFunction(isReady, undefined, { polling: 50 });
+  await page.evaluate(() => document.fonts.ready);
+  const seen = await page.evaluate(() => {
+    const { byHand } = globalThis;
+    const [drawn, requestedAt] = [byHand.draws, byHand.requestedAt];
+    const changes = new MutationObserver(() => {});
+    changes.observe(document.body, { childList: true, characterData: true, attributes: true, subtree: true });
+    const figures = [];
+    let others = [];
+    // A browser may give the first frame a time before the one at which it was requested: that at which it began to draw the frame.
+    for (let frame = 0; frame <= 16; frame += 1) {
+      const due = [...byHand.waiting.values()];
+      byHand.waiting.clear();
+      due.forEach((callback) => callback(requestedAt - 8 + (frame * 1_000) / 60));
+      const elements = changes.takeRecords().map(({ target }) => (target instanceof Element ? target : target.parentElement).id);
+      others = others.concat(elements.filter((id) => !["orders", "per-minute"].includes(id)));
+      figures.push(Number(document.querySelector("#orders").textContent.replace(/\D/g, "")));
+    }
+    return { figures, others, draws: byHand.draws - drawn, left: byHand.waiting.size };
+  });
+  const { figures, others, draws, left } = seen;
+  check(figures[0] >= before.today.paid && figures.every((one, nth) => nth === 0 || figures[nth - 1] <= one), `figures go backwards: ${figures}`);
+  check(figures.at(-1) === before.today.paid + 600, `the figure ends as ${figures.at(-1)}`);
+  check(new Set(figures).size >= 12, `the figure jumps: ${figures}`);
+  check(others.length === 0, `a frame also changes ${others}`);
+  check(draws === 0, `a frame draws the curve: ${draws} times`);
+  check(left === 0, "frames are requested although nothing moves");
+  await page.context().close();
+}
+
 /** With reduced motion, figures change at once and nothing is animated. */
 async function testReducedMotion(browser, storage) {
   const page = await open(browser, base, "wall without motion", { reducedMotion: "reduce", storageState: storage });
@@ -200,6 +268,7 @@ try {
   await testAppearance(browser, storage);
   await testExtremes(browser, storage);
   await testUpdates(page);
+  await testFrames(browser, storage);
   await testReducedMotion(browser, storage);
   await testRestart(page);
 } catch (error) {

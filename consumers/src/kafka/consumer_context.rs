@@ -44,7 +44,7 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         // When they were made, not when this thread came to read them.
         let made_ms = statistics.time * 1000;
-        let heard_ms = |broker: i32| {
+        let response_ms = |broker: i32| {
             let up = |known: &&Broker| known.nodeid == broker && known.state == "UP" && known.rxidle >= 0;
             statistics.brokers.values().find(up).map(|known| made_ms - known.rxidle / 1000)
         };
@@ -57,14 +57,10 @@ impl ClientContext for Context {
                 }
                 all.push(partition_of(topic, *number));
                 // The log's own end: what open transactions hold back is behind, too, and not known to be nothing.
-                let (end, stable) = (at.hi_offset, at.ls_offset);
-                let Some(at_ms) = heard_ms(at.broker).filter(|_| end >= 0) else { continue };
-                let delivered = at.next_offset >= end && at.fetchq_cnt == 0;
-                let open_transaction = (0..end).contains(&stable).then(|| offset(stable));
-                ends.push((
-                    partition_of(topic, *number),
-                    EndOffset { next: offset(end), at_ms, delivered, open_transaction },
-                ));
+                let (Some(next), Some(at_ms)) = (offset(at.hi_offset), response_ms(at.broker)) else { continue };
+                let delivered = at.next_offset >= at.hi_offset && at.fetchq_cnt == 0;
+                let open_transaction = offset(at.ls_offset).filter(|stable| *stable < next);
+                ends.push((partition_of(topic, *number), EndOffset { next, at_ms, delivered, open_transaction }));
             }
         }
         *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;

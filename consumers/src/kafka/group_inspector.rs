@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaOptions;
@@ -10,6 +11,9 @@ use super::oauth::TokenContext;
 use super::source::{REQUEST_TIMEOUT, number};
 use crate::error::SourceError;
 use crate::record::{Offset, TopicPartition};
+
+/// What fails where the metadata of a topic cannot be had.
+const METADATA: &str = "fetch the topic's metadata";
 
 /// A client that asks about one consumer group. Every method blocks.
 pub struct GroupInspector {
@@ -24,12 +28,13 @@ impl GroupInspector {
     /// A client for the group of `options`. No request waits longer than `request_timeout`.
     ///
     /// # Errors
-    /// A property that librdkafka does not accept, with its message.
+    /// A property that librdkafka does not accept, with its message. [`SourceError::Transient`] without a token where one is needed.
     pub fn new(options: &KafkaOptions, request_timeout: Duration) -> Result<Self, SourceError> {
         let silent = KafkaOptions { instance: None, ..options.clone() };
-        let consumer = silent.consumer().create_with_context(silent.context());
+        let context = silent.context();
+        let consumer = silent.consumer().create_with_context(context.clone());
         let consumer: BaseConsumer<_> = consumer.map_err(|error| SourceError::fatal("create consumer", error))?;
-        options.context().prime(&consumer);
+        context.prime(&consumer)?;
         let topic = options.topics.first().cloned().unwrap_or_default();
         Ok(Self { consumer, cluster: options.cluster.clone(), topic, request_timeout })
     }
@@ -51,18 +56,24 @@ impl GroupInspector {
     /// # Errors
     /// [`SourceError::Transient`] while no broker answers, or when the brokers do not allow the request.
     pub fn partitions(&self, topic: &str) -> Result<usize, SourceError> {
+        self.partitions_or_refusal(topic)?.map_err(|code| SourceError::transient(METADATA, code))
+    }
+
+    /// The same, or what the brokers answer instead.
+    ///
+    /// # Errors
+    /// [`SourceError::Transient`] while no broker answers.
+    pub(super) fn partitions_or_refusal(&self, topic: &str) -> Result<Result<usize, RDKafkaErrorCode>, SourceError> {
         use rdkafka::types::RDKafkaRespErr as Code;
 
-        const OPERATION: &str = "fetch the topic's metadata";
-
         let metadata = self.consumer.fetch_metadata(Some(topic), self.request_timeout);
-        let metadata = metadata.map_err(|error| SourceError::transient(OPERATION, error))?;
-        let Some(found) = metadata.topics().first() else { return Ok(0) };
-        match found.error() {
+        let metadata = metadata.map_err(|error| SourceError::transient(METADATA, error))?;
+        let Some(found) = metadata.topics().first() else { return Ok(Ok(0)) };
+        Ok(match found.error() {
             None => Ok(found.partitions().len()),
             Some(Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(0),
-            Some(code) => Err(SourceError::transient(OPERATION, rdkafka::error::RDKafkaErrorCode::from(code))),
-        }
+            Some(code) => Err(code.into()),
+        })
     }
 
     /// True when a new client would have something to read: the leader of a partition that is ours answers, and the coordinator does. Without
@@ -94,7 +105,7 @@ impl GroupInspector {
     pub fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<(TopicPartition, Offset)>, SourceError> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
-            list.add_partition(&partition.topic, i32::try_from(partition.number).unwrap_or(i32::MAX));
+            list.add_partition(&partition.topic, number(partition));
         }
         let answer = self.consumer.committed_offsets(list, self.request_timeout);
         let answer = answer.map_err(|error| SourceError::transient("fetch the group's committed offsets", error))?;

@@ -10,6 +10,7 @@ mod group_inspector;
 mod group_offsets;
 mod oauth;
 mod offset_requests;
+mod producer;
 mod properties;
 mod record_copy;
 mod record_reader;
@@ -128,8 +129,9 @@ impl KafkaOptions {
         properties::check(&self.properties, self.token.is_some())
     }
 
+    /// The context of a client that is about to be made. May wait for the first token.
     fn context(&self) -> TokenContext {
-        TokenContext(self.token.clone())
+        TokenContext::of(self.token.as_ref())
     }
 
     fn consumer(&self) -> ClientConfig {

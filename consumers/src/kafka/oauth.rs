@@ -1,97 +1,174 @@
 //! Tokens for SASL/OAUTHBEARER: whatever issues them writes them to a file, or is a command that prints one.
 //!
-//! librdkafka asks for a token when a client is made, and again before the last one ends. What a token says of itself is not read: it is
-//! asked for again long before any issuer lets it end.
+//! ```text
+//!   thread: command or file --> the token that is kept <-- librdkafka asks, on the thread that polls
+//! ```
+//!
+//! librdkafka asks for a token when a client is made, and again before the last one ends. It is answered at once, from what a thread keeps: an
+//! issuer that hangs holds up no poll. What a token says of itself is not read: it is fetched again long before any issuer lets it end.
+
+mod command;
+mod keeper;
 
 use std::error::Error;
-use std::io::Read;
+use std::fmt;
+use std::io::{self, Read};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::ExitStatus;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 
-/// How long a token is taken to be good. It is asked for again at four fifths of it.
-const LIFETIME: Duration = Duration::from_secs(120);
-/// Longest run of a command. The client waits for it.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often it is looked whether the command has ended.
-const COMMAND_INTERVAL: Duration = Duration::from_millis(20);
+use crate::error::SourceError;
+use keeper::{Keeper, TIMINGS, Timings};
+
 /// Longest token.
-const MAX_TOKEN_BYTES: u64 = 64 << 10;
-/// How long a client that is not polled otherwise waits for its first token to be asked for.
+const MAX_TOKEN_BYTES: usize = 64 << 10;
+/// How long a client that is not polled otherwise is polled for librdkafka's first question.
 const FIRST_TOKEN: Duration = Duration::from_millis(100);
 
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+enum TokenError {
+    #[error("neither oauth_token_file nor oauth_token_command is configured")]
+    Unconfigured,
+    #[error("the command is empty")]
+    NoCommand,
+    #[error("{from}: {source}")]
+    Io { from: String, source: io::Error },
+    #[error("{program} did not end within {timeout:?}")]
+    Timeout { program: String, timeout: Duration },
+    #[error("{program} ended with {status}")]
+    Failed { program: String, status: ExitStatus },
+    #[error("{from}: the token is longer than {MAX_TOKEN_BYTES} bytes")]
+    TooLong { from: String },
+    #[error("{from}: the token is empty")]
+    Empty { from: String },
+    #[error("{from}: a token is one line without spaces, and nothing else")]
+    NotAlone { from: String },
+    #[error("the first token is still awaited")]
+    Awaited,
+    #[error("no client wants a token any more")]
+    Unwanted,
+}
+
 /// Where tokens come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenSource {
-    /// A file that holds the token alone.
+#[derive(Clone, Debug)]
+enum Origin {
     File(PathBuf),
-    /// A program and its arguments. It prints the token alone.
     Command(Vec<String>),
 }
 
-impl TokenSource {
-    fn token(&self) -> Result<String, Box<dyn Error>> {
-        let text = match self {
+impl Origin {
+    /// A token. A command runs no longer than `timeout`, nor than `is_wanted` is true.
+    fn fetch(&self, timeout: Duration, is_wanted: impl Fn() -> bool) -> Result<String, TokenError> {
+        let (from, bytes) = match self {
             Self::File(path) => {
-                let file = std::fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-                limited(file)?
+                let from = path.display().to_string();
+                let bytes = read_file(path).map_err(|source| TokenError::Io { from: from.clone(), source })?;
+                (from, bytes)
             }
-            Self::Command(words) => run(words)?,
+            Self::Command(words) => {
+                let (program, arguments) = words.split_first().ok_or(TokenError::NoCommand)?;
+                (program.clone(), command::run(program, arguments, timeout, is_wanted)?)
+            }
         };
-        let token = text.trim();
-        if token.is_empty() { Err("the token is empty".into()) } else { Ok(token.to_owned()) }
+        if bytes.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLong { from });
+        }
+        match bytes.trim_ascii() {
+            [] => Err(TokenError::Empty { from }),
+            token if !token.iter().all(u8::is_ascii_graphic) => Err(TokenError::NotAlone { from }),
+            token => Ok(String::from_utf8_lossy(token).into_owned()),
+        }
     }
 }
 
-fn limited(from: impl Read) -> std::io::Result<String> {
-    let mut text = String::new();
-    from.take(MAX_TOKEN_BYTES).read_to_string(&mut text)?;
-    Ok(text)
+/// What the file holds, of a file that is too long its beginning.
+fn read_file(path: &PathBuf) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_TOKEN_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
-fn run(words: &[String]) -> Result<String, Box<dyn Error>> {
-    let (program, arguments) = words.split_first().ok_or("the command is empty")?;
-    let mut child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let out = child.stdout.take().ok_or("no output")?;
-    let reading = std::thread::spawn(move || limited(out));
-    let until = Instant::now() + COMMAND_TIMEOUT;
-    let status = loop {
-        match child.try_wait()? {
-            Some(status) => break status,
-            None if Instant::now() >= until => {
-                child.kill()?;
-                child.wait()?;
-                return Err(format!("{program} did not end within {} s", COMMAND_TIMEOUT.as_secs()).into());
-            }
-            None => std::thread::park_timeout(COMMAND_INTERVAL),
-        }
-    };
-    let text = reading.join().map_err(|_| "the output could not be read")??;
-    if status.success() { Ok(text) } else { Err(format!("{program} ended with {status}").into()) }
+/// Where tokens come from. Clones share what is kept: one thread fetches for them all, from the first client on until the last one is gone.
+#[derive(Clone)]
+pub struct TokenSource(Arc<Inner>);
+
+struct Inner {
+    origin: Origin,
+    timings: Timings,
+    keeper: OnceLock<Keeper>,
+}
+
+impl TokenSource {
+    /// A file that holds the token alone.
+    #[must_use]
+    pub fn file(path: PathBuf) -> Self {
+        Self::new(Origin::File(path), TIMINGS)
+    }
+
+    /// A program and its arguments. It prints the token alone.
+    #[must_use]
+    pub fn command(words: Vec<String>) -> Self {
+        Self::new(Origin::Command(words), TIMINGS)
+    }
+
+    fn new(origin: Origin, timings: Timings) -> Self {
+        Self(Arc::new(Inner { origin, timings, keeper: OnceLock::new() }))
+    }
+
+    fn keeper(&self) -> &Keeper {
+        self.0.keeper.get_or_init(|| Keeper::start(self.0.origin.clone(), self.0.timings))
+    }
+
+    /// Why the newest token could not be had, while that is so: for an alert. A sentence without a full stop.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.0.keeper.get()?.failure().map(|error| format!("no token for Kafka: {error}"))
+    }
+}
+
+impl fmt::Debug for TokenSource {
+    /// Leaves the words of a command out: one of them may be a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenSource")
+    }
 }
 
 /// The context of clients that need none but their token.
 #[derive(Clone, Default)]
-pub(super) struct TokenContext(pub(super) Option<TokenSource>);
+pub(super) struct TokenContext(Option<TokenSource>);
 
 impl TokenContext {
-    /// What librdkafka is told when it asks for a token.
+    /// The context of a client that is about to be made. Waits until the first token is there or has failed: a client that asks before is refused,
+    /// and asks again 10 seconds later.
+    pub(super) fn of(source: Option<&TokenSource>) -> Self {
+        if let Some(source) = source {
+            source.keeper().wait_for_first();
+        }
+        Self(source.cloned())
+    }
+
+    /// The answer when librdkafka asks for a token.
     pub(super) fn generate(&self) -> Result<OAuthToken, Box<dyn Error>> {
-        let source = self.0.as_ref().ok_or("neither oauth_token_file nor oauth_token_command is configured")?;
-        let token = source.token().inspect_err(|error| tracing::error!(%error, "no token for Kafka"))?;
-        let lifetime_ms = crate::clock::unix_ms() + i64::try_from(LIFETIME.as_millis()).unwrap_or(i64::MAX);
+        let source = self.0.as_ref().ok_or(TokenError::Unconfigured)?;
+        let (token, good_for) = source.keeper().answer()?;
+        let lifetime_ms = crate::clock::unix_ms() + i64::try_from(good_for.as_millis()).unwrap_or(i64::MAX);
         Ok(OAuthToken { token, principal_name: String::new(), lifetime_ms })
     }
 
     /// Lets a client that is not polled before its first request get its token.
-    pub(super) fn prime<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) {
-        if self.0.is_some() {
-            let _nothing_is_assigned = consumer.poll(FIRST_TOKEN);
-        }
+    ///
+    /// # Errors
+    /// There is none: no broker would answer.
+    pub(super) fn prime<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) -> Result<(), SourceError> {
+        let Some(source) = &self.0 else { return Ok(()) };
+        source.keeper().answer().map_err(|error| SourceError::transient("get a token for Kafka", error))?;
+        let _nothing_is_assigned = consumer.poll(FIRST_TOKEN);
+        Ok(())
     }
 }
 
@@ -106,23 +183,4 @@ impl ClientContext for TokenContext {
 impl ConsumerContext for TokenContext {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_what_a_file_holds_or_a_command_prints() {
-        let command = |words: &[&str]| TokenSource::Command(words.iter().map(|word| (*word).to_owned()).collect());
-        assert_eq!(command(&["echo", "a.b.c"]).token().unwrap(), "a.b.c");
-        for (words, wanted) in
-            [(&["false"][..], "ended with"), (&["true"], "empty"), (&[], "empty"), (&["/none/such"], "No such file")]
-        {
-            let error = command(words).token().unwrap_err().to_string();
-            assert!(error.contains(wanted), "{error}");
-        }
-        let path = std::env::temp_dir().join(format!("orderbell-token-{}", std::process::id()));
-        std::fs::write(&path, "d.e.f\n").unwrap();
-        assert_eq!(TokenSource::File(path.clone()).token().unwrap(), "d.e.f");
-        std::fs::remove_file(&path).unwrap();
-        assert!(TokenSource::File(path).token().is_err());
-    }
-}
+mod tests;

@@ -31,7 +31,7 @@ struct Answers(HashMap<(String, i32), KafkaOffset>);
 impl Answers {
     fn of(&self, partition: &TopicPartition) -> Option<Offset> {
         match self.0.get(&(partition.topic.to_string(), number(partition))) {
-            Some(KafkaOffset::Offset(at)) => Some(offset(*at)),
+            Some(KafkaOffset::Offset(at)) => offset(*at),
             _ => None,
         }
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use super::source::offset;
-use crate::record::{Header, Record, TopicPartition};
+use crate::record::{CUT_MARKS, CUT_REASONS, DEAD_LETTER_REASON, Header, Record, TopicPartition};
 use crate::traits::Reason;
 
 /// Longest value: a megabyte, which is what Kafka takes of a batch by default. Part of the fingerprint of a record that is cut.
@@ -28,22 +28,23 @@ const KEPT_BYTES: usize = 64 << 10;
 /// What is kept of headers that are too many, so that the dead letter still fits into its topic.
 const KEPT_HEADERS: usize = 100;
 
+/// Code of the reason for which a record is cut.
+const TOO_LARGE: &str = CUT_REASONS[0];
+
 /// The name of a header whose own name is not UTF-8.
 const UNREADABLE_NAME: &str = "\u{fffd}";
-/// Marks of a record that was cut: how long its value, its key and the list of its headers were.
-const CUT_MARKS: [&str; 3] = ["x-cut-value-bytes", "x-cut-key-bytes", "x-cut-headers"];
 
 /// A record within the limits, and why it must not be handled if it was cut.
 pub(super) fn copy(message: &BorrowedMessage<'_>, partition: TopicPartition) -> (Record, Option<Reason>) {
     let (headers, too_many) = message.headers().map_or_else(Default::default, copy_headers);
     let mut record = Record {
         partition,
-        offset: offset(message.offset()),
+        offset: offset(message.offset()).expect("a record that was delivered has an offset"),
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         read_ms: crate::clock::unix_ms(),
         key: None,
         value: None,
-        headers,
+        headers: headers.into(),
     };
     if record.headers.iter().any(|(name, _)| name == UNREADABLE_NAME) {
         let (partition, offset) = (&record.partition, record.offset);
@@ -52,8 +53,15 @@ pub(super) fn copy(message: &BorrowedMessage<'_>, partition: TopicPartition) -> 
     let (value, value_bytes) = copy_bytes(message.payload(), MAX_VALUE_BYTES);
     let (key, key_bytes) = copy_bytes(message.key(), MAX_KEY_BYTES);
     (record.value, record.key) = (value, key);
+    let was_cut = was_cut(&record);
     let reason = mark(&mut record.headers, [value_bytes, key_bytes, too_many]);
-    (record, reason)
+    (record, reason.or(was_cut))
+}
+
+/// Rejects a dead letter of a record that was cut, when somebody sends it again: it may look whole, and lack the headers that say what it is.
+fn was_cut(record: &Record) -> Option<Reason> {
+    let message = "the record is what a dead letter kept of a longer one, as its x-cut headers say: its producer must send it again";
+    record.is_cut().then(|| Reason { code: "cut", message: message.into() })
 }
 
 /// At most `max` bytes whole; of more, the beginning and their number.
@@ -104,7 +112,9 @@ fn mark(headers: &mut Vec<Header>, cut: [Option<usize>; 3]) -> Option<Reason> {
             headers.push((name.to_owned(), Some(Bytes::from(number.to_string()))));
         }
     }
-    Some(Reason { code: "too-large", message: format!("{what}: the dead letter holds its beginning") })
+    // Without the reason beside them, such headers are a producer's.
+    headers.push((DEAD_LETTER_REASON.to_owned(), Some(Bytes::from_static(TOO_LARGE.as_bytes()))));
+    Some(Reason { code: TOO_LARGE, message: format!("{what}: the dead letter holds its beginning") })
 }
 
 #[cfg(test)]
@@ -160,7 +170,8 @@ mod tests {
         let mut headers = Vec::new();
         let reason = mark(&mut headers, [None, None, Some(1_000_000)]).unwrap();
         assert!(reason.code == "too-large" && reason.message.contains("1000000 headers"), "{reason:?}");
-        assert_eq!(headers, [("x-cut-headers".to_owned(), Some(Bytes::from("1000000")))]);
+        let marks = [("x-cut-headers", "1000000"), ("x-dlq-reason", "too-large")];
+        assert_eq!(headers, marks.map(|(name, value)| (name.to_owned(), Some(Bytes::from(value)))));
     }
 
     #[test]
@@ -173,7 +184,33 @@ mod tests {
         assert_eq!(copy_bytes(None, MAX_VALUE_BYTES), (None, None));
         let mut headers = Vec::new();
         assert!(mark(&mut headers, [Some(400_000_033), Some(70_000), None]).unwrap().message.contains("400000033"));
-        assert_eq!(headers.len(), 2);
+        assert_eq!(headers.len(), 3);
         assert_eq!(mark(&mut headers, [None; 3]), None);
+    }
+
+    /// The bug: a record of which only headers were cut was handled as if it were whole when its dead letter was sent again.
+    #[test]
+    fn what_was_cut_is_rejected_when_it_is_sent_again() {
+        let record = |name: &str, reason: Option<&'static str>| Record {
+            partition: TopicPartition::new("orders.events", 0),
+            offset: 7,
+            timestamp_ms: 1,
+            read_ms: 1,
+            key: None,
+            value: Some(Bytes::from_static(b"{\"type\":\"order.paid\",\"order\":\"o1\"}")),
+            headers: vec![
+                ("x-dlq-reason".into(), reason.map(Bytes::from)),
+                (name.into(), Some(Bytes::from_static(b"1001"))),
+            ]
+            .into(),
+        };
+        for name in CUT_MARKS {
+            for reason in CUT_REASONS {
+                assert_eq!(was_cut(&record(name, Some(reason))).map(|reason| reason.code), Some("cut"), "{name}");
+            }
+            assert_eq!(was_cut(&record(name, None)), None, "a producer's own header is not ours to judge");
+            assert_eq!(was_cut(&record(name, Some("unknown-type"))), None, "nor when its record became a dead letter");
+        }
+        assert_eq!(was_cut(&record("x-cut", Some("too-large"))), None);
     }
 }

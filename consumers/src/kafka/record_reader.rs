@@ -10,7 +10,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use super::KafkaOptions;
 use super::record_copy;
 use super::scan_consumer::{ScanContext, scan_consumer};
-use super::source::{number, offset, partition_of, raw};
+use super::source::{number, partition_of, raw};
 use super::topic_scan::{REQUEST_TIMEOUT, is_leader_change, transient, with_retry};
 use crate::error::SourceError;
 use crate::record::{Offset, Record, TopicPartition};
@@ -51,7 +51,7 @@ impl RecordReader {
             self.consumer.fetch_watermarks(topic, number(partition), REQUEST_TIMEOUT)
         });
         let (low, high) = watermarks?;
-        if !(offset(low)..offset(high)).contains(&at) {
+        if !i64::try_from(at).is_ok_and(|at| (low..high).contains(&at)) {
             return Ok(None);
         }
         self.assign(partition, raw(at))?;
@@ -75,7 +75,7 @@ impl RecordReader {
                 None => {}
                 Some(Ok(message)) => {
                     let from = partition_of(message.topic(), message.partition());
-                    let found = from == *partition && offset(message.offset()) == at;
+                    let found = from == *partition && i64::try_from(at) == Ok(message.offset());
                     return Ok(found.then(|| record_copy::copy(&message, from).0));
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),

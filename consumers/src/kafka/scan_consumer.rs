@@ -35,7 +35,7 @@ impl ConsumerContext for ScanContext {}
 /// A consumer that joins no group and commits nothing. `prefetch`: at least so many records are fetched in advance, if there is a choice.
 ///
 /// # Errors
-/// A property that librdkafka does not accept, with its message.
+/// A property that librdkafka does not accept, with its message; no token where one is needed.
 pub(super) fn scan_consumer(
     options: &KafkaOptions,
     prefetch: Option<u32>,
@@ -46,42 +46,24 @@ pub(super) fn scan_consumer(
     if let Some(records) = prefetch {
         config.set("queued.min.messages", records.to_string());
     }
-    let consumer = config.create_with_context(ScanContext(options.context()));
+    let context = options.context();
+    let consumer = config.create_with_context(ScanContext(context.clone()));
     let consumer = consumer.map_err(|error| SourceError::fatal("create consumer", error))?;
-    options.context().prime(&consumer);
+    context.prime(&consumer)?;
     Ok(consumer)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
+    use orderbell_lab::log_capture::LogCapture;
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     /// What librdkafka's report of this error adds to the log.
     fn logged(code: RDKafkaErrorCode) -> String {
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            ScanContext(TokenContext::default()).error(KafkaError::Global(code), "1/1 brokers")
-        });
-        let bytes = log.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
+        let log = LogCapture::at(tracing::Level::INFO);
+        ScanContext(TokenContext::default()).error(KafkaError::Global(code), "1/1 brokers");
+        log.text()
     }
 
     #[test]

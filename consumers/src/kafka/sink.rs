@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::FutureRecord;
 
 use super::KafkaOptions;
-use super::oauth::TokenContext;
+use super::producer::Producer;
 use super::topic_admin::TopicAdmin;
 use crate::error::{SinkError, SourceError};
 use crate::traits::{OutRecord, Sink};
@@ -17,7 +17,7 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Appends records to one topic of Kafka.
 pub struct KafkaSink {
-    producer: FutureProducer<TokenContext>,
+    producer: Producer,
     admin: TopicAdmin,
     topic: String,
     like: String,
@@ -29,9 +29,7 @@ impl KafkaSink {
     /// # Errors
     /// A property that librdkafka does not accept, with its message.
     pub fn new(options: &KafkaOptions, topic: &str, like: &str) -> Result<Self, SourceError> {
-        let producer = options.producer().create_with_context(options.context());
-        let producer: FutureProducer<_> = producer.map_err(|error| SourceError::fatal("create producer", error))?;
-        let admin = TopicAdmin::new(options)?;
+        let (producer, admin) = (Producer::new(options)?, TopicAdmin::new(options)?);
         Ok(Self { producer, admin, topic: topic.to_owned(), like: like.to_owned() })
     }
 
@@ -57,11 +55,11 @@ impl Sink for KafkaSink {
             out = out.key(&key[..]);
         }
         match self.producer.send(out, QUEUE_TIMEOUT).await {
-            Ok(_) => Ok(()),
-            Err((KafkaError::MessageProduction(code @ RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+            Ok(()) => Ok(()),
+            Err(KafkaError::MessageProduction(code @ RDKafkaErrorCode::MessageSizeTooLarge)) => {
                 Err(SinkError::Refused(code.into()))
             }
-            Err((error, _)) => Err(SinkError::Transient(error.into())),
+            Err(error) => Err(SinkError::Transient(error.into())),
         }
     }
 }

@@ -18,7 +18,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use super::consumer_context::{Context, Rebalance};
 use super::fault_isolation::{FaultIsolation, Progress, Step};
 use super::silence::Silence;
-use super::{GroupInspector, KafkaOptions, offset_requests, record_copy};
+use super::{GroupInspector, KafkaOptions, TokenSource, offset_requests, record_copy};
 use crate::error::SourceError;
 use crate::record::{Offset, TopicPartition};
 use crate::traits::{EndOffset, PartitionOffsets, Polled, Source};
@@ -29,20 +29,24 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of the records of one poll, at which it ends: the bytes in flight are limited, and this is what one poll may add above the limit.
 const MAX_POLL_BYTES: u64 = 8 << 20;
 
+/// The partition of something that librdkafka assigned or delivered: -1, which stands for "any", is none.
 pub(super) fn partition_of(topic: &str, number: i32) -> TopicPartition {
-    TopicPartition::new(topic, u32::try_from(number).unwrap_or(0))
+    TopicPartition::new(topic, u32::try_from(number).expect("what is assigned or delivered is of a partition"))
 }
 
+/// A number that is too large for Kafka, as an operator may name it, stays one that no partition has.
 pub(super) fn number(partition: &TopicPartition) -> i32 {
     i32::try_from(partition.number).unwrap_or(i32::MAX)
 }
 
+/// An offset that is too large for Kafka, as an operator may name it, stays one that no record has.
 pub(super) fn raw(offset: Offset) -> KafkaOffset {
     KafkaOffset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }
 
-pub(super) fn offset(raw: i64) -> Offset {
-    Offset::try_from(raw).unwrap_or(0)
+/// The offset that a broker answered; none where its answer is negative, which stands for "unknown".
+pub(super) fn offset(raw: i64) -> Option<Offset> {
+    Offset::try_from(raw).ok()
 }
 
 pub(super) fn transient(operation: &'static str) -> impl Fn(KafkaError) -> SourceError {
@@ -139,7 +143,7 @@ impl KafkaSource {
         }
         self.nameless = Some(why);
         // A new client would not know more.
-        self.silence.heard(Instant::now());
+        self.silence.reset(Instant::now());
     }
 
     /// Gives this client up when it hears nothing and another one is served.
@@ -148,9 +152,9 @@ impl KafkaSource {
         if let Some(is_served) = self.question.as_ref().and_then(|answer| answer.try_recv().ok()) {
             self.question = None;
             if self.silence.answer(is_served, now) {
-                let seconds = self.silence.lasts_for(now).unwrap_or_default().as_secs();
+                let seconds = self.silence.lasts_for(now).expect("only a silence that lasts is given up").as_secs();
                 let why = format!(
-                    "nothing was heard of any broker for {seconds} s, and another client is answered: only a new start helps"
+                    "no broker answered for {seconds} s, and another client is answered: only a new start helps"
                 );
                 return Err(SourceError::fatal("read the stream", why));
             }
@@ -210,8 +214,9 @@ impl KafkaSource {
                         tracing::warn!(%error, %partition, "a partition could not be probed");
                         self.isolation.add_candidate(partition.clone());
                         if !self.assigned.contains_key(&partition) {
-                            // Unassigned and not assigned again: the poll thread does so.
-                            let offsets = PartitionOffsets { start: next, end: next, by_time: next, committed: None };
+                            // Unassigned and not assigned again: the poll thread does so. The log was not asked.
+                            let end = Offset::MAX;
+                            let offsets = PartitionOffsets { start: next, end, by_time: next, committed: None };
                             out.push(Polled::OutOfRange(partition, offsets));
                         }
                     }
@@ -233,11 +238,10 @@ impl KafkaSource {
                 continue;
             }
             let watermarks = self.consumer.fetch_watermarks(&partition.topic, number(partition), REQUEST_TIMEOUT);
-            let Ok((low, high)) = watermarks else {
+            let Some((start, end)) = watermarks.ok().and_then(|(low, high)| offset(low).zip(offset(high))) else {
                 self.isolation.error(Instant::now());
                 continue;
             };
-            let (start, end) = (offset(low), offset(high));
             if assigned.next < start || assigned.next > end {
                 let offsets = PartitionOffsets { start, end, by_time: start, committed: None };
                 out.push(Polled::OutOfRange(partition.clone(), offsets));
@@ -330,7 +334,7 @@ impl Source for KafkaSource {
             }
         };
         if answers.iter().any(Result::is_ok) {
-            self.silence.heard(Instant::now());
+            self.silence.reset(Instant::now());
         }
         answers
     }
@@ -392,7 +396,7 @@ impl Source for KafkaSource {
         let context = self.consumer.context();
         let mut ends = std::mem::take(&mut *context.ends.lock().unwrap_or_else(PoisonError::into_inner));
         if ends.iter().any(|(partition, _)| self.assigned.contains_key(partition)) {
-            self.silence.heard(Instant::now());
+            self.silence.reset(Instant::now());
         }
         // A paused partition is not fetched, so its end is not up to date.
         ends.retain(|(partition, _)| self.assigned.get(partition).is_some_and(|assigned| !assigned.paused));
@@ -407,8 +411,12 @@ impl Source for KafkaSource {
 
     fn trouble(&mut self) -> Option<String> {
         let silent = self.silence.lasts_for(Instant::now());
-        let silent = silent.map(|silent| format!("nothing was heard of any broker for {} s", silent.as_secs()));
-        self.nameless.map(str::to_owned).or(silent)
+        let silent = silent.map(|silent| format!("no broker answered for {} s", silent.as_secs()));
+        let of_brokers = self.nameless.map(str::to_owned).or(silent);
+        // The likelier cause of the other.
+        let of_token = self.options.token.as_ref().and_then(TokenSource::trouble);
+        let all: Vec<String> = of_token.into_iter().chain(of_brokers).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     fn checkpointed(&mut self, at: &[(TopicPartition, Offset)]) {

@@ -13,7 +13,7 @@ use super::record_copy;
 use super::scan_consumer::{ScanContext, scan_consumer};
 use super::source::partition_of;
 use crate::error::SourceError;
-use crate::record::Record;
+use crate::record::{Offset, Record};
 
 /// Longest wait for an answer, and for the next record.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +53,8 @@ pub(super) fn is_leader_change(error: &KafkaError) -> bool {
 pub struct TopicScan {
     consumer: BaseConsumer<ScanContext>,
     topic: String,
+    /// First offset of each partition that the brokers know.
+    begins: BTreeMap<u32, Offset>,
     /// First and next offset of each partition that holds something.
     bounds: BTreeMap<i32, (i64, i64)>,
 }
@@ -79,18 +81,32 @@ impl TopicScan {
     pub fn open(options: &KafkaOptions, topic: &str, newest: Option<u64>) -> Result<Self, SourceError> {
         let consumer = scan_consumer(options, None)?;
         let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(transient("fetch metadata"))?;
-        let numbers = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id());
-        let mut bounds = BTreeMap::new();
-        for number in numbers {
+        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        let numbers: Vec<i32> = partitions.map(|partition| partition.id()).collect();
+        let (mut bounds, mut begins) = (BTreeMap::new(), BTreeMap::new());
+        for &number in &numbers {
             let (low, high) =
                 with_retry("fetch watermarks", || consumer.fetch_watermarks(topic, number, REQUEST_TIMEOUT))?;
+            begins.insert(u32::try_from(number).unwrap_or_default(), Offset::try_from(low).unwrap_or_default());
             let low =
                 newest.map_or(low, |newest| low.max(high.saturating_sub(i64::try_from(newest).unwrap_or(i64::MAX))));
             if low < high {
                 bounds.insert(number, (low, high));
             }
         }
-        Ok(Self { consumer, topic: topic.to_owned(), bounds })
+        Ok(Self { consumer, topic: topic.to_owned(), begins, bounds })
+    }
+
+    /// False where the brokers know no such topic, or do not let this user know it.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        !self.begins.is_empty()
+    }
+
+    /// Where the log of each partition begins.
+    #[must_use]
+    pub fn begins(&self) -> &BTreeMap<u32, Offset> {
+        &self.begins
     }
 
     /// Reads to the end. `each` returns whether to go on, and may take its time: meanwhile only what librdkafka fetches in advance is in
@@ -99,7 +115,7 @@ impl TopicScan {
     /// # Errors
     /// [`SourceError`] when the brokers do not answer, or when their records cannot be read.
     pub fn run(self, mut each: impl FnMut(Record) -> bool) -> Result<u64, SourceError> {
-        let Self { consumer, topic, bounds: mut left } = self;
+        let Self { consumer, topic, bounds: mut left, .. } = self;
         let mut list = TopicPartitionList::with_capacity(left.len());
         for (number, (low, _)) in &left {
             list.add_partition_offset(&topic, *number, KafkaOffset::Offset(*low))

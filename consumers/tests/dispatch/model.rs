@@ -8,6 +8,8 @@ use orderbell_consumers::traits::Checkpoint;
 use orderbell_consumers::{KeyHash, Offset, Record, TopicPartition};
 use proptest::prelude::*;
 
+/// The first offset of a log.
+pub(crate) const FIRST: Offset = 10;
 /// Most records of one poll.
 pub(crate) const MAX_POLL_RECORDS: usize = 8;
 
@@ -48,6 +50,9 @@ pub(crate) enum Step {
     Assign {
         lane: usize,
         verify: bool,
+    },
+    Recreated {
+        lane: usize,
     },
     CaughtUp {
         lane: usize,
@@ -126,7 +131,7 @@ pub(crate) const MAX_PARTS: usize = 4;
 
 pub(crate) fn lane(number: usize, rows: &[Row]) -> Lane {
     let partition = TopicPartition::new("orders", u32::try_from(number).unwrap());
-    let mut end = 10;
+    let mut end = FIRST;
     let mut log = Vec::new();
     for (gap, key, len, others) in rows {
         let offset = end + gap;
@@ -135,10 +140,13 @@ pub(crate) fn lane(number: usize, rows: &[Row]) -> Lane {
         let keys = std::iter::once(first).chain(others.iter().map(|key| KeyHash(u64::from(*key)))).collect();
         let (key, value) = (key.map(|key| Bytes::from(vec![key])), Some(Bytes::from(vec![7; *len])));
         let (partition, timestamp_ms) = (partition.clone(), offset.cast_signed());
-        log.push((Record { partition, offset, timestamp_ms, read_ms: 0, key, value, headers: Vec::new() }, keys));
+        log.push((
+            Record { partition, offset, timestamp_ms, read_ms: 0, key, value, headers: Default::default() },
+            keys,
+        ));
         end = offset + 1;
     }
-    let durable = Checkpoint { next: 10, last: None };
+    let durable = Checkpoint { next: FIRST, last: None };
     // Control records at the tail are never delivered.
     let (end, finished) = (end + number as u64, BTreeSet::new());
     Lane {
@@ -174,6 +182,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => lane.clone().prop_map(|lane| Step::Drain { lane }),
         2 => lane.clone().prop_map(|lane| Step::Fence { lane }),
         4 => (lane.clone(), any::<bool>()).prop_map(|(lane, verify)| Step::Assign { lane, verify }),
+        2 => lane.clone().prop_map(|lane| Step::Recreated { lane }),
         3 => lane.prop_map(|lane| Step::CaughtUp { lane }),
         4 => (1_u64..30).prop_map(Step::Tick),
         1 => Just(Step::Crash),

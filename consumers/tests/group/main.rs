@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod another_log;
 mod source_faults;
 
 use std::collections::BTreeMap;
@@ -35,7 +36,7 @@ struct Scripted {
     panicked: AtomicU32,
     released: AtomicBool,
     release: tokio::sync::Notify,
-    /// Offset and reason of each dead letter that the handler was told of.
+    /// Offset and reason of each dead letter that was reported to the handler.
     dead_letters: Mutex<Vec<(u64, &'static str)>>,
 }
 
@@ -186,8 +187,9 @@ async fn a_record_of_several_parts_is_finished_only_when_all_of_them_are() {
     run.log.append(0, "c", "ok");
     until("each other part and record is finished", || run.group.stats().completed.value() == 6).await;
     assert_eq!((run.handled("a"), run.handled("c")), (vec![(0, 0), (0, 0)], vec![(0, 0), (0, 2)]), "in their order");
-    let letters: Vec<_> = run.store.dead_letters().iter().map(|letter| text(letter.record.value.as_ref())).collect();
-    assert_eq!(letters, ["reject"], "a dead letter holds one part");
+    let dead_letters: Vec<_> =
+        run.store.dead_letters().iter().map(|dead_letter| text(dead_letter.record.value.as_ref())).collect();
+    assert_eq!(dead_letters, ["reject"], "a dead letter holds one part");
     run.log.append(1, "d", "ok");
     until("the other partition's checkpoint is saved", || run.checkpoint(1) == 1).await;
     assert_eq!(run.checkpoint(0), 0, "a checkpoint passed a part that is not finished");
@@ -195,6 +197,26 @@ async fn a_record_of_several_parts_is_finished_only_when_all_of_them_are() {
     until("the last part is finished", || run.checkpoint(0) == 3).await;
     until("every credit is returned", || run.group.stats().in_flight_records.value() == 0).await;
     assert_eq!(run.group.stats().invariant_violations.value(), 0);
+}
+
+/// The bug: a poll may bring as many records as there are credits, and each of them is up to 256 parts: all were taken at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_parts_of_one_record_at_most_exceed_the_credits() {
+    let log = sim::Log::new("t", 2);
+    for record in 0..5 {
+        let parts: Vec<String> = (0..100).map(|part| format!("k{record}-{part}=back off")).collect();
+        log.append(0, "all", &parts.join(";"));
+    }
+    log.append(0, "last", "ok");
+    let options = Options { max_in_flight_records: 8, ..quick() };
+    let run = start_with(Arc::default(), log, &options);
+    until("what is taken is counted", || run.group.stats().in_flight_records.value() > 0).await;
+    let taken = || run.group.stats().taken.value();
+    assert_eq!(taken(), 100, "the first record, and none behind it");
+    run.release();
+    until("all are finished", || run.checkpoint(0) == 6).await;
+    assert_eq!((taken(), run.group.stats().invariant_violations.value()), (501, 0));
+    assert_eq!(run.handled("k4-99"), [(0, 4)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -393,8 +415,8 @@ async fn a_record_whose_key_panics_goes_to_the_dead_letters_and_the_others_are_h
     }
     until("all are done", || run.checkpoint(0) == 3).await;
     assert_eq!(run.handled("k"), [(0, 0), (0, 2)]);
-    let letters = run.store.dead_letters();
-    let [DeadLetter { record, reason, attempts: 1 }] = &letters[..] else { panic!("{letters:?}") };
+    let dead_letters = run.store.dead_letters();
+    let [DeadLetter { record, reason, attempts: 1 }] = &dead_letters[..] else { panic!("{dead_letters:?}") };
     assert_eq!((record.offset, reason.code), (1, "key-panicked"));
     assert_eq!((run.group.stats().panics.value(), run.group.stats().dead_lettered.value()), (1, 1));
     tokio::task::spawn_blocking(|| run.group.stop()).await.unwrap().unwrap();
@@ -402,16 +424,16 @@ async fn a_record_whose_key_panics_goes_to_the_dead_letters_and_the_others_are_h
 
 /// The bug: a paid order at which the handler panicked until it was given up became a dead letter without an alert.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_handler_is_told_of_every_dead_letter_once_however_it_became_one() {
+async fn the_handler_sees_every_dead_letter_once_however_it_became_one() {
     let run = start_with(Arc::default(), sim::Log::new("t", 1), &Options { max_attempts: 2, ..quick() });
     for (key, value) in [("a", "reject"), ("b", "no key"), ("c", "panic"), ("panic", "reject"), ("d", "ok")] {
         run.log.append(0, key, value);
     }
     until("all are done", || run.checkpoint(0) == 5).await;
-    let mut told = run.handler.dead_letters.lock().unwrap().clone();
-    told.sort_unstable();
+    let mut reported = run.handler.dead_letters.lock().unwrap().clone();
+    reported.sort_unstable();
     let wanted = [(0, "requested"), (1, "key-panicked"), (2, "retries-exhausted"), (3, "requested")];
-    assert_eq!((told, run.store.dead_letters().len()), (wanted.to_vec(), 4));
+    assert_eq!((reported, run.store.dead_letters().len()), (wanted.to_vec(), 4));
 }
 
 /// Panics at the first dead letter, and keeps the others.
@@ -419,9 +441,9 @@ async fn the_handler_is_told_of_every_dead_letter_once_however_it_became_one() {
 struct PanicsOnce(sim::MemoryStore, AtomicBool);
 
 impl DeadLetterSink for PanicsOnce {
-    async fn write(&self, letter: DeadLetter) -> Result<(), DeadLetterError> {
+    async fn write(&self, dead_letter: DeadLetter) -> Result<(), DeadLetterError> {
         assert!(self.1.swap(true, Ordering::SeqCst), "the test asked for it");
-        self.0.write(letter).await
+        self.0.write(dead_letter).await
     }
 }
 
@@ -525,22 +547,6 @@ async fn a_restart_resumes_at_the_checkpoint_and_a_recreated_topic_raises_an_ale
     let [GroupAlert { kind: AlertKind::Recreated, subject, .. }] = &alerts[..] else { panic!("{alerts:?}") };
     assert_eq!(subject, "t/0");
     assert_eq!(third.store.losses(), [(TopicPartition::new("t", 0), Loss::Recreated)]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_ends_before_the_checkpoint_raises_an_alert_with_the_distance() {
-    let log = sim::Log::new("t", 1);
-    for _ in 0..5 {
-        log.append(0, "k", "ok");
-    }
-    let store = Arc::new(sim::MemoryStore::default());
-    store.set_checkpoint(TopicPartition::new("t", 0), Checkpoint { next: 5000, last: None });
-    let run = start(store, log);
-    until("it is read from its beginning", || run.handled("k").len() == 5).await;
-    let alerts = run.group.stats().alerts();
-    let [GroupAlert { kind: AlertKind::Truncated, detail, .. }] = &alerts[..] else { panic!("{alerts:?}") };
-    assert!(detail.contains("ends 4995 offsets before the checkpoint"), "{detail}");
-    assert_eq!(run.store.losses(), [(TopicPartition::new("t", 0), Loss::Truncated { beyond: 4995 })]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,8 @@
 // is followed by its acknowledgement; a shell that cannot store the notice must not continue. A closure, not a class: it minifies to what a
 // mini-program can afford.
 
+import * as CLOSE from "./close.js";
+
 /** Waits and time limits of a client, in milliseconds. `Timings` in Rust gives the reason of each. */
 export const TIMINGS = {
   retryMin: 500,
@@ -21,17 +23,8 @@ export const TIMINGS = {
   faultRetry: 600_000,
   supersededRetry: 300_000,
 };
-/** Close codes that this client distinguishes (RFC 6455, IANA, and the protocol's own). */
-const CLOSE = {
-  PROTOCOL: 1002,
-  UNSUPPORTED: 1003,
-  ABNORMAL: 1006,
-  ENCODING: 1007,
-  TOO_BIG: 1009,
-  UNAUTHORIZED: 3000,
-  REPLACED: 4003,
-  TOO_MANY_CONNECTIONS: 4004,
-};
+/** What a platform reports when a connection broke without a close: no server sends it. */
+const ABNORMAL = 1006;
 const PROTOCOL_FAULTS = [CLOSE.PROTOCOL, CLOSE.UNSUPPORTED, CLOSE.ENCODING, CLOSE.TOO_BIG];
 const isFaultCode = (code) => PROTOCOL_FAULTS.includes(code) || (code >= 4000 && code < 4100);
 const isResyncCode = (code) => code >= 4200 && code < 4300;
@@ -78,7 +71,7 @@ export function machine({ token, device, state = {}, seed = 1, now: startedAt = 
   let events = (state.events || []).map((event) => ({ event, inFlight: false, notBefore: 0 }));
   // No event is sent before this time.
   let holdUntil = 0;
-  // Down: { retryAt, isFixed } (isFixed: no resync may bring that time forward). Opening: { until }. Live: { since, heardAt, silence }.
+  // Down: { retryAt, isFixed } (isFixed: no resync may bring that time forward). Opening: { until }. Live: { since, lastFrameAt, silence }.
   let socket = { retryAt: now, isFixed: false };
   // { kind: "poll" | "orders" | "post", from }
   let request = null;
@@ -103,7 +96,7 @@ export function machine({ token, device, state = {}, seed = 1, now: startedAt = 
 
   const isLive = () => socket.since !== undefined;
   const isDown = () => socket.retryAt !== undefined;
-  const socketDeadline = () => (isDown() ? socket.retryAt : isLive() ? socket.heardAt + socket.silence : socket.until);
+  const socketDeadline = () => (isDown() ? socket.retryAt : isLive() ? socket.lastFrameAt + socket.silence : socket.until);
   const emit = (type, fields) => out.push({ type, ...fields });
   const send = (frame) => isLive() && emit("send", { frame });
   const unreachableAt = () => expectedAt + timings.unreachableAfter;
@@ -291,7 +284,7 @@ export function machine({ token, device, state = {}, seed = 1, now: startedAt = 
     setConnectivity("superseded");
   }
 
-  function closed({ code = CLOSE.ABNORMAL, reason = "" } = {}) {
+  function closed({ code = ABNORMAL, reason = "" } = {}) {
     if (isDown()) {
       return;
     }
@@ -338,7 +331,7 @@ export function machine({ token, device, state = {}, seed = 1, now: startedAt = 
       position = frame.position;
     }
     const heartbeat = bounded(frame.heartbeat_ms);
-    socket = { since: now, heardAt: now, silence: heartbeat * 2 };
+    socket = { since: now, lastFrameAt: now, silence: heartbeat * 2 };
     expectedAt = now + heartbeat;
     tokenRefusals = 0;
     mode.needsToken = false;
@@ -350,7 +343,7 @@ export function machine({ token, device, state = {}, seed = 1, now: startedAt = 
 
   function textReceived(text) {
     if (isLive()) {
-      socket.heardAt = now;
+      socket.lastFrameAt = now;
       expectedAt = now + Math.floor(socket.silence / 2);
       setConnectivity("push");
     }

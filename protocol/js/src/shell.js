@@ -76,7 +76,7 @@ export function run(platform, options) {
   let tokenCall = null;
   let cancelTokenTimer = null;
   let tokenTries = 0;
-  let heardAt = platform.now();
+  let lastReceivedAt = platform.now();
   const queue = [];
 
   const report = (error) => {
@@ -232,7 +232,7 @@ export function run(platform, options) {
       if (name === "token") {
         currentToken = value;
       } else if (name === "text" || (name === "response" && value.status === 200)) {
-        heardAt = platform.now();
+        lastReceivedAt = platform.now();
       }
       client.input(name, value, platform.now()).forEach((output) => ended || carryOut(output));
       persist();
@@ -332,7 +332,7 @@ export function run(platform, options) {
     setToken: (newer) => input("token", newer),
     connectivity: client.connectivity,
     isConnected: () => socket !== null && client.connectivity() === "push",
-    silenceMs: () => platform.now() - heardAt,
+    silenceMs: () => platform.now() - lastReceivedAt,
     close() {
       if (!ended && socket && client.connectivity() === "push") {
         socket.link.send(JSON.stringify({ type: "bye" }));

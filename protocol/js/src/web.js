@@ -1,5 +1,7 @@
 // What browsers and Node have in common: fetch, WebSocket and timers.
 
+import { BYE } from "./close.js";
+
 /** The `socket` of a platform, made with a WebSocket class as browsers have it. */
 export const webSocketWith = (WebSocketClass) => (url, protocol, on) => {
   const socket = new WebSocketClass(url, protocol);
@@ -10,7 +12,7 @@ export const webSocketWith = (WebSocketClass) => (url, protocol, on) => {
   socket.onerror = () => {};
   return {
     send: (text) => socket.readyState === 1 && socket.send(text),
-    close: () => socket.close(1000, "bye"),
+    close: () => socket.close(BYE, "bye"),
   };
 };
 

@@ -3,6 +3,7 @@
 // Five seconds after a mini-program is hidden, WeChat cuts its network: requests fail with "interrupted" and sockets close with code 1000. That is
 // no error: the shell pauses, and resumes with one request when the mini-program is shown.
 
+import { BYE } from "./close.js";
 import { run } from "./shell.js";
 
 function socket(url, protocol, on) {
@@ -13,7 +14,7 @@ function socket(url, protocol, on) {
   task.onError(() => on.closed());
   return {
     send: (data) => task.send({ data, fail: () => {} }),
-    close: () => task.close({ code: 1000, reason: "bye", fail: () => {} }),
+    close: () => task.close({ code: BYE, reason: "bye", fail: () => {} }),
   };
 }
 

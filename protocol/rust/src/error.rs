@@ -21,7 +21,7 @@ pub enum ClientError {
     /// The URL parses, but is not that of a server.
     #[error("{url} is not the URL of a server: {why}")]
     UnsupportedUrl {
-        /// The URL.
+        /// As it was given.
         url: String,
         /// What is wrong with it.
         why: &'static str,

@@ -30,10 +30,12 @@ pub struct HttpResponse {
 }
 
 impl HttpResponse {
-    /// The body as JSON; `null` when it is not JSON.
-    #[must_use]
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// [`ClientError::Decode`] when it is not JSON: a proxy in between answers in other formats.
+    pub fn json(&self) -> Result<serde_json::Value, ClientError> {
+        serde_json::from_slice(&self.body).map_err(ClientError::Decode)
     }
 }
 

@@ -6,6 +6,7 @@ mod error;
 mod http;
 mod mailbox_client;
 mod socket;
+mod state_file;
 
 pub use orderbell_protocol as protocol;
 
@@ -14,3 +15,4 @@ pub use error::{ClientError, ConnectError};
 pub use http::{HttpClient, HttpResponse, percent_encoded};
 pub use mailbox_client::{App, MailboxClient};
 pub use socket::{Closed, Received, Socket};
+pub use state_file::{DamagedState, StateFile};

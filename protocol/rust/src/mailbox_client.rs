@@ -4,6 +4,7 @@
 //! a notice was received: [`App::persist`] is called before anything is sent.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::time::Duration;
@@ -27,8 +28,11 @@ pub trait App {
     fn on_output(&mut self, output: Output) -> ControlFlow<()>;
 
     /// Stores this state so that it survives a restart, together with the effect of every output so far. When this returns, the client tells
-    /// the server that the notices are received.
-    fn persist(&mut self, state: &PersistedState);
+    /// the server that the notices are received. [`StateFile`](crate::StateFile) does it.
+    ///
+    /// # Errors
+    /// The state is not stored. The client ends with this error before it acknowledges anything, so the notices come again.
+    fn persist(&mut self, state: &PersistedState) -> io::Result<()>;
 
     /// A connection or a request failed. The client tries again by itself; this is for a log, and for the person who installs the till: a wrong
     /// name or an untrusted certificate shows here and nowhere else.
@@ -90,20 +94,23 @@ impl MailboxClient {
 
     /// Runs until the application returns `Break`. Inputs of the application (an event, a displayed notice, a new token) arrive through
     /// `inputs`; when that channel is closed, the client only receives.
-    pub async fn run(mut self, app: &mut impl App, mut inputs: mpsc::Receiver<Input<'static>>) {
+    ///
+    /// # Errors
+    /// [`App::persist`] failed: what it did not store was not acknowledged. Failures of the network are no errors, see [`App::on_failure`].
+    pub async fn run(mut self, app: &mut impl App, mut inputs: mpsc::Receiver<Input<'static>>) -> io::Result<()> {
         let mut open = true;
         let mut out = Vec::new();
         self.client.input(Input::Time, self.started_at.elapsed(), &mut out);
         loop {
             let mut batch: VecDeque<Output> = std::mem::take(&mut out).into();
             while let Some(output) = batch.pop_front() {
-                let Some(output) = self.carry_out(output, app, &mut out).await else { continue };
+                let Some(output) = self.carry_out(output, app, &mut out).await? else { continue };
                 if app.on_output(output).is_break() {
                     // The state covers every output. If the application has not seen all of them, it is not stored: then they come again.
                     if !batch.iter().chain(&out).any(must_reach_app) {
-                        self.persist(app);
+                        self.persist(app)?;
                     }
-                    return;
+                    return Ok(());
                 }
             }
             if !out.is_empty() {
@@ -123,44 +130,50 @@ impl MailboxClient {
             self.input(event, &mut out);
             if is_from_app {
                 // What a person entered must survive a power cut.
-                self.persist(app);
+                self.persist(app)?;
             }
         }
     }
 
     /// Has the application store the state, if it changed.
-    fn persist(&mut self, app: &mut impl App) {
+    fn persist(&mut self, app: &mut impl App) -> io::Result<()> {
         let state = self.client.persisted_state();
         if self.persisted.as_ref() != Some(&state) {
-            app.persist(&state);
+            app.persist(&state)?;
             self.persisted = Some(state);
         }
+        Ok(())
     }
 
     /// Carries out an output, or returns it if it is for the application.
-    async fn carry_out(&mut self, output: Output, app: &mut impl App, out: &mut Vec<Output>) -> Option<Output> {
+    async fn carry_out(
+        &mut self,
+        output: Output,
+        app: &mut impl App,
+        out: &mut Vec<Output>,
+    ) -> io::Result<Option<Output>> {
         let path = match output {
             Output::OpenSocket => {
                 self.opening = Some(Box::pin(Socket::open(self.server.clone())));
-                return None;
+                return Ok(None);
             }
             Output::DropSocket => {
                 (self.socket, self.opening) = (None, None);
-                return None;
+                return Ok(None);
             }
             Output::CancelRequest => {
                 self.request = None;
-                return None;
+                return Ok(None);
             }
             Output::Send(text) => {
-                self.persist(app);
+                self.persist(app)?;
                 if let Some(socket) = &mut self.socket
                     && !matches!(tokio::time::timeout(SEND_TIMEOUT, socket.send_text(&text.0)).await, Ok(Ok(())))
                 {
                     self.socket = None;
                     self.client.input(Input::Closed(None), self.started_at.elapsed(), out);
                 }
-                return None;
+                return Ok(None);
             }
             Output::Poll(after) => {
                 let after = after.map_or_else(String::new, |after| format!("&after={after}"));
@@ -171,20 +184,20 @@ impl MailboxClient {
                 format!("/v1/orders?open=1{from}")
             }
             Output::PostEvents(events) => {
-                self.persist(app);
+                self.persist(app)?;
                 let (http, token) = (self.http.clone(), self.token.clone());
                 let path = format!("/v1/events?device={}", percent_encoded(&self.device));
                 let body = json::encode(&events);
                 let post = async move { http.send("POST", &path, &token, "application/json", body).await };
                 self.request = Some(Box::pin(with_timeout(post)));
-                return None;
+                return Ok(None);
             }
-            for_app => return Some(for_app),
+            for_app => return Ok(Some(for_app)),
         };
-        self.persist(app);
+        self.persist(app)?;
         let (http, token) = (self.http.clone(), self.token.clone());
         self.request = Some(Box::pin(with_timeout(async move { http.get(&path, &token).await })));
-        None
+        Ok(None)
     }
 
     /// The next event of the network or the clock. Whatever else is awaited continues at the next call.

@@ -24,7 +24,7 @@ pub type Closed = Option<(u16, String)>;
 /// What a [`Socket`] receives.
 #[derive(Debug)]
 pub enum Received {
-    /// A notice.
+    /// To acknowledge by its position.
     Notice(NoticeFrame),
     /// Any other frame of the server.
     Frame(ServerFrame),
@@ -118,7 +118,7 @@ impl Socket {
     /// The frame is not part of the protocol.
     pub async fn next(&mut self) -> Result<Received, ClientError> {
         match self.next_text().await {
-            Ok(text) if text.starts_with("{\"type\":\"notice\"") => {
+            Ok(text) if is_notice(&text) => {
                 serde_json::from_str(&text).map(Received::Notice).map_err(ClientError::Decode)
             }
             Ok(text) => serde_json::from_str(&text).map(Received::Frame).map_err(ClientError::Decode),
@@ -142,4 +142,16 @@ impl Socket {
             }
         }
     }
+}
+
+/// Notices are a type of their own: their body keeps the bytes that the server sent.
+fn is_notice(text: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    #[serde(tag = "type", rename_all = "snake_case")]
+    enum FrameType {
+        Notice,
+        #[serde(other)]
+        Other,
+    }
+    matches!(serde_json::from_str(text), Ok(FrameType::Notice))
 }

@@ -1,4 +1,4 @@
-//! wss:// and https:// to a server of this test, whose certificate only those trust who are told to.
+//! wss:// and https:// to a server of this test, whose certificate only those trust who are configured to.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue fails where it stands")]
 
@@ -121,7 +121,7 @@ fn endpoint(scheme: &str, host: &str, server: SocketAddr) -> Endpoint {
 
 async fn exchanges(server: &Endpoint) {
     let answer = HttpClient::new(server.clone()).get("/v1/orders", "token").await.unwrap();
-    assert_eq!(answer.json(), "GET /v1/orders HTTP/1.1");
+    assert_eq!(answer.json().unwrap(), "GET /v1/orders HTTP/1.1");
     let mut socket = Socket::open_with_hello(server.clone(), "token", "device", None).await.unwrap();
     assert!(matches!(socket.next().await.unwrap(), Received::Frame(ServerFrame::Goaway { .. })));
 }
@@ -209,7 +209,9 @@ impl App for Till {
         ControlFlow::Continue(())
     }
 
-    fn persist(&mut self, _state: &PersistedState) {}
+    fn persist(&mut self, _state: &PersistedState) -> std::io::Result<()> {
+        Ok(())
+    }
 
     fn on_failure(&mut self, error: &ClientError) {
         let _full = self.failures.try_send(error.with_sources());
@@ -218,7 +220,7 @@ impl App for Till {
 
 /// A till that is installed with a server that it cannot trust hears why: otherwise it would try in silence.
 #[tokio::test]
-async fn the_application_is_told_of_failures() {
+async fn failures_reach_the_application() {
     let (address, _server) = serve(Some(acceptor(&authority("unknown"), "localhost"))).await;
     let server = endpoint("https", "localhost", address).trusting(authority("known").der().clone());
     let (failures, mut failed) = mpsc::channel(1);
@@ -226,7 +228,7 @@ async fn the_application_is_told_of_failures() {
     let (_inputs, receiver) = mpsc::channel(1);
     let client = MailboxClient::new(server, "token", "till", PersistedState::default(), Timings::default(), 1);
     tokio::select! {
-        () = client.run(&mut till, receiver) => panic!("it ended"),
+        ended = client.run(&mut till, receiver) => panic!("it ended: {ended:?}"),
         failure = failed.recv() => {
             let failure = failure.unwrap();
             assert!(failure.starts_with("the TLS handshake failed: invalid peer certificate"), "{failure}");
@@ -235,13 +237,13 @@ async fn the_application_is_told_of_failures() {
 }
 
 fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const SYMBOLS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for three in bytes.chunks(3) {
         let bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
         for place in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= three.len() { char::from(letter) } else { '=' });
+            let symbol = SYMBOLS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= three.len() { char::from(symbol) } else { '=' });
         }
     }
     text

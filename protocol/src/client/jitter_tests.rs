@@ -52,7 +52,7 @@ fn the_waits_of_one_client_differ_from_time_to_time() {
     assert!(most <= MAX_IN_TENTH, "{most}");
 }
 
-/// Through the machine: what the application is told to wait for is that wait.
+/// Through the machine: the wait that the application gets is that wait.
 #[test]
 fn sockets_that_fail_together_are_opened_again_at_different_times() {
     let half = half_of(1);

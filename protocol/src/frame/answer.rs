@@ -8,7 +8,7 @@ use crate::json;
 use crate::mailbox_page::Delivery;
 use crate::position::Position;
 
-/// The answer to a poll.
+/// The body of `GET /v1/notices`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PollAnswer {
@@ -42,6 +42,7 @@ pub fn encode_poll(
         #[serde(flatten)]
         fresh: Freshness,
     }
+    json::wire_documents!(Rest);
     let rest = json::encode(&Rest { position, head, next_poll_ms, fresh });
     let size: usize = notices.iter().map(|(delivery, _)| delivery.notice.as_str().len() + FIELDS_BYTES).sum();
     let mut text = String::with_capacity(size + rest.len() + 16);

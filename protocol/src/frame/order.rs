@@ -168,7 +168,7 @@ pub struct TimelineEntry {
     /// The type of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
-    /// The kind of the notice.
+    /// Of an entry about a notice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<NoticeKind>,
     /// The device that sent the event or received the notice.

@@ -16,6 +16,7 @@ use orderbell_protocol::notice::EncodedNotice;
 use orderbell_protocol::session::{self, Cursor, EventVerdict, Session, SessionLimits};
 use orderbell_protocol::{ClientEvent, ClientFrame, Close, Delivery, Freshness, Id, MailboxPage, Position};
 use proptest::prelude::*;
+use proptest::test_runner::{FailurePersistence, FileFailurePersistence};
 use serde_json::json;
 
 const LIMITS: SessionLimits = SessionLimits {
@@ -507,8 +508,13 @@ fn run(steps: Vec<Step>, sockets: bool) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// A case that failed is kept beside this file, to be committed and tried first from then on.
+fn kept_failures() -> Option<Box<dyn FailurePersistence>> {
+    Some(Box::new(FileFailurePersistence::WithSource("regressions")))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: kept_failures(), ..ProptestConfig::default() })]
 
     #[test]
     fn on_any_network_every_live_notice_is_delivered_once_and_every_event_gets_a_result(

@@ -101,7 +101,7 @@ pub(super) async fn wall(viewers: u64, rate: u64, time: Duration) -> Result<(), 
     // Warm up: what the first viewer allocates for all must not be counted.
     drop(connect(&server, &token).await?);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = server.memory_kib();
+    let before = server.memory_kib()?;
     let mut readers = Vec::new();
     for from in (0..viewers).step_by(OPENING_MAX) {
         let next = (from..viewers.min(from + OPENING_MAX as u64)).map(|_| connect(&server, &token));
@@ -124,10 +124,10 @@ pub(super) async fn wall(viewers: u64, rate: u64, time: Duration) -> Result<(), 
     tokio::time::sleep(Duration::from_secs(2)).await;
     all.iter().for_each(|viewer| viewer.updates.store(0, Ordering::Relaxed));
     ages.lock().unwrap_or_else(PoisonError::into_inner).reset();
-    let (cpu, began) = (server.cpu_ms(), Instant::now());
+    let (cpu, began) = (server.cpu_ms()?, Instant::now());
     tokio::time::sleep(time).await;
-    let (seconds, cpu) = (began.elapsed().as_secs_f64(), server.cpu_ms() - cpu);
-    let grown = server.memory_kib().saturating_sub(before);
+    let (seconds, cpu) = (began.elapsed().as_secs_f64(), server.cpu_ms()? - cpu);
+    let grown = server.memory_kib()?.saturating_sub(before);
     let mut rates: Vec<f64> =
         all.iter().map(|viewer| viewer.updates.load(Ordering::Relaxed) as f64 / seconds).collect();
     rates.sort_by(f64::total_cmp);

@@ -12,15 +12,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use orderbell_protocol::event::PickupCode;
 use orderbell_protocol::frame::NoticeFrame;
-use orderbell_protocol::{NoticeKind, Position, UnixMs};
-use serde_json::{Value, json};
+use orderbell_protocol::{ClientEvent, EventType, NoticeKind, Position, UnixMs};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::arrivals::{self, Arrivals};
-use super::{DemoOptions, Dice, config, day, listen, serve, until_the_end};
+use super::order_system::ProducedOrder;
+use super::{DemoOptions, Dice, body, config, day, listen, reported, serve, until_the_end};
 use crate::cli::out_line;
 use crate::clock::wall_clock;
 use crate::config::LiveWall;
@@ -100,7 +103,7 @@ struct Chain {
 
 impl Chain {
     fn token(&self, role: &str, id: &str) -> String {
-        self.tokens.mint(role, id, None, wall_clock(), TOKEN_S).unwrap_or_default()
+        self.tokens.mint(role, id, None, wall_clock(), TOKEN_S).expect("an id of the demo, and a key to sign with")
     }
 
     /// Waits; false when the demo ends meanwhile.
@@ -116,8 +119,8 @@ impl Chain {
         (dice.between(length) as f64 / self.speed) as u64
     }
 
-    async fn post(&self, token: &str, body: &Value) -> bool {
-        let sent = self.http.send("POST", "/v1/events", token, "application/json", body.to_string());
+    async fn post(&self, token: &str, events: &impl Serialize) -> bool {
+        let sent = self.http.send("POST", "/v1/events", token, "application/json", body(events));
         sent.await.is_ok_and(|answer| answer.status == 200)
     }
 
@@ -141,29 +144,23 @@ impl Chain {
     /// The staff accepts or refuses the order, prepares it and hands it over.
     async fn prepare(&self, store: &str, order: &str, token: &str) {
         let mut dice = Dice(xxhash_rust::xxh3::xxh3_64(order.as_bytes()));
-        let event = |kind: &str, more: Value| {
-            let mut event =
-                json!({"id": format!("{kind}-{order}-{store}"), "kind": format!("order.{kind}"), "order": order});
-            if let (Some(event), Some(more)) = (event.as_object_mut(), more.as_object()) {
-                event.extend(more.clone());
-            }
-            event
-        };
+        let event = |kind: EventType| reported(kind, order, store);
         if !self.sleep(self.person_ms(&mut dice, ACCEPT_MS)).await {
             return;
         }
         if dice.once_in(40) {
-            self.post(token, &event("refused", json!({"reason": "sold out"}))).await;
+            let reason = Some("sold out".to_owned());
+            self.post(token, &ClientEvent { reason, ..event(EventType::Refused) }).await;
             return;
         }
         let pickup_code = format!("{}{:03}", char::from(b'A' + dice.between((0, 26)) as u8), dice.between((0, 1000)));
-        let steps = [("accepted", json!({"pickup_code": pickup_code}), COOK_MS), ("ready", json!({}), COLLECT_MS)];
-        for (kind, more, then) in steps {
-            if !self.post(token, &event(kind, more)).await || !self.sleep(self.person_ms(&mut dice, then)).await {
+        let accepted = ClientEvent { pickup_code: Some(PickupCode(pickup_code)), ..event(EventType::Accepted) };
+        for (event, then) in [(accepted, COOK_MS), (event(EventType::Ready), COLLECT_MS)] {
+            if !self.post(token, &event).await || !self.sleep(self.person_ms(&mut dice, then)).await {
                 return;
             }
         }
-        self.post(token, &event("picked_up", json!({}))).await;
+        self.post(token, &event(EventType::PickedUp)).await;
     }
 
     /// A till with a connection, until the end or for `online_ms`.
@@ -277,22 +274,21 @@ impl Chain {
     async fn order(self: Arc<Self>, number: u64, store: u64, amount: u64, token: Arc<str>) {
         let mut dice = Dice(number);
         let (order, customer) = (format!("{number:05}"), format!("C{number}"));
-        let event = |kind: &str| {
-            json!({"type": format!("order.{kind}"), "id": format!("{kind}-{order}"), "order": order, "store": format!("S{store}"),
-                   "customer": customer, "amount": amount, "time": wall_clock().0})
-        };
-        self.post(&token, &event("created")).await;
+        let (store, watching) = (format!("S{store}"), customer.clone());
+        let order = ProducedOrder { order, store, customer: Some(customer), amount, meal: None };
+        let event = |kind: EventType| order.event(kind, wall_clock());
+        self.post(&token, &event(EventType::Created)).await;
         if dice.once_in(25) || !self.sleep(self.person_ms(&mut dice, PAY_MS)).await {
             return;
         }
         if dice.once_in(PHONE_ONE_IN) {
-            self.tasks.spawn(self.clone().phone(customer.clone()));
+            self.tasks.spawn(self.clone().phone(watching));
         }
-        self.post(&token, &event("paid")).await;
+        self.post(&token, &event(EventType::Paid)).await;
         self.orders.fetch_add(1, Ordering::Relaxed);
         if dice.once_in(60) && self.sleep(self.person_ms(&mut dice, ACCEPT_MS)).await {
-            self.post(&token, &event("cancelled")).await;
-            self.post(&token, &event("refunded")).await;
+            self.post(&token, &event(EventType::Cancelled)).await;
+            self.post(&token, &event(EventType::Refunded)).await;
         }
     }
 
@@ -306,31 +302,25 @@ impl Chain {
                 return;
             }
             let (order, amount) = (format!("Y{number}"), dice.between((900, 8_900)));
-            let (meal, count) = (dice.one_of(&day::MEALS), dice.between((1, 3)));
-            let event = json!({"order": order, "store": store, "customer": format!("Y{number}"), "amount": amount, "currency": "CNY",
-                               "items": [{"name": meal, "count": count}]});
+            let meal = Some((dice.one_of(&day::MEALS), dice.between((1, 3))));
+            let order = ProducedOrder { customer: Some(order.clone()), order, store: store.clone(), amount, meal };
             let chain = self.clone();
             let (producer, till) = (producer.clone(), till.clone());
-            self.tasks.spawn(async move { chain.impatient_order(event, &producer, &till).await });
+            self.tasks.spawn(async move { chain.impatient_order(order, &producer, &till).await });
         }
     }
 
     /// One order whose customer cancels it when it is not accepted in time.
-    async fn impatient_order(&self, order: Value, producer: &str, till: &str) {
-        let event = |kind: &str| {
-            let mut event = order.clone();
-            event["type"] = format!("order.{kind}").into();
-            event["id"] = format!("{kind}-{}", order["order"].as_str().unwrap_or_default()).into();
-            event["time"] = wall_clock().0.into();
-            event
-        };
-        self.post(producer, &json!([event("created"), event("paid")])).await;
+    async fn impatient_order(&self, order: ProducedOrder, producer: &str, till: &str) {
+        let event = |kind: EventType| order.event(kind, wall_clock());
+        self.post(producer, &[event(EventType::Created), event(EventType::Paid)]).await;
         if !self.sleep(PATIENCE_MS).await {
             return;
         }
-        let path = format!("/v1/orders/{}", order["order"].as_str().unwrap_or_default());
-        if self.http.get(&path, till).await.is_ok_and(|answer| answer.json()["stage"] == "paid") {
-            self.post(producer, &json!([event("cancelled"), event("refunded")])).await;
+        let path = format!("/v1/orders/{}", order.order);
+        let known = self.http.get(&path, till).await.and_then(|answer| answer.json());
+        if known.is_ok_and(|known| known["stage"] == "paid") {
+            self.post(producer, &[event(EventType::Cancelled), event(EventType::Refunded)]).await;
         }
     }
 
@@ -361,11 +351,11 @@ impl Chain {
                     if self.end.is_cancelled() {
                         return;
                     }
-                    self.post(&token, &Value::from(part.to_vec())).await;
+                    self.post(&token, &part).await;
                 }
             }
         }
-        self.post(&token, &Value::from(batch)).await;
+        self.post(&token, &batch).await;
     }
 
     fn summary(&self) -> String {

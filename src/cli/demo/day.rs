@@ -3,10 +3,11 @@
 //! The chain is in a time zone where it is shortly before noon, so that the wall shows the morning and the lunch peak follows. Pure: the
 //! time is an argument.
 
-use orderbell_protocol::UnixMs;
-use serde_json::{Value, json};
+use orderbell_protocol::{EventType, UnixMs};
+use serde_json::Value;
 
 use super::Dice;
+use super::order_system::ProducedOrder;
 
 /// Cities with stores, in the language of the country and in English.
 pub(super) const CITIES: [&str; 12] = [
@@ -114,25 +115,31 @@ pub(super) fn before(now: UnixMs, rate: f64, stores: u16, seed: u64) -> impl Ite
 fn order_events(dice: &mut Dice, number: u64, paid_at: i64, stores: u16, now: UnixMs) -> Vec<Value> {
     let (order, store) = (format!("B{number}"), format!("S{}", store(dice, stores)));
     let amount = dice.between((900, 8_900));
-    let event = |kind: &str, at: i64| json!({"type": format!("order.{kind}"), "id": format!("{kind}-{order}"), "order": order, "store": store, "time": at, "amount": amount});
+    let order = ProducedOrder { order, store, customer: None, amount, meal: None };
+    let event = |kind: EventType, at: i64| order.event(kind, UnixMs(at));
     let recent = paid_at > now.0 - RECENT_MS;
     let mut events = Vec::new();
     if recent {
-        events.push(event("created", paid_at - dice.between((4_000, 25_000)) as i64));
+        events.push(event(EventType::Created, paid_at - dice.between((4_000, 25_000)) as i64));
     }
-    events.push(event("paid", paid_at));
+    events.push(event(EventType::Paid, paid_at));
     if dice.once_in(40) && paid_at + 30_000 < now.0 {
-        events.push(event(if dice.once_in(3) { "refused" } else { "cancelled" }, paid_at + 30_000));
+        let ended = if dice.once_in(3) { EventType::Refused } else { EventType::Cancelled };
+        events.push(event(ended, paid_at + 30_000));
         if !recent {
             events.reverse();
         }
         return events;
     }
-    let steps = [("accepted", (8_000, 60_000)), ("ready", (150_000, 420_000)), ("picked_up", (60_000, 240_000))];
+    let steps = [
+        (EventType::Accepted, (8_000, 60_000)),
+        (EventType::Ready, (150_000, 420_000)),
+        (EventType::PickedUp, (60_000, 240_000)),
+    ];
     let mut at = paid_at;
     for (kind, length) in steps {
         at += dice.between(length) as i64;
-        if (recent || kind == "picked_up") && at < now.0 {
+        if (recent || kind == EventType::PickedUp) && at < now.0 {
             events.push(event(kind, at));
         }
     }

@@ -7,20 +7,23 @@
 mod arrivals;
 mod chain;
 mod day;
+mod order_system;
 mod terminal;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
+use orderbell_protocol::{ClientEvent, EventType};
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
 
-use super::{LogFormat, err_line, failed, init_log};
+use super::{err_line, failed, log};
 use crate::config::{Config, Listen};
 use crate::net::NetLimits;
 use crate::server::Server;
 
-/// Options of `demo`.
 #[derive(clap::Args)]
 pub(crate) struct DemoOptions {
     /// Print a small chain line by line in this terminal instead.
@@ -56,6 +59,23 @@ fn parse_speed(text: &str) -> Result<f64, String> {
     speed.ok_or_else(|| String::from("expected 1 to 60"))
 }
 
+/// What a till reports about an order, now.
+fn reported(kind: EventType, order: &str, store: &str) -> ClientEvent {
+    ClientEvent {
+        id: format!("{}-{order}-{store}", kind.name()),
+        kind: kind.name().to_owned(),
+        order: order.to_owned(),
+        pickup_code: None,
+        reason: None,
+        at: None,
+    }
+}
+
+/// The body of a request.
+fn body(events: &impl Serialize) -> String {
+    serde_json::to_string(events).expect("events are encoded as JSON")
+}
+
 /// Random numbers from a seed: `SplitMix64`.
 struct Dice(u64);
 
@@ -69,7 +89,7 @@ impl Dice {
     }
 
     fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[usize::try_from(self.between((0, all.len() as u64))).unwrap_or(0)]
+        all[usize::try_from(self.between((0, all.len() as u64))).expect("less than a length")]
     }
 
     /// True with a probability of one in `times`.
@@ -80,7 +100,7 @@ impl Dice {
 
 /// Runs until Ctrl-C, or for the chosen time.
 pub(crate) fn run(options: &DemoOptions) -> Result<(), ExitCode> {
-    init_log("warn", LogFormat::Text);
+    log::init(LevelFilter::WARN, log::LogFormat::Text)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let played = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
         runtime.block_on(async {

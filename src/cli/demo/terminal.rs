@@ -7,14 +7,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use orderbell_protocol::event::PickupCode;
 use orderbell_protocol::frame::NoticeFrame;
-use orderbell_protocol::{NoticeKind, Position};
-use serde_json::{Value, json};
+use orderbell_protocol::{ClientEvent, EventType, NoticeKind, Position};
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::arrivals::{self, Arrivals};
-use super::{DemoOptions, Dice, config, listen, serve, until_the_end};
+use super::order_system::ProducedOrder;
+use super::{DemoOptions, Dice, body, config, listen, reported, serve, until_the_end};
 use crate::cli::{err_line, out_line};
 use crate::clock::wall_clock;
 use crate::net::tokens::Tokens;
@@ -66,15 +68,15 @@ impl SmallChain {
     }
 
     fn token(&self, role: &str, id: &str) -> String {
-        self.tokens.mint(role, id, None, wall_clock(), 3600).unwrap_or_default()
+        self.tokens.mint(role, id, None, wall_clock(), 3600).expect("an id of the demo, and a key to sign with")
     }
 
-    async fn post(&self, event: Value) {
-        let token = self.token("producer", "demo");
-        let posted = self.http.send("POST", "/v1/events", &token, "application/json", event.to_string()).await;
+    async fn post(&self, role: &str, id: &str, event: &impl Serialize) {
+        let token = self.token(role, id);
+        let posted = self.http.send("POST", "/v1/events", &token, "application/json", body(event)).await;
         match posted {
             Ok(answer) if answer.status == 200 => {}
-            Ok(answer) => err_line(&format!("an event was rejected: {}", answer.json())),
+            Ok(answer) => err_line(&format!("an event was rejected: {}", String::from_utf8_lossy(&answer.body))),
             Err(error) => {
                 if !self.end.is_cancelled() {
                     err_line(&format!("an event was not posted: {error}"));
@@ -180,7 +182,7 @@ impl SmallChain {
             self.line(&who, "comes online and fetches what it missed");
             self.push(&who, &token, "till", &mut position, Some(COME_AND_GO)).await;
             self.line(&who, "goes offline");
-            if !self.sleep(u64::try_from(COME_AND_GO.as_millis()).unwrap_or(0)).await {
+            if !self.sleep(u64::try_from(COME_AND_GO.as_millis()).expect("a few seconds")).await {
                 return;
             }
         }
@@ -207,17 +209,18 @@ impl SmallChain {
         cancelled: bool,
     ) {
         let (order, store, customer) = (format!("{number:04}"), format!("S{store}"), format!("c{number}"));
-        let event = |kind: &str, more: Value| {
-            let mut event =
-                json!({"type": kind, "order": order, "id": format!("{kind}-{order}"), "time": wall_clock().0});
-            if let (Some(event), Some(more)) = (event.as_object_mut(), more.as_object()) {
-                event.extend(more.clone());
-            }
-            event
+        let till = |kind: EventType| reported(kind, &order, &store);
+        let produced = ProducedOrder {
+            order: order.clone(),
+            store: store.clone(),
+            customer: Some(customer.clone()),
+            amount,
+            meal: None,
         };
+        let event = |kind: EventType| produced.event(kind, wall_clock());
         self.totals().paid.insert(order.clone(), Instant::now());
         self.totals().orders += 1;
-        self.post(event("order.paid", json!({"store": store, "customer": customer, "amount": amount}))).await;
+        self.post("producer", "demo", &event(EventType::Paid)).await;
         let phone = self.clone();
         let token = self.token("customer", &customer);
         let online = Duration::from_millis(accept_ms + cook_ms + 3_000);
@@ -228,12 +231,13 @@ impl SmallChain {
             return;
         }
         if cancelled {
-            return self.post(event("order.cancelled", json!({"reason": "changed my mind"}))).await;
+            return self.post("producer", "demo", &event(EventType::Cancelled)).await;
         }
         let pickup_code = format!("{}{:02}", char::from(b'A' + (number % 26) as u8), number % 100);
-        self.post(event("order.accepted", json!({"pickup_code": pickup_code, "device": "till"}))).await;
+        let pickup_code = Some(PickupCode(pickup_code));
+        self.post("store", &store, &ClientEvent { pickup_code, ..till(EventType::Accepted) }).await;
         if self.sleep(cook_ms).await {
-            self.post(event("order.ready", json!({}))).await;
+            self.post("store", &store, &till(EventType::Ready)).await;
             self.totals().paid.remove(&order);
         }
     }

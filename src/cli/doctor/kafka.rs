@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use orderbell_consumers::kafka::{GroupInspector, KafkaOptions, may_create_topic};
 
-use super::{Finding, failure, ok, warning};
+use orderbell_protocol::command_output::DoctorFinding;
+
+use super::{failure, ok, warning};
 use crate::config::{Config, KafkaConfig};
 
 /// Timeout of a request: a check that hangs reports nothing.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) fn check(config: &Config) -> Vec<Finding> {
+pub(super) fn check(config: &Config) -> Vec<DoctorFinding> {
     let Some(kafka) = &config.boot.kafka else {
         return vec![ok("stream", "embedded, since [kafka] is not configured")];
     };
@@ -38,7 +40,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     findings.push(written(&reader, &options, "output", &output, without));
     for topic in kafka.topics.iter().chain([&output]) {
         let without = "its dead letters are kept in the ledger instead, see orderbell dlq list";
-        findings.push(written(&reader, &options, "letters", &format!("{topic}.dlq"), without));
+        findings.push(written(&reader, &options, "dlq", &format!("{topic}.dlq"), without));
     }
     findings.push(match reader.members(&kafka.group) {
         Ok(members) if members.is_empty() => ok("group", format!("{} has no members", kafka.group)),
@@ -52,7 +54,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
 }
 
 /// The cluster's id is not known: nobody answers, or what answers tells none.
-fn no_cluster(reader: &GroupInspector, kafka: &KafkaConfig, error: &str) -> Finding {
+fn no_cluster(reader: &GroupInspector, kafka: &KafkaConfig, error: &str) -> DoctorFinding {
     if kafka.topics.first().is_some_and(|topic| reader.partitions(topic).is_ok()) {
         let found = format!("what answers at {} tells no cluster id", kafka.bootstrap);
         return failure("kafka", found, "set kafka.cluster to a name of your own, and never change it");
@@ -68,7 +70,7 @@ fn written(
     check: &'static str,
     topic: &str,
     without: &str,
-) -> Finding {
+) -> DoctorFinding {
     match reader.partitions(topic) {
         Ok(0) => match may_create(options, topic) {
             Ok(()) => ok(check, format!("{topic} does not exist yet: Orderbell creates it when it is needed")),

@@ -7,11 +7,11 @@ use std::pin::Pin;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::Response;
-use orderbell_protocol::Problem;
 use orderbell_protocol::admin::{
     DeadLetterAnswer, DeadLetterSummary, DeadLettersAnswer, RecordBytes, ReplayAnswer, TopicDeadLetter,
     TopicDeadLettersAnswer, TopicReplayAnswer,
 };
+use orderbell_protocol::{Problem, ProblemCode};
 use serde::Deserialize;
 
 use super::AdminApi;
@@ -21,11 +21,23 @@ use orderbell_ledger::{LedgerFailed, LedgerReadError, StoredBytes, StoredDeadLet
 /// Resolves when the replayed records are durable; `Err` when the ledger cannot write.
 pub type ReplayFuture = Pin<Box<dyn Future<Output = Result<(), LedgerFailed>> + Send>>;
 
-/// Resolves to dead letters of topics, or to the reason for which they cannot be read.
-pub type TopicListFuture = Pin<Box<dyn Future<Output = Result<Vec<TopicDeadLetter>, String>> + Send>>;
+/// The dead letter topics cannot be read, or their records cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+#[error("the dead letter topics cannot be accessed: {0}")]
+pub struct TopicAccessError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
-/// Resolves to the number of replayed dead letters, or to the reason for which they cannot be replayed.
-pub type TopicReplayFuture = Pin<Box<dyn Future<Output = Result<u64, String>> + Send>>;
+impl TopicAccessError {
+    /// Wraps the error of the client that speaks to the brokers.
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}
+
+/// Resolves to dead letters of topics.
+pub type TopicListFuture = Pin<Box<dyn Future<Output = Result<Vec<TopicDeadLetter>, TopicAccessError>> + Send>>;
+
+/// Resolves to the result of a replay.
+pub type TopicReplayFuture = Pin<Box<dyn Future<Output = Result<TopicReplayAnswer, TopicAccessError>> + Send>>;
 
 /// Reads and replays dead letters. Every call blocks; the futures that it returns do not.
 pub trait DeadLetterAccess: Send + Sync + 'static {
@@ -35,7 +47,7 @@ pub trait DeadLetterAccess: Send + Sync + 'static {
     /// [`LedgerReadError`].
     fn list(&self, after: u64, max: usize) -> Result<Vec<(u64, StoredDeadLetter)>, LedgerReadError>;
     /// Appends dead letters to the stream again and removes them from the ledger's log.
-    fn replay(&self, letters: Vec<(u64, StoredDeadLetter)>) -> ReplayFuture;
+    fn replay(&self, dead_letters: Vec<(u64, StoredDeadLetter)>) -> ReplayFuture;
     /// The newest dead letters of the topics, or the one named `which` with its value; none on the embedded stream.
     fn list_topics(&self, which: Option<String>) -> Option<TopicListFuture>;
     /// Replays the named dead letters of topics; none on the embedded stream.
@@ -62,25 +74,26 @@ type MatchingPage = (Vec<(u64, StoredDeadLetter)>, Option<u64>);
 
 async fn matching(api: &AdminApi, query: DeadLettersQuery) -> Result<MatchingPage, Refusal> {
     let limit = query.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
-    let mut letters = api.dead_letters.run(move |access| access.list(query.after, PAGE_MAX)).await??;
-    letters.retain(|(number, _)| query.upto.is_none_or(|upto| *number <= upto));
-    let last = letters.last().map(|(number, _)| *number).filter(|_| letters.len() == PAGE_MAX);
-    let matches = |letter: &StoredDeadLetter| query.reason.as_ref().is_none_or(|reason| *reason == letter.reason);
-    let found: Vec<_> = letters.into_iter().filter(|(_, letter)| matches(letter)).take(limit).collect();
+    let mut dead_letters = api.dead_letters.run(move |access| access.list(query.after, PAGE_MAX)).await??;
+    dead_letters.retain(|(number, _)| query.upto.is_none_or(|upto| *number <= upto));
+    let last = dead_letters.last().map(|(number, _)| *number).filter(|_| dead_letters.len() == PAGE_MAX);
+    let matches =
+        |dead_letter: &StoredDeadLetter| query.reason.as_ref().is_none_or(|reason| *reason == dead_letter.reason);
+    let found: Vec<_> = dead_letters.into_iter().filter(|(_, dead_letter)| matches(dead_letter)).take(limit).collect();
     // When the limit cut the page short, the next begins after the last match; otherwise after the last one that was read.
     let next = if found.len() == limit { found.last().map(|(number, _)| *number) } else { last };
     Ok((found, next))
 }
 
-fn summary(number: u64, letter: &StoredDeadLetter) -> DeadLetterSummary {
+fn summary(number: u64, dead_letter: &StoredDeadLetter) -> DeadLetterSummary {
     DeadLetterSummary {
         number,
-        at: letter.at,
-        topic: letter.topic.clone(),
-        partition: letter.partition,
-        offset: letter.offset,
-        reason: letter.reason.clone(),
-        message: letter.message.clone(),
+        at: dead_letter.at,
+        topic: dead_letter.topic.clone(),
+        partition: dead_letter.partition,
+        offset: dead_letter.offset,
+        reason: dead_letter.reason.clone(),
+        message: dead_letter.message.clone(),
     }
 }
 
@@ -96,36 +109,40 @@ pub(super) async fn list(
     State(api): State<AdminApi>,
     Query(query): Query<DeadLettersQuery>,
 ) -> Result<Response<Body>, Refusal> {
-    let (letters, next) = matching(&api, query).await?;
-    let records = letters.iter().map(|(number, letter)| summary(*number, letter)).collect();
+    let (dead_letters, next) = matching(&api, query).await?;
+    let records = dead_letters.iter().map(|(number, dead_letter)| summary(*number, dead_letter)).collect();
     Ok(response::answer(&DeadLettersAnswer { records, next }))
 }
 
 /// `GET /dead-letters/NUMBER`: one dead letter with its value.
 pub(super) async fn show(State(api): State<AdminApi>, Path(number): Path<u64>) -> Result<Response<Body>, Refusal> {
-    let letters = api.dead_letters.run(move |access| access.list(number.saturating_sub(1), 1)).await??;
-    let (_, letter) = letters.into_iter().find(|(found, _)| *found == number).ok_or_else(Problem::not_found)?;
+    let dead_letters = api.dead_letters.run(move |access| access.list(number.saturating_sub(1), 1)).await??;
+    let (_, dead_letter) =
+        dead_letters.into_iter().find(|(found, _)| *found == number).ok_or_else(Problem::not_found)?;
     Ok(response::answer(&DeadLetterAnswer {
-        summary: summary(number, &letter),
-        timestamp_ms: letter.timestamp_ms,
-        attempts: letter.attempts,
-        key: letter.key.map(record_bytes),
-        value: letter.value.map(record_bytes),
-        headers: letter.headers.into_iter().map(|(name, value)| (name, value.map(record_bytes))).collect(),
+        summary: summary(number, &dead_letter),
+        timestamp_ms: dead_letter.timestamp_ms,
+        attempts: dead_letter.attempts,
+        key: dead_letter.key.map(record_bytes),
+        value: dead_letter.value.map(record_bytes),
+        headers: dead_letter.headers.into_iter().map(|(name, value)| (name, value.map(record_bytes))).collect(),
     }))
 }
 
 /// `POST /dead-letters/replay`: appends them to the stream again. An event that was applied before changes nothing. Those that were appended
-/// are removed from the log; one that is rejected again becomes a new dead letter.
+/// are removed from the log; one that is rejected again becomes a new dead letter. Those of which only the beginning was kept stay.
 pub(super) async fn replay(
     State(api): State<AdminApi>,
     Query(query): Query<DeadLettersQuery>,
 ) -> Result<Response<Body>, Refusal> {
-    let (letters, next) = matching(&api, query).await?;
-    let numbers: Vec<u64> = letters.iter().map(|(number, _)| *number).collect();
-    let appended = api.dead_letters.run(move |access| access.replay(letters)).await?;
+    let (dead_letters, next) = matching(&api, query).await?;
+    let (cut, dead_letters): (Vec<_>, Vec<_>) =
+        dead_letters.into_iter().partition(|(_, dead_letter)| dead_letter.is_cut());
+    let [cut, numbers] =
+        [&cut, &dead_letters].map(|dead_letters| dead_letters.iter().map(|(number, _)| *number).collect::<Vec<_>>());
+    let appended = api.dead_letters.run(move |access| access.replay(dead_letters)).await?;
     appended.await.map_err(|_| Problem::unavailable("the ledger cannot write", 5_000))?;
-    Ok(response::answer(&ReplayAnswer { replayed: numbers.len() as u64, numbers, next }))
+    Ok(response::answer(&ReplayAnswer { replayed: numbers.len() as u64, numbers, cut, next }))
 }
 
 #[derive(Deserialize)]
@@ -140,7 +157,7 @@ pub(super) async fn list_topics(
 ) -> Result<Response<Body>, Refusal> {
     let is_one = query.which.is_some();
     let records = match api.dead_letters.run(|access| access.list_topics(query.which)).await? {
-        Some(records) => records.await.map_err(brokers_unavailable)?,
+        Some(records) => records.await?,
         None => Vec::new(),
     };
     if is_one {
@@ -152,14 +169,16 @@ pub(super) async fn list_topics(
 /// `POST /dead-letters/topics/replay`, with an array of names.
 pub(super) async fn replay_topics(State(api): State<AdminApi>, body: Body) -> Result<Response<Body>, Refusal> {
     let body = response::body(body, NAMES_BYTES_MAX).await?;
-    let which: Vec<String> = serde_json::from_slice(&body)
-        .map_err(|_| Problem::new(400, "malformed-json", "The body must be an array of names of dead letters"))?;
+    let which: Vec<String> = serde_json::from_slice(&body).map_err(|_| {
+        Problem::new(ProblemCode::MalformedJson).detail("an array of names of dead letters is expected")
+    })?;
     let replay = api.dead_letters.run(|access| access.replay_topics(which)).await?.ok_or_else(Problem::not_found)?;
-    let replayed = replay.await.map_err(brokers_unavailable)?;
-    Ok(response::answer(&TopicReplayAnswer { replayed }))
+    Ok(response::answer(&replay.await?))
 }
 
-fn brokers_unavailable(error: String) -> Refusal {
-    tracing::warn!(error, "cannot access dead letter topics");
-    Refusal(Problem::unavailable("the brokers do not answer", 5_000))
+impl From<TopicAccessError> for Refusal {
+    fn from(error: TopicAccessError) -> Self {
+        tracing::warn!(error = &error as &dyn std::error::Error, "a request for dead letters of topics failed");
+        Problem::unavailable("the brokers do not answer", 5_000).into()
+    }
 }

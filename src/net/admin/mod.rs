@@ -23,7 +23,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use axum::response::Redirect;
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -66,7 +66,7 @@ pub struct AdminApi {
     pub status: Arc<dyn ServerStatus>,
     /// For `/top`, `/stores` and `/orders`.
     pub inspection: Blocking<dyn Inspection>,
-    /// For `/dead-letters`.
+    /// For `/dead-letters` and what is below it.
     pub dead_letters: Blocking<dyn DeadLetterAccess>,
     /// For `/ledger/backup`.
     pub backup: Arc<dyn BackupSource>,
@@ -104,7 +104,8 @@ pub fn routes(api: AdminApi, is_loopback: bool) -> Router {
             .layer(axum::middleware::from_fn(local_only::require_local));
         routes = routes.merge(local);
     }
-    routes.fallback(response::not_found).with_state(api)
+    let routes = routes.fallback(response::not_found).layer(axum::middleware::map_response(response::only_problems));
+    routes.with_state(api)
 }
 
 /// `GET /ready`: 200 while clients may connect, with all alerts. An alert does not make a server unready: what it has, it still serves.
@@ -137,16 +138,23 @@ impl Write for ChunkWriter {
 }
 
 /// `GET /ledger/backup`: a backup of what is durable now, while the server keeps working. One that fails midway ends without its checksum.
-async fn backup(State(api): State<AdminApi>) -> Response<Body> {
+async fn backup(State(api): State<AdminApi>, method: Method) -> Response<Body> {
+    backup_of(api.backup, &method)
+}
+
+fn backup_of(source: Arc<dyn BackupSource>, method: &Method) -> Response<Body> {
     let (tx, rx) = mpsc::channel(CHUNKS_MAX);
-    let _ends_by_itself = tokio::task::spawn_blocking(move || {
-        let chunks = ChunkWriter(tx.clone(), tokio::runtime::Handle::current());
-        let mut out = BufWriter::with_capacity(CHUNK_BYTES, chunks);
-        if let Err(error) = api.backup.backup(&mut out).and_then(|_| out.flush()) {
-            tracing::error!(%error, "a backup failed");
-            let _full_or_closed = tx.try_send(Err(error));
-        }
-    });
+    // A HEAD is answered without a snapshot: nobody would take what it holds.
+    if method == Method::GET {
+        let _ends_by_itself = tokio::task::spawn_blocking(move || {
+            let chunks = ChunkWriter(tx.clone(), tokio::runtime::Handle::current());
+            let mut out = BufWriter::with_capacity(CHUNK_BYTES, chunks);
+            if let Err(error) = source.backup(&mut out).and_then(|_| out.flush()) {
+                tracing::error!(%error, "a backup failed");
+                let _full_or_closed = tx.try_send(Err(error));
+            }
+        });
+    }
     let chunks = futures_util::stream::unfold(rx, async |mut rx| Some((rx.recv().await?, rx)));
     let mut response = Response::new(Body::from_stream(chunks));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -158,4 +166,32 @@ async fn metrics(State(api): State<AdminApi>) -> Response<Body> {
     let media_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    struct Counted(AtomicUsize);
+
+    impl BackupSource for Counted {
+        fn backup(&self, to: &mut dyn Write) -> std::io::Result<u64> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            to.write_all(b"rows").map(|()| 1)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_of_a_backup_makes_none() {
+        let source = Arc::new(Counted(AtomicUsize::new(0)));
+        let (head, get) = (backup_of(source.clone(), &Method::HEAD), backup_of(source.clone(), &Method::GET));
+        assert_eq!(head.headers(), get.headers());
+        assert!(head.into_body().collect().await.unwrap().to_bytes().is_empty());
+        assert_eq!(get.into_body().collect().await.unwrap().to_bytes(), &b"rows"[..]);
+        assert_eq!(source.0.load(Ordering::Relaxed), 1);
+    }
 }

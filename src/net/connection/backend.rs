@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use orderbell_ledger::{ConnectedDevice, DeliveryStep};
 use orderbell_protocol::session::{Cursor, EventVerdict};
-use orderbell_protocol::{ClientEvent, DeviceId, Freshness, MailboxPage, Position, ReadError, Recipient};
+use orderbell_protocol::{
+    ClientEvent, DeviceId, Freshness, MailboxPage, Position, ReadError, Recipient, RejectionReason,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::wall_clock;
@@ -53,6 +55,8 @@ pub(super) trait Server: ClientEvents {
     fn hub(&self) -> &Arc<Hub>;
     fn stats(&self) -> &NetStats;
     fn check_token(&self, token: &str) -> Result<Principal, InvalidToken>;
+    /// See [`AppState::admit_hello`].
+    fn admit_hello(&self, who: &Recipient, device: &DeviceId) -> bool;
     fn limits(&self) -> NetLimits;
     fn freshness(&self) -> Freshness;
     /// The clock of the sessions.
@@ -96,6 +100,12 @@ impl Mailboxes for LedgerHandle {
 
 impl ClientEvents for AppState {
     fn publish(&self, who: &Recipient, device: &DeviceId, event: &ClientEvent) -> VerdictFuture {
+        if self.admit_events(who, device, 1).is_err() {
+            // Not `busy`, which says that events of this client are pending: it would send this one again as soon as one of them is answered.
+            let verdict = EventVerdict::Rejected(RejectionReason::Unavailable);
+            self.stats.record_client_event(verdict);
+            return Box::pin(std::future::ready(verdict));
+        }
         Box::pin(self.publish_client_event(who, device, event))
     }
 }
@@ -116,7 +126,11 @@ impl Server for AppState {
     }
 
     fn check_token(&self, token: &str) -> Result<Principal, InvalidToken> {
-        self.tokens().check(token)
+        self.principal_of(token)
+    }
+
+    fn admit_hello(&self, who: &Recipient, device: &DeviceId) -> bool {
+        Self::admit_hello(self, who, device)
     }
 
     fn limits(&self) -> NetLimits {

@@ -11,7 +11,7 @@ use super::{Authenticated, Connection, log_unavailable, span};
 use crate::clock::wall_clock;
 use crate::hub::SubscriberGuard;
 use crate::net::retry_spread;
-use crate::net::tokens::{InvalidToken, Principal};
+use crate::net::tokens::Principal;
 
 /// How often a hello that waits looks whether the connection in its way has ended.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,6 +43,10 @@ impl<V: Server, S: Socket> Connection<V, S> {
     /// Two installations that use one device id would replace each other as fast as they can: the newcomer waits.
     fn hold(&self, token: &str, named: Option<&DeviceId>, position: Option<Position>) -> Result<Option<Held>, Close> {
         let (who, device, _) = self.reader(token, named)?;
+        if !self.server.admit_hello(&who, &device) {
+            self.server.stats().rejections.record("rate-limited", Some(&who));
+            return Err(Close::RateLimited);
+        }
         let Some(wait) = self.server.hub().wait_before_replacing(&who, &device, wall_clock()) else { return Ok(None) };
         self.server.stats().rejections.record("device-shared", Some(&who));
         let place = self.server.hub().wait(&who).map_err(|_| self.too_many(&who))?;
@@ -101,8 +105,11 @@ impl<V: Server, S: Socket> Connection<V, S> {
                 rejections.record("token-role", None);
                 Err(Close::Unauthorized)
             }
-            Err(InvalidToken { reason, who }) => {
-                rejections.record(reason, who.as_ref());
+            Err(invalid) => {
+                rejections.record(invalid.reason, invalid.who.as_ref());
+                if invalid.may_be_good() {
+                    return Err(Close::Overloaded { retry_ms: self.server.retry_ms() });
+                }
                 Err(Close::Unauthorized)
             }
         }
@@ -113,7 +120,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
         Close::TooManyConnections
     }
 
-    /// Checks the token, registers at the hub and finds the cursor to read from: the client's position, else the server's cursor of the device.
+    /// Checks the token, finds the cursor to read from (the client's position, else the server's cursor of the device), and registers at the hub.
     fn try_authenticate(
         &mut self,
         token: &str,
@@ -124,7 +131,6 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let log = |error: ReadError| {
             span::of_connection(self.number, Some((&who, &device))).in_scope(|| log_unavailable(error));
         };
-        let subscriber = self.server.hub().connect(&who, &device).map_err(|_| self.too_many(&who))?;
         let (mut cursor, mut head) = self.server.mailboxes().cursor_and_head(&who, &device).map_err(|error| {
             log(error);
             Close::Internal
@@ -146,13 +152,15 @@ impl<V: Server, S: Socket> Connection<V, S> {
                 Ok(page) => head = page.head,
             }
         }
+        // Only now: a hello that is turned away replaces nobody.
+        let subscriber = self.server.hub().connect(&who, &device).map_err(|_| self.too_many(&who))?;
         if let Some(poison) = self.server.hub().skip_poison(&who, &device, cursor.acked) {
             cursor.acked = poison;
         }
         let (connected, durable) = self.server.mailboxes().connect(&who, &device);
         self.not_durable = Some(durable);
-        let left = u64::try_from(expires.0 - wall_clock().0).unwrap_or(0);
-        let left = retry_spread::before_expiry(self.number, left);
+        let left = u64::try_from(expires.0.saturating_sub(wall_clock().0)).unwrap_or(0);
+        let left = retry_spread::before_expiry(self.number, left, self.server.limits().clock_skew);
         self.expires_at = Some(self.server.uptime() + Duration::from_millis(left));
         self.authenticated = Some(Authenticated { who, device, subscriber, _connected: connected });
         Ok((cursor, head))

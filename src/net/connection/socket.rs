@@ -11,6 +11,8 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, Pro
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::net::frame_meter::TooManyFrames;
+
 /// Time for the close frame and the peer's reply.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -67,8 +69,9 @@ pub(super) async fn close(socket: &mut impl Socket, close: Close) -> bool {
 }
 
 /// The close code for an error of tungstenite; none when the peer has gone.
-pub(super) fn close_for(error: &WsError) -> Option<Close> {
+pub(in crate::net) fn close_for(error: &WsError) -> Option<Close> {
     match error {
+        WsError::Io(error) if TooManyFrames::is_cause_of(error) => Some(Close::RateLimited),
         WsError::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::TooBig),
         WsError::Utf8(_) => Some(Close::Encoding),
         WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,

@@ -1,4 +1,4 @@
-//! The span of a connection's log lines, and the rule for what they may say of who is connected.
+//! The span of a connection's or poll's log lines, and the rule for what they may say of whose it is.
 //!
 //! - A store and its device are named: whoever reads the log must find the till.
 //! - A customer is a person: the log says `customer`, and neither the id nor the device, which may be a person's phone by name. A hash of the id
@@ -16,16 +16,25 @@ use tracing::field::Empty;
 /// The span of the connection with this number; `till` is who is connected, once that is known.
 pub(super) fn of_connection(number: u64, till: Option<(&Recipient, &DeviceId)>) -> Span {
     let span = tracing::error_span!("connection", connection = number, recipient = Empty, device = Empty);
-    match till {
-        Some((who, device)) if who.role == Role::Store => {
-            // As text, which the log quotes: an id with spaces cannot pass for other fields.
-            span.record("recipient", who.to_string().as_str());
-            span.record("device", device.as_str());
-        }
-        Some((who, _)) => {
-            span.record("recipient", who.role.word());
-        }
-        None => {}
+    if let Some((who, device)) = till {
+        record(&span, who, device);
     }
     span
+}
+
+/// The same for a poll, which has no number.
+pub(in crate::net) fn of_poll(who: &Recipient, device: &DeviceId) -> Span {
+    let span = tracing::error_span!("poll", recipient = Empty, device = Empty);
+    record(&span, who, device);
+    span
+}
+
+fn record(span: &Span, who: &Recipient, device: &DeviceId) {
+    if who.role == Role::Store {
+        // As text, which the log quotes: an id with spaces cannot pass for other fields.
+        span.record("recipient", who.to_string().as_str());
+        span.record("device", device.as_str());
+    } else {
+        span.record("recipient", who.role.word());
+    }
 }

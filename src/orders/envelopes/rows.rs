@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde_json::value::RawValue;
 
 use super::super::fields::scalar;
+use super::super::json_text;
 use super::super::mapping::MAX_VALUE_BYTES;
 use super::super::members::{Members, PointerTree};
 
@@ -44,7 +45,11 @@ pub(super) fn canal_parts(text: &str, max: usize) -> Option<Vec<String>> {
     if text.len().saturating_sub(of_rows) > MAX_VALUE_BYTES {
         return None;
     }
-    let (rows, old) = (rows_at(&members, "/data"), rows_at(&members, "/old"));
+    let (rows, mut old) = (rows_at(&members, "/data"), rows_at(&members, "/old"));
+    if old.len() != rows.len() {
+        // Nobody knows which of them belongs to which row.
+        old.clear();
+    }
     let id = members.at("/id").and_then(scalar);
     let mut message: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text).ok()?;
     message.retain(|name, _| !matches!(name.as_str(), "mysqlType" | "sqlType"));
@@ -54,7 +59,7 @@ pub(super) fn canal_parts(text: &str, max: usize) -> Option<Vec<String>> {
         set("data", format!("[{}]", row.get()))?;
         set("old", old.get(index).map_or_else(|| String::from("null"), |old| format!("[{}]", old.get())))?;
         if let Some(id) = &id {
-            set("id", serde_json::to_string(&format!("{id}:{index}")).ok()?)?;
+            set("id", json_text::quoted(&format!("{id}:{index}")))?;
         }
         serde_json::to_string(&message).ok()
     };

@@ -87,10 +87,10 @@ impl Order {
         }
     }
 
-    /// Drops the pending notices that are of no more use to the order.
+    /// Drops the pending notices that are of no more use to the order. [`Self::flush_pending`] counts those of which nobody knows.
     pub(super) fn drop_useless(&mut self) {
         let (stage, outcome) = (self.stage, self.outcome);
-        self.pending.retain(|one| NoticeRow::of(one.kind).is_some_and(|row| is_useful(row, stage, outcome)));
+        self.pending.retain(|one| NoticeRow::of(one.kind).is_none_or(|row| is_useful(row, stage, outcome)));
     }
 
     /// Ids of the notices that were of use to the order as it was `before`, and are not any more.
@@ -115,8 +115,17 @@ impl Order {
         effects: &mut Effects,
     ) -> Result<(), Reason> {
         for pending in std::mem::take(&mut self.pending) {
-            // A kind that only a later version writes: there is nothing to make of it.
-            let Some(row) = NoticeRow::of(pending.kind) else { continue };
+            // A kind that only a later version writes, from before a downgrade: there is nothing to make of it.
+            let Some(row) = NoticeRow::of(pending.kind) else {
+                effects.unknown_kinds += 1;
+                continue;
+            };
+            let is_too_old = pending.at.plus_ms(row.lifetime_ms) <= now;
+            if effects.is_history && is_too_old && pending.kind == NoticeKind::NewOrder && self.store.is_none() {
+                effects.expired += 1;
+                effects.is_new_order_expired = true;
+                continue;
+            }
             let Some(recipient) = self.recipient(event.shadow, pending.to) else {
                 self.pending.push(pending);
                 continue;
@@ -160,6 +169,15 @@ impl Order {
     /// Id of the notice of this kind that this role got, if it got one.
     pub(in super::super) fn notified_of(&self, to: Role, kind: NoticeKind) -> Option<&str> {
         self.notified.iter().find(|one| (one.to, one.kind) == (to, kind)).map(|one| one.id.as_str())
+    }
+
+    /// True when none of these notices would be made any more: each was made, waits, or is of no use to the order. For kinds that an order makes
+    /// once.
+    pub(super) fn has_notified(&self, notifies: &[(Role, NoticeKind)]) -> bool {
+        notifies.iter().all(|(to, kind)| {
+            let is_useful = NoticeRow::of(*kind).is_some_and(|row| is_useful(row, self.stage, self.outcome));
+            !is_useful || self.notified_of(*to, *kind).is_some() || self.is_pending(*to, *kind)
+        })
     }
 
     /// True while this notice waits for its recipient or the pickup code.

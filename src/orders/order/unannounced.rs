@@ -1,7 +1,7 @@
 //! Why a paid order notifies no store: one function decides it, and operators are alerted by its answer.
 
 use orderbell_protocol::balance::Bin;
-use orderbell_protocol::{NoticeKind, Role, UnixMs};
+use orderbell_protocol::{NoticeKind, Role};
 
 use super::{Effects, Order, too_old};
 
@@ -16,11 +16,13 @@ pub enum Unannounced {
     AfterEnd,
     /// A second payment that differs from the first: two orders with one id.
     SecondPayment,
+    /// The payment was under way when its order ended: somebody must refund it.
+    LatePayment,
 }
 
 impl Unannounced {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::NoStore, Self::TooOld, Self::AfterEnd, Self::SecondPayment];
+    pub const ALL: [Self; 5] = [Self::NoStore, Self::TooOld, Self::AfterEnd, Self::SecondPayment, Self::LatePayment];
 
     /// The word for the metric label `reason`.
     #[must_use]
@@ -30,6 +32,7 @@ impl Unannounced {
             Self::TooOld => "too_old",
             Self::AfterEnd => "after_end",
             Self::SecondPayment => "second_payment",
+            Self::LatePayment => "late_payment",
         }
     }
 
@@ -41,17 +44,18 @@ impl Unannounced {
             Self::TooOld => format!("{count} paid orders were hours old by their own time when they came"),
             Self::AfterEnd => format!("{count} payments of orders that had been picked up or had ended"),
             Self::SecondPayment => format!("{count} second payments that differ from their order's first"),
+            Self::LatePayment => format!("{count} payments that came just after the end of their order"),
         }
     }
 }
 
 impl Order {
     /// Why no store is notified of a paid order, by an event that was just applied to this one with these effects; `None` where one is notified
-    /// or none needs to be. History that was recorded before this ledger began is no concern of anybody: see [`too_old`].
+    /// or none needs to be. History is no concern of anybody: see [`too_old`].
     #[must_use]
-    pub fn unannounced(&self, effects: &Effects, recorded_at: UnixMs, history_before: UnixMs) -> Option<Unannounced> {
-        let is_told = too_old(recorded_at, history_before) == Bin::TooOld;
-        let too_old = || (effects.is_new_order_expired && is_told).then_some(Unannounced::TooOld);
+    pub fn unannounced(&self, effects: &Effects, was_handled: bool) -> Option<Unannounced> {
+        let is_alerted = too_old(effects.is_history, was_handled) == Bin::TooOld;
+        let too_old = || (effects.is_new_order_expired && is_alerted).then_some(Unannounced::TooOld);
         effects.further_payment.or_else(too_old).or_else(|| self.awaits_store().then_some(Unannounced::NoStore))
     }
 

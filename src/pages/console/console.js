@@ -30,14 +30,14 @@ const HISTOGRAMS = [
 const PROBLEMS = ["shared", "poisoned", "unresponsive", "slow"];
 
 const byId = (id) => document.getElementById(id);
-const data = { stores: [], ledgerLetters: [], topicLetters: [], brokersUnreachable: false, top: null, disconnected: false };
+const data = { stores: [], ledgerDeadLetters: [], topicDeadLetters: [], brokersUnreachable: false, top: null, disconnected: false };
 
 const empty = (text, command) => () =>
   createElement("div", { className: "empty" }, createElement("p", { textContent: word(text) }), command ? createElement("code", { textContent: command }) : null);
 const age = (as_of) => (data.top && as_of !== undefined && as_of !== null ? Math.max(0, data.top.at - as_of) : null);
 /** Dead letters in topics are identified by TOPIC/PARTITION@OFFSET, those in the ledger's log by number. */
-const letterId = (letter) => letter.which ?? String(letter.number);
-const allLetters = () => [...data.ledgerLetters, ...data.topicLetters];
+const deadLetterId = (deadLetter) => deadLetter.which ?? String(deadLetter.number);
+const allDeadLetters = () => [...data.ledgerDeadLetters, ...data.topicDeadLetters];
 const problemDevices = (store) => store.devices.filter((device) => device.problem).length;
 
 const stores = table({
@@ -78,7 +78,7 @@ const partitions = table({
     {
       name: "state",
       text: (row) => word(partitionState(row)),
-      cell: (row) => stateBadge(partitionState(row) === "ok" ? "push" : "suspect", word(partitionState(row))),
+      cell: (row) => stateBadge(partitionState(row) === "ok" ? "push" : "warning", word(partitionState(row))),
     },
     { name: "lag", number: true, main: true, text: (row) => count(row.lag), value: (row) => row.lag },
     { name: "checkpoint", number: true, text: (row) => count(row.checkpoint), value: (row) => row.checkpoint },
@@ -102,12 +102,12 @@ const hotKeys = table({
 
 const deadLetters = table({
   caption: "deadLetters",
-  id: letterId,
+  id: deadLetterId,
   sorted: { column: 1, down: true },
   empty: empty("deadLettersEmpty", "orderbell dlq list"),
   onOpen: (row) => openDeadLetter(row, () => replay([row], row.reason), () => deadLetters.clearSelection()),
   columns: [
-    { name: "number", text: letterId },
+    { name: "number", text: deadLetterId },
     { name: "when", text: () => "", value: (row) => row.at, cell: (row) => timeAgo(row.at) },
     { name: "reason", main: true, text: (row) => row.reason },
     { name: "message", text: (row) => row.message },
@@ -138,7 +138,7 @@ const latencyRows = () =>
 const SECTIONS = {
   stores: { tables: [stores], rows: () => [data.stores], size: () => data.stores.length },
   log: { tables: [partitions, hotKeys], rows: () => [data.top?.partitions ?? [], data.top?.hot_keys ?? []], size: () => data.top?.partitions.length ?? 0 },
-  deadLetters: { tables: [deadLetters], rows: () => [allLetters()], size: () => allLetters().length },
+  deadLetters: { tables: [deadLetters], rows: () => [allDeadLetters()], size: () => allDeadLetters().length },
   latency: { tables: [latency], rows: () => [latencyRows()], size: () => null },
 };
 let section = SECTIONS[location.hash.slice(1)] ? location.hash.slice(1) : "stores";
@@ -168,11 +168,11 @@ function selectSection(name) {
   byId("list").replaceChildren(...SECTIONS[name].tables.map((one) => one.element), ...(name === "deadLetters" ? [replayAll, replayStatus] : []));
   render();
   if (name === "deadLetters") {
-    readTopicLetters().catch(() => (data.disconnected = true));
+    readTopicDeadLetters().catch(() => (data.disconnected = true));
   }
 }
 
-const replayAll = createElement("button", { type: "button", className: "act", onclick: () => replay(allLetters(), word("deadLetters")) });
+const replayAll = createElement("button", { type: "button", className: "act", onclick: () => replay(allDeadLetters(), word("deadLetters")) });
 const replayStatus = createElement("p", { className: "late", role: "status" });
 
 function showOrder(order) {
@@ -200,19 +200,21 @@ async function replay(chosen, what) {
   if (!(await confirm(word("confirmReplay", chosen.length, what), word("replay")))) {
     return;
   }
-  let replayed = 0;
+  let [replayed, cut] = [0, 0];
   for (const { number } of chosen.filter(({ which }) => !which)) {
     const answer = await fetchJson(`/dead-letters/replay?after=${number - 1}&limit=1`, { method: "POST" });
     replayed += answer.replayed;
+    cut += answer.cut?.length ?? 0;
   }
-  const which = chosen.flatMap((letter) => letter.which ?? []);
+  const which = chosen.flatMap((deadLetter) => deadLetter.which ?? []);
   if (which.length > 0) {
     const answer = await fetchJson("/dead-letters/topics/replay", { method: "POST", body: JSON.stringify(which) });
     replayed += answer.replayed;
+    cut += answer.cut?.length ?? 0;
   }
   closeDetails();
-  await readLedgerLetters();
-  replayStatus.textContent = word("replayed", replayed);
+  await readLedgerDeadLetters();
+  replayStatus.textContent = [word("replayed", replayed), ...(cut > 0 ? [word("notReplayed", cut)] : [])].join(" · ");
 }
 
 // Alerts and the state of the whole.
@@ -250,7 +252,7 @@ function renderProblem({ text, detail, section: name, critical }) {
 function renderStrip() {
   const problems = data.disconnected ? [] : findProblems();
   const state = overallState(problems);
-  byId("health").className = `state ${{ ok: "push", degraded: "suspect" }[state] ?? "offline"}`;
+  byId("health").className = `state ${{ ok: "push", degraded: "warning" }[state] ?? "offline"}`;
   if (byId("health").textContent !== word(state)) {
     byId("health").textContent = word(state);
     document.title = `${word(state)} \u00b7 ${word("console")}`;
@@ -280,8 +282,8 @@ function render() {
   renderStrip();
   const rows = SECTIONS[section].rows();
   SECTIONS[section].tables.forEach((one, nth) => one.show(rows[nth]));
-  replayAll.hidden = allLetters().length < 2;
-  replayAll.textContent = word("replayAll", allLetters().length);
+  replayAll.hidden = allDeadLetters().length < 2;
+  replayAll.textContent = word("replayAll", allDeadLetters().length);
 }
 
 // Polling.
@@ -296,24 +298,24 @@ async function readStores() {
   data.stores = found;
 }
 
-async function readLedgerLetters() {
+async function readLedgerDeadLetters() {
   const found = [];
   for (let after = 0; after !== null && after !== undefined && found.length < MAX_DEAD_LETTERS; ) {
     const page = await fetchJson(`/dead-letters?after=${after}`);
     found.push(...page.records);
     after = page.next;
   }
-  data.ledgerLetters = found;
+  data.ledgerDeadLetters = found;
   render();
 }
 
 /** Reads the dead letter topics, only while their section is shown. */
-async function readTopicLetters() {
+async function readTopicDeadLetters() {
   if (section !== "deadLetters") {
     return;
   }
   try {
-    data.topicLetters = (await fetchJson("/dead-letters/topics")).records;
+    data.topicDeadLetters = (await fetchJson("/dead-letters/topics")).records;
     if (data.brokersUnreachable) {
       replayStatus.textContent = "";
     }
@@ -377,8 +379,8 @@ function begin() {
   poll(TOP_INTERVAL_MS, readTop);
   poll(METRICS_INTERVAL_MS, readMetrics);
   poll(STORES_INTERVAL_MS, readStores);
-  poll(STORES_INTERVAL_MS, readLedgerLetters);
-  poll(TOPICS_INTERVAL_MS, readTopicLetters);
+  poll(STORES_INTERVAL_MS, readLedgerDeadLetters);
+  poll(TOPICS_INTERVAL_MS, readTopicDeadLetters);
 }
 
 begin();

@@ -53,8 +53,8 @@ function open(title, onClose) {
 
 const STATES = ["push", "poll", "offline"];
 
-/** A state as shape and word; any other name than a reachability is shown as suspect. */
-export const stateBadge = (name, text) => createElement("span", { className: `state ${STATES.includes(name) ? name : "suspect"}`, textContent: text ?? word(name) });
+/** A state as shape and word; any other name than a reachability is shown as warning. */
+export const stateBadge = (name, text) => createElement("span", { className: `state ${STATES.includes(name) ? name : "warning"}`, textContent: text ?? word(name) });
 
 const deviceState = ({ problem, connected }) => problem ?? (connected ? "connected" : "offline");
 
@@ -68,7 +68,7 @@ const deviceTable = (now) =>
       {
         name: "state",
         text: (row) => word(deviceState(row)),
-        cell: (row) => stateBadge(row.problem ? "suspect" : row.connected ? "push" : "offline", word(deviceState(row))),
+        cell: (row) => stateBadge(row.problem ? "warning" : row.connected ? "push" : "offline", word(deviceState(row))),
       },
       { name: "backlog", number: true, main: true, text: (row) => count(row.backlog), value: (row) => row.backlog },
       { name: "since", text: () => "", value: (row) => row.backlog_since ?? Infinity, cell: (row) => timeAgo(row.backlog_since, now) },
@@ -154,21 +154,21 @@ const exactTime = (at) => `${clock(at)}.${String(at % 1000).padStart(3, "0")}`;
 /** Opens a dead letter with its whole record. `onReplay` replays it. */
 export async function openDeadLetter({ which, number }, onReplay, onClose) {
   const signal = open(word("deadLetter", which ?? number), onClose);
-  let letter;
+  let deadLetter;
   try {
-    letter = await fetchJson(which ? `/dead-letters/topics?which=${encodeURIComponent(which)}` : `/dead-letters/${number}`, { signal });
+    deadLetter = await fetchJson(which ? `/dead-letters/topics?which=${encodeURIComponent(which)}` : `/dead-letters/${number}`, { signal });
   } catch (error) {
     if (!signal.aborted) {
       panel.append(createElement("p", { className: "alarm", role: "alert", textContent: error.status === 503 ? word("brokersUnreachable") : error.message }));
     }
     return;
   }
-  const source = `${letter.topic}/${letter.partition ?? "?"}@${letter.offset ?? "?"}`;
+  const source = `${deadLetter.topic}/${deadLetter.partition ?? "?"}@${deadLetter.offset ?? "?"}`;
   panel.append(
-    createElement("p", { className: "alarm", textContent: letter.reason }),
-    createElement("p", { textContent: letter.message }),
-    createElement("p", { className: "quiet", textContent: `${source} \u00b7 ${date(letter.at)} ${clock(letter.at)}` }),
-    createElement("pre", { tabIndex: 0, textContent: formatValue(letter.value) }),
+    createElement("p", { className: "alarm", textContent: deadLetter.reason }),
+    createElement("p", { textContent: deadLetter.message }),
+    createElement("p", { className: "quiet", textContent: `${source} \u00b7 ${date(deadLetter.at)} ${clock(deadLetter.at)}` }),
+    createElement("pre", { tabIndex: 0, textContent: formatValue(deadLetter.value) }),
     createElement("button", { type: "button", className: "act", textContent: word("replay"), onclick: onReplay }),
   );
 }

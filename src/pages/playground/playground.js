@@ -49,7 +49,7 @@ export function rejectionText(reason = "unknown") {
   return word("rejected", hasWord(key) ? word(key) : reason);
 }
 
-const SHAPES = { push: "push", polling: "poll", starting: "suspect", lost: "suspect", unreachable: "offline", superseded: "suspect" };
+const SHAPES = { push: "push", polling: "poll", starting: "warning", lost: "warning", unreachable: "offline", superseded: "warning" };
 
 /** Shows the state of the connection: shape, word, and the time since the last contact. Returns a function that updates it at once. */
 export function showConnection(client, isStale) {
@@ -63,7 +63,7 @@ export function showConnection(client, isStale) {
   };
   const update = () => {
     const link = client.connectivity() === "push" && !client.isConnected() ? "lost" : client.connectivity();
-    byId("state").className = `state ${isStale() ? "suspect" : SHAPES[link]}`;
+    byId("state").className = `state ${isStale() ? "warning" : SHAPES[link]}`;
     const text = texts[link]();
     if (byId("state").textContent !== text) {
       byId("state").textContent = text;

@@ -79,7 +79,8 @@ export function animatedFigure(element, write) {
     }
     const [from, startedAt] = [shown, performance.now()];
     const step = (now) => {
-      const progress = Math.min((now - startedAt) / 250, 1);
+      // The first frame may have begun before the value came: its time is that of its beginning.
+      const progress = Math.min(Math.max((now - startedAt) / 250, 0), 1);
       shown = progress === 1 ? to : from + (to - from) * (1 - (1 - progress) ** 3);
       element.textContent = write(shown);
       if (progress < 1) {

@@ -38,15 +38,16 @@ impl Broker {
     /// When the jars are missing or the broker does not come up.
     #[must_use]
     pub fn start(dir: &Path) -> Self {
-        Self::start_with(dir, None, "")
+        Self::start_with(dir, None, "", &[])
     }
 
-    /// The same with a second listener, named `MORE` in `security.protocol` and the like, and with further properties.
+    /// The same with a second listener, named `MORE` in `security.protocol` and the like, with further properties, and with further arguments of the
+    /// command that formats its directory.
     ///
     /// # Panics
     /// When the jars are missing or the broker does not come up.
     #[must_use]
-    pub fn start_with(dir: &Path, protocol: Option<&str>, further: &str) -> Self {
+    pub fn start_with(dir: &Path, protocol: Option<&str>, further: &str, format: &[&str]) -> Self {
         let (port, controller) = (free_port(), free_port());
         let more = protocol.map(|protocol| (free_port(), format!(",MORE:{protocol}")));
         let (more_port, more_protocol) = more.map_or((None, String::new()), |(port, name)| (Some(port), name));
@@ -78,6 +79,7 @@ impl Broker {
                 "-c",
             ])
             .arg(dir.join("server.properties"))
+            .args(format)
             .output()
             .expect("java is installed");
         assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));

@@ -1,6 +1,7 @@
 //! What the tests share: a process that is started, read from, and ended in every way there is.
 
 pub mod broker;
+pub mod log_capture;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

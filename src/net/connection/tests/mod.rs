@@ -1,5 +1,6 @@
 //! The loop of a connection against a scripted socket, in paused time.
 
+mod frames;
 mod script;
 
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use super::Connection;
 use crate::hub::{POISON_AFTER, SUBSCRIBERS_PER_RECIPIENT_MAX};
-use crate::log_capture::LogCapture;
 use crate::net::CloseLabels;
+use orderbell_lab::log_capture::LogCapture;
 use script::{ScriptedServer, ScriptedSocket, at, store};
 
 const HELLO: &str = r#"{"type":"hello","token":"store:17","device":"till-1"}"#;
@@ -195,8 +196,11 @@ async fn two_tills_with_one_device_id_are_slowed_down_and_one_of_them_is_served(
     assert_eq!((newcomer.sent(), tills[5].last()), (vec!["welcome".into(), "n1".into()], "4003".into()));
     let line = log.line("two installations use one device id and replace each other's connection");
     assert_eq!(line["span"]["device"], "till-1");
-    let told = server.stats.rejections.list();
-    assert_eq!((told[0].reason.as_str(), told[0].count, told[0].store.as_deref()), ("device-shared", 1, Some("17")));
+    let listed = server.stats.rejections.list();
+    assert_eq!(
+        (listed[0].reason.as_str(), listed[0].count, listed[0].store.as_deref()),
+        ("device-shared", 1, Some("17"))
+    );
     // The next one waits for longer, and not when the other leaves.
     let next = Till::hello(&server).await;
     pass(Duration::from_millis(1_500)).await;
@@ -214,7 +218,7 @@ async fn a_hello_that_waits_ends_with_the_drain_and_counts_towards_the_limit() {
         tills.push(Till::hello(&server).await);
     }
     let mut waiting = Vec::new();
-    for _ in 0..SUBSCRIBERS_PER_RECIPIENT_MAX - 1 {
+    for _ in 0..SUBSCRIBERS_PER_RECIPIENT_MAX {
         waiting.push(Till::hello(&server).await);
     }
     assert!(waiting.iter().all(|till| till.sent().is_empty()));
@@ -234,6 +238,25 @@ async fn a_till_that_replaces_its_own_dead_connection_is_not_shared() {
     }
     pass(Duration::from_secs(3)).await;
     assert!(server.hub.shared_devices(crate::clock::wall_clock()).is_empty());
+}
+
+/// The bug: a stranger with a token of the store and a useless position threw its tills out, one after another.
+#[tokio::test(start_paused = true)]
+async fn a_hello_that_is_turned_away_replaces_nobody() {
+    let server = ScriptedServer::new();
+    let till = Till::hello(&server).await;
+    *server.mailbox.error.lock().unwrap() = Some(ReadError::EpochChanged);
+    let stranger = Till::connect(&server);
+    stranger.socket.say(&HELLO.replace('}', r#","position":"9.7.0000"}"#));
+    settle().await;
+    assert_eq!((stranger.last().as_str(), till.sent()), ("4200", vec!["welcome".to_owned()]));
+    *server.mailbox.error.lock().unwrap() = None;
+    server.refuses_hellos.store(true, std::sync::atomic::Ordering::Relaxed);
+    let too_often = Till::hello(&server).await;
+    assert_eq!((too_often.last().as_str(), till.sent()), ("4102", vec!["welcome".to_owned()]));
+    server.notify(1);
+    settle().await;
+    assert_eq!(till.sent(), ["welcome", "n1"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -197,6 +197,7 @@ pub(super) struct ScriptedServer {
     pub(super) hub: Arc<Hub>,
     pub(super) stats: NetStats,
     pub(super) drain: CancellationToken,
+    pub(super) refuses_hellos: AtomicBool,
     started: Instant,
 }
 
@@ -213,6 +214,7 @@ impl ScriptedServer {
             hub: Arc::default(),
             stats: NetStats::default(),
             drain: CancellationToken::new(),
+            refuses_hellos: AtomicBool::new(false),
             started: Instant::now(),
         })
     }
@@ -257,6 +259,10 @@ impl Server for ScriptedServer {
     fn check_token(&self, token: &str) -> Result<Principal, InvalidToken> {
         let who = token.parse::<Recipient>().map_err(|_| InvalidToken::from("token-malformed"))?;
         Ok(Principal::Reader { who, device: None, expires: wall_clock().plus_ms(3_600_000) })
+    }
+
+    fn admit_hello(&self, _: &Recipient, _: &DeviceId) -> bool {
+        !self.refuses_hellos.load(Ordering::Relaxed)
     }
 
     fn limits(&self) -> NetLimits {

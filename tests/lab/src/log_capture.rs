@@ -13,7 +13,7 @@ static ALWAYS: LazyLock<[Dispatch; 2]> =
     LazyLock::new(|| [(); 2].map(|()| Dispatch::new(tracing_subscriber::registry())));
 
 /// The log of this thread, until it is dropped.
-pub(crate) struct LogCapture {
+pub struct LogCapture {
     bytes: Arc<Mutex<Vec<u8>>>,
     _guard: DefaultGuard,
 }
@@ -32,7 +32,8 @@ impl io::Write for Writer {
 
 impl LogCapture {
     /// Captures what this thread logs at `level` and above.
-    pub(crate) fn at(level: tracing::Level) -> Self {
+    #[must_use]
+    pub fn at(level: tracing::Level) -> Self {
         LazyLock::force(&ALWAYS);
         let bytes = Arc::<Mutex<Vec<u8>>>::default();
         let writer = bytes.clone();
@@ -46,14 +47,24 @@ impl LogCapture {
     }
 
     /// Everything as one text.
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap()
+    ///
+    /// # Panics
+    ///
+    /// When a line is not UTF-8.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8(self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()).expect("a log is text")
     }
 
     /// The first line with this message.
-    pub(crate) fn line(&self, message: &str) -> Value {
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    #[must_use]
+    pub fn line(&self, message: &str) -> Value {
         let lines = self.text();
-        let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of the log is JSON"));
         let mut found = lines.filter(|line| line["fields"]["message"] == message);
         found.next().unwrap_or_else(|| panic!("{message} was not logged: {}", self.text()))
     }

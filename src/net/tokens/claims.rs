@@ -1,0 +1,107 @@
+//! What the claims of a token mean (RFC 7519, 4.1), as issuers of many makes write them. Pure: the time is an argument.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use orderbell_protocol::{DeviceId, Id, Recipient, Role, UnixMs};
+use serde_json::{Map, Value};
+
+use super::Principal;
+
+/// What every token must fit.
+#[derive(Clone, Debug)]
+pub struct TokenRules {
+    /// `iss` that every token has.
+    pub issuer: String,
+    /// `aud` that every token has, or that is in its list.
+    pub audience: String,
+    /// Tolerated difference between the clocks of issuer and server.
+    pub clock_skew: Duration,
+}
+
+impl TokenRules {
+    fn skew_ms(&self) -> i64 {
+        i64::try_from(self.clock_skew.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The claims of a token whose signature is good. Those that are not read here are ignored.
+pub(super) struct Claims(pub(super) Map<String, Value>);
+
+impl Claims {
+    fn get(&self, name: &str) -> &Value {
+        self.0.get(name).unwrap_or(&Value::Null)
+    }
+
+    /// Whose token it is, checked in every respect.
+    pub(super) fn principal(&self, rules: &TokenRules, now: UnixMs) -> Result<Principal, &'static str> {
+        if self.get("iss") != rules.issuer.as_str() {
+            return Err("token-issuer");
+        }
+        if !is_for(self.get("aud"), &rules.audience) {
+            return Err("token-audience");
+        }
+        let expires = time(self.get("exp")).ok_or("token-exp")?.plus_ms(rules.skew_ms());
+        if now >= expires {
+            return Err("token-expired");
+        }
+        let begins = self.get("nbf");
+        if !begins.is_null() && time(begins).ok_or("token-nbf")? > now.plus_ms(rules.skew_ms()) {
+            return Err("token-not-yet-valid");
+        }
+        match self.recipient()? {
+            Some(who) => Ok(Principal::Reader { who, device: self.device()?, expires }),
+            None if self.get("role") == "wall" => Ok(Principal::Viewer { expires }),
+            None => Ok(Principal::Producer),
+        }
+    }
+
+    /// The mailbox that the token opens, if it opens one.
+    pub(super) fn recipient(&self) -> Result<Option<Recipient>, &'static str> {
+        let id = id(self.get("sub")).ok_or("token-sub")?;
+        let role = match self.get("role").as_str() {
+            Some("store") => Role::Store,
+            Some("customer") => Role::Customer,
+            Some("producer" | "wall") => return Ok(None),
+            _ => return Err("token-role"),
+        };
+        let shadow = match self.get("shadow") {
+            Value::Null => false,
+            Value::Bool(shadow) => *shadow,
+            _ => return Err("token-shadow"),
+        };
+        Ok(Some(Recipient { shadow, role, id }))
+    }
+
+    fn device(&self) -> Result<Option<DeviceId>, &'static str> {
+        match self.get("device") {
+            Value::Null => Ok(None),
+            device => id(device).map(Some).ok_or("token-device"),
+        }
+    }
+}
+
+/// True for this audience, and for a list of texts with this audience in it.
+fn is_for(aud: &Value, audience: &str) -> bool {
+    match aud {
+        Value::String(one) => one == audience,
+        Value::Array(all) => all.iter().all(Value::is_string) && all.iter().any(|one| one == audience),
+        _ => false,
+    }
+}
+
+/// Seconds since 1970, perhaps with a fraction. Saturates: a token may say that it never ends.
+fn time(seconds: &Value) -> Option<UnixMs> {
+    seconds.as_f64().map(|seconds| UnixMs((seconds * 1000.0).round() as i64))
+}
+
+/// An id as a text, or as a whole number, which is that text: an issuer may number its stores. No number with a fraction or an exponent, and none
+/// above 2^64: it has lost digits, and two of them may be equal.
+fn id(value: &Value) -> Option<Id> {
+    let text = match value {
+        Value::String(text) => Cow::Borrowed(text.as_str()),
+        Value::Number(number) => Cow::Owned(number.as_u64()?.to_string()),
+        _ => return None,
+    };
+    Id::parse(&text).ok()
+}
