@@ -34,6 +34,8 @@ const TASK: (u32, u64) = (u32::MAX, 0);
 struct Scripted {
     handled: Mutex<BTreeMap<String, Vec<(u32, u64)>>>,
     panicked: AtomicU32,
+    /// Number of records at which `hang` began to wait.
+    hung: AtomicU32,
     released: AtomicBool,
     release: tokio::sync::Notify,
     /// Offset and reason of each dead letter that was reported to the handler.
@@ -92,6 +94,7 @@ impl Handler for Scripted {
                     break;
                 }
                 "hang" => {
+                    self.hung.fetch_add(1, Ordering::SeqCst);
                     while !self.released.load(Ordering::SeqCst) {
                         self.release.notified().await;
                     }
