@@ -37,8 +37,11 @@ impl Mailboxes<'_> {
     /// Recipients with more live notices than `max_mailbox_rows`, and how many, most first: nobody acknowledges them.
     #[must_use]
     pub fn overflowing(self) -> Vec<(Recipient, u64)> {
-        let overflows = self.0.overflows.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut named: Vec<_> = overflows.values().cloned().collect();
+        // Sorted without the lock: the committer needs it.
+        let mut named: Vec<_> = {
+            let overflows = self.0.overflows.lock().unwrap_or_else(PoisonError::into_inner);
+            overflows.values().cloned().collect()
+        };
         named.sort_by_key(|(_, live)| std::cmp::Reverse(*live));
         named
     }
