@@ -6,47 +6,17 @@
 //! Recipients are named by signed tokens alone, so nobody can invent them. Device ids can be invented, and the recipient's bucket bounds what they
 //! get together. Pure: the caller brings the time.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::time::Duration;
 
-use orderbell_ledger::SHARDS;
 use orderbell_protocol::{DeviceId, Recipient, Role};
+
+use super::token_bucket::{Rate, TokenBuckets};
 
 /// A customer may ask as often as a store, divided by this.
 const CUSTOMER_DIVISOR: u32 = 10;
 /// A device has at most its recipient's rate divided by this: something is left for its sisters, also of a customer, and where the configured
 /// rates are small.
 const DEVICE_DIVISOR: u32 = 2;
-/// Buckets of one table of a shard that are kept. When as many are not full, others are not counted: in all shards together 200,000, more recipients
-/// than any chain serves in a minute.
-const BUCKETS_MAX: usize = 200_000 / SHARDS;
-/// Buckets of one table from which on those that are full again are looked for.
-const SWEEP_MIN: usize = 64;
-
-/// How often somebody may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// At once.
-    pub burst: u32,
-    /// On average.
-    pub per_minute: u32,
-}
-
-impl Rate {
-    fn divided_by(self, divisor: u32) -> Self {
-        Self { burst: (self.burst / divisor).max(1), per_minute: (self.per_minute / divisor).max(1) }
-    }
-
-    fn at_most(self, other: Self) -> Self {
-        Self { burst: self.burst.min(other.burst), per_minute: self.per_minute.min(other.per_minute) }
-    }
-
-    /// The time in which one is earned.
-    fn interval(self) -> Duration {
-        Duration::from_secs(60) / self.per_minute
-    }
-}
 
 /// How often a store may ask, and one device of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,54 +43,12 @@ impl IdentityRate {
     }
 }
 
-#[derive(Debug)]
-struct Table<K> {
-    /// When each bucket is full again. One that is full is not kept.
-    full_at: HashMap<K, Duration>,
-    sweep_at: usize,
-}
-
-impl<K> Default for Table<K> {
-    fn default() -> Self {
-        Self { full_at: HashMap::new(), sweep_at: SWEEP_MIN }
-    }
-}
-
-impl<K: Eq + Hash> Table<K> {
-    /// When a bucket is full again from which `count` are taken now, or how long it takes until it holds as many.
-    fn full_at_without(&mut self, key: &K, count: u32, rate: Rate, now: Duration) -> Result<Duration, Duration> {
-        // What is asked at once is at most a burst, or it could never be had.
-        let empty_for = rate.interval() * rate.burst.max(count);
-        // What was taken at a lower rate, before a reload, is earned again at this one: nobody waits longer than for an empty bucket. Kept also where
-        // this is refused, or the bucket would be as empty at the next time.
-        let known = self.full_at.get_mut(key).map_or(now, |full_at| {
-            *full_at = (*full_at).min(now + empty_for);
-            now.max(*full_at)
-        });
-        let full_at = known + rate.interval() * count;
-        match full_at.checked_sub(now + empty_for).filter(|wait| !wait.is_zero()) {
-            Some(wait) => Err(wait),
-            None => Ok(full_at),
-        }
-    }
-
-    fn set(&mut self, key: K, full_at: Duration, now: Duration) {
-        if self.full_at.len() >= self.sweep_at {
-            self.full_at.retain(|_, full_at| *full_at > now);
-            self.sweep_at = (self.full_at.len() * 2).clamp(SWEEP_MIN, BUCKETS_MAX);
-        }
-        if self.full_at.len() < BUCKETS_MAX || self.full_at.contains_key(&key) {
-            self.full_at.insert(key, full_at);
-        }
-    }
-}
-
 /// The buckets of one kind of request, of the recipients of one shard.
 #[derive(Debug, Default)]
 pub(super) struct IdentityRates {
-    recipients: Table<Recipient>,
+    recipients: TokenBuckets<Recipient>,
     /// A table of their own: invented devices take no recipient's place.
-    devices: Table<(Recipient, DeviceId)>,
+    devices: TokenBuckets<(Recipient, DeviceId)>,
 }
 
 impl IdentityRates {
@@ -213,7 +141,7 @@ mod tests {
     fn invented_devices_get_no_more_than_their_recipient_has() {
         let (mut rates, who, now) = (IdentityRates::default(), store("1"), Duration::from_secs(1_000));
         assert_eq!(taken_by_invented(&mut rates, &who, 50_000, now), 100);
-        assert_eq!(rates.devices.full_at.len(), 100, "nothing is kept of those that were refused");
+        assert_eq!(rates.devices.len(), 100, "nothing is kept of those that were refused");
         assert_eq!(taken(&mut rates, &store("2"), "a", 1, now), 1, "its neighbour");
     }
 
@@ -263,7 +191,7 @@ mod tests {
             let now = Duration::from_millis(n * 10);
             assert_eq!(taken(&mut rates, &store(&n.to_string()), "a", 1, now), 1);
         }
-        assert!(rates.recipients.full_at.len() < 300, "a hundred are in use at a time");
-        assert!(rates.devices.full_at.len() < 1_500, "five hundred");
+        assert!(rates.recipients.len() < 300, "a hundred are in use at a time");
+        assert!(rates.devices.len() < 1_500, "five hundred");
     }
 }
