@@ -32,10 +32,12 @@ export interface Notice {
 
 export interface Order {
   order: string;
-  stage: "unknown" | "created" | "paid" | "accepted" | "ready" | "picked_up";
+  /** How far the order has come. Words may be added: treat one that you do not know as `unknown`. */
+  stage: "unknown" | "created" | "paid" | "accepted" | "ready" | "picked_up" | (string & {});
   /** False when the order is completed or has an outcome. */
   active: boolean;
-  outcome?: "refused" | "cancelled" | "refunded" | "expired";
+  /** How the order ended before it was picked up. Words may be added: `active` says whether the order goes on. */
+  outcome?: "refused" | "cancelled" | "refunded" | "expired" | (string & {});
   /** Time of the last change. Milliseconds since 1970. */
   at: number;
   /** For stores: id of the notice `new_order`. */

@@ -11,7 +11,11 @@ const till = connect({
       const [id, at, amount]: [string, number, unknown] = [notice.id, notice.at, notice.body.amount];
       console.log(id, at, amount, notice.kind === "new_order");
     },
-    orders: (orders: Order[]) => orders.filter((order) => order.stage === "paid" && !order.known),
+    orders: (orders: Order[]) => {
+      const rings = (order: Order) => order.stage === "paid" && !order.known;
+      const isNewer = ({ stage, outcome }: Order) => stage === "of-a-newer-server" || outcome === "of-a-newer-server";
+      console.log(orders.filter(rings), orders.some(isNewer));
+    },
     connectivity: (connectivity: Connectivity) => connectivity === "unreachable",
   },
 });
@@ -28,5 +32,7 @@ till.displayed({ position: "1.2.0000" });
 connect({ server: "https://push.example" });
 // @ts-expect-error clients cannot report this kind
 till.event({ kind: "order.paid", order: "o1" });
+// @ts-expect-error a customer's order has no notice
+const newOrder = (order: Order): string => order.notice;
 // @ts-expect-error there is no such handler
 connect({ token: "t", on: { notices() {} } });
