@@ -22,6 +22,7 @@ use orderbell_consumers::{Offset, TopicPartition};
 use orderbell_protocol::session;
 
 use crate::net::NetLimits;
+use crate::net::origin::PageRules;
 use crate::net::tokens::{BadKeySet, BadPublicKey};
 use crate::wall::WallConfig;
 use crate::wall::directory::DirectoryFileError;
@@ -201,6 +202,10 @@ impl Config {
         must(sessions.idle_timeout > sessions.heartbeat_interval, &["sessions", "idle_timeout"], longer);
         let same = boot.listen.public == boot.listen.admin && boot.listen.public.port() != 0;
         must(!same, &["listen", "admin"], "another address than listen.public");
+        must(boot.wall.max_viewers_per_token != Some(0), &["wall", "max_viewers_per_token"], "at least 1");
+        let is_name = |host: &String| !host.is_empty() && !host.contains([':', '/', '*', '@']);
+        let names = "host names alone, such as \"wall.chain.example\"";
+        must(live.wall.allowed_hosts.iter().all(is_name), &["wall", "allowed_hosts"], names);
         let wall = self.wall();
         for (key, what) in wall.mistakes() {
             must(false, &["wall", key], &what);
@@ -261,8 +266,27 @@ impl Config {
             hellos: base.hellos.per_minute(rates.max_hellos_per_minute, rates.max_device_hellos_per_minute),
             max_connections: self.boot.sessions.max_connections,
             max_viewers: self.boot.wall.max_viewers,
+            max_viewers_per_token: self.max_viewers_per_token(),
             stale_after: self.live.stale_after.get(),
             ..base
+        }
+    }
+
+    fn max_viewers_per_token(&self) -> usize {
+        let wall = &self.boot.wall;
+        wall.max_viewers_per_token.unwrap_or(wall.max_viewers.div_ceil(2))
+    }
+
+    /// Which pages of other servers may ask.
+    #[must_use]
+    pub fn page_rules(&self) -> PageRules {
+        let LiveWall { allowed_origins, allowed_hosts, .. } = &self.live.wall;
+        let hosts: Vec<_> = allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        let is_judged = self.boot.listen.public.ip().is_loopback() || !hosts.is_empty();
+        PageRules {
+            mailboxes: self.live.allowed_origins.clone(),
+            wall: allowed_origins.clone(),
+            wall_hosts: is_judged.then_some(hosts),
         }
     }
 
@@ -295,8 +319,8 @@ impl Config {
     /// Both halves of the section `wall`.
     #[must_use]
     pub fn wall(&self) -> WallConfig {
-        let BootWall { time_zone, currency, max_viewers } = self.boot.wall.clone();
-        let LiveWall { name, currency_digits, stores, open } = self.live.wall.clone();
+        let BootWall { time_zone, currency, max_viewers, .. } = self.boot.wall.clone();
+        let LiveWall { name, currency_digits, stores, open, .. } = self.live.wall.clone();
         WallConfig { name, time_zone, currency, currency_digits, stores, open, max_viewers }
     }
 

@@ -144,7 +144,15 @@ impl Server {
             group: group_stats.clone(),
         };
         let tokens = token_keys.tokens();
-        let state = AppState::new(ledger.clone(), hub.clone(), tokens, limits, Arc::new(rules), wall.clone());
+        let state = AppState::new(
+            ledger.clone(),
+            hub.clone(),
+            tokens,
+            limits,
+            config.page_rules(),
+            Arc::new(rules),
+            wall.clone(),
+        );
         let alerts = Alerts::new(
             group_stats.clone(),
             publisher_stats.clone(),
@@ -271,7 +279,7 @@ impl Server {
         let names = now.wall().names()?;
         let mut held = self.token_keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.keep_set_of(&held);
-        self.state.reload(keys.tokens(), now.limits());
+        self.state.reload(keys.tokens(), now.limits(), now.page_rules());
         *held = keys;
         if config.live.tokens.jwks_url != now.live.tokens.jwks_url {
             self.state.fetch_keys();

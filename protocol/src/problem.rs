@@ -61,6 +61,8 @@ problem_codes! {
     UnsupportedSubprotocol = 400, "unsupported-subprotocol", "The client offered no supported subprotocol";
     /// The token is missing, invalid or expired.
     Unauthorized = 401, "unauthorized", "A valid token is required";
+    /// A page of another origin asks, which is not listed in the configuration.
+    ForbiddenOrigin = 403, "forbidden-origin", "Pages of this origin may not ask";
     /// The resource does not exist, or not for this token.
     NotFound = 404, "not-found", "Not found";
     /// The address does not support the method.
@@ -77,6 +79,8 @@ problem_codes! {
     TooLarge = 413, "too-large", "The body is too large";
     /// The body has a media type or a content encoding that is not read.
     UnsupportedMediaType = 415, "unsupported-media-type", "The body has a type or an encoding that is not read";
+    /// The open wall is asked for under a name that is not this server's.
+    MisdirectedRequest = 421, "misdirected-request", "This server does not answer under this host name";
     /// A query parameter is invalid.
     InvalidParameter = 422, "invalid-parameter", "A parameter is invalid";
     /// A member of the body is invalid.

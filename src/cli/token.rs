@@ -126,7 +126,7 @@ fn taken(tokens: &Tokens, token: &str, principal: &Principal) -> String {
             (format!("{who}{device}"), Some(*expires))
         }
         Principal::Producer => ("a producer".to_owned(), None),
-        Principal::Viewer { expires } => ("a viewer of the wall".to_owned(), Some(*expires)),
+        Principal::Viewer { expires, .. } => ("a viewer of the wall".to_owned(), Some(*expires)),
     };
     let until = |at: UnixMs| format!(", until {}", local_time(at, &jiff::tz::TimeZone::UTC, "%Y-%m-%dT%H:%M:%SZ"));
     let until = expires.map_or_else(String::new, until);

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::key_set_url::KeySetUrl;
 use super::secret::SecretMap;
 use super::units::{ByteSize, HumanDuration};
+use crate::net::origin::Origin;
 use crate::net::tokens::TokenAlgorithm;
 use orderbell_orders::Mapping;
 use orderbell_orders::event_time::Zone;
@@ -131,6 +132,9 @@ keys! {
         stale_after: HumanDuration = HumanDuration::from_secs(30),
         /// Longest time that a graceful stop may take.
         drain_timeout: HumanDuration = HumanDuration::from_secs(20),
+        /// Origins whose pages may use mailboxes and their WebSocket, for instance `["https://chain.example"]`; programs send none. Pages of this
+        /// server always may. Empty: those of every origin, because each request needs a token that no browser adds by itself.
+        allowed_origins: Vec<Origin> = Vec::new(),
         /// Issuer, audience and keys of tokens, which are JWTs.
         tokens: TokenConfig = TokenConfig::default(),
         /// Which fields of an order each kind of notice shows. A field that is not listed reaches nobody. `details` are all extra fields of
@@ -208,6 +212,9 @@ keys! {
         currency: String = "CNY".into(),
         /// Viewers at once. Together with `sessions.max_connections` below the open-file limit of the process.
         max_viewers: usize = 2_000,
+        /// Viewers at once with one token, which screens often share: one that is passed on leaves places for the others. By default half of
+        /// `max_viewers`.
+        max_viewers_per_token: Option<usize> = None,
     }
     reload {
         /// The chain's name, at the top of the wall.
@@ -218,6 +225,11 @@ keys! {
         stores: Option<PathBuf> = None,
         /// `true` shows the numbers without a token to everybody who can reach the public listener.
         open: bool = false,
+        /// Origins whose pages may view the wall, besides those of this server.
+        allowed_origins: Vec<Origin> = Vec::new(),
+        /// Host names under which an open wall may be asked for, besides `localhost` and addresses. Empty: all, but on a loopback address none:
+        /// a page of any site may let its own name lead to this machine. A proxy in front that passes its own name on needs it here.
+        allowed_hosts: Vec<String> = Vec::new(),
     }
     sections {}
 }

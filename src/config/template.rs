@@ -49,6 +49,7 @@ fn example() -> ConfigFile {
     };
     let mut file = ConfigFile { kafka: Some(kafka), ..ConfigFile::default() };
     file.wall.time_zone = String::from("Asia/Shanghai").try_into().ok();
+    file.wall.max_viewers_per_token = Some(1_000);
     file.wall.stores = Some("stores.csv".into());
     file.tokens.jwks_file = Some("/etc/orderbell/jwks.json".into());
     file.tokens.jwks_url = "https://id.example.com/.well-known/jwks.json".parse().ok();

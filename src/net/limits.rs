@@ -25,6 +25,8 @@ pub struct NetLimits {
     pub max_connections: usize,
     /// Viewers of the wall at once.
     pub max_viewers: usize,
+    /// The same with one token, which screens often share.
+    pub max_viewers_per_token: usize,
     /// HTTP connections without a request: those that send the head of one, and those that are kept open for the next. More are, while
     /// requests are fewer than they may be.
     pub max_idle_connections: usize,
@@ -111,6 +113,7 @@ impl Default for NetLimits {
             clock_skew: Duration::from_secs(60),
             max_connections: 15_000,
             max_viewers: 2_000,
+            max_viewers_per_token: 1_000,
             // Together 2,500. A class of its own for whatever can be made slow from outside: it takes no place of another.
             max_idle_connections: 1_000,
             max_requests: 200,

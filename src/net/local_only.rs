@@ -7,18 +7,13 @@ use axum::http::{HeaderMap, Response, header};
 use axum::middleware::Next;
 use orderbell_protocol::Problem;
 
-use super::cors::is_same_origin;
+use super::origin::{host_address, host_name, is_same_origin};
 use super::response::Refusal;
 
 /// True when the request's host name is `localhost` or a loopback address.
 fn is_loopback(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = host
-        .rsplit_once(':')
-        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
-        .map_or(host, |(name, _)| name);
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    let name = host_name(headers);
+    name == "localhost" || host_address(name).is_some_and(|address| address.is_loopback())
 }
 
 /// What proxies add to a request that somebody else sent.

@@ -17,6 +17,7 @@ mod limits;
 mod listener;
 mod local_only;
 mod orders;
+pub mod origin;
 mod placed_stream;
 mod places;
 mod playground;
@@ -31,6 +32,7 @@ mod stats;
 mod token_bucket;
 pub mod tokens;
 mod upgrade;
+mod viewers;
 mod wall;
 
 use std::sync::Arc;
@@ -127,7 +129,7 @@ impl AppState {
             .fallback(response::not_found)
             .method_not_allowed_fallback(response::method_not_allowed)
             .layer(axum::middleware::map_response(response::only_problems))
-            .layer(axum::middleware::from_fn(cors::allow_other_origins))
+            .layer(axum::middleware::from_fn_with_state(self.clone(), cors::check_page))
             .with_state(self.clone())
     }
 }

@@ -16,12 +16,14 @@ use tokio_util::task::TaskTracker;
 
 use super::class_places::{AtWork, ClassPlace, ClassPlaces, RequestClass};
 use super::ledger_handle::LedgerHandle;
+use super::origin::PageRules;
 use super::places::RequestPlace;
 use super::recipient_limits::{Asked, RecipientLimits};
 use super::response::Refusal;
 use super::retry_spread::{self, RetrySpread};
 use super::stats::NetStats;
 use super::tokens::Tokens;
+use super::viewers::Viewers;
 use super::{NetLimits, Orders};
 use crate::clock::wall_clock;
 use crate::hub::Hub;
@@ -39,13 +41,14 @@ pub struct AppState {
     /// A token named a key that is unknown.
     pub(super) unknown_key: Notify,
     limits: ArcSwap<NetLimits>,
+    pages: ArcSwap<PageRules>,
     pub(crate) orders: Arc<dyn Orders>,
     pub(crate) wall: Arc<Feed>,
     pub(crate) stats: Arc<NetStats>,
     pub(crate) tasks: TaskTracker,
     pub(crate) drain: CancellationToken,
     pub(crate) connections: Arc<Semaphore>,
-    pub(crate) viewers: Arc<Semaphore>,
+    pub(super) viewers: Arc<Viewers>,
     places: Arc<ClassPlaces>,
     of_recipients: Arc<RecipientLimits>,
     draining: AtomicBool,
@@ -62,6 +65,7 @@ impl AppState {
         hub: Arc<Hub>,
         tokens: Tokens,
         limits: NetLimits,
+        pages: PageRules,
         orders: Arc<dyn Orders>,
         wall: Arc<Feed>,
     ) -> Arc<Self> {
@@ -71,13 +75,14 @@ impl AppState {
             tokens: ArcSwap::from_pointee(tokens),
             unknown_key: Notify::new(),
             limits: ArcSwap::from_pointee(limits),
+            pages: ArcSwap::from_pointee(pages),
             orders,
             wall,
             stats: Arc::default(),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
             connections: Arc::new(Semaphore::new(limits.max_connections)),
-            viewers: Arc::new(Semaphore::new(limits.max_viewers)),
+            viewers: Arc::new(Viewers::new(limits.max_viewers, limits.max_viewers_per_token)),
             places: Arc::new(ClassPlaces::new(&limits)),
             of_recipients: Arc::default(),
             draining: AtomicBool::new(false),
@@ -92,11 +97,17 @@ impl AppState {
         **self.limits.load()
     }
 
-    /// Replaces keys and limits: for requests at once, for a client with a WebSocket from its next connection on. The bounds of connections and
+    /// Which pages of other servers may ask now.
+    pub(super) fn page_rules(&self) -> arc_swap::Guard<Arc<PageRules>> {
+        self.pages.load()
+    }
+
+    /// Replaces keys, limits and the rules for pages: for requests at once, for a client with a WebSocket from its next connection on. The bounds of connections and
     /// viewers, and what the listeners were started with, stay.
-    pub fn reload(&self, tokens: Tokens, limits: NetLimits) {
+    pub fn reload(&self, tokens: Tokens, limits: NetLimits, pages: PageRules) {
         self.set_tokens(tokens);
         self.limits.store(Arc::new(limits));
+        self.pages.store(Arc::new(pages));
     }
 
     /// Takes so many events from the rates of a device and its recipient.

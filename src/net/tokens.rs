@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use orderbell_protocol::{DeviceId, Recipient, UnixMs};
+use orderbell_protocol::{DeviceId, Id, Recipient, UnixMs};
 use serde::Serialize;
 
 use claims::Claims;
@@ -71,6 +71,8 @@ pub enum Principal {
     Producer,
     /// Views the wall.
     Viewer {
+        /// The name of the screen, or of those that share the token.
+        name: Id,
         /// As that of a reader.
         expires: UnixMs,
     },

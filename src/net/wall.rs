@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
 use orderbell_protocol::wall::WALL_SUBPROTOCOL;
-use orderbell_protocol::{ClientFrame, Close, Problem, UnixMs};
+use orderbell_protocol::{ClientFrame, Close, Id, Problem, UnixMs};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
@@ -30,6 +30,7 @@ use super::frame_meter::FrameMeter;
 use super::places::RequestPlace;
 use super::response::{self, Refusal};
 use super::tokens::{InvalidToken, Principal};
+use super::viewers::{NoPlace, ViewerPlace};
 use super::{AppState, poll, upgrade};
 use crate::clock::wall_clock;
 use crate::wall::{EncodedWall, UPDATE_INTERVAL_MIN};
@@ -52,14 +53,21 @@ fn interval(query: &WallQuery) -> Duration {
     Duration::from_millis(query.every_ms.unwrap_or(0)).clamp(UPDATE_INTERVAL_MIN, UPDATE_INTERVAL_MAX)
 }
 
-/// Until when this token may view the wall. `None`: without end, because the wall is open.
-fn authorize(state: &AppState, token: Option<&str>) -> Result<Option<UnixMs>, Problem> {
+/// What a viewer was let in with.
+struct Pass {
+    /// The name in its token, and until when it may view.
+    name: Id,
+    expires: UnixMs,
+}
+
+/// The pass of this token. `None` where none is needed, because the wall is open.
+fn authorize(state: &AppState, token: Option<&str>) -> Result<Option<Pass>, Problem> {
     if state.wall.is_open() {
         return Ok(None);
     }
     let checked = token.ok_or_else(|| InvalidToken::from("token-missing")).and_then(|token| state.principal_of(token));
     match checked {
-        Ok(Principal::Viewer { expires }) => Ok(Some(state.end_of_viewer(expires))),
+        Ok(Principal::Viewer { name, expires }) => Ok(Some(Pass { name, expires: state.end_of_viewer(expires) })),
         Ok(_) => Err(state.wrong_role().0),
         Err(invalid) => Err(state.refuse_token(&invalid)),
     }
@@ -71,7 +79,7 @@ pub(crate) async fn wall(State(state): State<Arc<AppState>>, request: Request) -
     if upgrade::has_token(request.headers(), header::UPGRADE, "websocket") {
         return open_socket(state, request, interval(&query));
     }
-    let expires = authorize(&state, response::bearer(request.headers()))?;
+    let pass = authorize(&state, response::bearer(request.headers()))?;
     if !wants_events(request.headers()) {
         let snapshot = state.wall.snapshot(wall_clock(), state.freshness());
         return Ok(document(Body::from(snapshot.json), "application/json"));
@@ -80,13 +88,13 @@ pub(crate) async fn wall(State(state): State<Arc<AppState>>, request: Request) -
     if request.method() != Method::GET {
         return Ok(events(Body::from_stream(futures_util::stream::empty::<Result<Bytes, Infallible>>())));
     }
-    let viewer = admit_viewer(&state)?;
+    let viewer = admit_viewer(&state, pass)?;
     // Counted as a viewer from here on: its place among the requests is free for others.
     if let Some(place) = request.extensions().get::<RequestPlace>() {
         place.release();
     }
     let retry = Bytes::from("retry: 3000\n\n");
-    let documents = Documents { state, viewer, latest: None, interval: interval(&query), expires, last_sent: None };
+    let documents = Documents { state, viewer, latest: None, interval: interval(&query), last_sent: None };
     let head = futures_util::stream::once(async move { Ok::<_, Infallible>(retry) });
     let rest = futures_util::stream::unfold(documents, |mut documents| async move {
         let next = documents.next().await?;
@@ -120,7 +128,9 @@ fn document(body: Body, media_type: &'static str) -> Response<Body> {
 /// One of the viewers that `wall.max_viewers` bounds.
 struct Viewer {
     state: Arc<AppState>,
-    _permit: OwnedSemaphorePermit,
+    /// None: without end, because the wall was open.
+    expires: Option<UnixMs>,
+    _place: ViewerPlace,
 }
 
 impl Drop for Viewer {
@@ -129,16 +139,20 @@ impl Drop for Viewer {
     }
 }
 
-fn admit_viewer(state: &Arc<AppState>) -> Result<Viewer, Problem> {
+fn admit_viewer(state: &Arc<AppState>, pass: Option<Pass>) -> Result<Viewer, Problem> {
     if state.is_draining() {
         return Err(Problem::unavailable("the server is stopping", 2_000));
     }
-    let Ok(permit) = state.viewers.clone().try_acquire_owned() else {
-        state.stats.record_full("viewers-full");
-        return Err(Problem::too_many_requests("too many viewers", 10_000));
-    };
+    let place = state.viewers.admit(pass.as_ref().map(|pass| &pass.name)).map_err(|none| {
+        let (reason, detail) = match none {
+            NoPlace::Full => ("viewers-full", "too many viewers"),
+            NoPlace::TokenFull => ("viewers-of-token-full", "too many viewers with this token"),
+        };
+        state.stats.record_full(reason);
+        Problem::too_many_requests(detail, 10_000)
+    })?;
     state.stats.wall_viewers.inc();
-    Ok(Viewer { state: state.clone(), _permit: permit })
+    Ok(Viewer { state: state.clone(), expires: pass.map(|pass| pass.expires), _place: place })
 }
 
 /// The documents of one viewer: a snapshot, then the latest document at its interval, until its token expires or the server stops.
@@ -147,7 +161,6 @@ struct Documents {
     viewer: Viewer,
     latest: Option<watch::Receiver<EncodedWall>>,
     interval: Duration,
-    expires: Option<UnixMs>,
     last_sent: Option<Instant>,
 }
 
@@ -160,12 +173,12 @@ impl Documents {
                 snapshot
             }
             Some(latest) => {
-                let left = self.expires.map_or(i64::MAX, |expires| expires.0 - wall_clock().0);
+                let left = self.viewer.expires.map_or(i64::MAX, |expires| expires.0 - wall_clock().0);
                 let left = Duration::from_millis(u64::try_from(left).unwrap_or(0).min(u64::MAX / 4));
                 let expired = tokio::time::sleep(left);
                 let pause = self.last_sent.map_or(Duration::ZERO, |sent| self.interval.saturating_sub(sent.elapsed()));
                 let drain = self.viewer.state.drain.clone();
-                let needs_token_now = self.expires.is_none() && !self.state.wall.is_open();
+                let needs_token_now = self.viewer.expires.is_none() && !self.state.wall.is_open();
                 let newest = async {
                     // A little less than the interval, so that a document that is made on time is not skipped.
                     tokio::time::sleep(pause.saturating_sub(UPDATE_INTERVAL_MIN / 5)).await;
@@ -218,9 +231,9 @@ async fn serve(state: Arc<AppState>, connection: OwnedSemaphorePermit, mut socke
     let stats = state.stats.clone();
     let close = match admit(&state, &mut socket).await {
         Err(close) => close,
-        Ok((expires, viewer)) => {
+        Ok(viewer) => {
             drop(connection);
-            let documents = Documents { state, viewer, latest: None, interval, expires, last_sent: None };
+            let documents = Documents { state, viewer, latest: None, interval, last_sent: None };
             send_documents(documents, &mut socket).await
         }
     };
@@ -234,22 +247,19 @@ async fn serve(state: Arc<AppState>, connection: OwnedSemaphorePermit, mut socke
     let _best_effort = tokio::time::timeout(Duration::from_secs(2), socket.close(Some(frame))).await;
 }
 
-/// Waits for the hello: until when the viewer may stay, and its permit. `Err(None)`: the peer has gone.
-async fn admit(state: &Arc<AppState>, socket: &mut Socket) -> Result<(Option<UnixMs>, Viewer), Option<Close>> {
+/// Waits for the hello: the viewer, with its place. `Err(None)`: the peer has gone.
+async fn admit(state: &Arc<AppState>, socket: &mut Socket) -> Result<Viewer, Option<Close>> {
     let hello = tokio::time::timeout(state.limits().session.hello_timeout, hello(state, socket));
-    let expires = tokio::select! {
+    let pass = tokio::select! {
         biased;
         () = state.drain.cancelled() => return Err(Some(Close::Restart { retry_ms: state.retry_ms() })),
-        expires = hello => expires.map_err(|_| Some(Close::Timeout))??,
+        pass = hello => pass.map_err(|_| Some(Close::Timeout))??,
     };
-    match admit_viewer(state) {
-        Ok(viewer) => Ok((expires, viewer)),
-        Err(_) => Err(Some(Close::Overloaded { retry_ms: state.retry_ms() })),
-    }
+    admit_viewer(state, pass).map_err(|_| Some(Close::Overloaded { retry_ms: state.retry_ms() }))
 }
 
 /// Reads the hello and checks its token. On an open wall no hello is waited for.
-async fn hello(state: &AppState, socket: &mut Socket) -> Result<Option<UnixMs>, Option<Close>> {
+async fn hello(state: &AppState, socket: &mut Socket) -> Result<Option<Pass>, Option<Close>> {
     const NOT_HELLO: Close = Close::BadMessage("the first frame is hello");
     if state.wall.is_open() {
         return Ok(None);
@@ -282,7 +292,7 @@ async fn send_documents(mut documents: Documents, socket: &mut Socket) -> Option
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                 // On an open wall a hello is not needed, and accepted once.
                 Some(Ok(Message::Text(_)))
-                    if documents.expires.is_none() && !std::mem::replace(&mut had_text, true) => continue,
+                    if documents.viewer.expires.is_none() && !std::mem::replace(&mut had_text, true) => continue,
                 Some(Ok(_)) => return Some(Close::BadMessage("a viewer sends only hello")),
             },
             next = documents.next() => next,

@@ -114,6 +114,54 @@ async fn pages_of_other_origins_may_ask_for_mailboxes_and_not_for_the_wall() {
     }
 }
 
+/// A chain that names its pages keeps those of others away from mailboxes, also from their WebSocket.
+#[tokio::test]
+async fn with_a_list_only_its_pages_ask_for_mailboxes() {
+    let node = Node::configured("allowed_origins = [\"https://chain.example\"]\n");
+    let asked = |origin: &str| format!("GET /v1/orders?open=1 HTTP/1.1\r\nHost: x\r\n{origin}\r\n");
+    let said = answer(node.public, &asked("Origin: https://chain.example\r\n")).await;
+    assert!(said.starts_with("HTTP/1.1 401"), "{said}");
+    assert!(said.contains("access-control-allow-origin: https://chain.example") && said.contains("vary: origin"));
+    for origin in ["https://chain.example.evil.com", "null", "http://chain.example"] {
+        let said = answer(node.public, &asked(&format!("Origin: {origin}\r\n"))).await;
+        assert!(said.starts_with("HTTP/1.1 403"), "{origin}: {said}");
+        assert!(!said.contains("access-control"), "{origin}: {said}");
+        let said = answer(node.public, &GOOD.replace("\r\n\r\n", &format!("\r\nOrigin: {origin}\r\n\r\n"))).await;
+        assert!(said.starts_with("HTTP/1.1 403"), "{origin}: {said}");
+    }
+    let said = answer(node.public, &asked("")).await;
+    assert!(said.starts_with("HTTP/1.1 401"), "a program: {said}");
+    assert_eq!(node.metric("orderbell_clients_rejected_total{reason=\"forbidden-origin\"}").await, 6);
+}
+
+/// Whoever can reach an open wall may see it, and no page of another site may through the browser of somebody who can: neither from its own origin
+/// nor under its own name.
+#[tokio::test]
+async fn an_open_wall_is_for_its_own_pages_also_by_a_websocket() {
+    let node = Node::configured("[wall]\nopen = true\n");
+    let get = |headers: &str| format!("GET /v1/wall HTTP/1.1\r\n{headers}\r\n\r\n");
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: orderbell.wall.v1";
+    let here = node.public.to_string();
+    for (headers, status) in [
+        (format!("Host: {here}"), "200"),
+        (format!("Host: {here}\r\nOrigin: http://{here}"), "200"),
+        (format!("Host: {here}\r\n{upgrade}\r\nOrigin: http://{here}"), "101"),
+        (format!("Host: {here}\r\n{upgrade}"), "101"),
+        (format!("Host: {here}\r\nOrigin: https://evil.example"), "403"),
+        (format!("Host: {here}\r\n{upgrade}\r\nOrigin: https://evil.example"), "403"),
+        (format!("Host: {here}\r\n{upgrade}\r\nOrigin: null"), "403"),
+        // A name of another site that leads to this machine: to the browser its page and this server are one.
+        ("Host: evil.example\r\nOrigin: http://evil.example".to_owned(), "421"),
+        ("Host: evil.example".to_owned(), "421"),
+        (format!("Host: evil.example\r\n{upgrade}\r\nOrigin: http://evil.example"), "421"),
+    ] {
+        let said = answer(node.public, &get(&headers)).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{headers}: {said}");
+        assert!(!said.contains("access-control"), "{headers}: {said}");
+    }
+}
+
 /// A page of another site in an operator's browser gets nothing from the admin listener, by whatever name it asks; what runs here does.
 #[tokio::test]
 async fn the_admin_listener_answers_no_other_sites_page() {

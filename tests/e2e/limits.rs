@@ -62,7 +62,7 @@ async fn above_the_bound_of_sockets_and_viewers_a_newcomer_learns_when_to_return
                      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: orderbell.v1\r\n\r\n";
     let refused = answer(&node, handshake).await.to_lowercase();
     assert!(refused.starts_with("http/1.1 503") && refused.contains("retry-after:"), "{refused}");
-    let events = "GET /v1/wall HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n";
+    let events = "GET /v1/wall HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
     let mut viewer = TcpStream::connect(node.public).await.unwrap();
     viewer.write_all(events.as_bytes()).await.unwrap();
     assert!(read_some(&mut viewer).await.starts_with("HTTP/1.1 200"));

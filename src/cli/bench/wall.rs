@@ -93,7 +93,10 @@ async fn orders(server: Arc<BenchServer>, rate: u64, end: CancellationToken) {
 }
 
 pub(super) async fn wall(viewers: u64, rate: u64, time: Duration) -> Result<(), String> {
-    let server = Arc::new(BenchServer::start_with(&[("ORDERBELL__WALL__MAX_VIEWERS", viewers.to_string())])?);
+    let server = Arc::new(BenchServer::start_with(&[
+        ("ORDERBELL__WALL__MAX_VIEWERS", viewers.to_string()),
+        ("ORDERBELL__WALL__MAX_VIEWERS_PER_TOKEN", viewers.to_string()),
+    ])?);
     let token = server.token("wall", "bench")?;
     let end = CancellationToken::new();
     let tasks = TaskTracker::new();

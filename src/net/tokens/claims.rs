@@ -51,7 +51,9 @@ impl Claims {
         }
         match self.recipient()? {
             Some(who) => Ok(Principal::Reader { who, device: self.device()?, expires }),
-            None if self.get("role") == "wall" => Ok(Principal::Viewer { expires }),
+            None if self.get("role") == "wall" => {
+                Ok(Principal::Viewer { name: id(self.get("sub")).ok_or("token-sub")?, expires })
+            }
             None => Ok(Principal::Producer),
         }
     }
