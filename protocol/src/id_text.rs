@@ -4,12 +4,13 @@
 //! |---|---|
 //! | white space, control and invisible characters at either end | removed: a person sees the same id |
 //! | digits, a point and nothing but zeros, also as text: `17.0` | read as the digits: forms, CSV exports and data frames write whole numbers so |
+//! | zero in any of these forms, also with a sign: `0.0`, `-0` | read as `0`. Whether 0 is an id is decided where it is read: an order has another |
 //! | nothing else, a word for nothing such as `undefined`, `-`, `-1`, or a UUID of zeros | no id: two orders whose number is `undefined` are not one order |
 //! | control or invisible characters inside | refused: two ids that look the same would be two |
 //! | more than [`ID_BYTES_MAX`](crate::recipient::ID_BYTES_MAX) bytes | refused, never cut: two long ids would be one |
 //!
 //! A record's key may stand in JSON quotes. What is no whole number stays as it is, also where it looks like one: `1.50`, `2024.10`, `17.`, `v1.0`, `1e3`.
-//! Zeros in front stay: `007.0` is `007`. `0.0` as a text stays, too: as `0` it would be no order.
+//! Zeros in front stay: `007.0` is `007`, and `00` is not `0`.
 //!
 //! Two orders do not become one quietly by it. Nobody who numbers orders in turn uses `17` and `17.0` for two of them, but one number reaches a chain
 //! in both forms, as soon as one of its systems keeps numbers as floating point: as two ids, an order would not be accepted, and its store would not
@@ -44,7 +45,7 @@ pub fn trim(text: &str) -> &str {
 #[must_use]
 pub fn plain(text: &str) -> &str {
     let text = trim(text);
-    whole_number(text).filter(|digits| *digits != "0").unwrap_or(text)
+    whole_number(text).unwrap_or(text)
 }
 
 /// The id in a text from outside. `None` for what [`is_no_id`].
@@ -132,11 +133,18 @@ mod tests {
         assert_eq!(plain("123456789012345678901234.0"), "123456789012345678901234", "no digit is lost");
         assert_eq!((id("-1.0"), id("")), (None, None), "-1 is no id");
         for other in [
-            "1.50", "2024.10", "0.0", "0.00", "-0.0", "v1.0", "17.", ".0", "17.0.0", "1e3", "1.0e3", "+17.0", "17,0",
-            "17. 0", "１7.0", "17.0a", "1 7.0", "0x17.0",
+            "1.50", "2024.10", "00", "v1.0", "17.", ".0", "17.0.0", "1e3", "1.0e3", "+17.0", "17,0", "17. 0", "１7.0",
+            "17.0a", "1 7.0", "0x17.0",
         ] {
             assert_eq!(plain(other), other);
         }
+    }
+
+    /// Regression: the number `0.0` was 0, which is no order and no store, and the text was an order or a store of its own.
+    #[test]
+    fn zero_is_zero_in_every_form() {
+        ["0", "0.0", "0.00", "-0", "-0.0", " 0.0\t"].iter().for_each(|text| assert_eq!(plain(text), "0", "{text:?}"));
+        assert_eq!((plain("00"), plain("00.0"), plain("0.01")), ("00", "00", "0.01"), "zeros in front stay");
     }
 
     #[test]

@@ -51,7 +51,8 @@ pub(super) fn within_limit(member: &str, text: Option<String>) -> Result<Option<
 pub(super) fn event_id(text: &str) -> Option<String> {
     let text = id_text::trim(text);
     // Damaged texts may be equal where the ids were not.
-    let is_id = !id_text::is_no_id(text) && !matches!(text, "0" | "0.0") && !text.contains('\u{fffd}');
+    let is_zero = id_text::plain(text) == "0";
+    let is_id = !id_text::is_no_id(text) && !is_zero && !text.contains('\u{fffd}');
     is_id.then(|| text.to_owned())
 }
 

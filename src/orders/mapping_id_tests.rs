@@ -23,7 +23,7 @@ fn numbers_are_ids_when_they_are_whole_and_no_digit_is_lost() {
         assert_eq!(plain(refused), "bad-id", "{refused}");
     }
     assert_eq!((plain("\"12345.0\""), plain("\"007.0\"")), ("12345".into(), "007".into()), "a text as well");
-    for other in ["1.50", "2024.10", "0.0", "v1.0", "17.", "1e3"] {
+    for other in ["1.50", "2024.10", "v1.0", "17.", "1e3"] {
         assert_eq!(plain(&format!("\"{other}\"")), other, "a text that is no whole number is what it is");
     }
 }
@@ -91,13 +91,14 @@ fn padded_ids_are_the_ids_that_a_person_sees() {
 #[test]
 fn a_word_for_nothing_is_no_order_and_no_store() {
     let mapping = Mapping::default();
-    let words = ["\"undefined\"", "\"null\"", "\"None\"", "\" NaN \"", "\"\"", "false", "null", "0", "\"0\""];
+    let words = ["\"undefined\"", "\"null\"", "\"None\"", "\" NaN \"", "\"\"", "false", "null"];
+    let zeros = ["0", "0.0", "-0.0", "\"0\"", "\"0.0\"", "\"-0.0\""];
     let no_ids = ["\"N/A\"", "\"-\"", "\"-1\"", "-1", "-1.0", "\"00000000-0000-0000-0000-000000000000\""];
-    for nothing in words.into_iter().chain(no_ids) {
+    for nothing in words.into_iter().chain(zeros).chain(no_ids) {
         let value = format!("{{\"type\":\"order.paid\",\"order\":{nothing}}}");
         assert_eq!(outcome(&mapping, &record(None, &value, &[])), "no-order", "{nothing}");
     }
-    for nothing in ["\"undefined\"", "-1", "\"00000000-0000-0000-0000-000000000000\""] {
+    for nothing in zeros.into_iter().chain(["\"undefined\"", "-1", "\"00000000-0000-0000-0000-000000000000\""]) {
         let value = format!("{{\"type\":\"order.paid\",\"order\":\"o1\",\"store\":{nothing}}}");
         assert_eq!(mapping.decode(&record(None, &value, &[]), NOW).unwrap().store, None, "{nothing}");
     }
@@ -130,7 +131,10 @@ fn an_empty_zero_or_invented_event_id_is_no_id() {
         "\"\"",
         "0",
         "0.0",
+        "-0.0",
         "\"0\"",
+        "\"0.0\"",
+        "\"-0.0\"",
         "\"undefined\"",
         "\"NULL\"",
         "\"None\"",
@@ -218,10 +222,11 @@ fn zero_is_no_order_wherever_it_comes_from() {
     let composed: Mapping = toml::from_str("order = ['/shop', '/no']").unwrap();
     assert_eq!(outcome(&composed, &record(None, r#"{"type":"order.paid","shop":"17","no":0}"#, &[])), "no-order");
     let by_key = Mapping { kafka_key: KafkaKey::Order, ..Mapping::default() };
-    assert_eq!(outcome(&by_key, &record(Some("0"), r#"{"type":"order.paid","store":"17"}"#, &[])), "no-order");
-    let subject =
-        r#"{"specversion":"1.0","type":"order.paid","id":"e","source":"s","subject":"0","data":{"store":"17"}}"#;
-    assert_eq!(outcome(&Mapping::default(), &record(None, subject, &[])), "no-order");
+    for zero in ["0", "0.0", "-0.0"] {
+        assert_eq!(outcome(&by_key, &record(Some(zero), r#"{"type":"order.paid","store":"17"}"#, &[])), "no-order");
+        let subject = json!({"specversion": "1.0", "type": "order.paid", "id": "e", "source": "s", "subject": zero, "data": {"store": "17"}});
+        assert_eq!(outcome(&Mapping::default(), &record(None, &subject.to_string(), &[])), "no-order", "{zero}");
+    }
 }
 
 /// Regression: a subject that nobody had called the order went before the key that the configuration calls so.
@@ -395,7 +400,7 @@ fn zero_is_no_store_unless_the_configuration_says_otherwise() {
         event.unwrap().store.map(|store| store.to_string())
     };
     assert_eq!(
-        (store("", "0"), store("", "\"0\""), store("", "0.0"), store("", "\"00\"")),
+        (store("", "0"), store("", "\"-0.0\""), store("", "0.0"), store("", "\"00\"")),
         (None, None, None, Some("00".into()))
     );
     assert_eq!(store("kafka_key = 'store'", "null"), None);
@@ -450,7 +455,7 @@ fn is_subject_allowed(
 /// The id that a trimmed text is.
 fn id_of_text(text: String) -> Option<String> {
     match text.split_once('.') {
-        Some((whole, "0" | "00")) if whole.parse::<u32>().is_ok_and(|whole| whole > 0) => Some(whole.to_owned()),
+        Some((whole, "0" | "00")) if whole.parse::<u32>().is_ok() => Some(whole.to_owned()),
         _ => (!text.is_empty() && text != "undefined").then_some(text),
     }
 }
@@ -545,6 +550,7 @@ fn any_json() -> impl Strategy<Value = String> {
         "\" y\"",
         "\"1.0\"",
         "\"17.00\"",
+        "\"0.0\"",
         "\"a:~\"",
         "\"\\n\"",
         "[]",
@@ -561,8 +567,19 @@ fn any_json() -> impl Strategy<Value = String> {
 /// JSON of an id as producers write it: padded, with a point, or a word for nothing.
 fn any_id() -> impl Strategy<Value = String> {
     let pad = || prop::sample::select(vec!["", " ", "\u{feff}", "\u{200b}", "\\u0000", "\\t"]);
-    let word =
-        prop::sample::select(vec!["o1", "17", "17.0", "2024.10", "a b", "", "undefined", "NULL", "0", "\u{200b}"]);
+    let word = prop::sample::select(vec![
+        "o1",
+        "17",
+        "17.0",
+        "0.0",
+        "2024.10",
+        "a b",
+        "",
+        "undefined",
+        "NULL",
+        "0",
+        "\u{200b}",
+    ]);
     let text = (pad(), word, pad()).prop_map(|(before, word, after)| format!("\"{before}{word}{after}\""));
     prop_oneof![
         text,
