@@ -17,7 +17,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use orderbell_protocol::{DeviceId, Id, Recipient, UnixMs};
 use serde::Serialize;
 
-use claims::Claims;
 pub use claims::TokenRules;
 pub use jwks::{BadKeySet, KeySet};
 use jws::Jws;
@@ -158,7 +157,7 @@ impl Tokens {
         if !key.signed(jws.signed, &jws.signature) {
             return Err("token-signature".into());
         }
-        let claims = Claims(jws.claims()?);
+        let claims = jws.claims()?;
         let whose = |reason| InvalidToken { reason, who: claims.recipient().ok().flatten() };
         claims.principal(&self.rules, now).map_err(whose)
     }

@@ -112,10 +112,11 @@ fn claims_are_taken_as_issuers_write_them() {
         // Ids: as text or as a whole number.
         (json!({"sub": 17}), "store:17"),
         (json!({"sub": 18_446_744_073_709_551_615_u64}), "store:18446744073709551615"),
-        (json!({"sub": 18_446_744_073_709_551_616.0}), "token-sub"),
-        (json!({"sub": 17.0}), "token-sub"),
+        (json!({"sub": 17.0}), "store:17"),
+        (json!({"sub": "17.0"}), "store:17"),
+        (json!({"sub": -17}), "store:-17"),
+        (json!({"sub": -1}), "token-sub"),
         (json!({"sub": 17.5}), "token-sub"),
-        (json!({"sub": -17}), "token-sub"),
         (json!({"sub": true}), "token-sub"),
         (json!({"sub": ["17"]}), "token-sub"),
         (json!({"sub": {"id": "17"}}), "token-sub"),
@@ -123,6 +124,7 @@ fn claims_are_taken_as_issuers_write_them() {
         (json!({"sub": ""}), "token-sub"),
         (json!({"sub": "absent"}), "token-sub"),
         (json!({"device": 4}), "store:17 at 4"),
+        (json!({"device": 4.0}), "store:17 at 4"),
         (json!({"device": null}), "store:17"),
         (json!({"device": 4.5}), "token-device"),
         (json!({"device": ""}), "token-device"),
@@ -136,6 +138,33 @@ fn claims_are_taken_as_issuers_write_them() {
     ] {
         assert_eq!(outcome(&signed(HEADER, &claims(&other))), expected, "{other}");
     }
+}
+
+/// Regression: an id that is the number `17.0`, as an issuer writes it that keeps numbers as floating point, was refused; in events it is 17.
+#[test]
+fn ids_in_claims_are_read_by_the_rule_of_all_ids() {
+    let with = |id: &str| claims(&json!({"sub": "%"})).replace("\"%\"", id);
+    for (id, expected) in [
+        ("17.0", "store:17"),
+        ("17.000", "store:17"),
+        ("0.0", "store:0"),
+        ("123456789012345678901234", "store:123456789012345678901234"),
+        ("18446744073709551616.0", "store:18446744073709551616"),
+        ("\"\\u0031\\ufeff7.0\"", "token-sub"),
+        ("\"\\ufeff17.0\"", "store:17"),
+        ("1.7e1", "token-sub"),
+        ("17e0", "token-sub"),
+        ("17.01", "token-sub"),
+    ] {
+        assert_eq!(outcome(&signed(HEADER, &with(id))), expected, "{id}");
+    }
+    let escaped = claims(&json!({"device": 4})).replace("\"sub\"", "\"s\\u0075b\"");
+    assert_eq!(outcome(&signed(HEADER, &escaped)), "store:17 at 4", "a name in another spelling of JSON");
+    let refused = own().explain(&signed(HEADER, &with("1.7e1")), NOW).unwrap_err().sentence;
+    assert!(
+        refused.starts_with("its `sub` is 1.7e1: an id, as text or as a whole number without an exponent"),
+        "{refused}"
+    );
 }
 
 /// A line for each header, and what becomes of the token. All signatures are good ones of the key `k1`.

@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use orderbell_protocol::{DeviceId, Id, Recipient, Role, UnixMs};
+use orderbell_protocol::{DeviceId, Id, Recipient, Role, UnixMs, id_text};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Principal;
+use super::jws;
 
 /// What every token must fit.
 #[derive(Clone, Debug)]
@@ -26,11 +29,42 @@ impl TokenRules {
 }
 
 /// The claims of a token whose signature is good. Those that are not read here are ignored.
-pub(super) struct Claims(pub(super) Map<String, Value>);
+#[derive(Default)]
+pub(super) struct Claims {
+    members: Map<String, Value>,
+    ids: Ids,
+}
+
+/// The claims that are ids, as they were written. As values, `17.0` and `1.7e1` are equal, and long numbers have lost digits.
+#[derive(Default, Deserialize)]
+struct Ids {
+    sub: Option<Box<RawValue>>,
+    device: Option<Box<RawValue>>,
+}
 
 impl Claims {
-    fn get(&self, name: &str) -> &Value {
-        self.0.get(name).unwrap_or(&Value::Null)
+    /// Reads the claims from their JSON.
+    ///
+    /// # Errors
+    /// The reason for logs and metrics.
+    pub(super) fn read(json: &[u8]) -> Result<Self, &'static str> {
+        let members = jws::object(json)?;
+        Ok(Self { members, ids: serde_json::from_slice(json).map_err(|_| "token-malformed")? })
+    }
+
+    /// A claim, or null where it is missing.
+    pub(super) fn get(&self, name: &str) -> &Value {
+        self.members.get(name).unwrap_or(&Value::Null)
+    }
+
+    /// The JSON of a claim, for explanations. `None` where it is missing.
+    pub(super) fn json(&self, name: &str) -> Option<String> {
+        let written = match name {
+            "sub" => self.ids.sub.as_deref(),
+            "device" => self.ids.device.as_deref(),
+            _ => None,
+        };
+        written.map(|json| json.get().to_owned()).or_else(|| self.members.get(name).map(Value::to_string))
     }
 
     /// Whose token it is, checked in every respect.
@@ -60,7 +94,7 @@ impl Claims {
 
     /// The mailbox that the token opens, if it opens one.
     pub(super) fn recipient(&self) -> Result<Option<Recipient>, &'static str> {
-        let id = id(self.get("sub")).ok_or("token-sub")?;
+        let id = self.ids.sub.as_deref().and_then(id).ok_or("token-sub")?;
         let role = match self.get("role").as_str() {
             Some("store") => Role::Store,
             Some("customer") => Role::Customer,
@@ -76,10 +110,7 @@ impl Claims {
     }
 
     fn device(&self) -> Result<Option<DeviceId>, &'static str> {
-        match self.get("device") {
-            Value::Null => Ok(None),
-            device => id(device).map(Some).ok_or("token-device"),
-        }
+        self.ids.device.as_deref().map(|device| id(device).ok_or("token-device")).transpose()
     }
 }
 
@@ -97,12 +128,13 @@ fn time(seconds: &Value) -> Option<UnixMs> {
     seconds.as_f64().map(|seconds| UnixMs((seconds * 1000.0).round() as i64))
 }
 
-/// An id as a text, or as a whole number, which is that text: an issuer may number its stores. No number with a fraction or an exponent, and none
-/// above 2^64: it has lost digits, and two of them may be equal.
-fn id(value: &Value) -> Option<Id> {
-    let text = match value {
-        Value::String(text) => Cow::Borrowed(text.as_str()),
-        Value::Number(number) => Cow::Owned(number.as_u64()?.to_string()),
+/// An id as a text, or as a whole number, by the rule that ids of events follow: an issuer may number its stores. No number with a fraction or an
+/// exponent.
+fn id(json: &RawValue) -> Option<Id> {
+    let json = json.get();
+    let text = match json.as_bytes().first()? {
+        b'"' => Cow::Owned(serde_json::from_str::<String>(json).ok()?),
+        b'-' | b'0'..=b'9' => Cow::Borrowed(id_text::whole_number(json)?),
         _ => return None,
     };
     Id::parse(&text).ok()

@@ -8,6 +8,8 @@ use orderbell_protocol::frame::TOKEN_BYTES_MAX;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::claims::Claims;
+
 /// A token whose signature is not checked yet.
 pub(super) struct Jws<'a> {
     /// What the signature covers.
@@ -34,7 +36,7 @@ impl<'a> Jws<'a> {
         if payload.contains('.') {
             return Err("token-malformed");
         }
-        let mut header = object(header)?;
+        let mut header = object(&decoded(header)?)?;
         // Whatever is critical must be understood, and nothing is.
         if header.contains_key("crit") {
             return Err("token-critical");
@@ -56,15 +58,16 @@ impl<'a> Jws<'a> {
     ///
     /// # Errors
     /// The reason for logs and metrics.
-    pub(super) fn claims(&self) -> Result<Map<String, Value>, &'static str> {
-        object(self.payload)
+    pub(super) fn claims(&self) -> Result<Claims, &'static str> {
+        Claims::read(&decoded(self.payload)?)
     }
 }
 
 /// Header and claims of a token as far as they can be read, whether they are true or not: for explanations alone.
-pub(super) fn unchecked_parts(token: &str) -> [Option<Map<String, Value>>; 2] {
-    let mut parts = token.split('.').map(|part| object(part).ok());
-    [parts.next().flatten(), parts.next().flatten()]
+pub(super) fn unchecked_parts(token: &str) -> (Option<Map<String, Value>>, Option<Claims>) {
+    let mut parts = token.split('.').map(|part| decoded(part).ok());
+    let (header, claims) = (parts.next().flatten(), parts.next().flatten());
+    (header.and_then(|json| object(&json).ok()), claims.and_then(|json| Claims::read(&json).ok()))
 }
 
 /// A token for something else, such as a logout (`logout+jwt`), is signed with the same keys and must not open a mailbox (RFC 8725, 3.11).
@@ -74,10 +77,13 @@ fn is_access_token(typ: Option<&Value>) -> bool {
     matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
 }
 
-/// A JSON object in base64url. Readers disagree on which of two members of one name counts: an object that has two is refused.
-fn object(part: &str) -> Result<Map<String, Value>, &'static str> {
-    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| "token-malformed")?;
-    let Members { all, has_duplicates } = serde_json::from_slice(&bytes).map_err(|_| "token-malformed")?;
+fn decoded(part: &str) -> Result<Vec<u8>, &'static str> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| "token-malformed")
+}
+
+/// A JSON object. Readers disagree on which of two members of one name counts: an object that has two is refused.
+pub(super) fn object(json: &[u8]) -> Result<Map<String, Value>, &'static str> {
+    let Members { all, has_duplicates } = serde_json::from_slice(json).map_err(|_| "token-malformed")?;
     if has_duplicates { Err("token-duplicate-member") } else { Ok(all) }
 }
 

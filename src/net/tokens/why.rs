@@ -5,7 +5,7 @@ use orderbell_protocol::UnixMs;
 use orderbell_protocol::frame::TOKEN_BYTES_MAX;
 use serde_json::{Map, Value};
 
-use super::claims::TokenRules;
+use super::claims::{Claims, TokenRules};
 use super::jws::{Jws, unchecked_parts};
 use super::{Principal, Tokens};
 
@@ -30,7 +30,7 @@ impl Tokens {
     /// It is refused.
     pub fn explain(&self, token: &str, now: UnixMs) -> Result<Principal, RefusedToken> {
         self.check(token, now).map_err(|invalid| {
-            let [header, claims] = unchecked_parts(token);
+            let (header, claims) = unchecked_parts(token);
             let parts = Parts { header: header.unwrap_or_default(), claims: claims.unwrap_or_default() };
             let sentence = match invalid.reason {
                 "token-too-long" => format!("it has {} bytes: at most {TOKEN_BYTES_MAX} are taken", token.len()),
@@ -88,16 +88,16 @@ impl Tokens {
 /// What a token says, whether it is true or not.
 struct Parts {
     header: Map<String, Value>,
-    claims: Map<String, Value>,
+    claims: Claims,
 }
 
 impl Parts {
     fn header(&self, name: &str) -> String {
-        shown(self.header.get(name))
+        shown(self.header.get(name).map(Value::to_string))
     }
 
     fn claim(&self, name: &str) -> String {
-        shown(self.claims.get(name))
+        shown(self.claims.json(name))
     }
 }
 
@@ -128,7 +128,10 @@ fn of_claims(rules: &TokenRules, parts: &Parts, reason: &str, now: UnixMs) -> St
             )
         }
         "token-sub" => {
-            format!("its `sub` is {}: an id, as text or as a whole number below 2^64, is needed", parts.claim("sub"))
+            format!(
+                "its `sub` is {}: an id, as text or as a whole number without an exponent, is needed",
+                parts.claim("sub")
+            )
         }
         "token-role" => format!("its `role` is {}: store, customer, producer and wall are known", parts.claim("role")),
         "token-device" => format!("its `device` is {}: an id, or none, is needed", parts.claim("device")),
@@ -138,9 +141,8 @@ fn of_claims(rules: &TokenRules, parts: &Parts, reason: &str, now: UnixMs) -> St
 }
 
 /// A value as JSON, short, and without what a terminal could take for a command.
-fn shown(value: Option<&Value>) -> String {
-    let Some(value) = value else { return "missing".into() };
-    let text = value.to_string();
+fn shown(json: Option<String>) -> String {
+    let Some(text) = json else { return "missing".into() };
     let plain = |c: char| c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ';
     let mut short: String =
         text.chars().take(SHOWN_CHARS).map(|c| if plain(c) { c } else { char::REPLACEMENT_CHARACTER }).collect();
@@ -152,13 +154,13 @@ fn shown(value: Option<&Value>) -> String {
 
 /// A claim as a time in UTC.
 fn moment(parts: &Parts, claim: &str) -> String {
-    let seconds = parts.claims.get(claim).and_then(Value::as_f64).unwrap_or_default();
+    let seconds = parts.claims.get(claim).as_f64().unwrap_or_default();
     jiff::Timestamp::from_second(seconds as i64).map_or_else(|_| format!("at {seconds}"), |at| at.to_string())
 }
 
 /// How far a claim is from now.
 fn distance(parts: &Parts, claim: &str, now: UnixMs) -> String {
-    let seconds = parts.claims.get(claim).and_then(Value::as_f64).unwrap_or_default() as i64;
+    let seconds = parts.claims.get(claim).as_f64().unwrap_or_default() as i64;
     let s = seconds.saturating_sub(now.0 / 1000);
     let (ago, word) = (s.unsigned_abs(), if s < 0 { "ago" } else { "from now" });
     match ago {
