@@ -43,6 +43,7 @@ mod fsync;
 mod full_disk;
 mod handshake;
 mod http;
+mod http_headers;
 #[cfg(feature = "real-kafka")]
 mod kafka;
 mod ledger;

@@ -13,6 +13,7 @@ scenarios! {
     what_was_cancelled_before_it_was_sent_never_rings,
     the_same_events_twice_change_nothing,
     yesterdays_orders_ring_nobody,
+    the_end_of_an_order_that_was_too_old_to_ring_is_a_notice,
     a_poll_beside_the_socket_moves_the_same_cursor,
     each_stage_of_the_way_is_timed_once,
 }
@@ -174,6 +175,27 @@ async fn yesterdays_orders_ring_nobody(node: Node) {
     till.hears(NewOrder, "today").await;
     until("all of yesterday's orders counted", async || node.metric("orderbell_notices_expired_total").await == 50)
         .await;
+}
+
+/// Decision 0063: the store may have it from the open orders, and would cook it to the end.
+async fn the_end_of_an_order_that_was_too_old_to_ring_is_a_notice(node: Node) {
+    let mut till = node.till("1", "a").await;
+    // Not whole half hours: those are the clock of another zone.
+    let three_hours_ago = now().plus_ms(-190 * 60_000).0;
+    node.happens(&[event("order.paid", "old", json!({"store": "1", "time": three_hours_ago}))]).await;
+    until("it is counted", async || node.metric("orderbell_notices_expired_total").await == 1).await;
+    let open = node.http.get("/v1/orders?open=1", &node.token("store", "1")).await.unwrap().json().unwrap();
+    let listed = &open["orders"][0];
+    assert_eq!((&listed["order"], &listed["stage"]), (&json!("old"), &json!("paid")), "{open}");
+    assert!(listed["notice"].is_string(), "{open}");
+    // What the till hears first is what comes next.
+    node.pays("new", "1").await;
+    till.hears(NewOrder, "new").await;
+    node.event("order.cancelled", "old", json!({"reason": "too late"})).await;
+    let cancelled = till.hears(Cancelled, "old").await;
+    assert_eq!(cancelled.notice.body["cancels"], listed["notice"], "it names what the list calls the order's notice");
+    let open = node.http.get("/v1/orders?open=1", &node.token("store", "1")).await.unwrap().json().unwrap();
+    assert_eq!(open["orders"].as_array().map(Vec::len), Some(1), "{open}");
 }
 
 async fn a_poll_beside_the_socket_moves_the_same_cursor(node: Node) {
