@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::Command;
 
 use orderbell_protocol::NoticeKind::NewOrder;
@@ -10,8 +11,9 @@ use orderbell_protocol::alert::AlertCode;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use serde_json::json;
 
-use crate::chain::until;
+use crate::chain::{Node, until};
 use crate::kafka::{Topic, node, node_with, paid};
+use crate::ledger::{ledger, open_orders, stops};
 
 /// A record's value and headers, and the reason of its dead letter.
 type Poison<'a> = (&'a [u8], &'a [(&'a str, &'a str)], &'a str);
@@ -60,21 +62,24 @@ async fn poison_records_of_each_kind_stop_nobody() {
     assert!(dead_letters.iter().any(|(_, value)| value == long.as_bytes()), "the original bytes");
 }
 
+/// Produces a record that is compressed: it may unpack to any size.
+fn compressed(topic: &Topic, dir: &Path, value: &[u8], more: &[&OsStr]) {
+    let file = dir.join("value");
+    std::fs::write(&file, value).unwrap();
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-P", "-b", &topic.bootstrap, "-t", &topic.name, "-p", "0", "-z", "gzip"]);
+    kcat.args(["-X", "message.max.bytes=100000000"]).args(more).arg(&file);
+    assert!(kcat.status().unwrap().success());
+}
+
 /// The bugs: a header name that is not UTF-8 ended the process, and again at each start. A record that unpacks to a thousand times its size
 /// was copied whole, several times, and kept whole for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_of_absurd_size_and_unreadable_header_names_stop_nobody() {
-    let node = node().await;
-    let topic = node.topic.as_ref().unwrap();
+    let mut node = node().await;
+    let topic = node.topic.take().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let kcat = |value: &[u8], more: &[&OsStr]| {
-        let file = dir.path().join("value");
-        std::fs::write(&file, value).unwrap();
-        let mut kcat = Command::new("kcat");
-        kcat.args(["-P", "-b", &topic.bootstrap, "-t", &topic.name, "-p", "0", "-z", "gzip"]);
-        kcat.args(["-X", "message.max.bytes=100000000"]).args(more).arg(&file);
-        assert!(kcat.status().unwrap().success());
-    };
+    let kcat = |value: &[u8], more: &[&OsStr]| compressed(&topic, dir.path(), value, more);
     kcat(paid(1).as_bytes(), &[OsStr::new("-H"), OsStr::from_bytes(b"trace\xff=1")]);
     let bomb = vec![b'0'; 30_000_000];
     kcat(&bomb, &[]);
@@ -99,6 +104,24 @@ async fn records_of_absurd_size_and_unreadable_header_names_stop_nobody() {
     kcat(&many, &marks);
     assert!(topic.dead_letters(&dlq, 4, 3).iter().any(|(reason, _)| reason == "cut"));
     until("all are finished", async || topic.committed(4) == 5).await;
+    backup_holds_both_orders(node).await;
+}
+
+/// A backup that is taken while the server runs has what came before such records and after them, without reading the log again.
+async fn backup_holds_both_orders(mut node: Node) {
+    let file = node.dir.with_extension("backup");
+    let name = file.to_str().unwrap();
+    let (code, said) = tokio::task::block_in_place(|| ledger(&node, &["backup", name]));
+    assert_eq!(code, 0, "{said}");
+    stops(&mut node).await;
+    std::fs::remove_dir_all(node.dir.join("db")).unwrap();
+    for args in [&["restore", name][..], &["check"]] {
+        let (code, said) = ledger(&node, args);
+        assert_eq!(code, 0, "{args:?}: {said}");
+    }
+    node.restart();
+    assert_eq!(open_orders(&node).await.0, ["o1", "o3"].map(str::to_owned).into());
+    assert_eq!(node.metric("orderbell_notices_created_total{kind=\"new_order\"}").await, 0, "nothing was read again");
 }
 
 /// A key that is no text names nothing, so the body counts; one that names another order than the body is a dead letter.
@@ -169,7 +192,15 @@ async fn a_dead_letter_that_is_too_large_for_its_topic_is_kept_in_the_ledger() {
         admin.send("POST", "/dead-letters/replay?after=1", "", "application/json", "").await.unwrap().json().unwrap();
     assert_eq!(answer, json!({"replayed": 0, "numbers": [], "cut": [2]}));
     assert!(is_kept(2).await);
-    until("both records are finished", async || topic.committed(4) == 2).await;
+    // What is kept of a record that unpacks to a thousand times its size is neither in the way of a backup.
+    let dir = tempfile::tempdir().unwrap();
+    compressed(topic, dir.path(), &[&[0xff; 64 << 10][..], &[b'0'; 30_000_000]].concat(), &[]);
+    until("that is in the ledger", async || is_kept(3).await).await;
+    until("all records are finished", async || topic.committed(4) == 3).await;
+    let name = dir.path().join("backup");
+    let (code, said) = tokio::task::block_in_place(|| ledger(&node, &["backup", name.to_str().unwrap()]));
+    assert_eq!(code, 0, "{said}");
+    assert!(std::fs::metadata(&name).unwrap().len() < 10_000_000, "the whole record is in the backup");
 }
 
 /// The bug: a dead letter topic that was made by hand, or before its source grew, has no such partition, and the dead letter was offered for ever.

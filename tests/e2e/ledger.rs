@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::chain::{Node, event, soon, until};
 
 /// Runs `orderbell ledger ...` on the server's directory; what it said, and its exit code.
-fn ledger(node: &Node, args: &[&str]) -> (i32, String) {
+pub(crate) fn ledger(node: &Node, args: &[&str]) -> (i32, String) {
     let admin = node.admin.to_string();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_orderbell"));
     command.arg("ledger").args(args).args(["--data-dir", node.dir.to_str().unwrap(), "--admin", &admin]);
@@ -22,7 +22,7 @@ fn ledger(node: &Node, args: &[&str]) -> (i32, String) {
 }
 
 /// All open orders of store 1, and where to go on.
-async fn open_orders(node: &Node) -> (BTreeSet<String>, Position) {
+pub(crate) async fn open_orders(node: &Node) -> (BTreeSet<String>, Position) {
     let (mut orders, mut position, mut from) = (BTreeSet::new(), None, String::new());
     // While the log is read again, open orders are not answered at all rather than in part.
     let ask = async || node.http.get("/v1/orders?open=1", &node.token("store", "1")).await.unwrap().status;
@@ -158,7 +158,7 @@ fn configures(node: &Node, from: &str, to: &str) {
 }
 
 #[cfg(feature = "real-kafka")]
-async fn stops(node: &mut Node) {
+pub(crate) async fn stops(node: &mut Node) {
     node.process.signal("TERM");
     assert!(tokio::task::block_in_place(|| node.process.ends()).success(), "{}", node.process.err.text());
 }
