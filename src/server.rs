@@ -37,7 +37,7 @@ use admin_api::Status;
 use alerts::Alerts;
 use dead_letters::DeadLetterAdmin;
 use inspector::Inspector;
-use issuer_keys::FetchPacer;
+use issuer_keys::{FetchPacer, KeyFetches};
 use orderbell_ledger::{FailureObserver, Ledger, LedgerOptions, OpenError};
 use orders::OrderRules;
 
@@ -94,6 +94,7 @@ pub struct Server {
     config: Mutex<Config>,
     /// Locked after `config`.
     token_keys: Mutex<TokenKeys>,
+    key_fetches: Arc<KeyFetches>,
     public: SocketAddr,
     admin: SocketAddr,
 }
@@ -153,6 +154,7 @@ impl Server {
             Arc::new(rules),
             wall.clone(),
         );
+        let key_fetches = Arc::<KeyFetches>::default();
         let alerts = Alerts::new(
             group_stats.clone(),
             publisher_stats.clone(),
@@ -160,6 +162,7 @@ impl Server {
             state.clone(),
             ledger.clone(),
             wall.clone(),
+            key_fetches.clone(),
         );
         let status =
             Status::new(alerts.clone(), metrics(&state, &handler, publisher_stats, &group_stats, &ledger, &alerts));
@@ -178,6 +181,7 @@ impl Server {
             wall: wall.clone(),
             config: Mutex::new(config.clone()),
             token_keys: Mutex::new(token_keys),
+            key_fetches,
             public,
             admin,
         });
@@ -281,9 +285,7 @@ impl Server {
         keys.keep_set_of(&held);
         self.state.reload(keys.tokens(), now.limits(), now.page_rules());
         *held = keys;
-        if config.live.tokens.jwks_url != now.live.tokens.jwks_url {
-            self.state.fetch_keys();
-        }
+        self.key_fetches.want();
         self.handler.set_policy(now.order_policy());
         self.wall.set_names(names);
         let bounds = now.ledger();
@@ -466,6 +468,9 @@ async fn expire_orders(server: Arc<Server>, handler: Arc<OrderHandler>, drain: C
 #[cfg(test)]
 #[path = "server/alert_tests.rs"]
 mod alert_tests;
+#[cfg(test)]
+#[path = "server/issuer_keys_tests.rs"]
+mod issuer_keys_tests;
 #[cfg(test)]
 #[path = "server/rates_tests.rs"]
 mod rates_tests;

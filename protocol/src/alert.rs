@@ -140,6 +140,8 @@ alert_codes! {
     MailboxOverflow = "mailbox_overflow", Warning, Condition, Gone;
     /// The live numbers are not updated.
     WallStalled = "wall_stalled", Warning, Condition, IfItHolds;
+    /// The public keys of the tokens' issuer were not fetched for long, or never.
+    IssuerKeysOld = "issuer_keys_old", Critical, Condition, IfItHolds;
 }
 
 impl AlertCode {

@@ -1,6 +1,8 @@
 //! The keys that tokens are checked with, as they were read: those of the configuration, and the set of an issuer.
 
-use super::KeySetUrl;
+use std::time::SystemTime;
+
+use super::{ConfigError, KeySetUrl};
 use crate::net::tokens::{KeySet, TokenKey, TokenRules, Tokens};
 
 /// What a process holds of keys. What was fetched stays while a configuration is read again.
@@ -19,21 +21,50 @@ pub struct TokenKeys {
 pub(super) struct IssuerSet {
     /// Where it was fetched; none of a set in a file.
     pub(super) from: Option<KeySetUrl>,
+    /// As it came.
+    pub(super) text: String,
     pub(super) keys: KeySet,
+    /// When an earlier process fetched it.
+    pub(super) kept_at: Option<SystemTime>,
 }
 
 impl TokenKeys {
     /// True while nothing was ever fetched from the address: which tokens are good is not known yet.
     fn awaits_keys(&self) -> bool {
-        let held = self.set.as_ref().and_then(|set| set.from.as_ref());
-        self.address.is_some() && held != self.address.as_ref()
+        self.address.is_some() && !self.has_set_from(self.address.as_ref())
     }
 
-    /// After the configuration was read again: until there is a set of the new address, the one of `old` counts.
+    /// After the configuration was read again: a set that `old` has of the same address counts, since the file in which it is kept may not have
+    /// been written. Until there is a set of a new address, that of the old one counts.
     pub fn keep_set_of(&mut self, old: &Self) {
-        if self.awaits_keys() {
+        let is_of_same = self.address.is_some() && old.has_set_from(self.address.as_ref());
+        if is_of_same || self.awaits_keys() {
             self.set.clone_from(&old.set);
         }
+    }
+
+    /// The set that was fetched from `url` counts from now on. False when it is the one that counts already.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when it is no set that can be used: then nothing has changed.
+    pub fn take_set(&mut self, url: &KeySetUrl, text: &str) -> Result<bool, ConfigError> {
+        if self.has_set_from(Some(url)) && self.set.as_ref().is_some_and(|set| set.text == text) {
+            return Ok(false);
+        }
+        let bad = |source| ConfigError::KeySet { path: url.to_string().into(), source };
+        let keys = KeySet::read(text).map_err(bad)?;
+        self.set = Some(IssuerSet { from: Some(url.clone()), text: text.to_owned(), keys, kept_at: None });
+        Ok(true)
+    }
+
+    /// When an earlier process fetched the set that counts, if it is of this address.
+    #[must_use]
+    pub fn kept_at(&self, url: &KeySetUrl) -> Option<SystemTime> {
+        self.set.as_ref().filter(|set| set.from.as_ref() == Some(url))?.kept_at
+    }
+
+    fn has_set_from(&self, address: Option<&KeySetUrl>) -> bool {
+        self.set.as_ref().and_then(|set| set.from.as_ref()) == address
     }
 
     /// Every key that counts, and a sentence for each that does not. The configured ones come first: an issuer cannot replace them.

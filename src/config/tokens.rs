@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::token_keys::{IssuerSet, TokenKeys};
 use super::{Config, ConfigError, HumanDuration, KeyConfig, KeySetUrl, TokenConfig};
@@ -99,32 +100,34 @@ impl Config {
         if is_generated_later { Ok(Vec::new()) } else { self.read_keys(&path).map(|read| read.counting().1) }
     }
 
-    /// Keeps a set that was fetched from `url`, for this process and the next one. False when it is the one that is kept already.
+    /// Keeps a set that was fetched from `url`, and when, for the next process. What is there already is not written again.
     ///
     /// # Errors
-    /// [`ConfigError`] when it is no set, or cannot be written.
-    pub fn keep_key_set(&self, url: &KeySetUrl, text: &str) -> Result<bool, ConfigError> {
+    /// [`ConfigError`] when it cannot be written.
+    pub fn keep_key_set(&self, url: &KeySetUrl, text: &str) -> Result<(), ConfigError> {
         let path = self.kept_key_set_path();
-        KeySet::read(text).map_err(|source| ConfigError::KeySet { path: url.to_string().into(), source })?;
-        if self.kept_key_set(url).is_some_and(|(kept, _)| kept == text) {
-            return Ok(false);
-        }
-        let io = |source| ConfigError::Io { path: path.clone(), source };
-        let unfinished = path.with_extension("unfinished");
-        std::fs::write(&unfinished, format!("{url}\n{text}")).map_err(io)?;
-        std::fs::rename(&unfinished, &path).map_err(io)?;
-        Ok(true)
+        let content = format!("{url}\n{text}");
+        let is_kept = read_bounded(&path, 2 * KEY_SET_BYTES_MAX).is_ok_and(|kept| kept == content);
+        let written = if is_kept {
+            std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()))
+        } else {
+            replace_file(&path, content.as_bytes())
+        };
+        written.map_err(|source| ConfigError::Io { path, source })
     }
 
     /// The last set that was fetched from this address. None when there is none that can be read: it is fetched again.
-    fn kept_key_set(&self, url: &KeySetUrl) -> Option<(String, KeySet)> {
-        let kept = read_bounded(&self.kept_key_set_path(), 2 * KEY_SET_BYTES_MAX).ok()?;
+    fn kept_key_set(&self, url: &KeySetUrl) -> Option<IssuerSet> {
+        let path = self.kept_key_set_path();
+        let kept = read_bounded(&path, 2 * KEY_SET_BYTES_MAX).ok()?;
         let (from, text) = kept.split_once('\n')?;
-        let set = KeySet::read(text).ok().filter(|_| from == url.to_string())?;
-        Some((text.to_owned(), set))
+        let keys = KeySet::read(text).ok().filter(|_| from == url.to_string())?;
+        let kept_at = std::fs::metadata(&path).and_then(|about| about.modified()).ok();
+        Some(IssuerSet { from: Some(url.clone()), text: text.to_owned(), keys, kept_at })
     }
 
-    /// Where the last set is kept that was fetched: its address in the first line, then the set as it came.
+    /// Where the last set is kept that was fetched: its address in the first line, then the set as it came. The file was last modified when it
+    /// was last fetched.
     fn kept_key_set_path(&self) -> PathBuf {
         self.boot.data_dir.join("issuer-keys")
     }
@@ -146,17 +149,28 @@ impl Config {
         let configured = configured.collect::<Result<Vec<_>, ConfigError>>()?;
         let set = match (jwks_file, jwks_url) {
             (Some(path), _) => Some(read_key_set(path).map_err(|error| ConfigError::KeySetFile(Box::new(error)))?),
-            (None, Some(url)) => self.kept_key_set(url).map(|(_, set)| set),
+            (None, Some(url)) => self.kept_key_set(url),
             (None, None) => None,
         };
-        let set = set.map(|keys| IssuerSet { from: address.clone(), keys });
         Ok(TokenKeys { rules, configured, address, set })
     }
 }
 
-fn read_key_set(path: &Path) -> Result<KeySet, ConfigError> {
+fn read_key_set(path: &Path) -> Result<IssuerSet, ConfigError> {
     let text = read_bounded(path, KEY_SET_BYTES_MAX)?;
-    KeySet::read(&text).map_err(|source| ConfigError::KeySet { path: path.to_owned(), source })
+    let keys = KeySet::read(&text).map_err(|source| ConfigError::KeySet { path: path.to_owned(), source })?;
+    Ok(IssuerSet { from: None, text, keys, kept_at: None })
+}
+
+/// Replaces the content of a file at once: after a crash it has the old one or the new one. Durable when this returns.
+fn replace_file(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    let unfinished = path.with_extension("unfinished");
+    let mut file = std::fs::File::create(&unfinished)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    path.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
 }
 
 impl KeyConfig {
@@ -401,15 +415,58 @@ mod tests {
         assert_eq!(kids(&config), [""; 0], "nothing is generated, and nothing is there yet");
         let set =
             r#"{"keys":[{"kid":"a","kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-        assert!(config.keep_key_set(&url, set).unwrap());
+        config.keep_key_set(&url, set).unwrap();
         assert_eq!(kids(&config), ["a"]);
-        assert!(!config.keep_key_set(&url, set).unwrap(), "the same");
-        assert!(config.keep_key_set(&url, "{\"keys\":[]}").is_err());
-        assert_eq!(kids(&config), ["a"], "a bad answer changes nothing");
+        let path = dir.path().join("issuer-keys");
+        let modified = || std::fs::metadata(&path).unwrap().modified().unwrap();
+        std::fs::File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        let read = config.read_keys(Path::new("none")).unwrap();
+        assert_eq!(read.kept_at(&url), Some(SystemTime::UNIX_EPOCH));
+        config.keep_key_set(&url, set).unwrap();
+        assert!(modified() > SystemTime::UNIX_EPOCH, "the same, fetched again");
         config.live.tokens.jwks_url = Some(other);
         assert_eq!(kids(&config), [""; 0], "keys of another address");
         config.live.tokens.jwks_url = Some(url);
-        std::fs::write(dir.path().join("issuer-keys"), "https://a.ex").unwrap();
+        std::fs::write(&path, "https://a.ex").unwrap();
         assert_eq!(kids(&config), [""; 0], "a torn file is fetched again, and stops no start");
+    }
+    #[test]
+    fn the_set_that_was_fetched_last_counts_until_another_can_be_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::in_dir(dir.path());
+        let (url, other): (KeySetUrl, KeySetUrl) =
+            ("https://a.example/jwks".parse().unwrap(), "https://b.example/jwks".parse().unwrap());
+        config.live.tokens.jwks_url = Some(url.clone());
+        let set = |kid: &str| {
+            format!(
+                r#"{{"keys":[{{"kid":"{kid}","kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}}]}}"#
+            )
+        };
+        let kids = |keys: &TokenKeys| keys.counting().0.into_iter().map(|(kid, _)| kid).collect::<Vec<_>>();
+        let mut keys = config.load_token_keys().unwrap();
+        assert!(keys.take_set(&url, &set("a")).unwrap());
+        assert!(!keys.take_set(&url, &set("a")).unwrap(), "the same");
+        let error = keys.take_set(&url, "{\"keys\":[]}").unwrap_err().to_string();
+        assert_eq!(
+            (kids(&keys), error.contains("https://a.example/jwks: no key")),
+            (vec!["a".into()], true),
+            "{error}"
+        );
+        assert!(keys.take_set(&url, &set("b")).unwrap());
+        // A reload finds an older set in the file, or none.
+        config.keep_key_set(&url, &set("a")).unwrap();
+        for is_kept in [true, false] {
+            if !is_kept {
+                std::fs::remove_file(dir.path().join("issuer-keys")).unwrap();
+            }
+            let mut reloaded = config.load_token_keys().unwrap();
+            reloaded.keep_set_of(&keys);
+            assert_eq!(kids(&reloaded), ["b"], "the file is there: {is_kept}");
+        }
+        config.live.tokens.jwks_url = Some(other.clone());
+        config.keep_key_set(&other, &set("c")).unwrap();
+        let mut reloaded = config.load_token_keys().unwrap();
+        reloaded.keep_set_of(&keys);
+        assert_eq!(kids(&reloaded), ["c"], "of the new address");
     }
 }

@@ -40,11 +40,6 @@ impl AppState {
         self.unknown_key.notified().await;
     }
 
-    /// The keys of the issuer are wanted now.
-    pub fn fetch_keys(&self) {
-        self.unknown_key.notify_one();
-    }
-
     /// Replaces the keys.
     pub fn set_tokens(&self, tokens: Tokens) {
         self.tokens.store(Arc::new(tokens));

@@ -8,7 +8,7 @@ use super::tests::{alerts, config, post_paid, start_with};
 use super::*;
 
 /// Waits until as many alerts with this code are raised.
-async fn until_raised(server: &Server, code: AlertCode, count: usize) {
+pub(super) async fn until_raised(server: &Server, code: AlertCode, count: usize) {
     let began = Instant::now();
     while alerts(server, code).await.len() != count {
         assert!(began.elapsed() < Duration::from_secs(30), "{code} is not raised {count} times");

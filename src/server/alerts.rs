@@ -11,6 +11,7 @@ use orderbell_protocol::alert::{Alert, AlertCode, EndsWith};
 use orderbell_protocol::{Role, UnixMs};
 
 use super::balance_alerts;
+use super::issuer_keys::KeyFetches;
 use crate::clock::wall_clock;
 use crate::hub::SharedDevice;
 use crate::ingest::IngestStats;
@@ -81,6 +82,7 @@ pub(super) struct Alerts {
     state: Arc<AppState>,
     ledger: Arc<Ledger>,
     wall: Arc<Feed>,
+    key_fetches: Arc<KeyFetches>,
     raised: Mutex<RaisedAlerts>,
     acknowledged: Mutex<Counted>,
 }
@@ -101,6 +103,7 @@ impl Alerts {
         state: Arc<AppState>,
         ledger: Arc<Ledger>,
         wall: Arc<Feed>,
+        key_fetches: Arc<KeyFetches>,
     ) -> Arc<Self> {
         Arc::new(Self {
             group,
@@ -109,6 +112,7 @@ impl Alerts {
             state,
             ledger,
             wall,
+            key_fetches,
             raised: Mutex::default(),
             acknowledged: Mutex::default(),
         })
@@ -124,6 +128,7 @@ impl Alerts {
         conditions.extend(self.notice_conditions());
         conditions.extend(self.ledger_conditions());
         conditions.extend(self.stream_conditions());
+        conditions.extend(self.key_fetches.condition(self.state.uptime()));
         raised.update(conditions, wall_clock())
     }
 

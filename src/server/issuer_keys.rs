@@ -5,15 +5,18 @@
 //! key is unknown makes the next fetch come at once, at a bounded rate, since anybody can write such a token.
 
 use std::io::Write;
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
 use futures_util::FutureExt;
 use orderbell_client::{ClientError, Endpoint, HttpClient};
+use orderbell_protocol::alert::AlertCode;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
+use super::alerts::Condition;
 use crate::config::{ConfigError, KEY_SET_BYTES_MAX, KeySetUrl};
 
 /// Time between two fetches. Issuers publish a key hours before they sign with it.
@@ -27,6 +30,12 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fetches for tokens with unknown keys: so many at once, and one more after each [`ASKED_REFILL`].
 const ASKED_MAX: u32 = 2;
 const ASKED_REFILL: Duration = Duration::from_secs(60);
+/// Keys that were last fetched so long ago are an alert: three intervals, but an hour at least, since issuers publish a key hours before they
+/// sign with it, and a shorter outage of theirs ends without anybody here. Later a new key may be missing, and a withdrawn one be taken.
+const AGE_MAX: Duration = Duration::from_secs(3_600);
+const _: () = assert!(AGE_MAX.as_secs() >= 3 * INTERVAL.as_secs());
+/// The same while there is no set of the address: its tokens are turned away from the first moment, and a restart of the issuer takes less.
+const AWAITED_MAX: Duration = Duration::from_secs(60);
 
 /// Why the keys were not fetched, or not taken.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +48,78 @@ enum FetchError {
     NoText(#[from] std::string::FromUtf8Error),
     #[error(transparent)]
     Unusable(#[from] ConfigError),
+}
+
+/// What a fetch leaves for others: how old the keys are. And what others want of it.
+#[derive(Default)]
+pub(super) struct KeyFetches {
+    /// A reload wants the keys now.
+    wanted: Notify,
+    last: Mutex<Option<LastFetch>>,
+}
+
+/// Times are the server's uptime.
+#[derive(Debug)]
+struct LastFetch {
+    url: KeySetUrl,
+    /// How old the keys were at that time; without any, how long they had been awaited.
+    age: (Duration, Duration),
+    /// Why it failed, and whether there was never a set of the address.
+    failure: Option<(String, Outcome)>,
+}
+
+impl LastFetch {
+    /// After another fetch. `kept_for` is how long ago an earlier process fetched the keys.
+    fn next(
+        last: Option<Self>,
+        url: KeySetUrl,
+        failure: Option<(String, Outcome)>,
+        kept_for: Duration,
+        now: Duration,
+    ) -> Self {
+        let age = match last.filter(|last| last.url == url) {
+            _ if failure.is_none() => (Duration::ZERO, now),
+            Some(last) => last.age,
+            None => (kept_for, now),
+        };
+        Self { url, age, failure }
+    }
+
+    fn condition(&self, now: Duration) -> Option<Condition> {
+        let age = self.age.0 + now.saturating_sub(self.age.1);
+        let is_awaited = self.failure.as_ref().is_some_and(|(_, outcome)| *outcome == Outcome::NoneHeld);
+        if age <= if is_awaited { AWAITED_MAX } else { AGE_MAX } {
+            return None;
+        }
+        let (url, minutes) = (&self.url, age.as_secs() / 60);
+        let why = self.failure.as_ref().map_or_else(String::new, |(why, _)| format!(": {why}"));
+        let detail = if is_awaited {
+            format!(
+                "the keys of the tokens' issuer were never fetched from {url}, for {minutes} min now{why}; its tokens are not taken yet"
+            )
+        } else {
+            format!(
+                "the keys of the tokens' issuer were last fetched {minutes} min ago from {url}{why}; the last ones count"
+            )
+        };
+        Some(Condition::new(AlertCode::IssuerKeysOld, detail))
+    }
+}
+
+impl KeyFetches {
+    /// The keys are fetched at once, also when this comes during a fetch.
+    pub(super) fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// The alert, when the keys are too old.
+    pub(super) fn condition(&self, now: Duration) -> Option<Condition> {
+        self.last().as_ref().and_then(|last| last.condition(now))
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, Option<LastFetch>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How a fetch ended.
@@ -108,8 +189,10 @@ pub(super) async fn keep_fresh(server: Arc<Server>, mut pacer: FetchPacer, stop:
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = server.state.unknown_key() => if !pacer.asked(server.state.uptime()) { continue; },
+            () = server.key_fetches.wanted.notified() => {}
             () = tokio::time::sleep(wait) => {}
+            // Last: anybody can write such tokens, and they keep back no fetch that is due.
+            () = server.state.unknown_key() => if !pacer.asked(server.state.uptime()) { continue; },
         }
         let outcome = tokio::select! {
             biased;
@@ -132,18 +215,31 @@ fn random_part() -> u8 {
 /// Fetches once, where there is an address.
 async fn refresh(server: &Server) -> Outcome {
     let url = server.config.lock().unwrap_or_else(PoisonError::into_inner).live.tokens.jwks_url.clone();
-    let Some(url) = url else { return Outcome::Taken };
+    let Some(url) = url else {
+        *server.key_fetches.last() = None;
+        return Outcome::Taken;
+    };
     let taken = match fetch(&url).await {
-        Ok(text) => server.take_keys(&url, &text).map_err(FetchError::from),
+        Ok(text) => server.take_keys(&url, text).await.map_err(FetchError::from),
         Err(error) => Err(error),
     };
-    let Err(error) = taken else { return Outcome::Taken };
-    if server.state.tokens().awaits_keys() {
-        tracing::warn!(%url, %error, "the issuer's keys cannot be fetched, and no set of this address is there");
-        return Outcome::NoneHeld;
+    let failure = taken.err().map(|error| {
+        let is_awaited = server.state.tokens().awaits_keys();
+        (error.to_string(), if is_awaited { Outcome::NoneHeld } else { Outcome::LastCount })
+    });
+    let outcome = failure.as_ref().map_or(Outcome::Taken, |(_, outcome)| *outcome);
+    match &failure {
+        Some((error, Outcome::NoneHeld)) => {
+            tracing::warn!(%url, error, "the issuer's keys cannot be fetched, and no set of this address is there");
+        }
+        Some((error, _)) => tracing::warn!(%url, error, "the issuer's keys cannot be fetched; the last ones count"),
+        None => {}
     }
-    tracing::warn!(%url, %error, "the issuer's keys cannot be fetched; the last ones count");
-    Outcome::LastCount
+    let kept_at = server.token_keys.lock().unwrap_or_else(PoisonError::into_inner).kept_at(&url);
+    let kept_for = kept_at.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
+    let mut last = server.key_fetches.last();
+    *last = Some(LastFetch::next(last.take(), url, failure, kept_for, server.state.uptime()));
+    outcome
 }
 
 /// What is at the address: of status 200, within bounds of time and size, wherever it redirects to.
@@ -175,17 +271,25 @@ impl Write for Bounded {
 
 impl Server {
     /// The keys that were fetched from `url` count from now on, and after a restart.
-    fn take_keys(&self, url: &KeySetUrl, text: &str) -> Result<(), ConfigError> {
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        // A reload may have changed the address meanwhile.
-        if config.live.tokens.jwks_url.as_ref() != Some(url) {
-            return Ok(());
-        }
-        if config.keep_key_set(url, text)? {
-            let keys = config.load_token_keys()?;
-            self.state.set_tokens(keys.tokens());
-            *self.token_keys.lock().unwrap_or_else(PoisonError::into_inner) = keys;
-            tracing::info!(%url, "the issuer's keys have changed");
+    async fn take_keys(&self, url: &KeySetUrl, text: String) -> Result<(), ConfigError> {
+        let config = {
+            let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+            // A reload may have changed the address meanwhile.
+            if config.live.tokens.jwks_url.as_ref() != Some(url) {
+                return Ok(());
+            }
+            let mut held = self.token_keys.lock().unwrap_or_else(PoisonError::into_inner);
+            if held.take_set(url, &text)? {
+                self.state.set_tokens(held.tokens());
+                tracing::info!(%url, "the issuer's keys have changed");
+            }
+            config.clone()
+        };
+        // Only now: keys that count do not depend on a disk. The next fetch tries again.
+        let from = url.clone();
+        let kept = tokio::task::spawn_blocking(move || config.keep_key_set(&from, &text)).await;
+        if let Ok(Err(error)) = kept {
+            tracing::warn!(%url, %error, "the issuer's keys count, but cannot be kept: after a restart they are missing, or old");
         }
         Ok(())
     }
@@ -224,6 +328,48 @@ mod tests {
         assert_eq!(asked(&mut pacer, 60, 120), 1);
         assert_eq!(asked(&mut pacer, 120, 720), 10);
         assert_eq!(asked(&mut pacer, 7_200, 7_260), 2, "after a quiet time");
+    }
+
+    /// What the alert says after such fetches: the time of each, in seconds, and how it ended.
+    fn said(fetches: &[(u64, Outcome)], kept_for: u64, now: u64) -> Option<String> {
+        let url: KeySetUrl = "https://id.example/jwks".parse().unwrap();
+        let failure = |outcome| (outcome != Outcome::Taken).then(|| ("refused".to_owned(), outcome));
+        let next = |last, (at, outcome): &(u64, Outcome)| {
+            Some(LastFetch::next(last, url.clone(), failure(*outcome), s(kept_for), s(*at)))
+        };
+        let last = fetches.iter().fold(None, next);
+        last.and_then(|last: LastFetch| last.condition(s(now))).map(|condition| condition.detail)
+    }
+
+    #[test]
+    fn keys_are_old_after_an_hour_without_a_fetch_and_sooner_when_there_are_none() {
+        use Outcome::{LastCount, NoneHeld, Taken};
+        assert_eq!(said(&[], 0, 1_000_000), None, "without an address");
+        assert_eq!(said(&[(10, Taken)], 9_000, 3_610), None);
+        let old = said(&[(10, Taken)], 0, 3_611).unwrap();
+        assert!(old.contains("last fetched 60 min ago from https://id.example/jwks; the last"), "{old}");
+        let failed = [(10, Taken), (300, LastCount), (3_600, LastCount)];
+        assert_eq!(said(&failed, 0, 3_610), None);
+        assert!(said(&failed, 0, 3_611).unwrap().contains("60 min ago from https://id.example/jwks: refused"));
+        assert_eq!(said(&[(10, Taken), (4_000, LastCount), (4_030, Taken)], 0, 4_040), None, "it ends");
+        // An earlier process fetched them.
+        assert_eq!(said(&[(10, LastCount)], 3_600, 10), None);
+        assert!(said(&[(10, LastCount), (40, LastCount)], 3_590, 41).is_some());
+        // There are none.
+        let never = [(10, NoneHeld), (15, NoneHeld), (65, NoneHeld)];
+        assert_eq!(said(&never, 0, 70), None);
+        assert!(
+            said(&never, 0, 71).unwrap().contains("were never fetched from https://id.example/jwks, for 1 min now")
+        );
+    }
+
+    #[test]
+    fn the_age_of_keys_begins_anew_with_another_address() {
+        let url = |text: &str| text.parse::<KeySetUrl>().unwrap();
+        let old = LastFetch::next(None, url("https://a.example/"), None, s(0), s(0));
+        let failure = Some(("refused".to_owned(), Outcome::NoneHeld));
+        let new = LastFetch::next(Some(old), url("https://b.example/"), failure, s(0), s(9_000));
+        assert!(new.condition(s(9_060)).is_none() && new.condition(s(9_061)).is_some());
     }
 
     /// Answers one request with these bytes; its address.

@@ -26,6 +26,7 @@ const PROOFS: [(AlertCode, &str); AlertCode::ALL.len()] = [
     (NoticesUndeliverable, "a_poisoned_notice_does_not_block_the_next"),
     (DeviceShared, "who_is_turned_away_and_two_tills_with_one_id_are_seen"),
     (MailboxOverflow, "a_mailbox_above_its_limit_is_an_alert_until_the_limit_is_raised"),
+    (IssuerKeysOld, "keys_that_were_fetched_hours_ago_are_an_alert_until_the_issuer_answers"),
     (WallStalled, "a_wall_whose_feed_does_not_run_is_an_alert_until_it_runs"),
 ];
 

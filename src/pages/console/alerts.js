@@ -9,6 +9,7 @@ const ALERTS = {
   disk_low: { section: "latency", en: "low disk space, intake has stopped", zh: "磁盘空间不足，已停止接收新事件" },
   group_shared: { section: "log", en: "another member of the consumer group owns partitions", zh: "消费组的其他成员占用了分区" },
   handler_failing: { section: "log", en: "events cannot be processed", zh: "事件处理失败" },
+  issuer_keys_old: { section: "stores", en: "the keys of the tokens' issuer cannot be fetched", zh: "无法获取令牌签发方的公钥" },
   ledger_damaged: { section: "latency", en: "stored rows cannot be read", zh: "账本中有无法读取的数据" },
   ledger_rebuilding: { section: "latency", en: "the ledger is being rebuilt from the log", zh: "正在从日志重建账本" },
   log_truncated: { section: "log", en: "the log ends before the checkpoint", zh: "日志末尾早于检查点" },
