@@ -23,7 +23,7 @@ use orderbell_protocol::session;
 
 use crate::net::NetLimits;
 use crate::net::origin::PageRules;
-use crate::net::tokens::{BadKeySet, BadPublicKey};
+use crate::net::tokens::{BadKeySet, BadPublicKey, shown_kid};
 use crate::wall::WallConfig;
 use crate::wall::directory::DirectoryFileError;
 use keys::ConfigFile;
@@ -118,7 +118,7 @@ pub enum ConfigError {
     #[error("tokens.jwks_file: {0}")]
     KeySetFile(#[source] Box<Self>),
     /// One of several keys for tokens cannot be used.
-    #[error("tokens.keys, the {key} of kid {kid:?}: {source}")]
+    #[error("tokens.keys, the {key} of kid {}: {source}", shown_kid(.kid))]
     TokenKey {
         /// The name of the configuration's key that leads to it.
         key: &'static str,

@@ -10,7 +10,7 @@ use orderbell_protocol::UnixMs;
 use super::{ConfigArgs, FAILED, failed, local_time, out_line};
 use crate::clock::wall_clock;
 use crate::config::HumanDuration;
-use crate::net::tokens::{Principal, RefusedToken, Tokens};
+use crate::net::tokens::{Principal, RefusedToken, Tokens, shown_kid};
 
 /// The longest lifetime of a token: a year and a day.
 const LIFETIME_MAX: HumanDuration = HumanDuration::from_hours(366 * 24);
@@ -130,7 +130,7 @@ fn taken(tokens: &Tokens, token: &str, principal: &Principal) -> String {
     };
     let until = |at: UnixMs| format!(", until {}", local_time(at, &jiff::tz::TimeZone::UTC, "%Y-%m-%dT%H:%M:%SZ"));
     let until = expires.map_or_else(String::new, until);
-    let key =
-        tokens.key_of(token).map_or_else(String::new, |(kid, algorithm)| format!(", by the key {kid} ({algorithm})"));
+    let by = |(kid, algorithm): (String, _)| format!(", by the key {} ({algorithm})", shown_kid(&kid));
+    let key = tokens.key_of(token).map_or_else(String::new, by);
     format!("taken: {whose}{until}{key}")
 }

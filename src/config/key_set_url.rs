@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use hyper::Uri;
+use hyper::http::uri::Authority;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -38,18 +39,25 @@ impl FromStr for KeySetUrl {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str =
-            "an address such as \"https://id.example.com/jwks.json\", without a user name; http:// on loopback only";
+        const FORM: &str = "an address such as \"https://id.example.com/jwks.json\", without a user name; http:// on loopback only; a port is 1 to 65535";
         let uri: Uri = text.parse().map_err(|_| FORM)?;
         let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or(FORM)?;
         let is_loopback = matches!(authority.host(), "127.0.0.1" | "[::1]" | "localhost");
         let is_safe = scheme == "https" || (scheme == "http" && is_loopback);
-        if !is_safe || authority.as_str().contains('@') {
+        if !is_safe || authority.as_str().contains('@') || !has_possible_port(authority) {
             return Err(FORM);
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Self { origin: format!("{scheme}://{authority}"), path: path.into() })
     }
+}
+
+/// False for a port that no request can go to, which the parser of URLs passes over.
+fn has_possible_port(authority: &Authority) -> bool {
+    let Some(port) = authority.as_str().strip_prefix(authority.host()) else { return false };
+    let is_number =
+        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse().is_ok_and(|n: u16| n > 0);
+    port.is_empty() || port.strip_prefix(':').is_some_and(is_number)
 }
 
 impl<'de> Deserialize<'de> for KeySetUrl {
@@ -86,6 +94,8 @@ mod tests {
             "http://127.0.0.1:8080/jwks",
             "http://localhost/",
             "http://[::1]:1/x",
+            "https://[::1]/x",
+            "https://id.example.com:65535/",
         ] {
             let url: KeySetUrl = good.parse().unwrap();
             assert_eq!(url.to_string(), good);
@@ -99,6 +109,12 @@ mod tests {
             "https://user:secret@id.example.com/",
             "ftp://127.0.0.1/",
             "file:///etc/jwks",
+            "https://id.example.com:0/",
+            "https://id.example.com:65536/",
+            "https://id.example.com:99999999999/",
+            "https://id.example.com:/",
+            "https://id.example.com:+80/",
+            "http://[::1]:0/x",
             "/jwks",
         ] {
             assert!(bad.parse::<KeySetUrl>().is_err(), "{bad}");

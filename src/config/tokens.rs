@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::token_keys::{IssuerSet, TokenKeys};
 use super::{Config, ConfigError, HumanDuration, KeyConfig, KeySetUrl, TokenConfig};
-use crate::net::tokens::{KeySet, TokenAlgorithm, TokenKey, TokenRules, Tokens};
+use crate::net::tokens::{KeySet, TokenAlgorithm, TokenKey, TokenRules, Tokens, shown_kid};
 
 /// Shortest secret that is accepted: as long as the hash that it keys.
 pub(super) const SECRET_BYTES_MIN: usize = 32;
@@ -184,7 +184,7 @@ impl KeyConfig {
             (_, (false, true, false) | (false, false, true)) => return None,
             _ => "public_key_file or public_key",
         };
-        Some(format!("kid {kid:?}: a key for {algorithm} has {what}, and nothing else"))
+        Some(format!("kid {}: a key for {algorithm} has {what}, and nothing else", shown_kid(kid)))
     }
 
     fn read(&self) -> Result<TokenKey, ConfigError> {
@@ -347,6 +347,19 @@ mod tests {
         ] {
             let error = read(&format!("{{ kid = \"k\", {key} }}"), &[("k", file)]).unwrap_err().to_string();
             assert!(error.contains(expected), "{key}: {expected} is not in:\n{error}");
+        }
+    }
+
+    /// The bug: it was taken, and each fetch failed.
+    #[test]
+    fn an_address_with_a_port_that_there_is_not_is_a_mistake_with_its_place() {
+        for port in ["0", "65536", "99999999"] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("orderbell.toml");
+            std::fs::write(&path, format!("[tokens]\njwks_url = \"https://id.example.com:{port}/jwks.json\"\n"))
+                .unwrap();
+            let error = Config::load(Some(&path), &[]).unwrap_err().to_string();
+            assert!(error.contains("orderbell.toml:2:12") && error.contains("a port is 1 to 65535"), "{error}");
         }
     }
 

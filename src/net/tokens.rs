@@ -18,6 +18,7 @@ use orderbell_protocol::{DeviceId, Id, Recipient, UnixMs};
 use serde::Serialize;
 
 pub use claims::TokenRules;
+pub(crate) use jwks::shown_kid;
 pub use jwks::{BadKeySet, KeySet};
 use jws::Jws;
 pub use keys::{BadPublicKey, TokenAlgorithm, TokenKey};
@@ -151,7 +152,7 @@ impl Tokens {
     pub fn check(&self, token: &str, now: UnixMs) -> Result<Principal, InvalidToken> {
         let jws = Jws::read(token)?;
         let key = self.keys.get(&jws.kid).ok_or(if self.awaits_keys { AWAITED_KID } else { UNKNOWN_KID })?;
-        if jws.algorithm != key.algorithm().name() {
+        if !key.algorithm().is_named(&jws.algorithm) {
             return Err("token-algorithm".into());
         }
         if !key.signed(jws.signed, &jws.signature) {

@@ -379,10 +379,12 @@ fn the_key_decides_the_algorithm_and_the_header_cannot_choose_another() {
     for signer in &signers {
         for key in &signers {
             let kid = key.algorithm().name();
-            for alg in
-                ["HS256", "EdDSA", "ES256", "RS256", "none", "None", "", "HS384", "HS512", "RS512", "PS256", "ES384"]
-            {
-                let expected = match alg == kid {
+            for alg in [
+                "HS256", "EdDSA", "Ed25519", "ES256", "RS256", "none", "None", "", "HS384", "HS512", "RS512", "PS256",
+                "ES384", "ed25519", "Ed448",
+            ] {
+                // RFC 9864 has a name for each curve of EdDSA.
+                let expected = match alg == kid || (alg == "Ed25519" && kid == "EdDSA") {
                     true if signer.algorithm().name() == kid => "taken",
                     true => "token-signature",
                     false => "token-algorithm",
@@ -462,7 +464,11 @@ fn a_refused_token_is_explained_in_words() {
         (head(r#"{"alg":"HS256","kid":"k1","crit":["b64"]}"#), "token-critical", r#"["b64"] must be understood"#),
         (head(r#"{"alg":"HS256","kid":"k1","typ":"logout+jwt"}"#), "token-type", r#"its `typ` is "logout+jwt""#),
         (head(r#"{"alg":"HS256"}"#), "token-without-kid", "`kid` is missing"),
-        (head(r#"{"alg":"HS256","kid":"k2"}"#), "token-unknown-kid", r#"its `kid` is "k2", and the keys here are k1"#),
+        (
+            head(r#"{"alg":"HS256","kid":"k2"}"#),
+            "token-unknown-kid",
+            r#"its `kid` is "k2", and the keys here are "k1""#,
+        ),
         (head(r#"{"alg":"none","kid":"k1"}"#), "token-algorithm", r#"`alg` is "none", and the key "k1" is for HS256"#),
         (good.clone() + "=", "token-malformed", "no JWT"),
         (good.rsplit_once('.').unwrap().0.to_owned() + ".AAAA", "token-signature", r#"the key "k1" has not signed it"#),
@@ -496,7 +502,7 @@ fn a_refused_token_is_explained_in_words() {
     }
     assert!(matches!(own.explain(&good, NOW), Ok(Principal::Reader { .. })));
     let refused = self::own().awaiting_keys().explain(&head(r#"{"alg":"HS256","kid":"k2"}"#), NOW).unwrap_err();
-    let words = r#"its `kid` is "k2", and the keys here are k1; those of the issuer were not fetched yet"#;
+    let words = r#"its `kid` is "k2", and the keys here are "k1"; those of the issuer were not fetched yet"#;
     assert_eq!((refused.reason, refused.sentence.as_str()), ("token-awaited-kid", words));
     assert_eq!(own.key_of(&good), Some(("k1".into(), "HS256")));
 }

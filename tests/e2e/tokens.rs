@@ -355,14 +355,14 @@ fn a_token_that_is_refused_is_explained_without_the_token() {
     let good = node.token("store", "17");
     let (code, said) = checked(&node.dir, &format!("{good}\n"));
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.starts_with("taken: store:17, until 20") && said.contains(", by the key local (HS256)"), "{said}");
+    assert!(said.starts_with("taken: store:17, until 20") && said.contains(", by the key \"local\" (HS256)"), "{said}");
     let old = node.tokens().mint("store", "17", None, now().plus_ms(-7_200_000), 3600).unwrap();
     let forged = format!("{}AAAA", &good[..good.len() - 4]);
     let issuer = Issuer::new("2026-11").token("store", "17");
     for (token, expected) in [
         (old.as_str(), "refused, token-expired: it ended 20"),
         (&forged, "refused, token-signature: the key \"local\" has not signed it"),
-        (&issuer, "refused, token-unknown-kid: its `kid` is \"2026-11\", and the keys here are local"),
+        (&issuer, "refused, token-unknown-kid: its `kid` is \"2026-11\", and the keys here are \"local\""),
         ("hunter2", "refused, token-malformed: it is no JWT"),
     ] {
         let (code, said) = checked(&node.dir, token);

@@ -85,10 +85,12 @@ impl KeySet {
     }
 }
 
-/// A `kid` for a log: whoever publishes the set chose it.
-fn shown_kid(kid: &str) -> String {
+/// A `kid` for a log or an error: whoever publishes a set or writes a token chose it. In quotes, of bounded length, and without what a terminal
+/// could take for a command.
+pub(crate) fn shown_kid(kid: &str) -> String {
     let short: String = kid.chars().take(SHOWN_KID_CHARS).collect();
-    format!("{short:?}")
+    let more = if short.len() < kid.len() { "..." } else { "" };
+    format!("{short:?}{more}")
 }
 
 #[cfg(test)]
@@ -137,6 +139,14 @@ mod tests {
         set.leave_out(&HashSet::from(["b"]));
         assert_eq!(kids(&set), ["a EdDSA"]);
         assert!(set.left_out.last().unwrap().contains("\"b\": [tokens] keys has this kid"));
+    }
+
+    #[test]
+    fn a_kid_is_shown_in_quotes_short_and_without_commands() {
+        assert_eq!(shown_kid("2026-11"), r#""2026-11""#);
+        assert_eq!(shown_kid("a\u{1b}[31m\n\"\u{202e}"), r#""a\u{1b}[31m\n\"\u{202e}""#);
+        assert_eq!(shown_kid(&"é".repeat(64)), format!("\"{}\"", "é".repeat(64)));
+        assert_eq!(shown_kid(&"é".repeat(65)), format!("\"{}\"...", "é".repeat(64)));
     }
 
     #[test]

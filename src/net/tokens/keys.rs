@@ -45,6 +45,11 @@ impl TokenAlgorithm {
             Self::Rs256 => "RS256",
         }
     }
+
+    /// True when `alg` of a header or a JWK names it. RFC 9864 calls EdDSA on this curve by the curve's name.
+    pub(super) fn is_named(self, alg: &str) -> bool {
+        alg == self.name() || (self == Self::EdDsa && alg == "Ed25519")
+    }
 }
 
 impl fmt::Display for TokenAlgorithm {
@@ -219,9 +224,8 @@ impl Jwk {
             }
             _ => return Err(BadPublicKey::OtherKind),
         };
-        // RFC 9864 calls EdDSA on this curve by the curve's name.
-        let is_same = |alg: &String| alg == key.algorithm().name() || (self.kty == "OKP" && alg == "Ed25519");
-        if self.alg.as_ref().is_none_or(is_same) { Ok(key) } else { Err(BadPublicKey::OtherUse("alg")) }
+        let is_same = self.alg.as_ref().is_none_or(|alg| key.algorithm().is_named(alg));
+        if is_same { Ok(key) } else { Err(BadPublicKey::OtherUse("alg")) }
     }
 
     fn rsa(&self) -> Result<TokenKey, BadPublicKey> {

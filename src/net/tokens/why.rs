@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::claims::{Claims, TokenRules};
 use super::jws::{Jws, unchecked_parts};
-use super::{Principal, Tokens};
+use super::{Principal, Tokens, shown_kid};
 
 /// Characters of a claim that are shown.
 const SHOWN_CHARS: usize = 80;
@@ -66,7 +66,7 @@ impl Tokens {
                 let mut kids: Vec<&str> = self.keys.keys().map(String::as_str).collect();
                 kids.sort_unstable();
                 let more = if kids.len() > LISTED_KIDS { ", ..." } else { "" };
-                kids.truncate(LISTED_KIDS);
+                let kids: Vec<String> = kids.into_iter().take(LISTED_KIDS).map(shown_kid).collect();
                 let awaited = if self.awaits_keys { "; those of the issuer were not fetched yet" } else { "" };
                 format!("its `kid` is {kid}, and the keys here are {}{more}{awaited}", kids.join(", "))
             }
