@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use orderbell_protocol::command_output::{ReadyEvent, ReadyLine};
 use orderbell_protocol::json;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
@@ -14,6 +16,9 @@ use crate::server::Server;
 
 /// Exit code when the ledger cannot be written or orders can no longer be read: EX_SOFTWARE of sysexits.
 const CANNOT_CONTINUE: i32 = 70;
+
+/// Time that blocking calls are given which nothing durable depends on, after everything else has ended.
+const LEFT_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why `--playground` is refused.
 const NOT_ON_LOOPBACK: &str = "--playground gives a token to whoever asks: listen.public must be on loopback, for instance --listen 127.0.0.1:8377";
@@ -34,8 +39,16 @@ pub(super) fn run(
         err_line(&format!("orderbell: {why}"));
         return Err(ExitCode::from(CONFIG));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(failed)?.block_on(serve(config, ready_json, args))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    run_to_end(runtime, serve(config, ready_json, args))
+}
+
+/// Dropped, a runtime would wait for every blocking call without end: a look-up of a name, a read from a disk that hangs. What has to be durable
+/// is by then: a stop that is clean has closed the ledger, and after any other the process has ended already.
+fn run_to_end<T>(runtime: Runtime, serving: impl Future<Output = T>) -> T {
+    let ended = runtime.block_on(serving);
+    runtime.shutdown_timeout(LEFT_OVER_TIMEOUT);
+    ended
 }
 
 async fn serve(config: &Config, ready_json: bool, args: &ConfigArgs) -> Result<(), ExitCode> {
@@ -119,4 +132,32 @@ Orderbell listens on {public}; live, ready and metrics on {admin}. Try it:
 ",
         admin = server.admin()
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// The bug: a name that was looked up during a stop held up the end of the process until it was answered.
+    #[test]
+    fn a_blocking_call_that_does_not_return_does_not_hold_up_the_end() {
+        let (started, is_started) = mpsc::channel();
+        let (_never_sends, hold) = mpsc::channel::<()>();
+        let (ended, has_ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+            let serving = async move {
+                drop(tokio::task::spawn_blocking(move || {
+                    started.send(()).unwrap();
+                    hold.recv()
+                }));
+                is_started.recv().unwrap();
+                7
+            };
+            ended.send(run_to_end(runtime, serving)).unwrap();
+        });
+        assert_eq!(has_ended.recv_timeout(Duration::from_secs(60)), Ok(7));
+    }
 }

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use super::NetStats;
 use super::placed_stream::{AnswerTimeout, PlacedStream};
-use super::places::{Admission, ConnectionPlace, PlaceLimits, Places};
+use super::places::{Admission, ConnectionPlace, NoPlace, PlaceLimits, Places};
 use super::response::{PassedLimit, Refusal};
 
 /// Largest size of a request's head.
@@ -82,7 +82,8 @@ pub async fn serve(listener: TcpListener, listening: Listening, tasks: TaskTrack
                 continue;
             }
         };
-        let Ok((place, has_ended_another)) = places.enter().await else {
+        let Some(entered) = enter(&places, &drain).await else { return };
+        let Ok((place, has_ended_another)) = entered else {
             listening.stats.record_full("too-many-requests");
             if let Ok(permit) = rejections.clone().try_acquire_owned() {
                 tasks.spawn(async move {
@@ -96,6 +97,15 @@ pub async fn serve(listener: TcpListener, listening: Listening, tasks: TaskTrack
             listening.stats.record_full("place-taken");
         }
         tasks.spawn(serve_connection(stream, listening.clone(), Arc::new(place), drain.clone()));
+    }
+}
+
+/// A place for a connection, for which another may have to leave first. None when the drain began meanwhile: nobody new is served.
+async fn enter(places: &Places, drain: &CancellationToken) -> Option<Result<(ConnectionPlace, bool), NoPlace>> {
+    tokio::select! {
+        biased;
+        () = drain.cancelled() => None,
+        entered = places.enter() => Some(entered),
     }
 }
 

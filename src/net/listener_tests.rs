@@ -266,3 +266,20 @@ async fn nothing_is_read_behind_a_chunked_body() {
     }
     server.stop().await;
 }
+
+/// The bug: a newcomer that waited for the place of another held up the end of the server, for as long as that one took to leave.
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_that_waits_for_a_place_does_not_hold_up_the_drain() {
+    let places = Places::new(PlaceLimits { idle: 1, requests: 0, classes: 0 });
+    let drain = CancellationToken::new();
+    let (held, _) = enter(&places, &drain).await.unwrap().unwrap();
+    // It does not leave: the newcomer waits.
+    let began = tokio::time::Instant::now();
+    let (entered, ()) = tokio::join!(enter(&places, &drain), async {
+        held.lost().await;
+        drain.cancel();
+    });
+    assert!(entered.is_none() && began.elapsed().is_zero());
+    assert!(enter(&places, &drain).await.is_none(), "nor is anybody let in afterwards");
+    drop(held);
+}
