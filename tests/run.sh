@@ -119,7 +119,7 @@ cargo clippy --workspace --all-targets --features orderbell/real-kafka -- -D war
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 say "the demo prints notices of every kind"
-cargo run --quiet -- demo --terminal --listen 127.0.0.1:0 --seconds 9 > target/demo.txt
+cargo run --quiet -- demo --terminal --listen 127.0.0.1:0 --seconds 30 > target/demo.txt
 grep -q 'new order' target/demo.txt && grep -q 'pickup code' target/demo.txt && grep -q '\[poll\]' target/demo.txt
 tail -n 1 target/demo.txt
 say "the demo's wall, from the start of the built program"

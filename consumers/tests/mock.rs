@@ -352,8 +352,9 @@ async fn a_right_that_is_granted_later_needs_no_other_process() {
         refusals.insert(why.to_string());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let [refusal] = &Vec::from_iter(refusals)[..] else { panic!("more than one reason") };
-    assert!(refusal.contains("Cluster authorization failed"), "{refusal}");
+    // A slow machine may time out at first, which is another reason.
+    let is_refused = |refusal: &String| refusal.contains("Cluster authorization failed");
+    assert!(refusals.iter().any(is_refused), "{refusals:?}");
 }
 
 /// The bug: a dead letter that a producer without any right could not write held its partition.

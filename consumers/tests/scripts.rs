@@ -28,7 +28,7 @@ use proptest::test_runner::TestRunner;
 const WORLDS: usize = 64;
 const PARTITIONS: u32 = 2;
 /// Generous: a machine may be busy with other things.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 const LONGER_THAN_A_STALL: Duration = MAX_STALL.saturating_add(Duration::from_millis(300));
 

@@ -64,7 +64,7 @@ async fn an_order_is_expunged_after_its_retention_and_not_before() {
     const RETENTION_MS: i64 = 2_000_000;
     let dir = tempfile::tempdir().unwrap();
     let (ledger, handler) = handler(dir.path(), RETENTION_MS);
-    let (old, young) = (now().plus_ms(-RETENTION_MS + 40), now());
+    let (old, young) = (now().plus_ms(-RETENTION_MS + 2_000), now());
     let paid = |order: &str, at: UnixMs| {
         record(&serde_json::json!({"type": "order.paid", "order": order, "store": "1", "time": at.0}))
     };
@@ -146,7 +146,7 @@ async fn an_order_created_again_in_the_batch_that_expunged_it_is_in_the_expiry_i
     const RETENTION_MS: i64 = 2_000_000;
     let dir = tempfile::tempdir().unwrap();
     let (ledger, handler) = handler(dir.path(), RETENTION_MS);
-    let old = now().plus_ms(-RETENTION_MS + 40);
+    let old = now().plus_ms(-RETENTION_MS + 2_000);
     let event = |kind: &str, at: UnixMs| {
         record(&serde_json::json!({"type": kind, "order": "o", "store": "1", "time": at.0, "id": kind}))
     };

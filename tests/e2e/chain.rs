@@ -123,7 +123,9 @@ impl Node {
             all.extend([address, "127.0.0.1:0"]);
         }
         all.extend(args.iter().map(String::as_str));
-        let mut env = vec![("ORDERBELL_LOG", "info"), ("ORDERBELL_DIE_AT", die_at)];
+        // A till that a scenario does not look at for a while answers no ping: that must not be its end on a slow machine.
+        let idle_timeout = ("ORDERBELL__SESSIONS__IDLE_TIMEOUT", "1h");
+        let mut env = vec![("ORDERBELL_LOG", "info"), ("ORDERBELL_DIE_AT", die_at), idle_timeout];
         if !has_rates(args) {
             env.extend(HIGH_RATES);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use orderbell_protocol::NoticeKind::NewOrder;
 
-use crate::chain::Node;
+use crate::chain::{Node, until};
 
 scenarios! {
     paid_orders_in_every_form_notify_their_store,
@@ -69,7 +69,8 @@ async fn paid_orders_in_every_form_notify_their_store(node: Node) {
         assert!(received.insert(notice.notice.order), "twice");
     }
     assert_eq!(received, wanted);
-    assert_eq!(node.alerts().await, []);
+    // A topic that was just made may have no leader yet; an alert about a record would not end by itself.
+    until("it is well", async || node.is_well().await).await;
 }
 
 /// CloudEvents whose headers are spelt and quoted as clients do, and one that says everything in them; the orders.

@@ -235,7 +235,13 @@ impl Topic {
         let consumer: BaseConsumer = config.create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_range(&self.name, 0, partitions - 1);
-        let committed = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();
+        let until = std::time::Instant::now() + orderbell_lab::patience();
+        let committed = loop {
+            match consumer.committed_offsets(list.clone(), Duration::from_secs(10)) {
+                Ok(committed) => break committed,
+                Err(error) => assert!(std::time::Instant::now() < until, "{error}"),
+            }
+        };
         committed.elements().iter().filter_map(|at| at.offset().to_raw()).filter(|raw| *raw > 0).sum()
     }
 }
@@ -404,13 +410,14 @@ async fn a_broker_that_restarts_under_load_loses_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(temp.path());
     let node = node_on(Topic::make(&broker.bootstrap(), 4).await, "");
-    let mut till = node.till("1", "a").await;
     let orders = |from: usize| {
         (from..from + 300).map(|n| event("order.paid", &format!("o{n}"), json!({"store": "1"}))).collect::<Vec<_>>()
     };
     node.happens(&orders(0)).await;
     broker.end("KILL");
     node.happens_later(&orders(300), || broker.resume()).await;
+    // Not earlier: a till that acknowledges nothing is sent away before a slow broker is back.
+    let mut till = node.till("1", "a").await;
     let mut received = std::collections::BTreeSet::new();
     while received.len() < 600 {
         let notice = till.notice().await;
@@ -472,7 +479,8 @@ async fn each_of_several_damaged_partitions_is_found() {
     spoil(&broker, &topic, 2, 1);
     spoil(&broker, &topic, 4, 0);
     broker.resume();
-    let mut node = node_on(topic, "");
+    // While a partition is damaged the stream is never read to its end: that is another alert.
+    let mut node = node_on(topic, "stale_after = \"1h\"");
     let name = node.topic.as_ref().unwrap().name.clone();
     let wanted = [0, 2, 4].map(|number| (AlertCode::PartitionDamaged, Some(format!("{name}/{number}"))));
     let raised = async |node: &Node| -> Vec<_> {
@@ -536,7 +544,7 @@ async fn a_damaged_batch_halts_one_partition_only() {
     node.restart();
     let mut till = node.till_from("1", "a", Some(till.position)).await;
     till.hears(NewOrder, "o5").await;
-    assert_eq!(node.alerts().await, []);
+    until("it is well", async || node.is_well().await).await;
 }
 
 #[tokio::test]

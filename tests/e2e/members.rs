@@ -25,8 +25,8 @@ use crate::kafka::Topic;
 
 const PARTITIONS: usize = 6;
 const SENSORS: u64 = 200;
-/// The shortest session that a broker grants by default.
-const SESSION: Duration = Duration::from_secs(6);
+/// Four times the interval of heartbeats: a machine that stalls for a moment disturbs nobody.
+const SESSION: Duration = Duration::from_secs(12);
 const GROUP: &str = "sums";
 /// Longest work of one turn. Longer than the second that passes between two saves, so that a checkpoint that leads cannot be caught up with
 /// before it is looked at; longer than a revoke's drain, so that every hand-over leaves unfinished turns behind.

@@ -80,7 +80,7 @@ async fn nothing_is_lost_or_doubled(node: &Node, orders: &[&str]) {
     assert!(published.iter().all(|event| event["type"] == "order.accepted"), "{published:?}");
     let ids: BTreeSet<String> = published.iter().map(|event| event["id"].to_string()).collect();
     assert_eq!(ids.len(), orders.len(), "one event, one id, however often it was published: {published:?}");
-    assert_eq!(node.alerts().await, []);
+    until("it is well", async || node.is_well().await).await;
 }
 
 #[tokio::test]
@@ -108,7 +108,9 @@ async fn dies_at(step: &str, published: bool) {
     let ended = tokio::task::block_in_place(|| node.process.ends());
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9), "it did not die at {step}");
     let position = till.position;
-    assert_eq!((last_notices(till).await, last_notices(phone).await), (0, 0), "it was read back before {step}");
+    // Between the publication and its mark somebody may have read it already.
+    let received = (last_notices(till).await, last_notices(phone).await);
+    assert!(step == "published@1" || received == (0, 0), "it was read back before {step}");
     let theirs = node.topic.as_ref().unwrap();
     assert_eq!(theirs.values(&output_of(theirs)).await.len(), usize::from(published));
 

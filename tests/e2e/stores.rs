@@ -125,7 +125,7 @@ async fn a_mailbox_is_followed_and_nobody_hears_less_for_it(node: Node) {
     let admin = node.admin.to_string();
     let tail = Process::start(
         Path::new(env!("CARGO_BIN_EXE_orderbell")),
-        &["tail", "1", "--seconds", "60", "--admin", &admin],
+        &["tail", "1", "--seconds", "600", "--admin", &admin],
         &[],
     );
     tail.err.wait_for("that it follows", |line| line.contains("following store 1").then_some(()));

@@ -11,7 +11,7 @@ use tokio::task::block_in_place;
 use crate::chain::until;
 use crate::kafka::{Topic, bootstrap, node_on, paid};
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The bug: lag was counted to the last stable offset, so that nothing was behind and "as of" was now, while a paid order was held back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,6 +24,8 @@ async fn what_an_open_transaction_holds_back_is_lag_and_stale() {
 
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &topic.bootstrap).set("transactional.id", &topic.name);
+    // The broker ends the transaction after this time, which is a minute by default.
+    config.set("transaction.timeout.ms", "600000");
     let hangs: ThreadedProducer<_> = config.create().unwrap();
     block_in_place(|| {
         hangs.init_transactions(TIMEOUT).unwrap();
@@ -37,7 +39,7 @@ async fn what_an_open_transaction_holds_back_is_lag_and_stale() {
     let wanted = format!("{partition} waits behind an open transaction of its producer at offset 1");
     until("the alert names it", async || alert().await.ends_with(&wanted)).await;
     let lag = format!("orderbell_partition_lag{{topic=\"{}\",partition=\"0\"}}", topic.name);
-    assert_eq!(node.metric(&lag).await, 2, "the record of the transaction, and the order behind it");
+    until("the record of the transaction, and the order behind it", async || node.metric(&lag).await == 2).await;
     assert!(node.polls("1", "looker", None, 0).await.fresh.stale);
 
     block_in_place(|| hangs.abort_transaction(TIMEOUT).unwrap());

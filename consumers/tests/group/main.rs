@@ -398,7 +398,7 @@ async fn a_panic_of_the_handler_is_caught_and_its_record_is_tried_again() {
 /// The bug: neither log nor alert named the record at which the handler panicked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_of_the_handler_is_an_alert_that_names_the_record_until_it_is_finished() {
-    let run = start_with(Arc::default(), sim::Log::new("t", 1), &Options { max_attempts: 5, ..quick() });
+    let run = start_with(Arc::default(), sim::Log::new("t", 1), &Options { max_attempts: 25, ..quick() });
     run.log.append(0, "k", "ok");
     run.log.append(0, "k", "panic");
     let names = |alert: &GroupAlert| alert.subject == "t/0" && alert.detail.contains("the record t/0@1;");
@@ -561,7 +561,7 @@ async fn a_task_is_handled_in_its_keys_turn_and_moves_no_checkpoint() {
     // Between two records of its key.
     let taken = || run.group.stats().taken.value();
     run.log.append(0, "k", "hang");
-    until("the first is taken", || taken() == 1).await;
+    until("the first is handled", || run.handler.hung.load(Ordering::SeqCst) == 1).await;
     run.group.inject(key_of(b"k"), Task("k", "ok")).unwrap();
     run.log.append(0, "k", "ok");
     until("the second is taken", || taken() == 2).await;

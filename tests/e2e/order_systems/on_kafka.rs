@@ -94,8 +94,9 @@ async fn each_fault_of_an_order_system_notifies_its_store_or_is_an_alert() {
             inputs.iter().zip(&names).filter(|(input, _)| input.bins.iter().any(|(bin, ..)| needs_a_person(*bin)));
         reports(&node, code, &names, &reported.map(|(_, name)| name).collect()).await;
     }
-    let codes: Vec<AlertCode> = node.alerts().await.into_iter().map(|alert| alert.code).collect();
-    assert_eq!(codes, [AlertCode::DeadLetters, AlertCode::PaidUnannounced], "nothing else is wrong");
+    let codes = async || node.alerts().await.into_iter().map(|alert| alert.code).collect::<Vec<AlertCode>>();
+    until("nothing else is wrong", async || codes().await == [AlertCode::DeadLetters, AlertCode::PaidUnannounced])
+        .await;
 
     node.process.signal("TERM");
     assert!(node.process.ends().success(), "{}", node.process.err.text());

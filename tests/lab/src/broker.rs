@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::patience;
@@ -19,9 +20,18 @@ pub struct Broker {
     shell: Option<Child>,
 }
 
+/// A port that the system gives to nobody who asks for any: another could take such a port before the broker has it, or while the broker is
+/// stopped.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Processes that run at once begin at different ports.
+    let begin = std::process::id().wrapping_mul(97);
+    let port = |_| {
+        let nth = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 9_000;
+        10_000 + u16::try_from(nth).expect("below 9,000")
+    };
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    (0..1_000).map(port).find(is_free).expect("loopback has a free port")
 }
 
 fn jars() -> String {
@@ -60,7 +70,8 @@ impl Broker {
              advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more_listener}\ncontroller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{more_protocol}\nlog.dirs={}\n\
              group.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\noffsets.topic.num.partitions=4\n\
-             offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+             offsets.topic.replication.factor=1\ntransaction.state.log.num.partitions=1\n\
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
              share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n{further}",
             logs.display()
         );
