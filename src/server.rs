@@ -481,5 +481,8 @@ mod reload_tests;
 #[path = "server/route_tests.rs"]
 mod route_tests;
 #[cfg(test)]
+#[path = "server/sister_tests.rs"]
+mod sister_tests;
+#[cfg(test)]
 #[path = "server/damage_tests.rs"]
 mod tests;

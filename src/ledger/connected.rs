@@ -119,7 +119,7 @@ pub(super) fn count_as_sent(disk: &Disk, epoch: u32, newest_seq: u64) -> Result<
             None => {
                 let floor = Mailbox::with_prefix(&view, keys::mailbox_of_connected(&key), epoch).floor();
                 let Some(acked) = view.pass_over(floor)? else { continue };
-                StoredCursor { cursor: Cursor { acked, sent_seq: 0 }, used: committer::now() }
+                StoredCursor { cursor: Cursor { acked, sent_seq: 0 }, used: committer::now(), is_bound: false }
             }
         };
         stored.cursor.sent_seq = stored.cursor.sent_seq.max(newest_seq);
@@ -163,7 +163,7 @@ mod tests {
         let disk = UncheckedDisk::open(dir.path()).unwrap().into_disk().unwrap();
         let (connected, away, new) = (device("1", "till"), device("1", "away"), device("2", "new"));
         let acked = Position { epoch: 1, seq: 3, check: 7 };
-        let stored = StoredCursor { cursor: Cursor { acked, sent_seq: 4 }, used: UnixMs(5) };
+        let stored = StoredCursor { cursor: Cursor { acked, sent_seq: 4 }, used: UnixMs(5), is_bound: false };
         let registry = Connected::default();
         let _open = [registry.open(connected.clone()), registry.open(new.clone())];
         batch(&disk, |batch| {

@@ -80,7 +80,7 @@ use delivery_log::PendingSteps;
 pub use delivery_log::{DeliveryHistory, DeliveryLog, DeliveryStep, LoggedNotice};
 pub use device_backlog::{Backlog, DeviceBacklog};
 use devices::CursorWriter;
-pub use devices::Devices;
+pub use devices::{DeviceBinding, Devices};
 use disk::Disk;
 pub use disk::{DatabaseError, DiskError};
 pub use effects::{Appended, KeyBatchEffects, LedgerFailed, NewEvent, NewNotice};

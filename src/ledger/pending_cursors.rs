@@ -6,7 +6,7 @@
 use std::sync::{Arc, MutexGuard};
 
 use orderbell_protocol::session::Cursor;
-use orderbell_protocol::{DeviceId, Recipient, UnixMs};
+use orderbell_protocol::{DeviceId, Recipient};
 
 use super::devices::{Cursors, StoredCursor};
 use super::sharded::Sharded;
@@ -23,23 +23,30 @@ struct Shard {
 
 impl PendingCursors {
     /// Returns the highest `sent_seq` of the device that was pending.
-    pub(crate) fn save(&self, who: &Recipient, device: &DeviceId, cursor: Cursor, used: UnixMs) -> u64 {
+    pub(crate) fn save(&self, who: &Recipient, device: &DeviceId, new: StoredCursor) -> u64 {
         let mut shard = self.0.lock(who);
         let key = (who.clone(), device.clone());
         let pending = [shard.waiting.get(&key), shard.writing.get(&key)];
         let sent = pending.into_iter().flatten().map(|stored| stored.cursor.sent_seq).max().unwrap_or(0);
         // A socket and a poll of one device may both save: the further one counts, within an epoch.
         let further = |old: Cursor| Cursor {
-            acked: if old.acked.epoch == cursor.acked.epoch && old.acked.seq > cursor.acked.seq {
+            acked: if old.acked.epoch == new.cursor.acked.epoch && old.acked.seq > new.cursor.acked.seq {
                 old.acked
             } else {
-                cursor.acked
+                new.cursor.acked
             },
-            sent_seq: old.sent_seq.max(cursor.sent_seq),
+            sent_seq: old.sent_seq.max(new.cursor.sent_seq),
         };
-        let slot = shard.waiting.entry(key).or_insert(StoredCursor { cursor, used });
-        *slot = StoredCursor { cursor: further(slot.cursor), used };
+        let slot = shard.waiting.entry(key).or_insert(new);
+        *slot = StoredCursor { cursor: further(slot.cursor), is_bound: slot.is_bound || new.is_bound, ..new };
         sent
+    }
+
+    /// True when a pending cursor of this device is that of a bound one.
+    pub(crate) fn is_bound(&self, who: &Recipient, device: &DeviceId) -> bool {
+        let shard = self.0.lock(who);
+        let key = (who.clone(), device.clone());
+        [shard.waiting.get(&key), shard.writing.get(&key)].into_iter().flatten().any(|stored| stored.is_bound)
     }
 
     /// The newest cursor that is not durable yet.

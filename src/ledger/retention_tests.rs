@@ -156,7 +156,7 @@ pub(super) fn notice(order: &OrderKey, name: &str, who: &Recipient, expires_at: 
 }
 
 pub(super) fn cursor(at: Position, used: UnixMs) -> StoredCursor {
-    StoredCursor { cursor: Cursor { acked: at, sent_seq: at.seq }, used }
+    StoredCursor { cursor: Cursor { acked: at, sent_seq: at.seq }, used, is_bound: false }
 }
 
 /// One batch of orders from their event to their end: as much as touches every table.

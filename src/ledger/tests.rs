@@ -178,7 +178,7 @@ fn a_mailbox_is_what_a_list_would_be() {
             prop_assert_eq!(read, wanted, "from notice {} of {:?}", at, &steps);
             // The server's own cursor never locks its device out, whatever it is.
             let device = Id::new(&format!("at-{at}")).unwrap();
-            ledger.devices().save_cursor(&who, &device, Cursor { acked: *position, sent_seq: position.seq });
+            ledger.devices().save_cursor(&who, &device, Cursor { acked: *position, sent_seq: position.seq }, DeviceBinding::Unbound);
             let (cursor, _) = ledger.devices().cursor_and_head(&who, &device).unwrap();
             let read = read_all(&ledger, &who, cursor.acked, limit);
             prop_assert!(read.is_ok_and(|names| names.ends_with(&live(at + 1))), "locked out at {} of {:?}", at, &steps);
@@ -204,7 +204,7 @@ fn committed_rows_survive_reopening() {
     let effects = KeyBatchEffects { notices: vec![notice(&who, "n", NOW.plus_ms(1))], ..KeyBatchEffects::default() };
     runtime.block_on(ledger.commit(effects)).unwrap();
     let (_, head) = ledger.devices().cursor_and_head(&who, &device).unwrap();
-    ledger.devices().save_cursor(&who, &device, Cursor { acked: head, sent_seq: head.seq });
+    ledger.devices().save_cursor(&who, &device, Cursor { acked: head, sent_seq: head.seq }, DeviceBinding::Unbound);
     ledger.close();
     drop(ledger);
     let ledger = open(dir.path());
@@ -447,7 +447,7 @@ fn a_row_that_does_not_decode_is_an_error_and_never_a_row_less() {
     disk(Table::Mailboxes, &keys::mail(&keys::mailbox(&who), 5), b"x");
     assert_eq!(of_mailbox(ledger.mailboxes().read(&who, start, start, 9, NOW).map(drop)), 1);
     let at_damage = Position { epoch: ledger.epoch(), seq: 5, check: 0 };
-    ledger.devices().save_cursor(&who, &device, Cursor { acked: at_damage, sent_seq: 5 });
+    ledger.devices().save_cursor(&who, &device, Cursor { acked: at_damage, sent_seq: 5 }, DeviceBinding::Unbound);
     assert_eq!(
         holds(ledger.devices().cursor_and_head(&who, &device).map(drop)),
         1,
@@ -636,7 +636,7 @@ async fn the_backlog_of_each_device_is_listed() {
     let last = tables::DEVICES_MAX - 1;
     for n in 0..=last {
         let acked = if n == last { head } else { floor.acked };
-        ledger.devices().save_cursor(&who, &device(n), Cursor { acked, sent_seq: head.seq });
+        ledger.devices().save_cursor(&who, &device(n), Cursor { acked, sent_seq: head.seq }, DeviceBinding::Unbound);
     }
     ledger.devices().cursors_durable().await.unwrap();
     let (devices, unread) = ledger.devices().backlogs(&who).unwrap();

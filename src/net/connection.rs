@@ -36,13 +36,14 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::Span;
 
 use super::frame_meter::FrameMeter;
+use super::identity_rates::Identity;
 use super::{AppState, retry_spread};
 use crate::clock::wall_clock;
 use crate::hub::SubscriberGuard;
 use backend::{ConnectedFuture, Mailboxes, Server};
 use hello::Held;
-use orderbell_ledger::DeliveryStep;
 use orderbell_ledger::crash;
+use orderbell_ledger::{DeliveryStep, DeviceBinding};
 pub(super) use socket::close_for;
 use socket::{Socket, SocketEvent};
 
@@ -60,8 +61,15 @@ type PendingEvents = FuturesUnordered<Pin<Box<dyn Future<Output = (String, Event
 struct Authenticated<C> {
     who: Recipient,
     device: DeviceId,
+    binding: DeviceBinding,
     subscriber: SubscriberGuard,
     _connected: C,
+}
+
+impl<C> Authenticated<C> {
+    fn identity(&self) -> Identity<'_> {
+        Identity { who: &self.who, device: &self.device, binding: self.binding }
+    }
 }
 
 struct Connection<V: Server, S> {
@@ -310,8 +318,8 @@ impl<V: Server, S: Socket> Connection<V, S> {
     }
 
     fn save_cursor(&self, cursor: Cursor) {
-        if let Some(Authenticated { who, device, .. }) = &self.authenticated {
-            self.server.mailboxes().save_cursor(who, device, cursor);
+        if let Some(authenticated) = &self.authenticated {
+            self.server.mailboxes().save_cursor(authenticated.identity(), cursor);
         }
     }
 
@@ -357,8 +365,8 @@ impl<V: Server, S: Socket> Connection<V, S> {
     }
 
     fn publish_event(&mut self, event: ClientEvent) {
-        let Some(Authenticated { who, device, .. }) = &self.authenticated else { return };
-        let verdict = self.server.publish(who, device, &event);
+        let Some(authenticated) = &self.authenticated else { return };
+        let verdict = self.server.publish(authenticated.identity(), &event);
         let pending = self.pending_events.get_or_insert_default();
         pending.push(Box::pin(async move { (event.id, verdict.await) }));
     }

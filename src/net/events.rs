@@ -12,10 +12,11 @@ use orderbell_protocol::{ClientEvent, DeviceId, EventResult, EventStatus, Proble
 use serde::Deserialize;
 
 use super::content_encoding::{self, ContentEncoding};
+use super::identity_rates::Identity;
 use super::response::{self, Refusal};
 use super::tokens::Principal;
 use super::{AppState, Blocking, poll};
-use orderbell_ledger::Appended;
+use orderbell_ledger::{Appended, DeviceBinding};
 
 /// What the headers of a CloudEvent in binary mode begin with.
 const ATTRIBUTE_PREFIX: &str = "ce-";
@@ -46,7 +47,8 @@ pub(crate) async fn append(State(state): State<Arc<AppState>>, request: Request)
         }
         Principal::Reader { who, device, .. } => {
             // Before the body is read: a body that comes slowly is bounded, too.
-            let _at_work = state.begin_client_post(&who, request.extensions().get())?;
+            let binding = DeviceBinding::of_token(device.as_ref());
+            let _at_work = state.begin_client_post(&who, binding, request.extensions().get())?;
             append_client_events(&state, &who, device, encoding, request).await
         }
         Principal::Viewer { .. } => Err(Problem::not_found().into()),
@@ -63,6 +65,7 @@ async fn append_client_events(
 ) -> Result<Response<Body>, Refusal> {
     let invalid =
         |pointer: &str, reason: String| Refusal(Problem::new(ProblemCode::InvalidField).error(pointer, reason));
+    let binding = DeviceBinding::of_token(device.as_ref());
     let device = match device {
         Some(device) => device,
         None => poll::device_of(request.uri())?,
@@ -83,7 +86,9 @@ async fn append_client_events(
     if events.is_empty() || events.len() > usize::from(state.limits().session.max_pending_events) {
         return Err(invalid("", format!("1 to {} events", state.limits().session.max_pending_events)));
     }
-    state.admit_events(who, &device, events.len())?;
+    let client = Identity { who, device: &device, binding };
+    state.admit_events(client, events.len())?;
+    state.check_name(client)?;
     // Appended in their order; all are in flight together, so that the ledger can write them in one batch.
     let verdicts = join_all(events.iter().map(|event| state.publish_client_event(who, &device, event))).await;
     let results = events.into_iter().zip(verdicts).map(|(event, verdict)| verdict.into_result(event.id));

@@ -3,11 +3,13 @@
 //!
 //! A bucket has room for what a till does at once when it comes back after an outage, and is filled at the rate that a busy store needs. A customer
 //! is one person: a tenth of both. A device has a bucket of its own inside its recipient's: what that refuses takes nothing from the recipient's.
-//! Recipients are named by signed tokens alone, so nobody can invent them. Device ids can be invented, and the recipient's bucket bounds what they
-//! get together. Pure: the caller brings the time.
+//! Recipients are named by signed tokens alone, so nobody can invent them. Device ids can be invented where the token names none, and the recipient's
+//! bucket bounds what they get together. Those that a token names have buckets of their own, and the recipient has a second one for them: what
+//! clients ask whose token names no device takes nothing from the others. Pure: the caller brings the time.
 
 use std::time::Duration;
 
+use orderbell_ledger::DeviceBinding;
 use orderbell_protocol::{DeviceId, Recipient, Role};
 
 use super::token_bucket::{Rate, TokenBuckets};
@@ -43,12 +45,20 @@ impl IdentityRate {
     }
 }
 
+/// Who asks: a device of a recipient, and whether its token names it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity<'a> {
+    pub(crate) who: &'a Recipient,
+    pub(crate) device: &'a DeviceId,
+    pub(crate) binding: DeviceBinding,
+}
+
 /// The buckets of one kind of request, of the recipients of one shard.
 #[derive(Debug, Default)]
 pub(super) struct IdentityRates {
-    recipients: TokenBuckets<Recipient>,
+    recipients: TokenBuckets<(Recipient, DeviceBinding)>,
     /// A table of their own: invented devices take no recipient's place.
-    devices: TokenBuckets<(Recipient, DeviceId)>,
+    devices: TokenBuckets<(Recipient, DeviceId, DeviceBinding)>,
 }
 
 impl IdentityRates {
@@ -58,17 +68,16 @@ impl IdentityRates {
     /// How long it takes until it holds as many.
     pub(super) fn take(
         &mut self,
-        who: &Recipient,
-        device: &DeviceId,
+        Identity { who, device, binding }: Identity<'_>,
         count: u32,
         rate: IdentityRate,
         now: Duration,
     ) -> Result<(), Duration> {
-        let key = (who.clone(), device.clone());
+        let (key, all) = ((who.clone(), device.clone(), binding), (who.clone(), binding));
         let of_device = self.devices.full_at_without(&key, count, rate.of_device(who.role), now)?;
-        let of_recipient = self.recipients.full_at_without(who, count, rate.of_recipient(who.role), now)?;
+        let of_recipient = self.recipients.full_at_without(&all, count, rate.of_recipient(who.role), now)?;
         self.devices.set(key, of_device, now);
-        self.recipients.set(who.clone(), of_recipient, now);
+        self.recipients.set(all, of_recipient, now);
         Ok(())
     }
 }
@@ -87,9 +96,14 @@ mod tests {
         Recipient::store(Id::new(id).unwrap())
     }
 
+    fn unbound<'a>(who: &'a Recipient, device: &'a DeviceId) -> Identity<'a> {
+        Identity { who, device, binding: DeviceBinding::Unbound }
+    }
+
     /// How many of so many are let through, one after another.
     fn taken(rates: &mut IdentityRates, who: &Recipient, device: &str, of: usize, now: Duration) -> usize {
-        (0..of).filter(|_| rates.take(who, &Id::new(device).unwrap(), 1, RATE, now).is_ok()).count()
+        let device = Id::new(device).unwrap();
+        (0..of).filter(|_| rates.take(unbound(who, &device), 1, RATE, now).is_ok()).count()
     }
 
     /// The same, each under another device id.
@@ -101,7 +115,7 @@ mod tests {
     fn a_burst_is_let_through_and_then_the_rate_and_a_neighbour_is_not_touched() {
         let (mut rates, now) = (IdentityRates::default(), Duration::from_secs(1_000));
         let take = |rates: &mut IdentityRates, who: &str, device: &str, count| {
-            rates.take(&store(who), &Id::new(device).unwrap(), count, RATE, now)
+            rates.take(unbound(&store(who), &Id::new(device).unwrap()), count, RATE, now)
         };
         assert_eq!(taken_by_invented(&mut rates, &store("1"), 100, now), 100, "the burst");
         assert_eq!(take(&mut rates, "1", "a", 1), Err(Duration::from_secs(1)), "one above");
@@ -119,7 +133,7 @@ mod tests {
         let (mut rates, who, now) = (IdentityRates::default(), store("1"), Duration::from_secs(1_000));
         assert_eq!(taken(&mut rates, &who, "loops", 10_000, now), 20, "its burst");
         let looping = Id::new("loops").unwrap();
-        assert_eq!(rates.take(&who, &looping, 1, RATE, now), Err(Duration::from_secs(5)), "its own rate");
+        assert_eq!(rates.take(unbound(&who, &looping), 1, RATE, now), Err(Duration::from_secs(5)), "its own rate");
         for sister in ["a", "b", "c", "d"] {
             assert_eq!(
                 taken(&mut rates, &who, sister, 30, now),
@@ -145,6 +159,22 @@ mod tests {
         assert_eq!(taken(&mut rates, &store("2"), "a", 1, now), 1, "its neighbour");
     }
 
+    /// The bug: whoever had a token of the store that names no device used up the rates of its tills, under invented names or under theirs.
+    #[test]
+    fn what_is_asked_with_tokens_that_name_no_device_takes_nothing_from_devices_that_are_named() {
+        let (mut rates, who, now) = (IdentityRates::default(), store("1"), Duration::from_secs(1_000));
+        let till = Id::new("till-1").unwrap();
+        assert_eq!(taken(&mut rates, &who, "till-1", 100, now), 20, "under the name of the till");
+        assert_eq!(taken_by_invented(&mut rates, &who, 100, now), 80, "and all that the store has");
+        let bound = |device| Identity { binding: DeviceBinding::Bound, ..unbound(&who, device) };
+        assert_eq!((0..100).filter(|_| rates.take(bound(&till), 1, RATE, now).is_ok()).count(), 20);
+        // The devices that tokens name share a bucket of their recipient, too.
+        let others: Vec<_> = (0..8).map(|n| Id::new(&format!("till-{}", n + 2)).unwrap()).collect();
+        let of_others =
+            others.iter().flat_map(|till| [till; 20]).filter(|till| rates.take(bound(till), 1, RATE, now).is_ok());
+        assert_eq!(of_others.count(), 80);
+    }
+
     #[test]
     fn a_customer_has_a_tenth_and_each_of_its_devices_half_of_that_and_all_have_at_least_one() {
         let (mut rates, who) = (IdentityRates::default(), Recipient::customer(Id::new("c").unwrap()));
@@ -152,7 +182,7 @@ mod tests {
         assert_eq!(taken(&mut rates, &who, "tablet", 200, Duration::ZERO), 5);
         let (one, mut other) = (Rate { burst: 1, per_minute: 1 }, IdentityRates::default());
         let least = IdentityRate { store: one, device: one };
-        assert_eq!(other.take(&who, &Id::new("phone").unwrap(), 1, least, Duration::ZERO), Ok(()));
+        assert_eq!(other.take(unbound(&who, &Id::new("phone").unwrap()), 1, least, Duration::ZERO), Ok(()));
     }
 
     /// A balancer that restarts every three seconds for a minute: each till of a large store comes back twice each time.
@@ -162,8 +192,8 @@ mod tests {
         for cut in 0..20 {
             for till in 0..12 {
                 let (device, at) = (Id::new(&format!("till-{till}")).unwrap(), Duration::from_secs(cut * 3));
-                assert_eq!(rates.take(&who, &device, 1, hellos, at), Ok(()));
-                assert_eq!(rates.take(&who, &device, 1, hellos, at + Duration::from_secs(1)), Ok(()));
+                assert_eq!(rates.take(unbound(&who, &device), 1, hellos, at), Ok(()));
+                assert_eq!(rates.take(unbound(&who, &device), 1, hellos, at + Duration::from_secs(1)), Ok(()));
             }
         }
     }
@@ -175,8 +205,9 @@ mod tests {
         assert_eq!(taken_by_invented(&mut rates, &who, 80, now), 80);
         assert_eq!(taken(&mut rates, &who, "a", 30, now), 20, "both are empty");
         let raised = RATE.per_minute(600, 120);
-        let take =
-            |rates: &mut IdentityRates, device: &str, now| rates.take(&who, &Id::new(device).unwrap(), 1, raised, now);
+        let take = |rates: &mut IdentityRates, device: &str, now| {
+            rates.take(unbound(&who, &Id::new(device).unwrap()), 1, raised, now)
+        };
         assert_eq!(take(&mut rates, "a", now), Err(Duration::from_millis(500)), "one interval of a device");
         assert_eq!(take(&mut rates, "b", now), Err(Duration::from_millis(100)), "one of its store");
         let later = now + Duration::from_millis(500);

@@ -22,6 +22,7 @@ use orderbell_ledger::{
 use orderbell_protocol::session::Cursor;
 use orderbell_protocol::{DeviceId, MailboxPage, Position, Problem, ReadError, Recipient, UnixMs};
 
+use super::identity_rates::Identity;
 use super::response::Refusal;
 
 /// Work on a blocking thread panicked, or the runtime ends.
@@ -108,9 +109,14 @@ impl LedgerHandle {
         }
     }
 
+    /// A point read: [`orderbell_ledger::Devices::is_bound`].
+    pub(crate) fn is_bound(&self, who: &Recipient, device: &DeviceId) -> Result<bool, ReadError> {
+        self.ledger.devices().is_bound(who, device).map_err(|error| self.reader_error(error.into()))
+    }
+
     /// [`orderbell_ledger::Devices::save_cursor`]: queued.
-    pub(crate) fn save_cursor(&self, who: &Recipient, device: &DeviceId, cursor: Cursor) -> u64 {
-        self.ledger.devices().save_cursor(who, device, cursor)
+    pub(crate) fn save_cursor(&self, client: Identity<'_>, cursor: Cursor) -> u64 {
+        self.ledger.devices().save_cursor(client.who, client.device, cursor, client.binding)
     }
 
     /// [`orderbell_ledger::Devices::cursors_durable`].

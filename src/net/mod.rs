@@ -47,6 +47,8 @@ pub use admin::dead_letters::{DeadLetterAccess, ReplayFuture, TopicAccessError, 
 pub use admin::inspect::{Inspection, TailError};
 pub use admin::{AdminApi, BackupSource, ServerStatus, routes as admin_routes};
 pub use class_places::{ClassPlaces, ClassUse};
+#[cfg(test)]
+pub(crate) use identity_rates::Identity;
 pub use identity_rates::IdentityRate;
 pub use ledger_handle::{Blocking, BlockingFailed};
 pub use limits::NetLimits;

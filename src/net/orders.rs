@@ -14,11 +14,12 @@ use orderbell_protocol::{Id, Problem, Recipient};
 use serde::Deserialize;
 
 use super::AppState;
+use super::identity_rates::Identity;
 use super::places::RequestPlace;
 use super::poll::{device_or_default, invalid_parameter, undecodable_query};
 use super::response::{self, Refusal};
 use super::tokens::Principal;
-use orderbell_ledger::{Ledger, LedgerReadError, OrderKey};
+use orderbell_ledger::{DeviceBinding, Ledger, LedgerReadError, OrderKey};
 
 /// Largest number of orders in one page.
 const PAGE_MAX: usize = 200;
@@ -38,7 +39,8 @@ pub(crate) async fn list_open(
     let Principal::Reader { who, device, .. } = response::principal(&headers, &state)? else {
         return Err(state.wrong_role());
     };
-    state.admit_request(&who, &device_or_default(device))?;
+    let binding = DeviceBinding::of_token(device.as_ref());
+    state.admit_request(Identity { who: &who, device: &device_or_default(device), binding })?;
     let Query(query) = query.map_err(undecodable_query)?;
     if query.open.as_deref() != Some("1") {
         return Err(invalid_parameter("open", "only open orders can be listed: open=1"));
@@ -52,7 +54,7 @@ pub(crate) async fn list_open(
     }
     let from =
         query.from.as_deref().map(Id::new).transpose().map_err(|error| invalid_parameter("from", error.to_string()))?;
-    let _at_work = state.begin_list(&who, place.as_deref())?;
+    let _at_work = state.begin_list(&who, binding, place.as_deref())?;
     let app = state.clone();
     let answer = state.ledger.scan(move |ledger| open_orders(&app, ledger, &who, from.as_ref())).await??;
     Ok(response::json(answer.encode()))
@@ -83,10 +85,11 @@ pub(crate) async fn show(
     let Principal::Reader { who, device, .. } = response::principal(&headers, &state)? else {
         return Err(state.wrong_role());
     };
-    state.admit_request(&who, &device_or_default(device))?;
+    let binding = DeviceBinding::of_token(device.as_ref());
+    state.admit_request(Identity { who: &who, device: &device_or_default(device), binding })?;
     // A foreign order and a missing one give the same 404.
     let id = Id::parse(&order).map_err(|_| Problem::not_found())?;
-    let _at_work = state.begin_list(&who, place.as_deref())?;
+    let _at_work = state.begin_list(&who, binding, place.as_deref())?;
     let app = state.clone();
     let order = state.ledger.scan(move |ledger| order_with_timeline(&app, ledger, &who, id)).await??;
     Ok(response::json(order.ok_or_else(Problem::not_found)?.encode()))

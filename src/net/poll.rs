@@ -20,11 +20,12 @@ use serde::Deserialize;
 
 use super::AppState;
 use super::connection::{log_unavailable, span};
+use super::identity_rates::Identity;
 use super::places::RequestPlace;
 use super::response::{self, Refusal};
 use super::tokens::Principal;
 use crate::clock::wall_clock;
-use orderbell_ledger::DeliveryStep;
+use orderbell_ledger::{DeliveryStep, DeviceBinding};
 
 /// The device of a request that names none.
 const DEVICE_DEFAULT: &str = "default";
@@ -85,12 +86,16 @@ pub(crate) async fn poll(
         return Err(state.wrong_role());
     };
     let Query(query) = query.map_err(undecodable_query)?;
+    let binding = DeviceBinding::of_token(device.as_ref());
     let device = device.map_or_else(|| query.device(), Ok)?;
+    let client = Identity { who: &who, device: &device, binding };
     let refuse = |error: ReadError| {
         span::of_poll(&who, &device).in_scope(|| log_unavailable(error));
         Refusal::from(error)
     };
-    if let Err(wait) = state.take_poll(&who, &device)
+    let taken = state.take_poll(client);
+    state.check_name(client)?;
+    if let Err(wait) = taken
         && !something_new_waits(&state, &who, &device, &query).map_err(refuse)?
     {
         return Err(state.rate_limited(&who, wait));
@@ -107,10 +112,12 @@ pub(crate) async fn poll(
     // Not beyond the token's end.
     let left = Duration::from_millis(u64::try_from(expires.0.saturating_sub(wall_clock().0)).unwrap_or(0));
     let wait = Duration::from_secs(query.wait.unwrap_or(0)).min(state.limits().max_poll_wait).min(left);
-    let page = read(&state, &who, after, wait, place.map(|Extension(place)| place)).await.map_err(refuse)?;
+    let page = read(&state, (&who, binding), after, wait, place.map(|Extension(place)| place)).await.map_err(refuse)?;
+    // While it waited, a client may have come whose token names this device.
+    state.check_name(client)?;
     // The cursor again: while a long-poll waited, a session of the same device may have moved it.
     let (cursor, _) = state.ledger.cursor_and_head(&who, &device).map_err(refuse)?;
-    let text = answer(&state, &who, &device, after, cursor, &page);
+    let text = answer(&state, client, after, cursor, &page);
     // Durable before it goes out: after a kill -9 these notices are marked as those that the device may have.
     if !page.notices.is_empty() && state.ledger.cursors_durable().await.is_err() {
         return Err(Problem::unavailable("the ledger cannot be written", 5_000).into());
@@ -138,7 +145,7 @@ fn something_new_waits(
 /// Reads the mailbox; without a notice, waits for wake-ups and reads again, at most for `wait`.
 async fn read(
     state: &Arc<AppState>,
-    who: &Recipient,
+    (who, binding): (&Recipient, DeviceBinding),
     after: Position,
     wait: Duration,
     place: Option<RequestPlace>,
@@ -156,7 +163,7 @@ async fn read(
         return Ok(page);
     }
     // Where too many wait, of all or of this recipient, this one is answered at once, as if it did not want to wait: nobody is turned away.
-    let Some(_waits) = state.begin_waiting(who, place.as_ref()) else { return Ok(page) };
+    let Some(_waits) = state.begin_waiting(who, binding, place.as_ref()) else { return Ok(page) };
     // Subscribed before the next read: a notice that is stored in between wakes this poll.
     let Ok(subscriber) = state.hub.wait(who) else {
         state.too_many_wait(who);
@@ -178,14 +185,8 @@ async fn read(
 }
 
 /// Saves what the poll acknowledges and what it sends, and encodes the answer.
-fn answer(
-    state: &AppState,
-    who: &Recipient,
-    device: &DeviceId,
-    after: Position,
-    cursor: Cursor,
-    page: &MailboxPage,
-) -> String {
+fn answer(state: &AppState, client: Identity<'_>, after: Position, cursor: Cursor, page: &MailboxPage) -> String {
+    let Identity { who, device, .. } = client;
     let acked = if after.seq > cursor.acked.seq { after } else { cursor.acked };
     if acked != cursor.acked {
         state.hub.acked(who, device, acked);
@@ -193,7 +194,7 @@ fn answer(
     }
     let sent = page.notices.last().map_or(0, |delivery| delivery.position.seq);
     state.hub.sent_by_poll(who, device, sent);
-    let sent_by_others = state.ledger.save_cursor(who, device, Cursor { acked, sent_seq: cursor.sent_seq.max(sent) });
+    let sent_by_others = state.ledger.save_cursor(client, Cursor { acked, sent_seq: cursor.sent_seq.max(sent) });
     let sent_before = cursor.sent_seq.max(sent_by_others);
     let attempt = |seq: u64| if seq <= sent_before { 2 } else { 1 };
     let notices: Vec<_> =

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orderbell_ledger::Sharded;
-use orderbell_protocol::{DeviceId, Recipient, Role};
+use orderbell_ledger::{DeviceBinding, Sharded};
+use orderbell_protocol::{Recipient, Role};
 
 use super::class_places::RequestClass;
-use super::identity_rates::{IdentityRate, IdentityRates};
+use super::identity_rates::{Identity, IdentityRate, IdentityRates};
 use super::in_flight::InFlight;
 
 /// A customer is one person: of the polls that may wait and of the posts at work for a store, a tenth, rounded up. Lists are few and short: a phone
@@ -54,6 +54,7 @@ pub(crate) struct InFlightGuard {
     limits: Arc<RecipientLimits>,
     who: Recipient,
     class: RequestClass,
+    binding: DeviceBinding,
 }
 
 impl RecipientLimits {
@@ -64,29 +65,34 @@ impl RecipientLimits {
     pub(super) fn take(
         &self,
         asked: Asked,
-        (who, device): (&Recipient, &DeviceId),
+        identity: Identity<'_>,
         count: u32,
         rate: IdentityRate,
         now: Duration,
     ) -> Result<(), Duration> {
-        self.0.lock(who).rates(asked).take(who, device, count, rate, now)
+        self.0.lock(identity.who).rates(asked).take(identity, count, rate, now)
     }
 
     /// One more request of this class and recipient; none when it has as many at work already as a store may have, which is `max`, or as a customer
-    /// may.
-    pub(super) fn begin(self: &Arc<Self>, class: RequestClass, who: &Recipient, max: u16) -> Option<InFlightGuard> {
+    /// may. Those whose tokens name their devices are counted apart from those whose tokens name none.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        class: RequestClass,
+        (who, binding): (&Recipient, DeviceBinding),
+        max: u16,
+    ) -> Option<InFlightGuard> {
         let max = match (who.role, class) {
             (Role::Customer, RequestClass::WaitingPoll | RequestClass::ClientPost) => max.div_ceil(CUSTOMER_DIVISOR),
             _ => max,
         };
-        let has_begun = self.0.lock(who).in_flight.begin(class, who, max);
-        has_begun.then(|| InFlightGuard { limits: self.clone(), who: who.clone(), class })
+        let has_begun = self.0.lock(who).in_flight.begin((class, binding), who, max);
+        has_begun.then(|| InFlightGuard { limits: self.clone(), who: who.clone(), class, binding })
     }
 }
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.limits.0.lock(&self.who).in_flight.end(self.class, &self.who);
+        self.limits.0.lock(&self.who).in_flight.end((self.class, self.binding), &self.who);
     }
 }
 
@@ -96,7 +102,11 @@ mod tests {
 
     use super::*;
     use crate::net::NetLimits;
-    use orderbell_protocol::Id;
+    use orderbell_protocol::{DeviceId, Id};
+
+    fn unbound<'a>(who: &'a Recipient, device: &'a DeviceId) -> Identity<'a> {
+        Identity { who, device, binding: DeviceBinding::Unbound }
+    }
 
     fn store(id: usize) -> Recipient {
         Recipient::store(Id::new(&id.to_string()).unwrap())
@@ -124,8 +134,8 @@ mod tests {
         let held = limits.0.lock(&store(0));
         // A lock that both need would make this wait without end.
         let (rate, device) = (NetLimits::default().polls, Id::new("a").unwrap());
-        assert_eq!(limits.take(Asked::Polls, (&other, &device), 1, rate, Duration::ZERO), Ok(()));
-        assert!(limits.begin(RequestClass::List, &other, 1).is_some());
+        assert_eq!(limits.take(Asked::Polls, unbound(&other, &device), 1, rate, Duration::ZERO), Ok(()));
+        assert!(limits.begin(RequestClass::List, (&other, DeviceBinding::Unbound), 1).is_some());
         drop(held);
     }
 
@@ -136,7 +146,7 @@ mod tests {
         for (asked, rate, burst) in
             [(Asked::Hellos, hellos, 60), (Asked::Polls, polls, 1_000), (Asked::Events, events, 1_000)]
         {
-            let take = || limits.take(asked, (&store(1), &device), 1, rate, now).is_ok();
+            let take = || limits.take(asked, unbound(&store(1), &device), 1, rate, now).is_ok();
             assert_eq!((0..5_000).filter(|_| take()).count(), burst, "{asked:?}");
         }
     }

@@ -8,16 +8,18 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use orderbell_protocol::session::EventVerdict;
 use orderbell_protocol::{
-    ClientEvent, DeviceId, Freshness, Problem, ProblemCode, Recipient, RejectionReason, Role, UnixMs,
+    ClientEvent, DeviceId, Freshness, Problem, ProblemCode, ReadError, Recipient, RejectionReason, Role, UnixMs,
 };
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::class_places::{AtWork, ClassPlace, ClassPlaces, RequestClass};
+use super::identity_rates::Identity;
 use super::ledger_handle::LedgerHandle;
 use super::origin::PageRules;
 use super::places::RequestPlace;
+use super::poll::invalid_parameter;
 use super::recipient_limits::{Asked, RecipientLimits};
 use super::response::Refusal;
 use super::retry_spread::{self, RetrySpread};
@@ -28,10 +30,13 @@ use super::{NetLimits, Orders};
 use crate::clock::wall_clock;
 use crate::hub::Hub;
 use crate::wall::Feed;
-use orderbell_ledger::{Appended, Ledger};
+use orderbell_ledger::{Appended, DeviceBinding, Ledger};
 
 /// When a recipient may come again that has too many requests at work.
 const BUSY_RETRY: Duration = Duration::from_secs(5);
+
+/// What a client is answered whose token names no device, and that uses the name of a device that another token names.
+pub(crate) const NAME_IS_TAKEN: &str = "this device has a token of its own: use that, or another device id";
 
 /// What all requests and connections share.
 pub struct AppState {
@@ -114,38 +119,67 @@ impl AppState {
     ///
     /// # Errors
     /// It has none left, and how long to wait.
-    pub(crate) fn admit_events(&self, who: &Recipient, device: &DeviceId, events: usize) -> Result<(), Refusal> {
+    pub(crate) fn admit_events(&self, client: Identity<'_>, events: usize) -> Result<(), Refusal> {
         let events = u32::try_from(events).unwrap_or(u32::MAX);
-        let taken = self.of_recipients.take(Asked::Events, (who, device), events, self.limits().events, self.uptime());
-        taken.map_err(|wait| self.rate_limited(who, wait))
+        let taken = self.of_recipients.take(Asked::Events, client, events, self.limits().events, self.uptime());
+        taken.map_err(|wait| self.rate_limited(client.who, wait))
     }
 
     /// Takes a request from the rates of a device and its recipient.
     ///
     /// # Errors
     /// It has none left, and how long to wait.
-    pub(crate) fn admit_request(&self, who: &Recipient, device: &DeviceId) -> Result<(), Refusal> {
-        self.take_poll(who, device).map_err(|wait| self.rate_limited(who, wait))
+    pub(crate) fn admit_request(&self, client: Identity<'_>) -> Result<(), Refusal> {
+        self.take_poll(client).map_err(|wait| self.rate_limited(client.who, wait))
     }
 
     /// As [`Self::admit_request`], for a poll that may be answered nevertheless.
     ///
     /// # Errors
     /// It has none left, and how long to wait.
-    pub(crate) fn take_poll(&self, who: &Recipient, device: &DeviceId) -> Result<(), Duration> {
-        self.of_recipients.take(Asked::Polls, (who, device), 1, self.limits().polls, self.uptime())
+    pub(crate) fn take_poll(&self, client: Identity<'_>) -> Result<(), Duration> {
+        self.of_recipients.take(Asked::Polls, client, 1, self.limits().polls, self.uptime())
     }
 
     /// Takes a session from the rates of a device and its recipient; false when either has none left.
-    pub(crate) fn admit_hello(&self, who: &Recipient, device: &DeviceId) -> bool {
-        self.of_recipients.take(Asked::Hellos, (who, device), 1, self.limits().hellos, self.uptime()).is_ok()
+    pub(crate) fn admit_hello(&self, client: Identity<'_>) -> bool {
+        self.of_recipients.take(Asked::Hellos, client, 1, self.limits().hellos, self.uptime()).is_ok()
+    }
+
+    /// True when this client may use the name of its device: a name that a token has named is taken for clients whose tokens name none. Who is turned
+    /// away is recorded.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub(crate) fn may_use_name(&self, client: Identity<'_>) -> Result<bool, ReadError> {
+        let is_taken = !client.binding.is_bound() && self.ledger.is_bound(client.who, client.device)?;
+        if is_taken {
+            self.stats.rejections.record("device-bound", Some(client.who));
+        }
+        Ok(!is_taken)
+    }
+
+    /// As [`Self::may_use_name`], for a request.
+    ///
+    /// # Errors
+    /// The name is taken, or the ledger cannot be read.
+    pub(crate) fn check_name(&self, client: Identity<'_>) -> Result<(), Refusal> {
+        if self.may_use_name(client)? {
+            return Ok(());
+        }
+        Err(invalid_parameter("device", NAME_IS_TAKEN))
     }
 
     /// A place for a poll that waits, instead of its place among the requests, until its answer was taken. None when too many wait, of this
     /// recipient or of all: then it is answered at once, and that is recorded.
-    pub(crate) fn begin_waiting(&self, who: &Recipient, place: Option<&RequestPlace>) -> Option<AtWork> {
+    pub(crate) fn begin_waiting(
+        &self,
+        who: &Recipient,
+        binding: DeviceBinding,
+        place: Option<&RequestPlace>,
+    ) -> Option<AtWork> {
         let (class, max) = (RequestClass::WaitingPoll, self.limits().max_waiting_polls_per_recipient);
-        let began = self.of_recipients.begin(class, who, max).and_then(|of_recipient| {
+        let began = self.of_recipients.begin(class, (who, binding), max).and_then(|of_recipient| {
             let place = self.places.exchange(class, Some(who.role), place)?;
             Some(AtWork { _of_recipient: of_recipient, _place: place })
         });
@@ -164,26 +198,36 @@ impl AppState {
     ///
     /// # Errors
     /// As many of this recipient are at work as may be, or of all.
-    pub(crate) fn begin_list(&self, who: &Recipient, place: Option<&RequestPlace>) -> Result<AtWork, Refusal> {
-        self.begin(RequestClass::List, who, self.limits().max_lists_per_recipient, place)
+    pub(crate) fn begin_list(
+        &self,
+        who: &Recipient,
+        binding: DeviceBinding,
+        place: Option<&RequestPlace>,
+    ) -> Result<AtWork, Refusal> {
+        self.begin(RequestClass::List, (who, binding), self.limits().max_lists_per_recipient, place)
     }
 
     /// A place for the posted events of a till or a phone, instead of its place among the requests.
     ///
     /// # Errors
     /// As many of this recipient are at work as may be, or of all.
-    pub(crate) fn begin_client_post(&self, who: &Recipient, place: Option<&RequestPlace>) -> Result<AtWork, Refusal> {
-        self.begin(RequestClass::ClientPost, who, self.limits().max_posts_per_recipient, place)
+    pub(crate) fn begin_client_post(
+        &self,
+        who: &Recipient,
+        binding: DeviceBinding,
+        place: Option<&RequestPlace>,
+    ) -> Result<AtWork, Refusal> {
+        self.begin(RequestClass::ClientPost, (who, binding), self.limits().max_posts_per_recipient, place)
     }
 
     fn begin(
         &self,
         class: RequestClass,
-        who: &Recipient,
+        (who, binding): (&Recipient, DeviceBinding),
         max: u16,
         place: Option<&RequestPlace>,
     ) -> Result<AtWork, Refusal> {
-        let Some(of_recipient) = self.of_recipients.begin(class, who, max) else {
+        let Some(of_recipient) = self.of_recipients.begin(class, (who, binding), max) else {
             return Err(self.rate_limited(who, BUSY_RETRY));
         };
         let place = self.exchange(class, Some(who.role), place)?;

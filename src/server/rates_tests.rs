@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use orderbell_client::{HttpClient, HttpResponse, Socket};
-use orderbell_ledger::KeyBatchEffects;
+use orderbell_ledger::{DeviceBinding, KeyBatchEffects};
 use orderbell_protocol::OrderKey;
 use serde_json::json;
 
 use super::*;
 use crate::config::Listen;
 use crate::net::{IdentityRate, Rate};
+
+const UNBOUND: DeviceBinding = DeviceBinding::Unbound;
 
 /// A server whose rates are small enough for a test.
 async fn start(dir: &Path) -> Arc<Server> {
@@ -236,14 +238,17 @@ async fn lists_have_places_of_their_own_and_a_bound_for_each_recipient() {
         assert_eq!(open.headers.contains_key("retry-after"), open.status != 200);
         (open.status, timeline.status)
     };
-    let at_work = [state.begin_list(&who("1"), None).ok().unwrap(), state.begin_list(&who("1"), None).ok().unwrap()];
+    let at_work = [
+        state.begin_list(&who("1"), UNBOUND, None).ok().unwrap(),
+        state.begin_list(&who("1"), UNBOUND, None).ok().unwrap(),
+    ];
     assert_eq!(
         (lists(&store).await, lists(&neighbour).await),
         ((429, 429), (200, 404)),
         "one above, and its neighbour"
     );
     in_use(&server, "list", 2).await;
-    let third = state.begin_list(&who("2"), None).ok().unwrap();
+    let third = state.begin_list(&who("2"), UNBOUND, None).ok().unwrap();
     in_use(&server, "list", 3).await;
     assert_eq!(lists(&neighbour).await, (503, 503), "all places are taken");
     // Polls and handshakes have other places.
@@ -269,9 +274,12 @@ async fn a_poll_above_the_bound_of_those_that_wait_is_answered_at_once_and_count
         let token = token(&server, "store", id);
         http.get("/v1/notices?device=a&wait=50", &token).await.unwrap().status
     };
-    let waiting = [state.begin_waiting(&who("1"), None).unwrap(), state.begin_waiting(&who("1"), None).unwrap()];
+    let waiting = [
+        state.begin_waiting(&who("1"), UNBOUND, None).unwrap(),
+        state.begin_waiting(&who("1"), UNBOUND, None).unwrap(),
+    ];
     assert_eq!((polls("1").await, turned_away(&server)), (200, vec![("too-many-waiting-polls".to_owned(), 1)]));
-    let third = state.begin_waiting(&who("2"), None).expect("its neighbour waits");
+    let third = state.begin_waiting(&who("2"), UNBOUND, None).expect("its neighbour waits");
     in_use(&server, "waiting_poll", 3).await;
     assert_eq!((polls("3").await, turned_away(&server)), (200, vec![("too-many-waiting-polls".to_owned(), 2)]));
     drop((waiting, third));
@@ -289,16 +297,18 @@ async fn customers_leave_half_of_the_places_to_tills_and_each_has_a_tenth_of_wha
     let customer = |id: usize| Recipient::customer(Id::new(&id.to_string()).unwrap());
     let till = Recipient::store(Id::new("1").unwrap());
     let (one, other, above) = (customer(1), customer(2), customer(3));
-    let polls = [&one, &other].map(|who| state.begin_waiting(who, None).unwrap());
-    assert!(state.begin_waiting(&above, None).is_none(), "one above: it is answered at once");
-    let posts = [&one, &other].map(|who| state.begin_client_post(who, None).ok().unwrap());
-    assert_eq!(state.begin_client_post(&above, None).err().unwrap().0.status, 503);
-    let lists = [&one, &other].map(|who| state.begin_list(who, None).ok().unwrap());
-    assert_eq!(state.begin_list(&above, None).err().unwrap().0.status, 503);
+    let polls = [&one, &other].map(|who| state.begin_waiting(who, UNBOUND, None).unwrap());
+    assert!(state.begin_waiting(&above, UNBOUND, None).is_none(), "one above: it is answered at once");
+    let posts = [&one, &other].map(|who| state.begin_client_post(who, UNBOUND, None).ok().unwrap());
+    assert_eq!(state.begin_client_post(&above, UNBOUND, None).err().unwrap().0.status, 503);
+    let lists = [&one, &other].map(|who| state.begin_list(who, UNBOUND, None).ok().unwrap());
+    assert_eq!(state.begin_list(&above, UNBOUND, None).err().unwrap().0.status, 503);
     let of_tills = [0, 1].map(|_| {
-        let (poll, post) =
-            (state.begin_waiting(&till, None).unwrap(), state.begin_client_post(&till, None).ok().unwrap());
-        (poll, post, state.begin_list(&till, None).ok().unwrap())
+        let (poll, post) = (
+            state.begin_waiting(&till, UNBOUND, None).unwrap(),
+            state.begin_client_post(&till, UNBOUND, None).ok().unwrap(),
+        );
+        (poll, post, state.begin_list(&till, UNBOUND, None).ok().unwrap())
     });
     drop((polls, posts, lists, of_tills));
     let counted = turned_away(&server);
@@ -309,9 +319,11 @@ async fn customers_leave_half_of_the_places_to_tills_and_each_has_a_tenth_of_wha
     let dir = tempfile::tempdir().unwrap();
     let server = start_with(dir.path(), |base| base).await;
     let state = &server.state;
-    let polls = |who: &Recipient| std::iter::from_fn(|| state.begin_waiting(who, None)).collect::<Vec<_>>().len();
-    let posts =
-        |who: &Recipient| std::iter::from_fn(|| state.begin_client_post(who, None).ok()).collect::<Vec<_>>().len();
+    let polls =
+        |who: &Recipient| std::iter::from_fn(|| state.begin_waiting(who, UNBOUND, None)).collect::<Vec<_>>().len();
+    let posts = |who: &Recipient| {
+        std::iter::from_fn(|| state.begin_client_post(who, UNBOUND, None).ok()).collect::<Vec<_>>().len()
+    };
     assert_eq!((polls(&one), posts(&one)), (4, 1));
     assert_eq!((polls(&till), posts(&till)), (32, 8));
     server.stop().await;

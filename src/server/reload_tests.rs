@@ -6,6 +6,8 @@ use serde_json::json;
 
 use super::*;
 use crate::config::{Config, Listen};
+use crate::net::Identity;
+use orderbell_ledger::DeviceBinding;
 
 fn config(dir: &std::path::Path) -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -51,7 +53,8 @@ async fn limits_that_change_hold_at_once_and_whoever_is_connected_stays() {
         assert_eq!(window(&server, "c", &store).await.1, 7);
         // The burst is what it was. Then one a minute, and no longer one in a tenth of a second.
         let (who, device) = (Recipient::store(Id::new("2").unwrap()), Id::new("d").unwrap());
-        let refused = (0..2_000).find_map(|_| server.state.admit_request(&who, &device).err()).unwrap();
+        let client = Identity { who: &who, device: &device, binding: DeviceBinding::Unbound };
+        let refused = (0..2_000).find_map(|_| server.state.admit_request(client).err()).unwrap();
         assert!(refused.0.retry_after_ms.unwrap() > 10_000);
         // Those who were connected are still there, the waiting poll as well.
         let paid = json!({"type": "order.paid", "id": "e1", "order": "o1", "store": "1", "customer": "c", "amount": 5});

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::wall_clock;
 use crate::hub::Hub;
+use crate::net::identity_rates::Identity;
 use crate::net::ledger_handle::LedgerHandle;
 use crate::net::tokens::{InvalidToken, Principal};
 use crate::net::{AppState, NetLimits, NetStats};
@@ -35,7 +36,7 @@ pub(super) trait Mailboxes: Send + Sync + 'static {
     /// See [`LedgerHandle::cursor_and_head`].
     fn cursor_and_head(&self, who: &Recipient, device: &DeviceId) -> Result<(Cursor, Position), ReadError>;
     /// See [`LedgerHandle::save_cursor`].
-    fn save_cursor(&self, who: &Recipient, device: &DeviceId, cursor: Cursor);
+    fn save_cursor(&self, client: Identity<'_>, cursor: Cursor);
     /// See [`LedgerHandle::log_delivery`].
     fn log_delivery(&self, who: &Recipient, device: &DeviceId, step: DeliveryStep);
 }
@@ -43,7 +44,7 @@ pub(super) trait Mailboxes: Send + Sync + 'static {
 /// Events that clients publish.
 pub(super) trait ClientEvents: Send + Sync + 'static {
     /// See [`AppState::publish_client_event`].
-    fn publish(&self, who: &Recipient, device: &DeviceId, event: &ClientEvent) -> VerdictFuture;
+    fn publish(&self, client: Identity<'_>, event: &ClientEvent) -> VerdictFuture;
 }
 
 /// The server around a connection.
@@ -56,7 +57,9 @@ pub(super) trait Server: ClientEvents {
     fn stats(&self) -> &NetStats;
     fn check_token(&self, token: &str) -> Result<Principal, InvalidToken>;
     /// See [`AppState::admit_hello`].
-    fn admit_hello(&self, who: &Recipient, device: &DeviceId) -> bool;
+    fn admit_hello(&self, client: Identity<'_>) -> bool;
+    /// See [`AppState::may_use_name`].
+    fn may_use_name(&self, client: Identity<'_>) -> Result<bool, ReadError>;
     fn limits(&self) -> NetLimits;
     fn freshness(&self) -> Freshness;
     /// The clock of the sessions.
@@ -89,8 +92,8 @@ impl Mailboxes for LedgerHandle {
         Self::cursor_and_head(self, who, device)
     }
 
-    fn save_cursor(&self, who: &Recipient, device: &DeviceId, cursor: Cursor) {
-        let _sent_by_others = Self::save_cursor(self, who, device, cursor);
+    fn save_cursor(&self, client: Identity<'_>, cursor: Cursor) {
+        let _sent_by_others = Self::save_cursor(self, client, cursor);
     }
 
     fn log_delivery(&self, who: &Recipient, device: &DeviceId, step: DeliveryStep) {
@@ -99,14 +102,14 @@ impl Mailboxes for LedgerHandle {
 }
 
 impl ClientEvents for AppState {
-    fn publish(&self, who: &Recipient, device: &DeviceId, event: &ClientEvent) -> VerdictFuture {
-        if self.admit_events(who, device, 1).is_err() {
+    fn publish(&self, client: Identity<'_>, event: &ClientEvent) -> VerdictFuture {
+        if self.admit_events(client, 1).is_err() {
             // Not `busy`, which says that events of this client are pending: it would send this one again as soon as one of them is answered.
             let verdict = EventVerdict::Rejected(RejectionReason::Unavailable);
             self.stats.record_client_event(verdict);
             return Box::pin(std::future::ready(verdict));
         }
-        Box::pin(self.publish_client_event(who, device, event))
+        Box::pin(self.publish_client_event(client.who, client.device, event))
     }
 }
 
@@ -129,8 +132,12 @@ impl Server for AppState {
         self.principal_of(token)
     }
 
-    fn admit_hello(&self, who: &Recipient, device: &DeviceId) -> bool {
-        Self::admit_hello(self, who, device)
+    fn admit_hello(&self, client: Identity<'_>) -> bool {
+        Self::admit_hello(self, client)
+    }
+
+    fn may_use_name(&self, client: Identity<'_>) -> Result<bool, ReadError> {
+        Self::may_use_name(self, client)
     }
 
     fn limits(&self) -> NetLimits {

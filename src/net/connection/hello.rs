@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orderbell_ledger::DeviceBinding;
 use orderbell_protocol::session::{Cursor, SessionInput};
 use orderbell_protocol::{Close, DeviceId, Position, ReadError, Recipient, ResyncReason, UnixMs};
 
@@ -10,7 +11,9 @@ use super::socket::Socket;
 use super::{Authenticated, Connection, log_unavailable, span};
 use crate::clock::wall_clock;
 use crate::hub::SubscriberGuard;
+use crate::net::identity_rates::Identity;
 use crate::net::retry_spread;
+use crate::net::state::NAME_IS_TAKEN;
 use crate::net::tokens::Principal;
 
 /// How often a hello that waits looks whether the connection in its way has ended.
@@ -29,6 +32,15 @@ pub(super) struct Held {
     _place: SubscriberGuard,
 }
 
+/// The mailbox and the device of a hello.
+struct HelloReader {
+    who: Recipient,
+    device: DeviceId,
+    binding: DeviceBinding,
+    /// When its token ends.
+    expires: UnixMs,
+}
+
 impl<V: Server, S: Socket> Connection<V, S> {
     pub(super) fn authenticate(&mut self, token: &str, device: Option<DeviceId>, position: Option<Position>) {
         match self.hold(token, device.as_ref(), position) {
@@ -42,11 +54,12 @@ impl<V: Server, S: Socket> Connection<V, S> {
 
     /// Two installations that use one device id would replace each other as fast as they can: the newcomer waits.
     fn hold(&self, token: &str, named: Option<&DeviceId>, position: Option<Position>) -> Result<Option<Held>, Close> {
-        let (who, device, _) = self.reader(token, named)?;
-        if !self.server.admit_hello(&who, &device) {
+        let HelloReader { who, device, binding, .. } = self.reader(token, named)?;
+        if !self.server.admit_hello(Identity { who: &who, device: &device, binding }) {
             self.server.stats().rejections.record("rate-limited", Some(&who));
             return Err(Close::RateLimited);
         }
+        self.check_name(&who, &device, binding)?;
         let Some(wait) = self.server.hub().wait_before_replacing(&who, &device, wall_clock()) else { return Ok(None) };
         self.server.stats().rejections.record("device-shared", Some(&who));
         let place = self.server.hub().wait(&who).map_err(|_| self.too_many(&who))?;
@@ -70,7 +83,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let Some(held) = &self.held else { return };
         let now = self.server.uptime();
         let (token, named) = (held.token.clone(), held.device.clone());
-        let is_free = |(who, device, _): &(_, _, _)| !self.server.hub().is_connected(who, device);
+        let is_free = |reader: &HelloReader| !self.server.hub().is_connected(&reader.who, &reader.device);
         if now < held.until && self.reader(&token, named.as_ref()).is_ok_and(|reader| !is_free(&reader)) {
             if let Some(held) = &mut self.held {
                 held.look_at = held.until.min(now + LOOK_INTERVAL);
@@ -93,13 +106,14 @@ impl<V: Server, S: Socket> Connection<V, S> {
         }
     }
 
-    /// The mailbox and the device of a hello, and the end of its token. Who is turned away is recorded.
-    fn reader(&self, token: &str, named: Option<&DeviceId>) -> Result<(Recipient, DeviceId, UnixMs), Close> {
+    /// Whose hello it is, and of which device. Who is turned away is recorded.
+    fn reader(&self, token: &str, named: Option<&DeviceId>) -> Result<HelloReader, Close> {
         let rejections = &self.server.stats().rejections;
         match self.server.check_token(token) {
             Ok(Principal::Reader { who, device, expires }) => {
+                let binding = DeviceBinding::of_token(device.as_ref());
                 let device = device.or_else(|| named.cloned()).ok_or(Close::BadMessage("hello names no device"))?;
-                Ok((who, device, expires))
+                Ok(HelloReader { who, device, binding, expires })
             }
             Ok(_) => {
                 rejections.record("token-role", None);
@@ -115,6 +129,15 @@ impl<V: Server, S: Socket> Connection<V, S> {
         }
     }
 
+    /// A client whose token names no device must not use the name of one that another token names: it would replace and acknowledge for it.
+    fn check_name(&self, who: &Recipient, device: &DeviceId, binding: DeviceBinding) -> Result<(), Close> {
+        let may_use_name = self.server.may_use_name(Identity { who, device, binding }).map_err(|error| {
+            span::of_connection(self.number, Some((who, device))).in_scope(|| log_unavailable(error));
+            Close::Internal
+        })?;
+        if may_use_name { Ok(()) } else { Err(Close::BadMessage(NAME_IS_TAKEN)) }
+    }
+
     fn too_many(&self, who: &Recipient) -> Close {
         self.server.stats().rejections.record("too-many-connections", Some(who));
         Close::TooManyConnections
@@ -127,7 +150,8 @@ impl<V: Server, S: Socket> Connection<V, S> {
         device: Option<DeviceId>,
         position: Option<Position>,
     ) -> Result<(Cursor, Position), Close> {
-        let (who, device, expires) = self.reader(token, device.as_ref())?;
+        let HelloReader { who, device, binding, expires } = self.reader(token, device.as_ref())?;
+        self.check_name(&who, &device, binding)?;
         let log = |error: ReadError| {
             span::of_connection(self.number, Some((&who, &device))).in_scope(|| log_unavailable(error));
         };
@@ -162,7 +186,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let left = u64::try_from(expires.0.saturating_sub(wall_clock().0)).unwrap_or(0);
         let left = retry_spread::before_expiry(self.number, left, self.server.limits().clock_skew);
         self.expires_at = Some(self.server.uptime() + Duration::from_millis(left));
-        self.authenticated = Some(Authenticated { who, device, subscriber, _connected: connected });
+        self.authenticated = Some(Authenticated { who, device, binding, subscriber, _connected: connected });
         Ok((cursor, head))
     }
 }

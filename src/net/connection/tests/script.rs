@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::backend::{ClientEvents, ConnectedFuture, Mailboxes, Server, VerdictFuture};
 use crate::clock::wall_clock;
 use crate::hub::Hub;
+use crate::net::identity_rates::Identity;
 use crate::net::tokens::{InvalidToken, Principal};
 use crate::net::{NetLimits, NetStats};
 use orderbell_ledger::MailboxObserver;
@@ -185,7 +186,7 @@ impl Mailboxes for ScriptedMailbox {
         Ok((Cursor { acked: at(0), sent_seq: 0 }, at(self.notices.load(Ordering::Relaxed))))
     }
 
-    fn save_cursor(&self, _: &Recipient, _: &DeviceId, _: Cursor) {}
+    fn save_cursor(&self, _: Identity<'_>, _: Cursor) {}
 
     fn log_delivery(&self, _: &Recipient, _: &DeviceId, step: DeliveryStep) {
         self.steps.lock().unwrap().push(step);
@@ -198,6 +199,8 @@ pub(super) struct ScriptedServer {
     pub(super) stats: NetStats,
     pub(super) drain: CancellationToken,
     pub(super) refuses_hellos: AtomicBool,
+    /// The device that a token has named.
+    pub(super) bound: Mutex<Option<&'static str>>,
     started: Instant,
 }
 
@@ -215,6 +218,7 @@ impl ScriptedServer {
             stats: NetStats::default(),
             drain: CancellationToken::new(),
             refuses_hellos: AtomicBool::new(false),
+            bound: Mutex::default(),
             started: Instant::now(),
         })
     }
@@ -235,7 +239,7 @@ pub(super) fn store() -> Recipient {
 }
 
 impl ClientEvents for ScriptedServer {
-    fn publish(&self, _: &Recipient, _: &DeviceId, _: &ClientEvent) -> VerdictFuture {
+    fn publish(&self, _: Identity<'_>, _: &ClientEvent) -> VerdictFuture {
         Box::pin(std::future::ready(EventVerdict::Stored))
     }
 }
@@ -255,14 +259,22 @@ impl Server for ScriptedServer {
         &self.stats
     }
 
-    /// The token is the recipient.
+    /// The token is the recipient, the device that it names where there is one, and a word that tells it from others: `store:17,till-1,b`.
     fn check_token(&self, token: &str) -> Result<Principal, InvalidToken> {
-        let who = token.parse::<Recipient>().map_err(|_| InvalidToken::from("token-malformed"))?;
-        Ok(Principal::Reader { who, device: None, expires: wall_clock().plus_ms(3_600_000) })
+        let mut parts = token.split(',');
+        let who = parts.next().unwrap_or_default().parse::<Recipient>();
+        let who = who.map_err(|_| InvalidToken::from("token-malformed"))?;
+        let device = parts.next().filter(|device| !device.is_empty()).map(|device| Id::new(device).unwrap());
+        Ok(Principal::Reader { who, device, expires: wall_clock().plus_ms(3_600_000) })
     }
 
-    fn admit_hello(&self, _: &Recipient, _: &DeviceId) -> bool {
+    fn admit_hello(&self, _: Identity<'_>) -> bool {
         !self.refuses_hellos.load(Ordering::Relaxed)
+    }
+
+    fn may_use_name(&self, client: Identity<'_>) -> Result<bool, ReadError> {
+        let is_taken = self.bound.lock().unwrap().as_deref() == Some(client.device.as_str());
+        Ok(client.binding.is_bound() || !is_taken)
     }
 
     fn limits(&self) -> NetLimits {
