@@ -85,16 +85,14 @@ impl Claims {
         }
         match self.recipient()? {
             Some(who) => Ok(Principal::Reader { who, device: self.device()?, expires }),
-            None if self.get("role") == "wall" => {
-                Ok(Principal::Viewer { name: id(self.get("sub")).ok_or("token-sub")?, expires })
-            }
+            None if self.get("role") == "wall" => Ok(Principal::Viewer { name: self.subject()?, expires }),
             None => Ok(Principal::Producer),
         }
     }
 
     /// The mailbox that the token opens, if it opens one.
     pub(super) fn recipient(&self) -> Result<Option<Recipient>, &'static str> {
-        let id = self.ids.sub.as_deref().and_then(id).ok_or("token-sub")?;
+        let id = self.subject()?;
         let role = match self.get("role").as_str() {
             Some("store") => Role::Store,
             Some("customer") => Role::Customer,
@@ -107,6 +105,10 @@ impl Claims {
             _ => return Err("token-shadow"),
         };
         Ok(Some(Recipient { shadow, role, id }))
+    }
+
+    fn subject(&self) -> Result<Id, &'static str> {
+        self.ids.sub.as_deref().and_then(id).ok_or("token-sub")
     }
 
     fn device(&self) -> Result<Option<DeviceId>, &'static str> {
