@@ -88,7 +88,10 @@ impl Envelope {
     /// The event as it is written. What an envelope cannot hold is written without one, or without a string around it: half a surrogate pair
     /// in a string, a byte that is no UTF-8 in a form.
     pub(super) fn write(self, event: &Value) -> Written {
-        let text = text_of(event);
+        let text = match self {
+            Self::Maxwell => text_of(&in_main_unit(event)),
+            _ => text_of(event),
+        };
         let is_damaged = DAMAGES.iter().any(|damage| text.windows(damage.len()).any(|part| part == *damage));
         let around = |before: &str, after: &str| [before.as_bytes(), &text, after.as_bytes()].concat();
         let attributes =
@@ -132,6 +135,15 @@ impl Envelope {
         };
         (value, headers)
     }
+}
+
+/// In the topic of one envelope amounts are in the main unit: those that are whole numbers become so. Others are written as they are.
+fn in_main_unit(event: &Value) -> Value {
+    let mut event = event.clone();
+    if let Some(amount) = event["amount"].as_i64().filter(|_| event["currency"].is_null()) {
+        event["amount"] = format!("{}.{:02}", amount / 100, amount % 100).into();
+    }
+    event
 }
 
 /// The fields of a form are texts: `false` would be one.

@@ -96,6 +96,8 @@ pub(crate) struct Expected {
     /// Records that count in one of the bins as payments, dead letters or ignored events.
     pub(crate) records: u64,
     orders: BTreeMap<(bool, String), Story>,
+    /// Of orders with one thing wrong, what their notice says of it.
+    pub(crate) flags: BTreeMap<String, Vec<&'static str>>,
     /// The HTTP endpoint recognises what is posted again: it never comes into the log.
     has_http: bool,
 }
@@ -184,6 +186,14 @@ impl Expected {
             !shadow && story.is_notified && story.store.as_deref() == Some(store) && !(still_matter && story.is_over())
         });
         of_store.map(|((_, order), _)| order.clone()).collect()
+    }
+
+    /// True when there are records in every bin. Whether a record is older than the ledger is tested elsewhere, and what is posted is refused or
+    /// answered as known where a record becomes a dead letter or a duplicate, but for what is only known when it is applied.
+    pub(crate) fn has_every_bin(&self) -> bool {
+        let not_posted = [Bin::Unreadable, Bin::RejectedLater, Bin::Ignored, Bin::Duplicate];
+        let is_left_out = |bin: Bin| bin == Bin::History || (self.has_http && not_posted.contains(&bin));
+        Bin::ALL.into_iter().all(|bin| is_left_out(bin) || self.bins.keys().any(|(_, known, _)| *known == bin))
     }
 
     /// Records of real orders in this bin, by reason.

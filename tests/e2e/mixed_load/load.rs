@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::envelope::Envelope;
 use super::expected::Expected;
+use super::odd;
 use crate::chain::now;
 
 /// Orders of one batch.
@@ -16,14 +17,28 @@ const ORDERS: usize = 8;
 /// How long before now an order begins: its notices are of use, or of none since two hours. Not whole half hours: those are another zone's.
 const FRESH_MS: (u64, u64) = (600_000, 5_400_000);
 const OLD_MS: (u64, u64) = (141 * 60_000, 5 * 60_000);
-const HOUR_MS: i64 = 3_600_000;
+pub(super) const HOUR_MS: i64 = 3_600_000;
 /// Stores with a till that is there all the time, and stores whose till comes after everything.
 pub(crate) const CONNECTED: [&str; 5] = ["1", "2", "3", "4", "5"];
 pub(crate) const NEVER_CONNECTED: [&str; 2] = ["7", "8"];
 
+/// Records of their own, besides those of [`odd::FAULTS`].
+const RECORDS: [odd::Fault; 11] = [
+    Load::cut,
+    Load::utf16,
+    Load::empty_array,
+    Load::change_of_a_table,
+    Load::invented_order,
+    Load::invented_order_of_a_later_stage,
+    Load::unknown_type,
+    Load::ignored_type,
+    Load::tombstone,
+    Load::several_in_a_record,
+    Load::forgotten,
+];
+
 /// One record, or what is posted of one.
 pub(crate) struct Sent {
-    #[cfg_attr(not(feature = "real-kafka"), expect(dead_code, reason = "what is posted has no key"))]
     pub(crate) key: Option<String>,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: Vec<(&'static str, String)>,
@@ -33,7 +48,7 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    fn of(key: Option<String>, value: Vec<u8>, is_refused: bool) -> Self {
+    pub(super) fn of(key: Option<String>, value: Vec<u8>, is_refused: bool) -> Self {
         Self { key, value: Some(value), headers: Vec::new(), is_refused, envelope: Envelope::Plain }
     }
 }
@@ -43,25 +58,37 @@ pub(crate) struct Load {
     dice: Dice,
     orders: u64,
     /// Without Kafka there are no records that the HTTP endpoint would refuse, and none of several events.
-    is_kafka: bool,
+    pub(super) is_kafka: bool,
     pub(crate) sums: WallSums,
     pub(crate) expected: Expected,
-    /// Those that were sent.
-    pub(crate) envelopes: BTreeSet<Envelope>,
+    /// Those in which nothing was sent yet.
+    envelopes_to_come: BTreeSet<Envelope>,
+    /// Kinds of faults in records of their own, by their places, that did not happen yet.
+    faults_to_come: BTreeSet<usize>,
 }
 
 impl Load {
     pub(crate) fn new(is_kafka: bool) -> Self {
         let expected = Expected::new(!is_kafka);
-        let (sums, envelopes) = (WallSums::default(), BTreeSet::new());
-        Self { dice: Dice(7), orders: 0, is_kafka, sums, expected, envelopes }
+        let (sums, envelopes_to_come) = (WallSums::default(), Envelope::all(is_kafka).iter().copied().collect());
+        let faults_to_come = (0..RECORDS.len() + odd::FAULTS.len()).collect();
+        Self { dice: Dice(7), orders: 0, is_kafka, sums, expected, envelopes_to_come, faults_to_come }
+    }
+
+    /// True when every kind of fault happened, something was sent in each envelope, and each store has orders to work on.
+    pub(crate) fn is_complete(&self) -> bool {
+        let mut stores = CONNECTED.into_iter().chain(NEVER_CONNECTED);
+        self.envelopes_to_come.is_empty()
+            && self.faults_to_come.is_empty()
+            && self.expected.has_every_bin()
+            && stores.all(|store| !self.expected.orders_of(store, true).is_empty())
     }
 
     fn in_ten(&mut self) -> bool {
         self.dice.below(10) == 0
     }
 
-    fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
+    pub(super) fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
         all[self.dice.below(all.len() as u64) as usize].clone()
     }
 
@@ -72,22 +99,10 @@ impl Load {
         events.iter().for_each(|event| self.expected.reads(event));
         let mut sent: Vec<Sent> = events.iter().map(|event| self.in_its_envelope(event)).collect();
         for _ in 0..ORDERS {
-            let faults: [fn(&mut Self) -> Vec<Sent>; 11] = [
-                Self::cut,
-                Self::utf16,
-                Self::empty_array,
-                Self::change_of_a_table,
-                Self::invented_order,
-                Self::invented_order_of_a_later_stage,
-                Self::unknown_type,
-                Self::ignored_type,
-                Self::tombstone,
-                Self::several_in_a_record,
-                Self::forgotten,
-            ];
-            for fault in faults {
+            for (at, fault) in RECORDS.into_iter().chain(odd::FAULTS).enumerate() {
                 if self.in_ten() {
                     sent.extend(fault(self));
+                    self.faults_to_come.remove(&at);
                 }
             }
         }
@@ -98,13 +113,14 @@ impl Load {
     fn in_its_envelope(&mut self, event: &Value) -> Sent {
         let order = event["order"].as_str().unwrap_or_default();
         let envelope = Envelope::of(order, self.is_kafka);
-        self.envelopes.insert(envelope);
+        self.envelopes_to_come.remove(&envelope);
         let (mut value, headers) = envelope.write(event);
         if self.is_kafka && envelope == Envelope::Plain && self.in_ten() {
             let (before, after) = self.one_of(&[(&b"\xef\xbb\xbf"[..], &b""[..]), (b"", b"\0\0")]);
             value = [before, &value, after].concat();
         }
-        Sent { key: Some(order.to_owned()), value: Some(value), headers, is_refused: false, envelope }
+        let key = if is_key_quoted(order) { event["order"].to_string() } else { order.to_owned() };
+        Sent { key: Some(key), value: Some(value), headers, is_refused: false, envelope }
     }
 
     /// One order's life and what it adds to the day, with faults that cost a field, a flag or its notice.
@@ -236,12 +252,12 @@ impl Load {
     }
 
     /// A paid event of an order of its own, which nothing is wrong with.
-    fn paid(&mut self, order: &str) -> Value {
+    pub(super) fn paid(&mut self, order: &str) -> Value {
         let store = self.one_of(&CONNECTED);
         json!({"type": "order.paid", "order": order, "id": format!("{order}-paid"), "time": now().0 - 60_000, "amount": 500, "store": store})
     }
 
-    fn fresh_order(&mut self, prefix: &str) -> String {
+    pub(super) fn fresh_order(&mut self, prefix: &str) -> String {
         self.orders += 10;
         format!("{prefix}{}", self.orders)
     }
@@ -342,6 +358,11 @@ impl Load {
         self.expected.counts(Bin::TooOld, "");
         vec![Sent::of(Some(order), text_of(&event), false)]
     }
+}
+
+/// A serializer of JSON writes keys with their quotes, those of all events of an order: that is the same order.
+fn is_key_quoted(order: &str) -> bool {
+    order.trim_start_matches(char::is_alphabetic).parse::<u64>().is_ok_and(|number| number / 10 % 10 == 3)
 }
 
 /// What a damaged note looks like: half of a surrogate pair, raw control characters, a byte that is no UTF-8, a number that is none.
