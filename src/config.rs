@@ -4,6 +4,7 @@
 //! column and the key that was probably meant; an unknown key is a mistake. The keys stand in `config::keys`; the rest of the program sees them
 //! as [`BootConfig`], which holds until the process ends, and [`LiveConfig`], which a SIGHUP replaces.
 
+mod disclosure;
 mod encoding;
 mod key_set_url;
 mod keys;
@@ -95,6 +96,9 @@ pub enum ConfigError {
     /// A secret is too short to sign with.
     #[error("{}: the secret is shorter than {} bytes", .0.display(), tokens::SECRET_BYTES_MIN)]
     ShortSecret(PathBuf),
+    /// A secret's file and its folder do not exist: what stands there may be the secret itself.
+    #[error("there is no such file, nor its folder; the name is not shown, since it may be the secret itself")]
+    NoSecretFile,
     /// A public key cannot be used.
     #[error(transparent)]
     PublicKey(BadPublicKey),
@@ -451,7 +455,10 @@ mod tests {
     fn a_mistake_beside_a_secret_does_not_show_the_secret() {
         let text = "[kafka]\nbootstrap = \"a:1\"\ntopics = [\"o\"]\nproperties = { \"sasl.password\" = \"S3CRET\", \"retries\" = 5 }\n";
         let error = read(text).unwrap_err().to_string();
-        assert!(error.contains("kafka.properties") && error.contains("(4:") && !error.contains("S3CRET"), "{error}");
+        assert!(
+            error.contains("kafka.properties") && error.contains("orderbell.toml:4:") && !error.contains("S3CRET"),
+            "{error}"
+        );
         let variable = (format!("{ENV_PREFIX}KAFKA__PROPERTIES"), "sasl.password=S3CRET".to_owned());
         let error = Config::load(None, &[variable]).unwrap_err().to_string();
         assert!(error.contains("KAFKA__PROPERTIES") && !error.contains("S3CRET"), "{error}");

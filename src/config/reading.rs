@@ -6,12 +6,13 @@
 
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, Deserializer};
 
 use super::Config;
+use super::disclosure::{Disclosed, Disclosure, without_quotes};
 use super::keys::ConfigFile;
 
 /// Prefix of the variables that override a key of the file: `ORDERBELL__SESSIONS__MAX_IN_FLIGHT=32`.
@@ -32,12 +33,11 @@ pub struct Mistake {
     pub span: Option<Range<usize>>,
     /// The environment variable that it comes from.
     pub variable: Option<String>,
-    /// It is among secrets: only its place is shown, neither the text of the file nor the message of the parser.
-    pub secret: bool,
+    /// Its lines may be shown: they hold no secret.
+    pub shows_lines: bool,
 }
 
-/// All mistakes of a configuration.
-#[derive(Debug)]
+/// All mistakes of a configuration. Its `Debug` output leaves out the file, which may hold secrets.
 pub struct Mistakes {
     name: String,
     text: String,
@@ -52,13 +52,22 @@ impl Mistake {
             Some(variable) => Level::ERROR.primary_title(format!("{variable}: {}", self.what)),
             None => Level::ERROR.primary_title(self.what.as_str()),
         };
-        let place = self.span.clone().filter(|_| !self.secret);
-        let place = place.map(|span| Snippet::source(text).path(name).annotation(AnnotationKind::Primary.span(span)));
         let hint = self.hint.as_deref().map(|hint| Level::HELP.message(hint));
-        match place {
-            Some(place) => title.element(place).elements(hint),
-            None => Group::with_title(title).elements(hint),
+        let Some(span) = self.span.clone() else { return Group::with_title(title).elements(hint) };
+        if self.shows_lines {
+            let lines = Snippet::source(text).path(name).annotation(AnnotationKind::Primary.span(span));
+            return title.element(lines).elements(hint);
         }
+        let before = text.get(..span.start).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        title.element(Origin::path(name).line(line).char_column(column)).elements(hint)
+    }
+}
+
+impl std::fmt::Debug for Mistakes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mistakes").field("name", &self.name).field("all", &self.all).finish_non_exhaustive()
     }
 }
 
@@ -93,30 +102,33 @@ pub(super) fn read(name: &str, text: &str, variables: &[(String, String)]) -> Re
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // Values after a syntax error are not looked at: their mistakes may only be consequences of it.
-        let syntax = |error: &toml::de::Error| mistake(error.message(), error.span());
+        let syntax = |error: &toml::de::Error| {
+            let what = without_quotes(first_line(error.message()));
+            mistake(Disclosed { what, shows_lines: false }, error.span())
+        };
         return fail(errors.iter().map(syntax).collect());
     }
     let mut variables: Vec<_> = variables.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
     variables.sort();
+    let paths = variables.iter().map(|(variable, _)| path_of(variable)).collect();
+    let disclosure = Disclosure::new(text, table.get_ref(), paths);
     let mut table = table;
     let mut all = Vec::new();
     for (at, (variable, value)) in variables.iter().enumerate() {
         let place = text.len() + 1 + at;
         if !lay_over(table.get_mut(), variable, value, place..place) {
             let what = "names no key of the configuration".into();
-            all.push(Mistake { what, hint: None, span: None, variable: Some(variable.clone()), secret: false });
+            all.push(Mistake { what, hint: None, span: None, variable: Some(variable.clone()), shows_lines: false });
         }
     }
-    let secrets = find(table.get_ref(), &["kafka", "properties"]);
     let config = loop {
         match ConfigFile::deserialize(Deserializer::from(table.clone())) {
             Ok(file) => break Config::from(file),
             Err(error) => {
-                all.push(mistake(error.message(), error.span()));
-                if let (Some(secrets), Some(last)) = (&secrets, all.last_mut()) {
-                    hide(last, secrets, text);
-                }
-                let removed = error.span().is_some_and(|span| take_out(table.get_mut(), &span));
+                let span = error.span();
+                let disclosed = disclosure.of_value(first_line(error.message()), span.as_ref());
+                all.push(mistake(disclosed, span.clone()));
+                let removed = span.is_some_and(|span| take_out(table.get_mut(), &span));
                 if !removed || all.len() >= MISTAKES_MAX {
                     return fail(named(all, text, &variables));
                 }
@@ -125,32 +137,10 @@ pub(super) fn read(name: &str, text: &str, variables: &[(String, String)]) -> Re
     };
     all.extend(config.mistakes().into_iter().map(|(path, what)| {
         let span = find(table.get_ref(), &path);
-        let secret =
-            span.as_ref().zip(secrets.as_ref()).is_some_and(|(span, secrets)| is_shown_with(secrets, span, text));
-        Mistake { secret, ..mistake(&format!("{}: {what}", path.join(".")), span) }
+        let shows_lines = span.as_ref().is_some_and(|span| disclosure.shows_lines(span));
+        mistake(Disclosed { what: format!("{}: {what}", path.join(".")), shows_lines }, span)
     }));
     if all.is_empty() { Ok(config) } else { fail(named(all, text, &variables)) }
-}
-
-/// Removes the value from a mistake whose place is among secrets: it may be a password or stand beside one.
-fn hide(mistake: &mut Mistake, secrets: &Range<usize>, text: &str) {
-    let Some(span) = mistake.span.as_ref().filter(|span| secrets.start <= span.start && span.end <= secrets.end) else {
-        return;
-    };
-    let before = &text[..span.start.min(text.len())];
-    let line = before.matches('\n').count() + 1;
-    let column = span.start - before.rfind('\n').map_or(0, |at| at + 1) + 1;
-    let place = if span.start > text.len() { String::new() } else { format!(" ({line}:{column})") };
-    mistake.what = format!("kafka.properties: a table of names and strings{place}");
-    (mistake.hint, mistake.secret) = (None, true);
-}
-
-/// True when the lines of `span`, which a message shows, hold some of `secrets`.
-fn is_shown_with(secrets: &Range<usize>, span: &Range<usize>, text: &str) -> bool {
-    let (Some(before), Some(after)) = (text.get(..span.start), text.get(span.end..)) else { return false };
-    let begin = before.rfind('\n').map_or(0, |at| at + 1);
-    let end = span.end + after.find('\n').unwrap_or(after.len());
-    secrets.start <= end && begin <= secrets.end
 }
 
 /// Names the variable of each mistake: places after the end of the file are the indexes of variables.
@@ -164,9 +154,12 @@ fn named(mut all: Vec<Mistake>, text: &str, variables: &[&(String, String)]) -> 
     all
 }
 
-fn mistake(message: &str, span: Option<Range<usize>>) -> Mistake {
-    let what = message.lines().next().unwrap_or_default().trim().to_owned();
-    Mistake { hint: hint(&what), what, span, variable: None, secret: false }
+fn first_line(message: &str) -> &str {
+    message.lines().next().unwrap_or_default().trim()
+}
+
+fn mistake(Disclosed { what, shows_lines }: Disclosed, span: Option<Range<usize>>) -> Mistake {
+    Mistake { hint: hint(&what), what, span, variable: None, shows_lines }
 }
 
 /// The most similar of the names that the message says were expected.
@@ -180,14 +173,20 @@ fn hint(what: &str) -> Option<String> {
     (similarity(best) >= SIMILARITY_MIN).then(|| format!("did you mean `{best}`?"))
 }
 
-/// Sets the key that a variable names: `ORDERBELL__LISTEN__PUBLIC` is `listen.public`. A value that is not TOML is taken as a string.
-fn lay_over<'a>(table: &mut DeTable<'a>, variable: &'a str, value: &'a str, place: Range<usize>) -> bool {
+/// The key that a variable names: `ORDERBELL__LISTEN__PUBLIC` is `listen.public`.
+fn path_of(variable: &str) -> Vec<String> {
     let mut path: Vec<String> = Vec::new();
     for part in variable[ENV_PREFIX.len()..].split("__") {
         // Names that the operator chose keep their case.
         let theirs = path.last().is_some_and(|map| ["types", "topics", "properties"].contains(&map.as_str()));
         path.push(if theirs { part.to_owned() } else { part.to_ascii_lowercase() });
     }
+    path
+}
+
+/// Sets the key that a variable names. A value that is not TOML is taken as a string.
+fn lay_over<'a>(table: &mut DeTable<'a>, variable: &'a str, value: &'a str, place: Range<usize>) -> bool {
+    let path = path_of(variable);
     let Some((last, sections)) = path.split_last().filter(|_| path.iter().all(|part| !part.is_empty())) else {
         return false;
     };

@@ -106,24 +106,24 @@ impl Printer<'_> {
     fn property(&self, path: &[&str]) -> Option<&Json> {
         let mut at = self.schema;
         for key in path {
-            at = self.resolve(at)["properties"].get(*key)?;
+            at = resolve(self.schema, at)["properties"].get(*key)?;
         }
         Some(at)
     }
 
     /// The values of an enumeration, as a sentence.
     fn choices(&self, property: &Json) -> String {
-        let values = self.resolve(property)["oneOf"].as_array().into_iter().flatten();
+        let values = resolve(self.schema, property)["oneOf"].as_array().into_iter().flatten();
         let values: Vec<String> = values.filter_map(|one| one.get("const")).map(Json::to_string).collect();
         if values.is_empty() { String::new() } else { format!(" One of {}.", values.join(", ")) }
     }
+}
 
-    /// Follows a reference, also of a section that may be left out.
-    fn resolve<'a>(&'a self, at: &'a Json) -> &'a Json {
-        let optional = at["anyOf"].get(0).unwrap_or(at);
-        let target = optional["$ref"].as_str().and_then(|name| self.schema.pointer(name.strip_prefix('#')?));
-        target.unwrap_or(optional)
-    }
+/// Follows a reference in the schema, also of a section that may be left out.
+pub(super) fn resolve<'a>(schema: &'a Json, at: &'a Json) -> &'a Json {
+    let optional = at["anyOf"].get(0).unwrap_or(at);
+    let target = optional["$ref"].as_str().and_then(|name| schema.pointer(name.strip_prefix('#')?));
+    target.unwrap_or(optional)
 }
 
 fn lookup<'a>(table: &'a Table, path: &[&str]) -> Option<&'a Value> {
@@ -176,8 +176,7 @@ mod tests {
     #[test]
     fn every_key_is_printed_and_nothing_else() {
         fn known(schema: &Json, at: &Json, path: &str, keys: &mut BTreeSet<String>) {
-            let printer = Printer { schema, defaults: Table::new() };
-            for (key, property) in printer.resolve(at)["properties"].as_object().into_iter().flatten() {
+            for (key, property) in resolve(schema, at)["properties"].as_object().into_iter().flatten() {
                 let name = format!("{path}{key}");
                 known(schema, property, &format!("{name}."), keys);
                 keys.insert(name);
@@ -201,9 +200,8 @@ mod tests {
     /// What a SIGHUP changes, as OPERATING.md lists it: keys, and sections with the keys that wait for a start.
     fn reloadable() -> String {
         let schema = schema();
-        let printer = Printer { schema: &schema, defaults: Table::new() };
         let members = |at: &Json| -> BTreeMap<String, Json> {
-            let all = printer.resolve(at)["properties"].as_object().into_iter().flatten();
+            let all = resolve(&schema, at)["properties"].as_object().into_iter().flatten();
             all.map(|(key, property)| (key.clone(), property.clone())).collect()
         };
         let name = |(key, property): (String, Json)| {

@@ -191,7 +191,9 @@ impl KeyConfig {
         let Self { kid, algorithm, secret_file, public_key_file, public_key } = self;
         let named = |key, error| ConfigError::TokenKey { key, kid: kid.clone(), source: Box::new(error) };
         if let Some(path) = secret_file {
-            let secret = read_secret(path).map_err(|error| named("secret_file", error))?;
+            let is_path = path.exists() || path.parent().is_some_and(Path::is_dir);
+            let secret = if is_path { read_secret(path) } else { Err(ConfigError::NoSecretFile) };
+            let secret = secret.map_err(|error| named("secret_file", error))?;
             return Ok(TokenKey::secret(&secret));
         }
         if let Some(path) = public_key_file {
