@@ -2,7 +2,8 @@
 //! package may name which (by text), in which one place a library is used, how long a file may be, which old words must not come back, that no
 //! two public types share a name, that what the documents name exists, that the product loads the configurations in them, that the README in
 //! Chinese says what the English one says, that every alert is raised and ended by a test, that no doc comment only repeats a
-//! name, that a decision has at most twenty lines, and that prose has at most 120 characters a line.
+//! name, that no `Debug` form prints a token, that a decision has at most twenty lines, and that prose has at most 120
+//! characters a line.
 //!
 //! Each rule is a function of a file's path and text, so that planted faults show that it finds something.
 
@@ -22,6 +23,8 @@ mod documents;
 mod manifests;
 #[path = "layering/prose.rs"]
 mod prose;
+#[path = "layering/secrets.rs"]
+mod secrets;
 #[path = "layering/translations.rs"]
 mod translations;
 #[path = "layering/types.rs"]

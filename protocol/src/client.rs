@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::bearer_token::BearerToken;
 use crate::frame::{
     CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, EventResult, EventStatus, Freshness, NoticeFrame,
     RejectionReason, ServerFrame,
@@ -37,7 +38,7 @@ use crate::position::Position;
 use codes::{CloseAction, EventOutcome};
 use credentials::Credentials;
 use events::PendingEvents;
-pub use io::{Connectivity, Frame, Input, Output, PersistedState, Timings, Token};
+pub use io::{Connectivity, Frame, Input, Output, PersistedState, Timings};
 use known::KnownNotices;
 use requests::{Listing, Request};
 
@@ -265,7 +266,7 @@ impl Client {
         self.events.add(event, now);
     }
 
-    fn token_renewed(&mut self, token: Token, now: Duration, out: &mut Vec<Output>) {
+    fn token_renewed(&mut self, token: BearerToken, now: Duration, out: &mut Vec<Output>) {
         self.credentials.renew(token);
         if !self.mode.needs_token() {
             return;
@@ -345,7 +346,7 @@ impl Client {
         self.credentials.socket_version = self.credentials.version;
         self.hello_position = self.position;
         let position = self.position.map(|position| position.to_string());
-        let token = self.credentials.token.0.clone();
+        let token = self.credentials.token.clone();
         let hello = ClientFrame::Hello { token, device: Some(self.device.clone()), position };
         out.push(Output::Send(Frame(hello.encode())));
     }

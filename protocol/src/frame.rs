@@ -21,6 +21,7 @@ pub use rejection::{EventRejectedBody, OrderEnd, RejectionReason};
 use serde::{Deserialize, Serialize};
 
 use crate::UnixMs;
+use crate::bearer_token::BearerToken;
 use crate::event::PickupCode;
 use crate::json;
 use crate::position::Position;
@@ -42,7 +43,8 @@ pub enum ClientFrame {
     /// Authenticates the connection. The first frame, sent once.
     Hello {
         /// A JWT. It alone identifies the recipient.
-        token: String,
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        token: BearerToken,
         /// The permanent id of this installation; not needed when the token is bound to a device.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         device: Option<String>,

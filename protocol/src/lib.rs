@@ -18,6 +18,7 @@
 pub mod admin;
 pub mod alert;
 pub mod balance;
+mod bearer_token;
 pub mod client;
 pub mod close;
 pub mod cloud_event;
@@ -36,6 +37,7 @@ pub mod recipient;
 pub mod session;
 pub mod wall;
 
+pub use bearer_token::BearerToken;
 pub use close::{Close, CloseKind, ResyncReason};
 pub use event::{Event, EventType};
 pub use frame::{

@@ -19,6 +19,7 @@ mod live;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::bearer_token::BearerToken;
 use crate::close::{Close, ResyncReason};
 use crate::frame::{
     CLIENT_FRAME_BYTES_MAX, ClientEvent, ClientFrame, EventResult, EventStatus, Freshness, RejectionReason,
@@ -154,7 +155,7 @@ pub enum SessionOutput {
     /// Validate the token and look up the cursor of the device. Answer `Authenticated` or `Rejected`.
     Authenticate {
         /// The token, not validated.
-        token: String,
+        token: BearerToken,
         /// The device that the client named.
         device: Option<Id>,
         /// The position that the client named.
@@ -362,8 +363,14 @@ impl Session {
         true
     }
 
-    fn hello(&mut self, token: String, device: Option<String>, position: Option<String>, out: &mut Vec<SessionOutput>) {
-        if token.len() > TOKEN_BYTES_MAX {
+    fn hello(
+        &mut self,
+        token: BearerToken,
+        device: Option<String>,
+        position: Option<String>,
+        out: &mut Vec<SessionOutput>,
+    ) {
+        if token.0.len() > TOKEN_BYTES_MAX {
             return self.close(Close::Unauthorized, out);
         }
         let Ok(device) = device.map(|text| Id::parse(&text)).transpose() else {

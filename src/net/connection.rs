@@ -261,7 +261,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
         }
         while let Some(output) = self.outputs.pop_front() {
             match output {
-                SessionOutput::Authenticate { token, device, position } => self.authenticate(&token, device, position),
+                SessionOutput::Authenticate { token, device, position } => self.authenticate(token, device, position),
                 SessionOutput::Read { after, scan, limit } if !self.may_read() => {
                     self.deferred_read = Some((after, scan, limit));
                 }

@@ -270,7 +270,7 @@ async fn hello(state: &AppState, socket: &mut Socket) -> Result<Option<Pass>, Op
                 let Ok(ClientFrame::Hello { token, .. }) = serde_json::from_str::<ClientFrame>(&text) else {
                     return Err(Some(NOT_HELLO));
                 };
-                return authorize(state, Some(&token)).map_err(|_| Some(Close::Unauthorized));
+                return authorize(state, Some(&token.0)).map_err(|_| Some(Close::Unauthorized));
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(_)) => return Err(Some(NOT_HELLO)),

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::Token;
+use crate::bearer_token::BearerToken;
 
 /// A token with a version, since a refused token may not be the newest one.
 #[derive(Debug)]
 pub(super) struct Credentials {
-    pub(super) token: Token,
+    pub(super) token: BearerToken,
     /// Counts the tokens that were set.
     pub(super) version: u32,
     /// The version in the `hello` of the current socket.
@@ -21,17 +21,10 @@ pub(super) struct Credentials {
 
 impl Credentials {
     pub(super) fn new(token: &str, now: Duration) -> Self {
-        Self {
-            token: Token(token.into()),
-            version: 0,
-            socket_version: 0,
-            request_version: 0,
-            refusals: 0,
-            refused_at: now,
-        }
+        Self { token: token.into(), version: 0, socket_version: 0, request_version: 0, refusals: 0, refused_at: now }
     }
 
-    pub(super) fn renew(&mut self, token: Token) {
+    pub(super) fn renew(&mut self, token: BearerToken) {
         self.token = token;
         self.version += 1;
     }

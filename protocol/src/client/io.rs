@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bearer_token::BearerToken;
 use crate::frame::{ClientEvent, NoticeFrame, OpenOrder, RejectionReason};
 use crate::position::Position;
 
@@ -88,7 +89,7 @@ pub enum Input<'a> {
     /// A person has seen the notice at this position.
     Displayed(Position),
     /// A new token.
-    Token(Token),
+    Token(BearerToken),
     /// The application loses its network access (a mini-program goes to the background).
     Background,
     /// The application is back in the foreground.
@@ -102,16 +103,6 @@ pub struct Frame(pub String);
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.contains("\"token\"") { "hello ***" } else { &self.0 })
-    }
-}
-
-/// A bearer token. Its `Debug` form hides it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(pub String);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }
 

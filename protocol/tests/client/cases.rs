@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use orderbell_protocol::client::{Client, Connectivity, Input, Output, PersistedState, Timings, Token};
+use orderbell_protocol::client::{Client, Connectivity, Input, Output, PersistedState, Timings};
 use orderbell_protocol::frame::NoticeFrame;
-use orderbell_protocol::{ClientEvent, RejectionReason};
+use orderbell_protocol::{BearerToken, ClientEvent, RejectionReason};
 use serde_json::json;
 
 fn timings() -> Timings {
@@ -325,7 +325,7 @@ fn a_wait_that_the_server_asks_for_is_bounded() {
 #[test]
 fn a_newer_token_is_tried_before_another_is_requested() {
     let (mut client, mut out) = live();
-    client.input(Input::Token(Token("newer".into())), Duration::from_secs(5), &mut out);
+    client.input(Input::Token(BearerToken("newer".into())), Duration::from_secs(5), &mut out);
     assert_eq!(out, [], "the socket keeps the old token");
     client.input(Input::Closed(Some((3000, "unauthorized"))), Duration::from_secs(6), &mut out);
     assert!(!out.contains(&Output::TokenNeeded), "{out:?}");
@@ -339,7 +339,7 @@ fn a_newer_token_is_tried_before_another_is_requested() {
     assert!(out.contains(&Output::TokenNeeded), "{out:?}");
     out.clear();
     for _ in 0..10 {
-        client.input(Input::Token(Token("worse".into())), Duration::from_secs(9), &mut out);
+        client.input(Input::Token(BearerToken("worse".into())), Duration::from_secs(9), &mut out);
         client.input(Input::Opened, Duration::from_secs(9), &mut out);
         client.input(Input::Closed(Some((3000, "unauthorized"))), Duration::from_secs(9), &mut out);
     }
@@ -393,7 +393,7 @@ fn after_a_refused_token_the_client_only_asks_for_a_new_one() {
     assert_eq!(out, [Output::TokenNeeded]);
     assert_eq!(client.deadline(), Some(Duration::from_secs(70)), "a heartbeat was due after 10 s, plus one minute");
     out.clear();
-    client.input(Input::Token(Token("new".into())), Duration::from_secs(5), &mut out);
+    client.input(Input::Token(BearerToken("new".into())), Duration::from_secs(5), &mut out);
     assert!(out.contains(&Output::OpenSocket), "{out:?}");
     client.input(Input::Opened, Duration::from_secs(5), &mut out);
     assert!(sends(&out)[0].contains("\"new\""), "{out:?}");
@@ -421,7 +421,7 @@ fn without_a_token_no_request_is_made() {
     client.input(Input::Time, Duration::from_secs(60), &mut out);
     assert_eq!(out, [Output::Connectivity(Connectivity::Unreachable)]);
     out.clear();
-    client.input(Input::Token(Token("first".into())), Duration::from_secs(61), &mut out);
+    client.input(Input::Token(BearerToken("first".into())), Duration::from_secs(61), &mut out);
     assert_eq!(out, [Output::FetchOrders(None)]);
     assert_eq!(client.persisted_state().events.len(), 1, "events from before the token are kept");
 }
@@ -435,7 +435,7 @@ fn a_socket_that_opens_with_a_refused_token_is_dropped_before_the_next() {
     client.input(Input::Response { status: 401, body: "", retry_after: None }, Duration::from_secs(4), &mut out);
     assert!(out.contains(&Output::TokenNeeded), "{out:?}");
     out.clear();
-    client.input(Input::Token(Token("newer".into())), Duration::from_secs(5), &mut out);
+    client.input(Input::Token(BearerToken("newer".into())), Duration::from_secs(5), &mut out);
     assert_eq!(
         out.iter().filter(|output| matches!(output, Output::DropSocket | Output::OpenSocket)).collect::<Vec<_>>(),
         [&Output::DropSocket, &Output::OpenSocket]

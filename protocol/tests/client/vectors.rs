@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use orderbell_protocol::client::{Client, Input, Output, PersistedState, Timings, Token};
-use orderbell_protocol::{ClientEvent, RejectionReason};
+use orderbell_protocol::client::{Client, Input, Output, PersistedState, Timings};
+use orderbell_protocol::{BearerToken, ClientEvent, RejectionReason};
 use serde_json::{Value, json};
 
 const SCRIPTS: u64 = 48;
@@ -72,7 +72,7 @@ fn apply(client: &mut Client, name: &str, value: &Value, now: u64) -> Vec<Value>
         "requestFailed" => Input::RequestFailed,
         "event" => Input::Event(event(value)),
         "displayed" => Input::Displayed(value.as_str().unwrap().parse().unwrap()),
-        "token" => Input::Token(Token(value.as_str().unwrap().into())),
+        "token" => Input::Token(BearerToken(value.as_str().unwrap().into())),
         "background" => Input::Background,
         "foreground" => Input::Foreground,
         other => panic!("{other} is not an input"),

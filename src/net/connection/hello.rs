@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orderbell_ledger::DeviceBinding;
 use orderbell_protocol::session::{Cursor, SessionInput};
-use orderbell_protocol::{Close, DeviceId, Position, ReadError, Recipient, ResyncReason, UnixMs};
+use orderbell_protocol::{BearerToken, Close, DeviceId, Position, ReadError, Recipient, ResyncReason, UnixMs};
 
 use super::backend::{Mailboxes, Server};
 use super::socket::Socket;
@@ -21,7 +21,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A hello that waits before it replaces the connection of a shared device.
 pub(super) struct Held {
-    token: String,
+    token: BearerToken,
     device: Option<DeviceId>,
     position: Option<Position>,
     /// When it replaces the other connection at the latest.
@@ -42,19 +42,24 @@ struct HelloReader {
 }
 
 impl<V: Server, S: Socket> Connection<V, S> {
-    pub(super) fn authenticate(&mut self, token: &str, device: Option<DeviceId>, position: Option<Position>) {
-        match self.hold(token, device.as_ref(), position) {
+    pub(super) fn authenticate(&mut self, token: BearerToken, device: Option<DeviceId>, position: Option<Position>) {
+        match self.hold(&token, device.as_ref(), position) {
             Ok(Some(held)) => {
                 self.held = Some(held);
             }
-            Ok(None) => self.finish_authentication(token, device, position),
+            Ok(None) => self.finish_authentication(&token.0, device, position),
             Err(close) => self.input(SessionInput::Rejected(close)),
         }
     }
 
     /// Two installations that use one device id would replace each other as fast as they can: the newcomer waits.
-    fn hold(&self, token: &str, named: Option<&DeviceId>, position: Option<Position>) -> Result<Option<Held>, Close> {
-        let HelloReader { who, device, binding, .. } = self.reader(token, named)?;
+    fn hold(
+        &self,
+        token: &BearerToken,
+        named: Option<&DeviceId>,
+        position: Option<Position>,
+    ) -> Result<Option<Held>, Close> {
+        let HelloReader { who, device, binding, .. } = self.reader(&token.0, named)?;
         if !self.server.admit_hello(Identity { who: &who, device: &device, binding }) {
             self.server.stats().rejections.record("rate-limited", Some(&who));
             return Err(Close::RateLimited);
@@ -65,7 +70,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let place = self.server.hub().wait(&who).map_err(|_| self.too_many(&who))?;
         let now = self.server.uptime();
         Ok(Some(Held {
-            token: token.to_owned(),
+            token: token.clone(),
             device: named.cloned(),
             position,
             until: now + wait,
@@ -84,14 +89,14 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let now = self.server.uptime();
         let (token, named) = (held.token.clone(), held.device.clone());
         let is_free = |reader: &HelloReader| !self.server.hub().is_connected(&reader.who, &reader.device);
-        if now < held.until && self.reader(&token, named.as_ref()).is_ok_and(|reader| !is_free(&reader)) {
+        if now < held.until && self.reader(&token.0, named.as_ref()).is_ok_and(|reader| !is_free(&reader)) {
             if let Some(held) = &mut self.held {
                 held.look_at = held.until.min(now + LOOK_INTERVAL);
             }
             return;
         }
         if let Some(Held { token, device, position, .. }) = self.held.take() {
-            self.finish_authentication(&token, device, position);
+            self.finish_authentication(&token.0, device, position);
         }
     }
 
