@@ -15,15 +15,16 @@ use std::time::{Duration, Instant};
 use orderbell_protocol::{DeviceId, Position, Recipient, UnixMs};
 use tokio::sync::Notify;
 
-use orderbell_ledger::MailboxObserver;
+use orderbell_ledger::{DeviceBinding, MailboxObserver};
 use orderbell_protocol::admin::Reachability;
 use polled::PolledStores;
 use registry::Registry;
 pub use shared_devices::SharedDevice;
 use shared_devices::SharedDevices;
 
-/// Sessions of one recipient at once, and as many polls and hellos that wait: whoever only waits keeps no till out. A store has a handful of tills; more than
-/// 64 is a client that reconnects in a loop.
+/// Sessions of one recipient at once, and as many polls and hellos that wait: whoever only waits keeps no till out. As many again of clients whose
+/// tokens name their devices: names that others invent keep none of these out. A store has a handful of tills; more than 64 is a client that
+/// reconnects in a loop.
 pub const SUBSCRIBERS_PER_RECIPIENT_MAX: usize = 64;
 /// Connections that ended with an ack timeout at the same notice, until that notice counts as poison for the device and is skipped.
 pub const POISON_AFTER: u32 = 3;
@@ -36,6 +37,7 @@ pub struct Subscriber {
     id: u64,
     /// The device of a session; none for a waiting poll.
     device: Option<DeviceId>,
+    binding: DeviceBinding,
     wake: Notify,
     /// Time of the first wake-up that was not taken yet.
     woken_at: Mutex<Option<Instant>>,
@@ -97,7 +99,7 @@ impl Drop for SubscriberGuard {
     }
 }
 
-/// The recipient already has [`SUBSCRIBERS_PER_RECIPIENT_MAX`] subscribers of this kind.
+/// The recipient already has [`SUBSCRIBERS_PER_RECIPIENT_MAX`] subscribers of this kind, of clients with tokens of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManySubscribers;
 
@@ -136,26 +138,33 @@ impl Hub {
         self: &Arc<Self>,
         who: &Recipient,
         device: &DeviceId,
+        binding: DeviceBinding,
     ) -> Result<SubscriberGuard, TooManySubscribers> {
-        self.subscribe(who, Some(device.clone()))
+        self.subscribe(who, Some(device.clone()), binding)
     }
 
     /// Registers a poll that waits: it is woken like a session and replaces no other subscriber.
     ///
     /// # Errors
     /// [`TooManySubscribers`].
-    pub fn wait(self: &Arc<Self>, who: &Recipient) -> Result<SubscriberGuard, TooManySubscribers> {
-        self.subscribe(who, None)
+    pub fn wait(
+        self: &Arc<Self>,
+        who: &Recipient,
+        binding: DeviceBinding,
+    ) -> Result<SubscriberGuard, TooManySubscribers> {
+        self.subscribe(who, None, binding)
     }
 
     fn subscribe(
         self: &Arc<Self>,
         who: &Recipient,
         device: Option<DeviceId>,
+        binding: DeviceBinding,
     ) -> Result<SubscriberGuard, TooManySubscribers> {
         let subscriber = Arc::new(Subscriber {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             device,
+            binding,
             wake: Notify::new(),
             woken_at: Mutex::default(),
             replaced: AtomicBool::new(false),
@@ -311,6 +320,7 @@ impl MailboxObserver for Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use DeviceBinding::{Bound, Unbound};
     use orderbell_protocol::Id;
 
     fn id(text: &str) -> Id {
@@ -321,7 +331,11 @@ mod tests {
     async fn a_wakeup_reaches_all_devices_of_one_recipient_and_no_other_recipient() {
         let hub = Arc::new(Hub::default());
         let (here, there) = (Recipient::store(id("1")), Recipient::store(id("10")));
-        let (a, b, c) = (hub.connect(&here, &id("a")), hub.connect(&here, &id("b")), hub.connect(&there, &id("a")));
+        let (a, b, c) = (
+            hub.connect(&here, &id("a"), Unbound),
+            hub.connect(&here, &id("b"), Unbound),
+            hub.connect(&there, &id("a"), Unbound),
+        );
         hub.changed(std::slice::from_ref(&here));
         hub.changed(std::slice::from_ref(&here));
         a.unwrap().wakeup().await;
@@ -336,8 +350,8 @@ mod tests {
     async fn an_old_session_that_ends_does_not_remove_the_new_one_of_its_device() {
         let hub = Arc::new(Hub::default());
         let who = Recipient::store(id("1"));
-        let old = hub.connect(&who, &id("a")).unwrap();
-        let new = hub.connect(&who, &id("a")).unwrap();
+        let old = hub.connect(&who, &id("a"), Unbound).unwrap();
+        let new = hub.connect(&who, &id("a"), Unbound).unwrap();
         assert!(old.is_replaced() && !new.is_replaced());
         drop(old);
         hub.changed(std::slice::from_ref(&who));
@@ -365,15 +379,39 @@ mod tests {
     fn subscribers_are_bounded_and_released() {
         let hub = Arc::new(Hub::default());
         let who = Recipient::store(id("1"));
-        let guards: Vec<_> = (0..SUBSCRIBERS_PER_RECIPIENT_MAX).map(|_| hub.wait(&who).unwrap()).collect();
-        assert!(hub.wait(&who).is_err());
+        let guards: Vec<_> = (0..SUBSCRIBERS_PER_RECIPIENT_MAX).map(|_| hub.wait(&who, Unbound).unwrap()).collect();
+        assert!(hub.wait(&who, Unbound).is_err());
         let tills: Vec<_> =
-            (0..SUBSCRIBERS_PER_RECIPIENT_MAX).map(|n| hub.connect(&who, &id(&n.to_string()))).collect();
-        assert!(tills.iter().all(Result::is_ok) && hub.connect(&who, &id("one more")).is_err());
-        assert!(hub.connect(&who, &id("1")).is_ok(), "a till that comes back");
+            (0..SUBSCRIBERS_PER_RECIPIENT_MAX).map(|n| hub.connect(&who, &id(&n.to_string()), Unbound)).collect();
+        assert!(tills.iter().all(Result::is_ok) && hub.connect(&who, &id("one more"), Unbound).is_err());
+        assert!(hub.connect(&who, &id("1"), Unbound).is_ok(), "a till that comes back");
         drop(tills);
         assert_eq!(hub.waiting_polls(), SUBSCRIBERS_PER_RECIPIENT_MAX as u64);
         drop(guards);
-        assert!(hub.wait(&who).is_ok() && hub.waiting_polls() == 0);
+        assert!(hub.wait(&who, Unbound).is_ok() && hub.waiting_polls() == 0);
+    }
+
+    /// The bug: with a token of the store that names no device, 64 sockets of invented names kept each till out, and as many polls each poll that waits.
+    #[test]
+    fn what_names_no_device_in_its_token_takes_no_place_of_what_does() {
+        let hub = Arc::new(Hub::default());
+        let (who, neighbour) = (Recipient::store(id("1")), Recipient::store(id("2")));
+        let names: Vec<_> = (0..SUBSCRIBERS_PER_RECIPIENT_MAX).map(|n| id(&n.to_string())).collect();
+        let fill = |binding| {
+            let all =
+                names.iter().map(|name| (hub.connect(&who, name, binding).unwrap(), hub.wait(&who, binding).unwrap()));
+            all.collect::<Vec<_>>()
+        };
+        let is_full =
+            |binding| hub.connect(&who, &id("one more"), binding).is_err() && hub.wait(&who, binding).is_err();
+        let invented = fill(Unbound);
+        assert!(is_full(Unbound) && !is_full(Bound));
+        assert!(hub.connect(&neighbour, &id("1"), Unbound).is_ok() && hub.wait(&neighbour, Unbound).is_ok());
+        let tills = fill(Bound);
+        assert!(is_full(Bound), "one above");
+        assert!(invented.iter().all(|(session, _)| session.is_replaced()), "the tills have these names");
+        assert!(hub.connect(&who, &id("one more"), Unbound).is_ok(), "those that were replaced make room");
+        drop((invented, tills));
+        assert_eq!((hub.sessions(), hub.waiting_polls()), (0, 0));
     }
 }

@@ -16,7 +16,8 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Adds a subscriber and returns those of the same device that it replaces. There are at most `max` sessions, and as many waiting polls.
+    /// Adds a subscriber and returns those of the same device that it replaces. There are at most `max` sessions, and as many waiting polls; and
+    /// as many again of clients whose tokens name their devices, which those of the others leave no less.
     pub(super) fn insert(
         &self,
         who: &Recipient,
@@ -26,8 +27,9 @@ impl Registry {
         let mut subscribers = self.subscribers.entry(who.clone()).or_default();
         let same_device = |old: &Arc<Subscriber>| new.device.is_some() && old.device == new.device;
         let replaced: Vec<_> = subscribers.iter().filter(|old| same_device(old)).cloned().collect();
-        let same_kind = subscribers.iter().filter(|old| old.device.is_some() == new.device.is_some());
-        if same_kind.count() - replaced.len() >= max {
+        let is_counted =
+            |old: &Arc<Subscriber>| old.device.is_some() == new.device.is_some() && old.binding == new.binding;
+        if subscribers.iter().filter(|old| is_counted(old) && !same_device(old)).count() >= max {
             return Err(TooManySubscribers);
         }
         subscribers.retain(|old| !same_device(old));

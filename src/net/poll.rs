@@ -165,7 +165,7 @@ async fn read(
     // Where too many wait, of all or of this recipient, this one is answered at once, as if it did not want to wait: nobody is turned away.
     let Some(_waits) = state.begin_waiting(who, binding, place.as_ref()) else { return Ok(page) };
     // Subscribed before the next read: a notice that is stored in between wakes this poll.
-    let Ok(subscriber) = state.hub.wait(who) else {
+    let Ok(subscriber) = state.hub.wait(who, binding) else {
         state.too_many_wait(who);
         return Ok(page);
     };

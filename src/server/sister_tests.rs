@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Listen;
+use crate::hub::SUBSCRIBERS_PER_RECIPIENT_MAX;
 use crate::net::{IdentityRate, Rate};
 
 /// A server with small rates: a few requests of a store use them up.
@@ -181,5 +182,43 @@ async fn what_is_asked_without_a_device_in_the_token_takes_no_rate_from_a_device
     assert!(hello(&server, &bound, "till-1", None).await.is_ok());
     assert_eq!((orders(&poll(&server, &bound, "").await), lists(&bound).await), (vec![json!("o1")], 200));
     assert_eq!(accepts(&server, &bound, "till-1", "o1").await.json().unwrap()["events"][0]["status"], "stored");
+    server.stop().await;
+}
+
+/// The bug: 64 sockets with invented names kept each till of the store out, and 32 polls that waited made the poll of each till wait no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_its_token_names_connects_and_waits_whatever_others_of_its_store_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start_with(dir.path(), |base| base).await;
+    let (free, bound) = (token(&server, None), token(&server, Some("till-1")));
+    let mut invented = Vec::new();
+    while let Ok(socket) = hello(&server, &free, &format!("invented-{}", invented.len()), None).await {
+        invented.push(socket);
+    }
+    assert_eq!(invented.len(), SUBSCRIBERS_PER_RECIPIENT_MAX);
+    let waiting = async |wanted: u64| {
+        while server.state.hub().waiting_polls() < wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    let per_store = u64::from(NetLimits::default().max_waiting_polls_per_recipient);
+    let polls = futures_util::future::join_all((0..per_store).map(|n| {
+        let (server, free) = (&server, &free);
+        async move { poll(server, free, &format!("device=w{n}&wait=50")).await.status }
+    }));
+    let till = async {
+        waiting(per_store).await;
+        assert_eq!(poll(&server, &free, "device=w&wait=50").await.status, 200, "one above is answered at once");
+        let mut till = hello(&server, &bound, "till-1", None).await.unwrap();
+        let pays = async {
+            waiting(per_store + 1).await;
+            pays(&server, "o1").await;
+        };
+        let (polled, ()) = tokio::join!(poll(&server, &bound, "wait=50"), pays);
+        assert_eq!(orders(&polled), ["o1"], "its poll waited");
+        assert!(till.next_text().await.unwrap().contains("\"o1\""));
+    };
+    let (statuses, ()) = tokio::join!(polls, till);
+    assert!(statuses.iter().all(|status| *status == 200));
     server.stop().await;
 }

@@ -10,7 +10,7 @@ use orderbell_protocol::{NoticeKind::NewOrder, Position, ServerFrame};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::chain::{Node, event, soon, until};
+use crate::chain::{Node, Till, event, soon, until};
 
 /// A stop may take this long: `drain_timeout`'s default.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
@@ -18,8 +18,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(20);
 #[tokio::test]
 async fn the_same_device_replaces_its_older_connection() {
     let node = Node::embedded();
-    let mut old = node.till("1", "a").await;
-    let mut new = node.till("1", "a").await;
+    let token = node.token("store", "1");
+    let mut old = Till::connect(node.public, &token, "a", None).await;
+    let mut new = Till::connect(node.public, &token, "a", None).await;
     assert_eq!(old.closed().await, Some((4003, "replaced".into())));
     node.pays("o1", "1").await;
     new.hears(NewOrder, "o1").await;

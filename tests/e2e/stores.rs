@@ -7,7 +7,7 @@ use orderbell_protocol::NoticeKind::{NewOrder, PickupCode};
 use orderbell_protocol::alert::AlertCode;
 use serde_json::{Value, json};
 
-use crate::chain::{Node, until};
+use crate::chain::{Node, Till, until};
 
 scenarios! {
     for_whom_something_waits_is_seen,
@@ -73,10 +73,11 @@ async fn for_whom_something_waits_is_seen(node: Node) {
 
 async fn who_is_turned_away_and_two_tills_with_one_id_are_seen(mut node: Node) {
     node.pays("o1", "1").await;
+    // Both have the same token: a copied installation.
+    let token = node.token("store", "1");
     for _ in 0..5 {
-        let old = node.till("1", "twin").await;
-        let _new = node.till("1", "twin").await;
-        let mut old = old;
+        let mut old = Till::connect(node.public, &token, "twin", None).await;
+        let _new = Till::connect(node.public, &token, "twin", None).await;
         assert_eq!(old.closed().await.unwrap().0, 4003);
     }
     until("operators are alerted", async || node.alert(AlertCode::DeviceShared).await.is_some()).await;

@@ -62,7 +62,7 @@ async fn a_device_in_the_token_counts_whatever_the_client_says() {
     assert_eq!(device, "till-1");
     // It is that device for the server, too: it replaces the older connection of it, and nobody else's.
     let mut other = node.till("1", "till-2").await;
-    let mut same = node.till("1", "till-1").await;
+    let mut same = Till::connect(node.public, &bound, "till-3", None).await;
     let Received::Closed(Some((code, _))) = soon("a close", socket.next()).await.unwrap() else {
         panic!("another end")
     };

@@ -67,7 +67,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
         self.check_name(&who, &device, binding)?;
         let Some(wait) = self.server.hub().wait_before_replacing(&who, &device, wall_clock()) else { return Ok(None) };
         self.server.stats().rejections.record("device-shared", Some(&who));
-        let place = self.server.hub().wait(&who).map_err(|_| self.too_many(&who))?;
+        let place = self.server.hub().wait(&who, binding).map_err(|_| self.too_many(&who))?;
         let now = self.server.uptime();
         Ok(Some(Held {
             token: token.clone(),
@@ -182,7 +182,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
             }
         }
         // Only now: a hello that is turned away replaces nobody.
-        let subscriber = self.server.hub().connect(&who, &device).map_err(|_| self.too_many(&who))?;
+        let subscriber = self.server.hub().connect(&who, &device, binding).map_err(|_| self.too_many(&who))?;
         if let Some(poison) = self.server.hub().skip_poison(&who, &device, cursor.acked) {
             cursor.acked = poison;
         }
