@@ -3,6 +3,7 @@
 //! A wake-up carries no data: it says "read your mailbox", and a thousand of them are one. So the hub has no queue, loses no notice when it
 //! forgets a subscriber, and a slow reader costs it nothing.
 
+mod challenge;
 mod polled;
 mod registry;
 mod shared_devices;
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 use orderbell_protocol::{DeviceId, Position, Recipient, UnixMs};
 use tokio::sync::Notify;
 
+use challenge::TokenTags;
+pub use challenge::{Challenge, TokenTag};
 use orderbell_ledger::{DeviceBinding, MailboxObserver};
 use orderbell_protocol::admin::Reachability;
 use polled::PolledStores;
@@ -38,6 +41,11 @@ pub struct Subscriber {
     /// The device of a session; none for a waiting poll.
     device: Option<DeviceId>,
     binding: DeviceBinding,
+    /// The token of a session.
+    token: Option<TokenTag>,
+    /// Frames that the client of a session has sent.
+    frames: AtomicU64,
+    is_challenged: AtomicBool,
     wake: Notify,
     /// Time of the first wake-up that was not taken yet.
     woken_at: Mutex<Option<Instant>>,
@@ -63,6 +71,17 @@ impl Subscriber {
     #[must_use]
     pub fn is_replaced(&self) -> bool {
         self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Records that the client has sent a frame.
+    pub fn record_frame(&self) {
+        self.frames.fetch_add(1, Ordering::Release);
+    }
+
+    /// True, once, when a newcomer wants to know whether the client is there: it is sent a ping.
+    #[must_use]
+    pub fn take_challenge(&self) -> bool {
+        self.is_challenged.swap(false, Ordering::AcqRel)
     }
 
     /// The highest seq that a poll of the same device was sent since this subscriber came.
@@ -126,6 +145,7 @@ pub struct Hub {
     ack_timeouts: Mutex<HashMap<(Recipient, DeviceId), (Position, u32)>>,
     /// Devices whose connections replaced each other.
     shared: Mutex<SharedDevices>,
+    token_tags: TokenTags,
     polled: PolledStores,
 }
 
@@ -139,8 +159,9 @@ impl Hub {
         who: &Recipient,
         device: &DeviceId,
         binding: DeviceBinding,
+        token: TokenTag,
     ) -> Result<SubscriberGuard, TooManySubscribers> {
-        self.subscribe(who, Some(device.clone()), binding)
+        self.subscribe(who, Some(device.clone()), binding, Some(token))
     }
 
     /// Registers a poll that waits: it is woken like a session and replaces no other subscriber.
@@ -152,7 +173,7 @@ impl Hub {
         who: &Recipient,
         binding: DeviceBinding,
     ) -> Result<SubscriberGuard, TooManySubscribers> {
-        self.subscribe(who, None, binding)
+        self.subscribe(who, None, binding, None)
     }
 
     fn subscribe(
@@ -160,11 +181,15 @@ impl Hub {
         who: &Recipient,
         device: Option<DeviceId>,
         binding: DeviceBinding,
+        token: Option<TokenTag>,
     ) -> Result<SubscriberGuard, TooManySubscribers> {
         let subscriber = Arc::new(Subscriber {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             device,
             binding,
+            token,
+            frames: AtomicU64::new(0),
+            is_challenged: AtomicBool::new(false),
             wake: Notify::new(),
             woken_at: Mutex::default(),
             replaced: AtomicBool::new(false),
@@ -241,11 +266,39 @@ impl Hub {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).record(who, device, now)
     }
 
+    /// Records that a newcomer with another token was turned away, because the client of the open connection is there. True when this makes the device
+    /// shared.
+    pub fn record_in_use(&self, who: &Recipient, device: &DeviceId, now: UnixMs) -> bool {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).record_in_use(who, device, now)
+    }
+
     /// How long a new connection of this device has to wait before it replaces the open one. None when there is no reason to wait.
     #[must_use]
     pub fn wait_before_replacing(&self, who: &Recipient, device: &DeviceId, now: UnixMs) -> Option<Duration> {
         let wait = self.shared.lock().unwrap_or_else(PoisonError::into_inner).wait(who, device, now)?;
         self.is_connected(who, device).then_some(wait)
+    }
+
+    /// What a session with this token is opened with: equal for equal tokens, for as long as this process lives.
+    #[must_use]
+    pub fn tag_of(&self, token: &str) -> TokenTag {
+        self.token_tags.of(token)
+    }
+
+    /// Asks the open session of this device whether its client is there, if it was opened with another token and neither names the device. None when
+    /// there is nobody to ask: a token that names the device decides whose it is.
+    #[must_use]
+    pub fn challenge(
+        &self,
+        who: &Recipient,
+        device: &DeviceId,
+        (binding, token): (DeviceBinding, TokenTag),
+    ) -> Option<Challenge> {
+        let is_of_another = |open: &Subscriber| {
+            let are_unbound = !open.binding.is_bound() && !binding.is_bound();
+            are_unbound && open.device.as_ref() == Some(device) && open.token != Some(token)
+        };
+        self.registry.find(who, is_of_another).map(Challenge::of)
     }
 
     /// True while the device has an open session.
@@ -332,9 +385,9 @@ mod tests {
         let hub = Arc::new(Hub::default());
         let (here, there) = (Recipient::store(id("1")), Recipient::store(id("10")));
         let (a, b, c) = (
-            hub.connect(&here, &id("a"), Unbound),
-            hub.connect(&here, &id("b"), Unbound),
-            hub.connect(&there, &id("a"), Unbound),
+            hub.connect(&here, &id("a"), Unbound, hub.tag_of("token")),
+            hub.connect(&here, &id("b"), Unbound, hub.tag_of("token")),
+            hub.connect(&there, &id("a"), Unbound, hub.tag_of("token")),
         );
         hub.changed(std::slice::from_ref(&here));
         hub.changed(std::slice::from_ref(&here));
@@ -350,8 +403,8 @@ mod tests {
     async fn an_old_session_that_ends_does_not_remove_the_new_one_of_its_device() {
         let hub = Arc::new(Hub::default());
         let who = Recipient::store(id("1"));
-        let old = hub.connect(&who, &id("a"), Unbound).unwrap();
-        let new = hub.connect(&who, &id("a"), Unbound).unwrap();
+        let old = hub.connect(&who, &id("a"), Unbound, hub.tag_of("token")).unwrap();
+        let new = hub.connect(&who, &id("a"), Unbound, hub.tag_of("token")).unwrap();
         assert!(old.is_replaced() && !new.is_replaced());
         drop(old);
         hub.changed(std::slice::from_ref(&who));
@@ -381,10 +434,14 @@ mod tests {
         let who = Recipient::store(id("1"));
         let guards: Vec<_> = (0..SUBSCRIBERS_PER_RECIPIENT_MAX).map(|_| hub.wait(&who, Unbound).unwrap()).collect();
         assert!(hub.wait(&who, Unbound).is_err());
-        let tills: Vec<_> =
-            (0..SUBSCRIBERS_PER_RECIPIENT_MAX).map(|n| hub.connect(&who, &id(&n.to_string()), Unbound)).collect();
-        assert!(tills.iter().all(Result::is_ok) && hub.connect(&who, &id("one more"), Unbound).is_err());
-        assert!(hub.connect(&who, &id("1"), Unbound).is_ok(), "a till that comes back");
+        let tills: Vec<_> = (0..SUBSCRIBERS_PER_RECIPIENT_MAX)
+            .map(|n| hub.connect(&who, &id(&n.to_string()), Unbound, hub.tag_of("token")))
+            .collect();
+        assert!(
+            tills.iter().all(Result::is_ok)
+                && hub.connect(&who, &id("one more"), Unbound, hub.tag_of("token")).is_err()
+        );
+        assert!(hub.connect(&who, &id("1"), Unbound, hub.tag_of("token")).is_ok(), "a till that comes back");
         drop(tills);
         assert_eq!(hub.waiting_polls(), SUBSCRIBERS_PER_RECIPIENT_MAX as u64);
         drop(guards);
@@ -398,20 +455,53 @@ mod tests {
         let (who, neighbour) = (Recipient::store(id("1")), Recipient::store(id("2")));
         let names: Vec<_> = (0..SUBSCRIBERS_PER_RECIPIENT_MAX).map(|n| id(&n.to_string())).collect();
         let fill = |binding| {
-            let all =
-                names.iter().map(|name| (hub.connect(&who, name, binding).unwrap(), hub.wait(&who, binding).unwrap()));
+            let all = names.iter().map(|name| {
+                (hub.connect(&who, name, binding, hub.tag_of("token")).unwrap(), hub.wait(&who, binding).unwrap())
+            });
             all.collect::<Vec<_>>()
         };
-        let is_full =
-            |binding| hub.connect(&who, &id("one more"), binding).is_err() && hub.wait(&who, binding).is_err();
+        let is_full = |binding| {
+            hub.connect(&who, &id("one more"), binding, hub.tag_of("token")).is_err()
+                && hub.wait(&who, binding).is_err()
+        };
         let invented = fill(Unbound);
         assert!(is_full(Unbound) && !is_full(Bound));
-        assert!(hub.connect(&neighbour, &id("1"), Unbound).is_ok() && hub.wait(&neighbour, Unbound).is_ok());
+        assert!(
+            hub.connect(&neighbour, &id("1"), Unbound, hub.tag_of("token")).is_ok()
+                && hub.wait(&neighbour, Unbound).is_ok()
+        );
         let tills = fill(Bound);
         assert!(is_full(Bound), "one above");
         assert!(invented.iter().all(|(session, _)| session.is_replaced()), "the tills have these names");
-        assert!(hub.connect(&who, &id("one more"), Unbound).is_ok(), "those that were replaced make room");
+        assert!(
+            hub.connect(&who, &id("one more"), Unbound, hub.tag_of("token")).is_ok(),
+            "those that were replaced make room"
+        );
         drop((invented, tills));
         assert_eq!((hub.sessions(), hub.waiting_polls()), (0, 0));
+    }
+
+    /// The bug: two installations that had chosen one name replaced each other's connection again and again before any of them had to wait.
+    #[tokio::test]
+    async fn a_session_is_asked_whether_its_client_is_there_by_another_token_that_names_no_device() {
+        let hub = Arc::new(Hub::default());
+        let who = Recipient::store(id("1"));
+        let (mine, other) = (hub.tag_of("mine"), hub.tag_of("other"));
+        let open = hub.connect(&who, &id("a"), Unbound, mine).unwrap();
+        assert!(hub.challenge(&who, &id("a"), (Unbound, mine)).is_none(), "the same till comes back");
+        assert!(hub.challenge(&who, &id("a"), (Bound, other)).is_none(), "its token names the device");
+        assert!(hub.challenge(&who, &id("b"), (Unbound, other)).is_none(), "another device");
+        assert!(hub.challenge(&Recipient::store(id("2")), &id("a"), (Unbound, other)).is_none(), "another store");
+        assert!(!open.take_challenge());
+        open.record_frame();
+        let challenge = hub.challenge(&who, &id("a"), (Unbound, other)).unwrap();
+        open.wakeup().await;
+        assert!(open.take_challenge() && !open.take_challenge());
+        assert!(!challenge.is_answered(), "what came before is no answer");
+        open.record_frame();
+        assert!(challenge.is_answered());
+        let _bound = hub.connect(&who, &id("b"), Bound, mine).unwrap();
+        assert!(hub.challenge(&who, &id("b"), (Unbound, other)).is_none());
+        assert_eq!(format!("{mine:?}"), "TokenTag(***)");
     }
 }

@@ -44,6 +44,12 @@ impl Registry {
         });
     }
 
+    /// One of a recipient's subscribers that matches. `matches` must not call the registry: the map's shard is locked.
+    pub(super) fn find(&self, who: &Recipient, matches: impl Fn(&Subscriber) -> bool) -> Option<Arc<Subscriber>> {
+        let subscribers = self.subscribers.get(who)?;
+        subscribers.iter().find(|subscriber| matches(subscriber)).cloned()
+    }
+
     /// True when one of a recipient's subscribers matches. `matches` must not call the registry: the map's shard is locked.
     pub(super) fn any(&self, who: &Recipient, matches: impl Fn(&Subscriber) -> bool) -> bool {
         self.subscribers.get(who).is_some_and(|subscribers| subscribers.iter().any(|subscriber| matches(subscriber)))

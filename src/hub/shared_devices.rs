@@ -2,7 +2,8 @@
 //!
 //! A till whose network fails replaces its own old connection, and that is no fault. So only a replaced connection whose peer reacted to the close
 //! is recorded: two peers were there at once. Several of these within a short time make the device shared: operators are alerted, and a newcomer
-//! waits longer and longer before it replaces a connection that is still open. Meanwhile one of the two is served in peace. Pure.
+//! waits longer and longer before it replaces a connection that is still open. Meanwhile one of the two is served in peace. A newcomer with another
+//! token that is turned away because the other is there (`challenge`) makes it shared at once. Pure.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -56,6 +57,31 @@ pub(super) struct SharedDevices(HashMap<(Recipient, DeviceId), Replacements>);
 impl SharedDevices {
     /// A connection of this device was replaced while its peer was there. True when this makes the device shared.
     pub(super) fn record(&mut self, who: &Recipient, device: &DeviceId, now: UnixMs) -> bool {
+        self.change(who, device, now, |entry| {
+            if entry.recent.len() == SHARED_AFTER {
+                entry.recent.pop_front();
+            }
+            entry.recent.push_back(now);
+            entry.count = entry.count.saturating_add(1);
+        })
+    }
+
+    /// A newcomer with another token was turned away, because the client of the open connection is there: two installations for certain. True when
+    /// this makes the device shared.
+    pub(super) fn record_in_use(&mut self, who: &Recipient, device: &DeviceId, now: UnixMs) -> bool {
+        self.change(who, device, now, |entry| {
+            entry.recent = [now; SHARED_AFTER].into();
+            entry.count = entry.count.max(SHARED_AFTER as u32);
+        })
+    }
+
+    fn change(
+        &mut self,
+        who: &Recipient,
+        device: &DeviceId,
+        now: UnixMs,
+        change: impl FnOnce(&mut Replacements),
+    ) -> bool {
         let key = (who.clone(), device.clone());
         if self.0.len() >= DEVICES_MAX && !self.0.contains_key(&key) {
             self.0.retain(|_, replacements| !replacements.is_over(now));
@@ -68,11 +94,7 @@ impl SharedDevices {
             *entry = Replacements::default();
         }
         let was_shared = entry.is_shared(now);
-        if entry.recent.len() == SHARED_AFTER {
-            entry.recent.pop_front();
-        }
-        entry.recent.push_back(now);
-        entry.count = entry.count.saturating_add(1);
+        change(entry);
         !was_shared && entry.is_shared(now)
     }
 
@@ -117,6 +139,16 @@ mod tests {
         // The other installation has an id of its own now.
         assert_eq!((shared.wait(&who, &device, at(640)), shared.list(at(640)).len()), (None, 0));
         assert!(!shared.record(&who, &device, at(700)), "it begins anew");
+    }
+
+    #[test]
+    fn a_device_in_use_is_shared_at_once_and_a_till_that_comes_back_waits_no_longer_for_it() {
+        let (who, device) = (Recipient::store(Id::new("17").unwrap()), Id::new("till-1").unwrap());
+        let mut shared = SharedDevices::default();
+        let became: Vec<bool> = (0..20).map(|n| shared.record_in_use(&who, &device, UnixMs(n))).collect();
+        assert_eq!((became[0], became[1..].contains(&true)), (true, false));
+        assert_eq!(shared.wait(&who, &device, UnixMs(20)), Some(WAIT_MIN));
+        assert_eq!(shared.list(UnixMs(20 + WINDOW_MS)).len(), 0);
     }
 
     #[test]

@@ -217,6 +217,9 @@ impl<V: Server, S: Socket> Connection<V, S> {
     }
 
     fn on_message(&mut self, message: Message) {
+        if let Some(Authenticated { subscriber, .. }) = &self.authenticated {
+            subscriber.record_frame();
+        }
         match message {
             Message::Text(text) => self.input(SessionInput::Text(text.as_str())),
             Message::Binary(_) => self.input(SessionInput::Binary),
@@ -230,6 +233,9 @@ impl<V: Server, S: Socket> Connection<V, S> {
         let Some(Authenticated { subscriber, .. }) = &self.authenticated else { return };
         if subscriber.is_replaced() {
             return self.input(SessionInput::Replaced);
+        }
+        if subscriber.take_challenge() {
+            self.outputs.push_back(SessionOutput::Ping);
         }
         self.woken_at = subscriber.take_woken_at();
         if let Some(position) = subscriber.take_acked() {

@@ -222,3 +222,22 @@ async fn a_device_that_its_token_names_connects_and_waits_whatever_others_of_its
     assert!(statuses.iter().all(|status| *status == 200));
     server.stop().await;
 }
+
+/// The bug: two installations that had chosen one name replaced each other, and neither was served for minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_installations_with_one_name_the_one_that_is_there_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let tokens = server.state.tokens();
+    let [one, other] = [600, 601].map(|seconds| tokens.mint("store", "17", None, wall_clock(), seconds).unwrap());
+    let mut till = hello(&server, &one, "till", None).await.unwrap();
+    let refused = tokio::select! {
+        refused = hello(&server, &other, "till", None) => refused.err().unwrap(),
+        // Whoever reads answers pings.
+        ended = till.next_text() => panic!("{ended:?}"),
+    };
+    assert_eq!(refused, (4003, "replaced".into()));
+    pays(&server, "o1").await;
+    assert!(till.next_text().await.unwrap().contains("\"o1\""));
+    server.stop().await;
+}

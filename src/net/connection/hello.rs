@@ -10,7 +10,7 @@ use super::backend::{Mailboxes, Server};
 use super::socket::Socket;
 use super::{Authenticated, Connection, log_unavailable, span};
 use crate::clock::wall_clock;
-use crate::hub::SubscriberGuard;
+use crate::hub::{Challenge, SubscriberGuard};
 use crate::net::identity_rates::Identity;
 use crate::net::retry_spread;
 use crate::net::state::NAME_IS_TAKEN;
@@ -18,8 +18,11 @@ use crate::net::tokens::Principal;
 
 /// How often a hello that waits looks whether the connection in its way has ended.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the client of an open connection may take to answer a newcomer's ping: less than clients wait for their `welcome` (10 s), or a till
+/// behind its own half-open connection, with a new token, would never be served.
+const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// A hello that waits before it replaces the connection of a shared device.
+/// A hello that waits before it replaces the connection of a shared device, or one that was opened with another token.
 pub(super) struct Held {
     token: BearerToken,
     device: Option<DeviceId>,
@@ -28,6 +31,8 @@ pub(super) struct Held {
     until: Duration,
     /// When it looks next.
     pub(super) look_at: Duration,
+    /// Whether somebody is at the other end of that connection. Without one it is replaced when the time is over.
+    challenge: Option<Challenge>,
     /// Its place among the subscribers of its recipient: it counts towards their limit.
     _place: SubscriberGuard,
 }
@@ -52,7 +57,8 @@ impl<V: Server, S: Socket> Connection<V, S> {
         }
     }
 
-    /// Two installations that use one device id would replace each other as fast as they can: the newcomer waits.
+    /// Two installations that use one device id would replace each other as fast as they can: the newcomer waits. With another token it waits only
+    /// until the other has shown that it is there, and then it is turned away.
     fn hold(
         &self,
         token: &BearerToken,
@@ -65,8 +71,17 @@ impl<V: Server, S: Socket> Connection<V, S> {
             return Err(Close::RateLimited);
         }
         self.check_name(&who, &device, binding)?;
-        let Some(wait) = self.server.hub().wait_before_replacing(&who, &device, wall_clock()) else { return Ok(None) };
-        self.server.stats().rejections.record("device-shared", Some(&who));
+        let hub = self.server.hub();
+        let shared = hub.wait_before_replacing(&who, &device, wall_clock());
+        let challenge = hub.challenge(&who, &device, (binding, hub.tag_of(&token.0)));
+        let wait = match (shared, &challenge) {
+            (None, None) => return Ok(None),
+            (Some(wait), None) => {
+                self.server.stats().rejections.record("device-shared", Some(&who));
+                wait
+            }
+            (_, Some(_)) => CHALLENGE_TIMEOUT,
+        };
         let place = self.server.hub().wait(&who, binding).map_err(|_| self.too_many(&who))?;
         let now = self.server.uptime();
         Ok(Some(Held {
@@ -75,6 +90,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
             position,
             until: now + wait,
             look_at: now + wait.min(LOOK_INTERVAL),
+            challenge,
             _place: place,
         }))
     }
@@ -86,18 +102,38 @@ impl<V: Server, S: Socket> Connection<V, S> {
             self.held = None;
         }
         let Some(held) = &self.held else { return };
-        let now = self.server.uptime();
-        let (token, named) = (held.token.clone(), held.device.clone());
-        let is_free = |reader: &HelloReader| !self.server.hub().is_connected(&reader.who, &reader.device);
-        if now < held.until && self.reader(&token.0, named.as_ref()).is_ok_and(|reader| !is_free(&reader)) {
-            if let Some(held) = &mut self.held {
-                held.look_at = held.until.min(now + LOOK_INTERVAL);
+        let (now, hub) = (self.server.uptime(), self.server.hub());
+        // One whose token is not taken any more goes on, and learns that.
+        let reader = self.reader(&held.token.0, held.device.as_ref()).ok();
+        if let Some(HelloReader { who, device, .. }) =
+            reader.filter(|reader| hub.is_connected(&reader.who, &reader.device))
+        {
+            if held.challenge.as_ref().is_some_and(Challenge::is_answered) {
+                return self.refuse_held(&who, &device);
             }
-            return;
+            if now < held.until {
+                let look_at = held.until.min(now + LOOK_INTERVAL);
+                self.held.iter_mut().for_each(|held| held.look_at = look_at);
+                return;
+            }
         }
         if let Some(Held { token, device, position, .. }) = self.held.take() {
             self.finish_authentication(&token.0, device, position);
         }
+    }
+
+    /// The client of the connection in the way is there: it stays, and the newcomer learns that its device id is in use.
+    fn refuse_held(&mut self, who: &Recipient, device: &DeviceId) {
+        self.held = None;
+        self.server.stats().rejections.record("device-in-use", Some(who));
+        if self.server.hub().record_in_use(who, device, wall_clock()) {
+            span::of_connection(self.number, Some((who, device))).in_scope(|| {
+                tracing::warn!(
+                    "two installations with different tokens use one device id: the newcomer is turned away"
+                );
+            });
+        }
+        self.input(SessionInput::Rejected(Close::Replaced));
     }
 
     fn finish_authentication(&mut self, token: &str, device: Option<DeviceId>, position: Option<Position>) {
@@ -182,7 +218,11 @@ impl<V: Server, S: Socket> Connection<V, S> {
             }
         }
         // Only now: a hello that is turned away replaces nobody.
-        let subscriber = self.server.hub().connect(&who, &device, binding).map_err(|_| self.too_many(&who))?;
+        let subscriber = self
+            .server
+            .hub()
+            .connect(&who, &device, binding, self.server.hub().tag_of(token))
+            .map_err(|_| self.too_many(&who))?;
         if let Some(poison) = self.server.hub().skip_poison(&who, &device, cursor.acked) {
             cursor.acked = poison;
         }

@@ -259,6 +259,59 @@ async fn a_hello_that_is_turned_away_replaces_nobody() {
     assert_eq!(till.sent(), ["welcome", "n1"]);
 }
 
+/// The hello of another installation that has chosen the same name, with a token of its own.
+async fn namesake(server: &Arc<ScriptedServer>) -> Till {
+    let till = Till::connect(server);
+    till.socket.say(&HELLO.replace("store:17", "store:17,,other"));
+    settle().await;
+    till
+}
+
+/// The bug: two installations that had chosen one name replaced each other, and neither was served for minutes.
+#[tokio::test(start_paused = true)]
+async fn a_namesake_with_another_token_is_turned_away_while_the_till_is_there() {
+    let server = ScriptedServer::new();
+    let till = Till::hello(&server).await;
+    let newcomer = namesake(&server).await;
+    assert_eq!((till.sent(), newcomer.sent()), (vec!["welcome".into(), "ping".into()], vec![]));
+    till.socket.change(|script| script.incoming.push_back(Message::Pong(Default::default())));
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(newcomer.sent(), ["4003"]);
+    server.notify(1);
+    settle().await;
+    assert_eq!(till.last(), "n1");
+    let listed = server.stats.rejections.list();
+    assert_eq!((listed.len(), listed[0].reason.as_str(), listed[0].count), (1, "device-in-use", 1));
+    assert_eq!(server.hub.shared_devices(crate::clock::wall_clock()).len(), 1, "operators are alerted");
+    // With the same token it is the same till, and with the device in the token its issuer says whose it is. Both wait for a second, as the device
+    // is shared, and not for an answer.
+    let back = Till::hello(&server).await;
+    pass(Duration::from_millis(1_100)).await;
+    assert_eq!((till.last().as_str(), back.sent()), ("4003", vec!["welcome".into(), "n1".into()]));
+    let named = Till::connect(&server);
+    named.socket.say(&HELLO.replace("store:17", "store:17,till-1"));
+    pass(Duration::from_millis(2_100)).await;
+    assert_eq!((back.last().as_str(), named.sent()), ("4003", vec!["welcome".into(), "n1".into()]));
+    *server.bound.lock().unwrap() = Some("till-1");
+    assert_eq!((namesake(&server).await.sent(), named.last().as_str()), (vec!["4001".to_owned()], "n1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_till_with_a_new_token_is_served_behind_its_own_dead_connection() {
+    let server = ScriptedServer::new();
+    let dead = Till::hello(&server).await;
+    let back = namesake(&server).await;
+    pass(Duration::from_millis(7_900)).await;
+    assert_eq!(back.sent(), [""; 0]);
+    pass(Duration::from_millis(200)).await;
+    assert_eq!((back.sent(), dead.last().as_str()), (vec!["welcome".to_owned()], "4003"));
+    // Where the connection ends meanwhile, it does not wait as long.
+    let next = Till::hello(&server).await;
+    back.socket.say(r#"{"type":"bye"}"#);
+    pass(Duration::from_millis(1_100)).await;
+    assert_eq!(next.sent(), ["welcome"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drain_sends_goaway_then_1012_and_nothing_after() {
     let server = ScriptedServer::new();
