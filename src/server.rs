@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use orderbell_consumers::{Group, Stats};
+use orderbell_consumers::Stats;
 use orderbell_protocol::admin::Reachability;
 use orderbell_protocol::{Id, Recipient, UnixMs};
 use tokio::net::TcpListener;
@@ -31,7 +31,7 @@ use crate::metrics::{MetricSources, Metrics};
 use crate::net::{self, AdminApi, AppState, Blocking, Listening, NetLimits, PlaceLimits};
 #[cfg(feature = "kafka")]
 use crate::stream::dlq_topics::DlqTopics;
-use crate::stream::{self, StreamError, outbox_publisher::PublisherStats};
+use crate::stream::{self, OrderGroup, StreamError, outbox_publisher::PublisherStats};
 use crate::wall::{Feed, ReachabilitySource, WallTotals};
 use admin_api::Status;
 use alerts::Alerts;
@@ -80,7 +80,7 @@ pub enum StartError {
 pub struct Server {
     state: Arc<AppState>,
     ledger: Arc<Ledger>,
-    group: Mutex<Option<Group<ExpiryCheck>>>,
+    group: Mutex<Option<OrderGroup>>,
     group_stats: Arc<Stats>,
     status: Arc<Status>,
     alerts: Arc<Alerts>,

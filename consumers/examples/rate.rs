@@ -28,6 +28,7 @@ struct Nothing;
 
 impl Handler for Nothing {
     type Task = std::convert::Infallible;
+    type Prepared = ();
 
     fn key(&self, record: &Record) -> Option<KeyHash> {
         record.key.as_deref().map(|key| KeyHash(xxhash_rust::xxh3::xxh3_64(key)))

@@ -69,6 +69,7 @@ impl Sums {
 
 impl Handler for Sums {
     type Task = std::convert::Infallible;
+    type Prepared = ();
 
     fn key(&self, record: &Record) -> Option<KeyHash> {
         record.key.as_ref().map(hash)

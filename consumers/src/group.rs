@@ -33,14 +33,14 @@ use crate::stats::Stats;
 use crate::tracker::{Limits, Tracker};
 use crate::traits::{CheckpointStore, DeadLetterSink, Handler, KeyHash, KeyInput, Source};
 
-/// A running group, whose handler takes tasks of the type `T`.
-pub struct Group<T = Infallible> {
+/// A running group, whose handler takes tasks of the type `T` and prepares a `P` of its records.
+pub struct Group<T = Infallible, P = ()> {
     stop: Arc<AtomicBool>,
     waker: Option<Waker>,
     /// An error ended it; the thread may still close the source.
     has_failed: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<(), SourceError>>>,
-    shards: Vec<flume::Sender<ToShard<T>>>,
+    shards: Vec<flume::Sender<ToShard<T, P>>>,
     stats: Arc<Stats>,
 }
 
@@ -49,7 +49,7 @@ pub struct Group<T = Infallible> {
 #[error("the task was not queued: its shard is full, or the group has ended")]
 pub struct InjectError<T>(pub T);
 
-impl<T: Clone + Send + Sync + 'static> Group<T> {
+impl<T: Clone + Send + Sync + 'static, P: Clone + Send + Sync + 'static> Group<T, P> {
     /// Starts the poll thread and the shards on the current tokio runtime.
     ///
     /// # Panics
@@ -63,7 +63,7 @@ impl<T: Clone + Send + Sync + 'static> Group<T> {
     ) -> Self
     where
         S: Source,
-        H: Handler<Task = T>,
+        H: Handler<Task = T, Prepared = P>,
         C: CheckpointStore,
         D: DeadLetterSink,
     {
@@ -170,7 +170,7 @@ impl<T: Clone + Send + Sync + 'static> Group<T> {
     }
 }
 
-impl<T> Group<T> {
+impl<T, P> Group<T, P> {
     fn request_stop(&self) {
         self.stop.store(true, Ordering::Release);
         if let Some(waker) = &self.waker {
@@ -179,7 +179,7 @@ impl<T> Group<T> {
     }
 }
 
-impl<T> Drop for Group<T> {
+impl<T, P> Drop for Group<T, P> {
     /// Asks the poll thread to end, without waiting.
     fn drop(&mut self) {
         self.request_stop();

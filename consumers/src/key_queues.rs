@@ -16,9 +16,9 @@ use crate::traits::{KeyHash, KeyInput, Reason};
 
 /// A record or a task in a key's queue.
 #[derive(Debug)]
-pub struct QueuedInput<T = Infallible> {
+pub struct QueuedInput<T = Infallible, P = ()> {
     /// The record or the task.
-    pub input: KeyInput<T>,
+    pub input: KeyInput<T, P>,
     /// Returns a record's credit and completes its offset; `None` for a task.
     pub ticket: Option<Ticket>,
     /// How often it was tried.
@@ -35,16 +35,16 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Slot<T> {
-    queue: VecDeque<QueuedInput<T>>,
+struct Slot<T, P> {
+    queue: VecDeque<QueuedInput<T, P>>,
     state: State,
     /// The newest record that was started: what starts later must not stand before it in the same partition and epoch.
     started: Option<Ticket>,
 }
 
-impl<T> Slot<T> {
+impl<T, P> Slot<T, P> {
     /// Puts records that were not handled back to the front, in their order. They count as not started.
-    fn put_back(&mut self, unhandled: Vec<QueuedInput<T>>) {
+    fn put_back(&mut self, unhandled: Vec<QueuedInput<T, P>>) {
         if let Some(first) = unhandled.first() {
             self.started = first.ticket;
         }
@@ -56,15 +56,15 @@ impl<T> Slot<T> {
 
 /// All queues of one shard.
 #[derive(Debug)]
-pub struct KeyQueues<T = Infallible> {
-    slots: HashMap<KeyHash, Slot<T>, foldhash::fast::RandomState>,
+pub struct KeyQueues<T = Infallible, P = ()> {
+    slots: HashMap<KeyHash, Slot<T, P>, foldhash::fast::RandomState>,
     ready: VecDeque<KeyHash>,
     backing_off: BinaryHeap<Reverse<(Duration, KeyHash)>>,
     max_batch_records: usize,
     violations: u64,
 }
 
-impl<T> KeyQueues<T> {
+impl<T, P> KeyQueues<T, P> {
     /// Empty queues that hand out batches of at most `max_batch_records`.
     #[must_use]
     pub fn new(max_batch_records: usize) -> Self {
@@ -78,7 +78,7 @@ impl<T> KeyQueues<T> {
     }
 
     /// Queues a record or a task behind the others of its key.
-    pub fn push(&mut self, key: KeyHash, queued: QueuedInput<T>) {
+    pub fn push(&mut self, key: KeyHash, queued: QueuedInput<T, P>) {
         let slot = self.slots.entry(key).or_insert_with(|| {
             self.ready.push_back(key);
             Slot { queue: VecDeque::with_capacity(1), state: State::Ready, started: None }
@@ -87,7 +87,7 @@ impl<T> KeyQueues<T> {
     }
 
     /// The next batch. Its key is busy until [`Self::finish`] or [`Self::back_off`].
-    pub fn next_batch(&mut self, now: Duration) -> Option<(KeyHash, Vec<QueuedInput<T>>)> {
+    pub fn next_batch(&mut self, now: Duration) -> Option<(KeyHash, Vec<QueuedInput<T, P>>)> {
         self.end_back_offs(now);
         loop {
             let key = self.ready.pop_front()?;
@@ -106,7 +106,7 @@ impl<T> KeyQueues<T> {
             let max = if alone { 1 } else { self.max_batch_records };
             let fit = slot.queue.iter().take(max);
             let count = fit.take_while(|queued| queued.rejection.is_none()).count().max(1);
-            let batch: Vec<QueuedInput<T>> = slot.queue.drain(..count).collect();
+            let batch: Vec<QueuedInput<T, P>> = slot.queue.drain(..count).collect();
             for ticket in batch.iter().filter_map(|queued| queued.ticket) {
                 let before = slot.started.replace(ticket);
                 let is_broken = before.is_some_and(|old| {
@@ -139,7 +139,7 @@ impl<T> KeyQueues<T> {
     }
 
     /// Ends a batch. Its `unhandled` records go back to the front, in their order.
-    pub fn finish(&mut self, key: KeyHash, unhandled: Vec<QueuedInput<T>>) {
+    pub fn finish(&mut self, key: KeyHash, unhandled: Vec<QueuedInput<T, P>>) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
         slot.put_back(unhandled);
         if slot.queue.is_empty() {
@@ -151,7 +151,7 @@ impl<T> KeyQueues<T> {
     }
 
     /// Ends a batch whose key backs off until `until`. Its `unhandled` records go back to the front, in their order.
-    pub fn back_off(&mut self, key: KeyHash, unhandled: Vec<QueuedInput<T>>, until: Duration) {
+    pub fn back_off(&mut self, key: KeyHash, unhandled: Vec<QueuedInput<T, P>>, until: Duration) {
         let Some(slot) = self.slots.get_mut(&key) else { return };
         slot.put_back(unhandled);
         slot.state = State::BackingOff(until);
@@ -159,10 +159,10 @@ impl<T> KeyQueues<T> {
     }
 
     /// Takes out every queued record for which `is_fenced` holds: its partition was revoked or lost.
-    pub fn fence(&mut self, is_fenced: impl Fn(&Ticket) -> bool) -> Vec<QueuedInput<T>> {
+    pub fn fence(&mut self, is_fenced: impl Fn(&Ticket) -> bool) -> Vec<QueuedInput<T, P>> {
         let mut dropped = Vec::new();
         for slot in self.slots.values_mut() {
-            let (out, keep): (Vec<QueuedInput<T>>, Vec<QueuedInput<T>>) =
+            let (out, keep): (Vec<QueuedInput<T, P>>, Vec<QueuedInput<T, P>>) =
                 slot.queue.drain(..).partition(|queued| queued.ticket.as_ref().is_some_and(&is_fenced));
             slot.queue.extend(keep);
             dropped.extend(out);

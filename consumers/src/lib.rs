@@ -38,5 +38,5 @@ pub use stats::{HotKey, Stats};
 pub use tracker::PartitionStatus;
 pub use traits::{
     Begin, Checkpoint, CheckpointStore, DeadLetter, DeadLetterSink, DurableCheckpoints, EndOffset, Handler, KeyBatch,
-    KeyHash, KeyInput, OutRecord, Outcome, PartitionOffsets, Parts, Polled, Reason, Sink, Source,
+    KeyHash, KeyInput, OutRecord, Outcome, Part, PartitionOffsets, Parts, Polled, Reason, Sink, Source,
 };

@@ -38,8 +38,8 @@ const HALT_BACK_OFF: Duration = Duration::from_secs(1);
 /// First and longest wait between two attempts to write a dead letter.
 const DEAD_LETTER_BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-pub(crate) enum ToShard<T> {
-    Inputs(Vec<(KeyHash, QueuedInput<T>)>),
+pub(crate) enum ToShard<T, P> {
+    Inputs(Vec<(KeyHash, QueuedInput<T, P>)>),
     /// These epochs are over: slot of the partition, last ended epoch.
     Fence(Vec<(u32, Epoch)>),
 }
@@ -58,18 +58,22 @@ pub(crate) struct ShardLimits {
     pub(crate) max_attempts: u32,
 }
 
-type Work<T> = Pin<Box<dyn Future<Output = Finished<T>> + Send>>;
+type Work<T, P> = Pin<Box<dyn Future<Output = Finished<T, P>> + Send>>;
+/// What is queued for a handler.
+type InputOf<H> = QueuedInput<<H as Handler>::Task, <H as Handler>::Prepared>;
+/// Work of a handler.
+type WorkOf<H> = Work<<H as Handler>::Task, <H as Handler>::Prepared>;
 
-struct Finished<T> {
+struct Finished<T, P> {
     key: KeyHash,
-    result: WorkResult<T>,
+    result: WorkResult<T, P>,
 }
 
-enum WorkResult<T> {
+enum WorkResult<T, P> {
     /// The handler returned; without outcomes, it panicked.
-    Handled { outcomes: Option<Vec<Outcome>>, batch: Vec<QueuedInput<T>> },
+    Handled { outcomes: Option<Vec<Outcome>>, batch: Vec<QueuedInput<T, P>> },
     /// A dead letter was written; `unhandled` is the rest of its batch.
-    DeadLettered { ticket: Option<Ticket>, unhandled: Vec<QueuedInput<T>> },
+    DeadLettered { ticket: Option<Ticket>, unhandled: Vec<QueuedInput<T, P>> },
 }
 
 pub(crate) struct Shard<H: Handler, D> {
@@ -77,11 +81,11 @@ pub(crate) struct Shard<H: Handler, D> {
     dead_letters: Arc<D>,
     limits: ShardLimits,
     stats: Arc<Stats>,
-    queues: KeyQueues<H::Task>,
-    running: FuturesUnordered<Work<H::Task>>,
+    queues: KeyQueues<H::Task, H::Prepared>,
+    running: FuturesUnordered<WorkOf<H>>,
     /// Last ended epoch of each partition slot.
     fenced: Vec<Epoch>,
-    rx: flume::Receiver<ToShard<H::Task>>,
+    rx: flume::Receiver<ToShard<H::Task, H::Prepared>>,
     tx: flume::Sender<FromShard>,
     completed: Vec<Ticket>,
     /// The partitions of records at which the handler panicked, by key: each has an alert until the record's next try.
@@ -97,7 +101,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         dead_letters: Arc<D>,
         limits: ShardLimits,
         stats: Arc<Stats>,
-        rx: flume::Receiver<ToShard<H::Task>>,
+        rx: flume::Receiver<ToShard<H::Task, H::Prepared>>,
         tx: flume::Sender<FromShard>,
     ) -> Self {
         Self {
@@ -154,7 +158,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         }
     }
 
-    fn message(&mut self, message: ToShard<H::Task>) {
+    fn message(&mut self, message: ToShard<H::Task, H::Prepared>) {
         match message {
             ToShard::Inputs(inputs) => inputs.into_iter().for_each(|(key, queued)| self.queues.push(key, queued)),
             ToShard::Fence(ended) => {
@@ -174,7 +178,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         }
     }
 
-    fn abandon(&self, dropped: Vec<QueuedInput<H::Task>>) {
+    fn abandon(&self, dropped: Vec<InputOf<H>>) {
         let tickets: Vec<Ticket> = dropped.into_iter().filter_map(|queued| queued.ticket).collect();
         if !tickets.is_empty() {
             let _poll_thread_ended = self.tx.send(FromShard::Abandoned(tickets));
@@ -197,7 +201,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         true
     }
 
-    fn handle(&self, key: KeyHash, mut batch: Vec<QueuedInput<H::Task>>) -> Work<H::Task> {
+    fn handle(&self, key: KeyHash, mut batch: Vec<InputOf<H>>) -> WorkOf<H> {
         if let Some(reason) = batch.first_mut().and_then(|first| first.rejection.take()) {
             // It is alone in its batch and never reaches the handler.
             let outcomes = Some(vec![Outcome::Reject(*reason)]);
@@ -207,7 +211,8 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         Box::pin(async move {
             let attempts = batch.first().map_or(0, |first| first.attempts);
             let meta: Vec<_> = batch.iter().map(|queued| (queued.ticket, queued.attempts)).collect();
-            let inputs: Arc<Vec<KeyInput<H::Task>>> = Arc::new(batch.into_iter().map(|queued| queued.input).collect());
+            let inputs: Arc<Vec<KeyInput<H::Task, H::Prepared>>> =
+                Arc::new(batch.into_iter().map(|queued| queued.input).collect());
             let call = KeyBatch { inputs: inputs.clone(), attempts };
             let outcomes = AssertUnwindSafe(async move { handler.handle(call).await }).catch_unwind().await.ok();
             let inputs = Arc::try_unwrap(inputs).unwrap_or_else(|shared| (*shared).clone());
@@ -217,7 +222,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         })
     }
 
-    fn finished(&mut self, finished: Finished<H::Task>) {
+    fn finished(&mut self, finished: Finished<H::Task, H::Prepared>) {
         match finished.result {
             WorkResult::DeadLettered { ticket, unhandled } => {
                 self.completed.extend(ticket);
@@ -227,7 +232,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         }
     }
 
-    fn handled(&mut self, key: KeyHash, outcomes: Option<Vec<Outcome>>, batch: Vec<QueuedInput<H::Task>>) {
+    fn handled(&mut self, key: KeyHash, outcomes: Option<Vec<Outcome>>, batch: Vec<InputOf<H>>) {
         let outcomes = if let Some(outcomes) = outcomes {
             self.clear_panic(key);
             outcomes
@@ -265,7 +270,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
 
     /// Counts a panic of the handler, and names the first record of its batch in the log and in an alert, and the last one: any of them may be why. A
     /// task has no place; it is named by its key, and by the records that came with it.
-    fn panicked(&mut self, key: KeyHash, batch: &[QueuedInput<H::Task>]) {
+    fn panicked(&mut self, key: KeyHash, batch: &[InputOf<H>]) {
         self.stats.panics.increment();
         let is_task = batch.first().is_some_and(|first| matches!(first.input, KeyInput::Task(_)));
         let mut records = batch.iter().filter_map(|queued| queued.input.record());
@@ -293,12 +298,12 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         }
     }
 
-    fn finish(&mut self, key: KeyHash, unhandled: Vec<QueuedInput<H::Task>>) {
+    fn finish(&mut self, key: KeyHash, unhandled: Vec<InputOf<H>>) {
         let unhandled = self.drop_fenced(unhandled);
         self.queues.finish(key, unhandled);
     }
 
-    fn back_off(&mut self, key: KeyHash, unhandled: Vec<QueuedInput<H::Task>>, back_off: Duration) {
+    fn back_off(&mut self, key: KeyHash, unhandled: Vec<InputOf<H>>, back_off: Duration) {
         let unhandled = self.drop_fenced(unhandled);
         if unhandled.is_empty() {
             self.queues.finish(key, unhandled);
@@ -308,29 +313,22 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
     }
 
     /// Records of a batch whose epoch ended while it ran are abandoned; the others are returned.
-    fn drop_fenced(&self, unhandled: Vec<QueuedInput<H::Task>>) -> Vec<QueuedInput<H::Task>> {
-        let is_fenced = |queued: &QueuedInput<H::Task>| {
-            queued.ticket.as_ref().is_some_and(|ticket| is_fenced(&self.fenced, ticket))
-        };
+    fn drop_fenced(&self, unhandled: Vec<InputOf<H>>) -> Vec<InputOf<H>> {
+        let is_fenced =
+            |queued: &InputOf<H>| queued.ticket.as_ref().is_some_and(|ticket| is_fenced(&self.fenced, ticket));
         let (dropped, kept) = unhandled.into_iter().partition(is_fenced);
         self.abandon(dropped);
         kept
     }
 
     /// Writes a dead letter; a task is given up instead. Until it is written the key stays busy and the record keeps its credit.
-    fn dead_letter(
-        &mut self,
-        key: KeyHash,
-        queued: QueuedInput<H::Task>,
-        reason: Reason,
-        unhandled: Vec<QueuedInput<H::Task>>,
-    ) {
-        let KeyInput::Record(record) = queued.input else {
+    fn dead_letter(&mut self, key: KeyHash, queued: InputOf<H>, reason: Reason, unhandled: Vec<InputOf<H>>) {
+        let KeyInput::Record(record, prepared) = queued.input else {
             let key_text = format!("{:016x}", key.0);
             tracing::error!(key = key_text, reason = reason.code, message = reason.message, "a task was given up");
             return self.finish(key, unhandled);
         };
-        report_dead_letter(&*self.handler, &self.stats, &record, &reason);
+        report_dead_letter(&*self.handler, &self.stats, &record, prepared.as_ref(), &reason);
         let (dead_letters, stats) = (self.dead_letters.clone(), self.stats.clone());
         let ticket = queued.ticket;
         let dead_letter = DeadLetter { record, reason, attempts: queued.attempts + 1 };

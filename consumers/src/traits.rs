@@ -120,32 +120,48 @@ pub trait Source: Send + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash(pub u64);
 
-/// How a record of the log is handed out.
+/// How a record of the log is handed out. `P` is [`Handler::Prepared`].
 #[derive(Debug)]
-pub enum Parts {
-    /// As it is, in the queue of this key; `None` when its order does not matter.
-    One(Option<KeyHash>),
+pub enum Parts<P = ()> {
+    /// The record as it was read, in one queue.
+    One {
+        /// Its queue; `None` when its order does not matter.
+        key: Option<KeyHash>,
+        /// What the handler has found in it already.
+        prepared: Option<P>,
+    },
     /// As several records, each in the queue of its own key and with a result of its own. They are queued in this order, and the offset is
     /// finished only when all of them are. A dead letter holds one part. None at all is [`Self::One`] without a key.
-    Several(Vec<(Record, Option<KeyHash>)>),
+    Several(Vec<Part<P>>),
 }
 
-/// What a handler is given, in a key's turn.
+/// One of several inputs that a record holds.
+#[derive(Debug)]
+pub struct Part<P = ()> {
+    /// It has the partition and offset of the record that it is a part of.
+    pub record: Record,
+    /// Its queue; `None` when its order does not matter.
+    pub key: Option<KeyHash>,
+    /// What the handler has found in it already.
+    pub prepared: Option<P>,
+}
+
+/// What a handler is given, in a key's turn. `T` is [`Handler::Task`], `P` is [`Handler::Prepared`].
 #[derive(Debug, Clone)]
-pub enum KeyInput<T> {
-    /// A record of the log.
-    Record(Record),
+pub enum KeyInput<T, P = ()> {
+    /// A record of the log, and what [`Handler::parts`] prepared of it. It is the same at each of its tries.
+    Record(Record, Option<P>),
     /// A task of the program's own, from [`Group::inject`](crate::Group::inject). It has no place in the log, and no checkpoint depends on
     /// it.
     Task(T),
 }
 
-impl<T> KeyInput<T> {
+impl<T, P> KeyInput<T, P> {
     /// The record; `None` for a task.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
         match self {
-            Self::Record(record) => Some(record),
+            Self::Record(record, _) => Some(record),
             Self::Task(_) => None,
         }
     }
@@ -153,14 +169,14 @@ impl<T> KeyInput<T> {
 
 /// Consecutive records and tasks of one key, in order, for one call of a handler.
 #[derive(Debug, Clone)]
-pub struct KeyBatch<T = Infallible> {
+pub struct KeyBatch<T = Infallible, P = ()> {
     /// Shared with the shard, which hands them out again when they must be retried.
-    pub inputs: Arc<Vec<KeyInput<T>>>,
+    pub inputs: Arc<Vec<KeyInput<T, P>>>,
     /// How often the first of them was tried before.
     pub attempts: u32,
 }
 
-impl<T> KeyBatch<T> {
+impl<T, P> KeyBatch<T, P> {
     /// The records, in order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.inputs.iter().filter_map(KeyInput::record)
@@ -193,22 +209,31 @@ pub enum Outcome {
 pub trait Handler: Send + Sync + 'static {
     /// What the program asks for in the queue of a key, beside the records of the log; [`Infallible`] when there is nothing.
     type Task: Clone + Send + Sync + 'static;
+    /// What [`Self::parts`] finds in a record and [`Self::handle`] needs again, so that no record is read twice; `()` when there is nothing.
+    type Prepared: Clone + Send + Sync + 'static;
     /// The key of a record; `None` when its order does not matter. Runs on the poll thread, so it must be cheap and pure. When it panics,
     /// the record goes to the dead letters with the reason `key-panicked`.
     fn key(&self, record: &Record) -> Option<KeyHash>;
     /// The parts of a record that holds several inputs for the handler, as an array of events does. As cheap and pure as [`Self::key`], and
     /// called in its place. The parts have the record's partition and offset. The handler bounds their number: each costs credits, and those
     /// of one record may exceed what is left.
-    fn parts(&self, record: &Record) -> Parts {
-        Parts::One(self.key(record))
+    fn parts(&self, record: &Record) -> Parts<Self::Prepared> {
+        Parts::One { key: self.key(record), prepared: None }
+    }
+    /// The bytes that something prepared holds beside its record. They cost credits like the record's own, for as long.
+    fn prepared_bytes(&self, _prepared: &Self::Prepared) -> u64 {
+        0
     }
     /// Handles a batch and returns one outcome per input, in order. The first outcome that is not `Done` ends the batch: the inputs after it
     /// are handed out again. A task that is rejected or retried too often is given up with a line in the log: no record is lost with it.
-    fn handle(self: Arc<Self>, batch: KeyBatch<Self::Task>) -> impl Future<Output = Vec<Outcome>> + Send + 'static;
+    fn handle(
+        self: Arc<Self>,
+        batch: KeyBatch<Self::Task, Self::Prepared>,
+    ) -> impl Future<Output = Vec<Outcome>> + Send + 'static;
     /// A record goes to the dead letters for this reason: the handler rejected it, all its attempts failed, or its key panicked. Called once
     /// for each, before the dead letter is written. For counters and alerts, so that no way into the dead letters escapes them; a panic is
-    /// caught.
-    fn on_dead_letter(&self, _record: &Record, _reason: &Reason) {}
+    /// caught. Without `prepared` where none was made, as of a record that the source could not take whole.
+    fn on_dead_letter(&self, _record: &Record, _prepared: Option<&Self::Prepared>, _reason: &Reason) {}
 }
 
 /// A point in a partition below which every record is finished.

@@ -184,7 +184,7 @@ impl World {
             self.in_flight = (self.in_flight.0 + 1, self.in_flight.1 + cost.bytes);
             let ticket = ticket.of_part(cost);
             self.queued.entry(key).or_default().push_back(ticket);
-            let input = KeyInput::Record(part);
+            let input = KeyInput::Record(part, None);
             self.queues.push(key, QueuedInput { input, ticket: Some(ticket), attempts: 0, rejection: None });
         }
     }

@@ -31,6 +31,7 @@ struct Recorder(Mutex<BTreeSet<(u32, u64)>>);
 
 impl Handler for Recorder {
     type Task = std::convert::Infallible;
+    type Prepared = ();
 
     fn key(&self, record: &Record) -> Option<KeyHash> {
         record.key.as_deref().map(|key| KeyHash(xxhash_rust::xxh3::xxh3_64(key)))

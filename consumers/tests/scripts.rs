@@ -158,6 +158,7 @@ impl Drop for Running {
 
 impl Handler for Spy {
     type Task = std::convert::Infallible;
+    type Prepared = ();
 
     fn key(&self, record: &Record) -> Option<KeyHash> {
         // Spread over the shards, which look at the upper half.

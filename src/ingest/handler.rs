@@ -26,6 +26,7 @@ use orderbell_orders::event_effects::{ApplyContext, EventEffects, MadeNotice, No
 use orderbell_orders::event_types::IGNORED;
 use orderbell_orders::mapping::{Decoded, Mapping};
 use orderbell_orders::order::{Effects, LogNumber, Order, OrderPolicy, Unannounced};
+use orderbell_orders::prepared::{PreparedRecord, RecordView};
 use orderbell_orders::source_clocks::{ClockOff, SourceClocks};
 
 /// Asks, in an order's own queue, whether the order's state can be expunged.
@@ -155,17 +156,17 @@ impl OrderHandler {
     /// Applies one record. `Err` ends the batch before this record.
     fn apply(
         &self,
-        record: &Record,
+        (record, prepared): (&Record, &PreparedRecord),
         known: &mut KnownOrders,
         effects: &mut KeyBatchEffects,
         unannounced: &mut UnannouncedInBatch,
         now: UnixMs,
     ) -> Result<(), Outcome> {
-        let mut decoded = match self.mapping.read(record, now) {
+        let mut decoded = match self.mapping.read((record, Some(prepared)), now) {
             Ok(decoded) => decoded,
             Err(NoEffect::Rejected(reason)) => return Err(Outcome::Reject(reason)),
             Err(NoEffect::Dropped(reason, bin)) => {
-                self.dropped(record, &reason, bin);
+                self.dropped((record, prepared), &reason, bin);
                 return Ok(());
             }
         };
@@ -213,13 +214,14 @@ impl OrderHandler {
     }
 
     /// Counts a record that is no event, or an ignored one.
-    fn dropped(&self, record: &Record, reason: &Reason, bin: Option<Bin>) {
+    fn dropped(&self, (record, prepared): (&Record, &PreparedRecord), reason: &Reason, bin: Option<Bin>) {
         if let Some(bin) = bin {
             self.ledger.balance().note(record, BinNote { shadow: false, bin, reason: "" });
         }
         if reason.code == IGNORED {
             self.stats.undecoded_topics.decoded(&record.partition.topic);
-            self.mapping.ignored(record).iter().for_each(|event| self.stats.count_ignored(&event.kind));
+            let ignored = self.mapping.ignored((record, Some(prepared)));
+            ignored.iter().for_each(|event| self.stats.count_ignored(&event.kind));
         } else {
             count(&self.stats.rejected, reason.code);
         }
@@ -236,7 +238,7 @@ impl OrderHandler {
 
     /// The bin of a record that becomes a dead letter for a reason with this code; none when it is no paid order.
     #[must_use]
-    pub fn note_of_dead_letter(&self, record: &Record, code: &'static str) -> Option<BinNote> {
+    pub fn note_of_dead_letter<'r>(&self, record: impl Into<RecordView<'r>>, code: &'static str) -> Option<BinNote> {
         let bin = self.mapping.bin_of_dead_letter(record, code)?;
         Some(BinNote { shadow: false, bin, reason: code })
     }
@@ -309,18 +311,23 @@ impl OrderHandler {
 
     /// The span of a batch. Nothing is computed for it when the log is above debug. The key is a hash whose seed is drawn at each start, so it
     /// tells no order; offsets are those of the first record's partition.
-    fn span(&self, batch: &KeyBatch<ExpiryCheck>) -> Span {
+    fn span<'b>(&self, batch: &'b KeyBatch<ExpiryCheck, PreparedRecord>) -> Span {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return Span::none();
         }
-        let Some(first) = batch.inputs.iter().find_map(KeyInput::record) else {
+        let record = |input: &'b KeyInput<ExpiryCheck, PreparedRecord>| match input {
+            KeyInput::Record(record, prepared) => Some((record, prepared.as_ref())),
+            KeyInput::Task(_) => None,
+        };
+        let Some((first, prepared)) = batch.inputs.iter().find_map(record) else {
             return tracing::debug_span!("expiry_checks", checks = batch.inputs.len());
         };
+        let order = self.mapping.order_of((first, prepared));
         let partition = &first.partition;
         let last = batch.inputs.iter().filter_map(KeyInput::record).rfind(|record| record.partition == *partition);
         tracing::debug_span!(
             "key_batch",
-            key = self.key(first).map(|key| format!("{:016x}", key.0)),
+            key = order.map(|order| format!("{:016x}", self.key_of(&order).0)),
             topic = &*partition.topic,
             partition = partition.number,
             first_offset = first.offset,
@@ -330,7 +337,7 @@ impl OrderHandler {
         )
     }
 
-    async fn process(&self, batch: KeyBatch<ExpiryCheck>) -> Vec<Outcome> {
+    async fn process(&self, batch: KeyBatch<ExpiryCheck, PreparedRecord>) -> Vec<Outcome> {
         if self.ledger.is_disk_low() {
             return vec![Outcome::Halt(Reason { code: "disk-full", message: "there is too little free space".into() })];
         }
@@ -342,9 +349,11 @@ impl OrderHandler {
         let mut outcomes = Vec::with_capacity(batch.inputs.len());
         for input in batch.inputs.iter() {
             let applied = match input {
-                KeyInput::Record(record) => {
+                KeyInput::Record(record, prepared) => {
                     RecordRange::add(&mut effects.records, &record.partition, record.offset);
-                    self.apply(record, &mut known, &mut effects, &mut unannounced, now)
+                    // Its queue may have been chosen without reading it.
+                    let prepared = prepared.clone().unwrap_or_else(|| self.mapping.prepare(record));
+                    self.apply((record, &prepared), &mut known, &mut effects, &mut unannounced, now)
                 }
                 KeyInput::Task(check) => self.expire(check, &mut known, &mut effects, now),
             };
@@ -393,30 +402,28 @@ fn new_notice(order: &OrderKey, made: MadeNotice) -> NewNotice {
 
 impl Handler for OrderHandler {
     type Task = ExpiryCheck;
+    type Prepared = PreparedRecord;
 
     fn key(&self, record: &Record) -> Option<KeyHash> {
         self.mapping.order_of(record).map(|order| self.key_of(&order))
     }
 
-    fn parts(&self, record: &Record) -> Parts {
-        let with_key = |part: Record| {
-            let key = self.key(&part);
-            (part, key)
-        };
-        match self.mapping.parts(record) {
-            None => Parts::One(self.key(record)),
-            Some(parts) => Parts::Several(parts.into_iter().map(with_key).collect()),
-        }
+    fn parts(&self, record: &Record) -> Parts<PreparedRecord> {
+        self.mapping.prepared_parts(record, |order| self.key_of(order))
     }
 
-    async fn handle(self: Arc<Self>, batch: KeyBatch<ExpiryCheck>) -> Vec<Outcome> {
+    fn prepared_bytes(&self, prepared: &PreparedRecord) -> u64 {
+        prepared.bytes()
+    }
+
+    async fn handle(self: Arc<Self>, batch: KeyBatch<ExpiryCheck, PreparedRecord>) -> Vec<Outcome> {
         let span = self.span(&batch);
         self.process(batch).instrument(span).await
     }
 
-    fn on_dead_letter(&self, record: &Record, reason: &Reason) {
+    fn on_dead_letter(&self, record: &Record, prepared: Option<&PreparedRecord>, reason: &Reason) {
         let (part, offset, code) = (&record.partition, record.offset, reason.code);
-        let note = self.note_of_dead_letter(record, code);
+        let note = self.note_of_dead_letter((record, prepared), code);
         match note.map(|note| note.bin) {
             Some(Bin::Rejected) => {
                 self.stats.paid_rejected.increment();
@@ -438,7 +445,9 @@ impl Handler for OrderHandler {
         }
         count(&self.stats.rejected, code);
         let undecoded = match code {
-            "unknown-type" => Some(Undecoded::UnknownType { sounds_paid: self.mapping.sounds_paid(record) }),
+            "unknown-type" => {
+                Some(Undecoded::UnknownType { sounds_paid: self.mapping.sounds_paid((record, prepared)) })
+            }
             "no-type" => Some(Undecoded::NoType),
             _ => None,
         };

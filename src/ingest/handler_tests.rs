@@ -50,11 +50,16 @@ fn handler(dir: &std::path::Path, retention_ms: i64) -> (Arc<Ledger>, OrderHandl
     )
 }
 
-fn batch(records: Vec<Record>) -> KeyBatch<ExpiryCheck> {
-    turn_of(records.into_iter().map(KeyInput::Record).collect())
+fn batch(records: Vec<Record>) -> KeyBatch<ExpiryCheck, PreparedRecord> {
+    turn_of(records.into_iter().map(input).collect())
 }
 
-fn turn_of(inputs: Vec<KeyInput<ExpiryCheck>>) -> KeyBatch<ExpiryCheck> {
+/// A record whose queue was chosen without reading it.
+fn input(record: Record) -> KeyInput<ExpiryCheck, PreparedRecord> {
+    KeyInput::Record(record, None)
+}
+
+fn turn_of(inputs: Vec<KeyInput<ExpiryCheck, PreparedRecord>>) -> KeyBatch<ExpiryCheck, PreparedRecord> {
     KeyBatch { inputs: Arc::new(inputs), attempts: 0 }
 }
 
@@ -90,6 +95,20 @@ async fn an_order_is_expunged_after_its_retention_and_not_before() {
     let before = orderbell_protocol::Position::start(ledger.epoch());
     let gone = ledger.mailboxes().read(&who, before, before, 9, now());
     assert!(matches!(gone, Err(MailboxError::PositionExpired)));
+}
+
+/// The value that is handled here is no JSON: what is known of it was read before.
+#[tokio::test]
+async fn the_handler_takes_what_the_poll_thread_read_and_reads_nothing_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, handler) = handler(dir.path(), 3_600_000);
+    let paid = record(&serde_json::json!({"type": "order.paid", "order": "o", "store": "1"}));
+    let Parts::One { key, prepared: Some(prepared) } = handler.parts(&paid) else { panic!("it is one, and is read") };
+    assert_eq!((key, handler.prepared_bytes(&prepared)), (Some(handler.key_of("o")), prepared.bytes()));
+    let unreadable = Record { value: Some(Bytes::from_static(b"{")), ..paid };
+    let done = handler.process(turn_of(vec![KeyInput::Record(unreadable, Some(prepared))])).await;
+    assert_eq!(done, [Outcome::Done]);
+    assert!(ledger.orders().state(&OrderKey { shadow: false, id: Id::new("o").unwrap() }).unwrap().is_some());
 }
 
 #[tokio::test]
@@ -158,14 +177,14 @@ async fn an_order_created_again_in_the_batch_that_expunged_it_is_in_the_expiry_i
     let due = || ledger.orders().due_expiries(now().plus_ms(RETENTION_MS * 2), 10).unwrap();
     let expiry = || KeyInput::Task(ExpiryCheck { due: due()[0].0, order: key.clone() });
     let event_at = now();
-    let done = handler.process(turn_of(vec![expiry(), KeyInput::Record(event("order.ready", event_at))])).await;
+    let done = handler.process(turn_of(vec![expiry(), input(event("order.ready", event_at))])).await;
     assert_eq!(done, [Outcome::Done, Outcome::Done]);
     assert!(ledger.orders().state(&key).unwrap().is_some(), "its state is stored");
     let listed = ledger.orders().open(&Recipient::store(Id::new("1").unwrap()), None, 10).unwrap().orders;
     assert_eq!(listed.len(), 1, "it is among the active orders");
     assert_eq!(due(), [(event_at.plus_ms(RETENTION_MS), key.clone())], "it is in the expiry index, once");
     // The other way round: the event first, then the expiry check, which is too early now.
-    let done = handler.process(turn_of(vec![KeyInput::Record(event("order.picked_up", event_at)), expiry()])).await;
+    let done = handler.process(turn_of(vec![input(event("order.picked_up", event_at)), expiry()])).await;
     assert_eq!(done, [Outcome::Done, Outcome::Done]);
     assert_eq!(due(), [(event_at.plus_ms(RETENTION_MS), key.clone())]);
     assert!(ledger.orders().state(&key).unwrap().is_some());
@@ -208,7 +227,7 @@ async fn a_dead_letter_of_a_paid_order_is_in_the_balance_once() {
     let (ledger, handler) = handler(dir.path(), 3_600_000);
     let paid = record(&serde_json::json!({"type": "order.paid", "order": "o1", "store": "1"}));
     for _read_again in 0..2 {
-        handler.on_dead_letter(&paid, &Reason { code: "bad-id", message: String::new() });
+        handler.on_dead_letter(&paid, None, &Reason { code: "bad-id", message: String::new() });
     }
     assert_eq!(bins(&ledger), [(Bin::Rejected, 1)]);
 }
@@ -279,15 +298,15 @@ fn a_paid_order_is_counted_whatever_made_it_a_dead_letter() {
     let ready = record(&serde_json::json!({"type": "order.ready", "order": "o1", "store": "1"}));
     for code in ["bad-state", "retries-exhausted", "key-panicked"] {
         let reason = Reason { code, message: String::new() };
-        handler.on_dead_letter(&paid, &reason);
-        handler.on_dead_letter(&ready, &reason);
+        handler.on_dead_letter(&paid, None, &reason);
+        handler.on_dead_letter(&ready, None, &reason);
     }
     let stats = handler.stats();
     assert_eq!(
         (stats.paid_rejected.value(), stats.unreadable_rejected.value(), stats.later_rejected.value()),
         (3, 0, 3)
     );
-    handler.on_dead_letter(&ready, &Reason { code: "store-mismatch", message: String::new() });
+    handler.on_dead_letter(&ready, None, &Reason { code: "store-mismatch", message: String::new() });
     assert_eq!(stats.later_rejected.value(), 3, "that order is known");
     assert_eq!(stats.rejected.lock().unwrap().get("retries-exhausted"), Some(&2));
 }
@@ -324,7 +343,7 @@ async fn a_sample_run_ends_as_the_server_does() {
         let record = Record { offset: offset as u64, ..record(value) };
         let outcome = handler.process(batch(vec![record.clone()])).await.remove(0);
         if let Outcome::Reject(reason) = &outcome {
-            handler.on_dead_letter(&record, reason);
+            handler.on_dead_letter(&record, None, reason);
         }
         let (expected, more) = match run.add(&record, Some(now())) {
             SampleResult::Applied(applied) => {

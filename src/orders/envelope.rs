@@ -1,6 +1,6 @@
 //! Where a record's event is: in an envelope (CloudEvents, binary or structured), or in plain JSON.
 //!
-//! [`open`] finds the envelope's attributes and the JSON that the mapping's pointers lead into. The poll thread and the shard both use it.
+//! [`open`] finds the envelope's attributes and the JSON that the mapping's pointers lead into.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,9 @@ use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::id_text;
 
 use super::fields::{reject, scalar};
-use super::header_members::HeaderMembers;
 use super::json_text::{self, JsonText};
 use super::mapping::MAX_VALUE_BYTES;
-use super::members::{self, Members, PointerTree};
+use super::members::{self, Members, Places, PointerTree};
 
 /// Media type of Orderbell's own events: they are decoded by Orderbell's own member names, whatever mapping the chain's events need.
 pub const OWN_EVENT_MEDIA_TYPE: &str = "application/cloudevents+json; profile=orderbell";
@@ -48,11 +47,19 @@ pub(super) struct Envelope {
     pub(super) is_repaired: bool,
 }
 
-/// The JSON text of a record; `null` for a binary CloudEvent without a body.
+impl Envelope {
+    /// The bytes of its texts.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.kind, &self.id, &self.source, &self.subject, &self.time, &self.shadow];
+        texts.into_iter().flatten().map(String::len).sum()
+    }
+}
+
+/// The JSON text of a record; `null` for a binary CloudEvent without a body. `cleaned` is the text of its value, if it is known.
 ///
 /// # Errors
 /// The value is missing, too long or not JSON.
-pub(super) fn text(record: &Record) -> Result<JsonText<'_>, Reason> {
+pub(super) fn text<'r>(record: &'r Record, cleaned: Option<JsonText<'r>>) -> Result<JsonText<'r>, Reason> {
     let value = match record.value.as_ref() {
         Some(value) if value.len() > MAX_VALUE_BYTES => {
             return Err(reject("too-long", format!("the value has more than {MAX_VALUE_BYTES} bytes")));
@@ -63,47 +70,28 @@ pub(super) fn text(record: &Record) -> Result<JsonText<'_>, Reason> {
         Some(_) => return Err(reject("not-json", "the value is empty")),
         None => return Err(reject("tombstone", "the record has no value")),
     };
-    json_text::read(value).map_err(|problem| reject("not-json", problem))
-}
-
-/// A record's envelope, and where its data is.
-pub(super) struct Opened<'p, 'j> {
-    pub(super) envelope: Envelope,
-    /// JSON text, not validated where it stands in base64 or in a string.
-    pub(super) data: Cow<'j, str>,
-    /// The members of the data, if they were read already: without an envelope around it with those of an envelope.
-    members: Option<Members<'p, 'j>>,
-    headers: &'j HeaderMembers,
-}
-
-impl<'p, 'j> Opened<'p, 'j> {
-    /// The members of the data that the tree leads to.
-    ///
-    /// # Errors
-    /// The data is not JSON.
-    pub(super) fn members<'o>(&'o self, tree: &'p PointerTree) -> serde_json::Result<Cow<'o, Members<'p, 'o>>> {
-        let mut members = match &self.members {
-            Some(members) => Cow::Borrowed(members),
-            None => Cow::Owned(Members::read(self.data.as_bytes(), tree)?),
-        };
-        if !self.headers.is_empty() {
-            self.headers.add_to(members.to_mut());
-        }
-        Ok(members)
+    match cleaned {
+        Some(text) => Ok(text),
+        None => json_text::read(value).map_err(|problem| reject("not-json", problem)),
     }
 }
 
+/// A record's envelope, and its data.
+pub(super) struct Enclosed<'j> {
+    pub(super) envelope: Envelope,
+    /// JSON text, not validated where it stands in base64 or in a string.
+    pub(super) data: Cow<'j, str>,
+    /// Where the members of the data stand in it; an error where it is not JSON.
+    pub(super) members: serde_json::Result<Places>,
+}
+
 /// Finds the envelope's attributes and the data in a record's JSON text. The tree has [`POINTERS`] and those that the data is read by: a text
-/// without an envelope around it is parsed once. JSON in strings that pointers lead into is taken out of them.
+/// without an envelope around it is parsed once, and so is each of an envelope and the data in it. JSON in strings that pointers lead into is taken out
+/// of them.
 ///
 /// # Errors
 /// The text is not JSON, or the envelope is none that is known.
-pub(super) fn open<'p, 'j>(
-    record: &Record,
-    json: &'j JsonText<'_>,
-    headers: &'j HeaderMembers,
-    tree: &'p PointerTree,
-) -> Result<Opened<'p, 'j>, Reason> {
+pub(super) fn open<'j>(record: &Record, json: &'j JsonText<'_>, tree: &PointerTree) -> Result<Enclosed<'j>, Reason> {
     let members = Members::read(json.text.as_bytes(), tree).map_err(|error| {
         reject("not-json", format!("the value is not JSON (line {}, column {})", error.line(), error.column()))
     })?;
@@ -141,20 +129,20 @@ pub(super) fn open<'p, 'j>(
     };
     envelope.is_repaired |= json.is_repaired;
     let (mut data, mut members) = match data {
-        None => (Cow::Borrowed(&*json.text), Some(members)),
+        None => (Cow::Borrowed(&*json.text), Ok(members.places(&json.text))),
         // What is wrong with it is said when its members are asked for.
-        Some(Cow::Borrowed(data)) => (Cow::Borrowed(data), Members::read(data.as_bytes(), tree).ok()),
-        Some(data) => (data, None),
+        Some(data) => {
+            let members = Places::read(&data, tree);
+            (data, members)
+        }
     };
-    let leads_into_text = match &members {
-        Some(members) => members.leads_into_text(),
-        None => Members::read(data.as_bytes(), tree).is_ok_and(|members| members.leads_into_text()),
-    };
+    let leads_into_text = members.as_ref().is_ok_and(Places::leads_into_text);
     if leads_into_text && let Some((text, is_repaired)) = members::unfolded(&data, tree) {
         envelope.is_repaired |= is_repaired;
-        (data, members) = (Cow::Owned(text), None);
+        members = Places::read(&text, tree);
+        data = Cow::Owned(text);
     }
-    Ok(Opened { envelope, data, members, headers })
+    Ok(Enclosed { envelope, data, members })
 }
 
 /// The data of a structured CloudEvent, and whether it was repaired: JSON, JSON in a string, or JSON in base64.

@@ -161,14 +161,19 @@ pub(super) fn too_many(what: &str, count: usize) -> Reason {
     reject("too-many-events", format!("the record holds {count} {what}: at most {MAX_EVENTS_PER_RECORD} are read"))
 }
 
-/// The JSON text of a record of one event, as its mapping's pointers lead into it: an envelope that is named becomes a CloudEvent.
+/// The JSON text of a record of one event, as its mapping's pointers lead into it: an envelope that is named becomes a CloudEvent. `cleaned` is the
+/// text of the record's value, if it is known.
 ///
 /// # Errors
 /// The value is missing, too long or not JSON, is not in the envelope, is plainly no event, or holds more rows than [`Mapping::parts`] takes.
-pub(super) fn text<'r>(mapping: &Mapping, record: &'r Record) -> Result<EventText<'r>, Reason> {
+pub(super) fn text<'r>(
+    mapping: &Mapping,
+    record: &'r Record,
+    cleaned: Option<JsonText<'r>>,
+) -> Result<EventText<'r>, Reason> {
     let json = match mapping.envelope {
-        EnvelopeName::Form => form::text(record)?,
-        _ => envelope::text(record)?,
+        EnvelopeName::Form => form::text(record, cleaned)?,
+        _ => envelope::text(record, cleaned)?,
     };
     let headers = HeaderMembers::of(mapping, record);
     Ok(EventText { headers, ..text_in(mapping, record, json)? })
@@ -289,7 +294,7 @@ impl Mapping {
             },
             EnvelopeName::CloudEvents => return None,
             EnvelopeName::Form => {
-                format!("\"form\": pointers lead to {}", names_at_top(&form::text(record).ok()?.text)?)
+                format!("\"form\": pointers lead to {}", names_at_top(&form::text(record, None).ok()?.text)?)
             }
             name => {
                 let name = serde_json::to_string(&name).expect("a word");
@@ -310,24 +315,30 @@ impl Mapping {
     #[must_use]
     pub fn parts(&self, record: &Record) -> Option<Vec<Record>> {
         let mapping = self.of(record);
+        mapping.parts_of_text(record, &mapping.text_of_several(record)?)
+    }
+
+    /// The JSON text of a record that may hold several events; `None` for any other, and for one that is no text.
+    pub(super) fn text_of_several<'r>(&self, record: &'r Record) -> Option<JsonText<'r>> {
         let value = record.value.as_deref()?;
-        let is_one = mapping.envelope == EnvelopeName::None || mapping.is_own(record) || !may_be_several(value);
+        let is_one = self.envelope == EnvelopeName::None || self.is_own(record) || !may_be_several(value);
         if is_one || value.len() > MAX_SEVERAL_BYTES || is_binary(record) {
             return None;
         }
-        let JsonText { text, .. } = json_text::read(value).ok()?;
-        let values = if text.starts_with('[') {
-            parts_of_items(&text)?
-        } else {
-            rows::canal_parts(&text, MAX_EVENTS_PER_RECORD)?
-        };
+        json_text::read(value).ok()
+    }
+
+    /// As [`Self::parts`], of a record with this text.
+    pub(super) fn parts_of_text(&self, record: &Record, JsonText { text, .. }: &JsonText<'_>) -> Option<Vec<Record>> {
+        let values =
+            if text.starts_with('[') { parts_of_items(text)? } else { rows::canal_parts(text, MAX_EVENTS_PER_RECORD)? };
         let is_few = (1..=MAX_EVENTS_PER_RECORD).contains(&values.len());
         let of_headers = record.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
         let has_room = values.len() * of_headers.sum::<usize>() <= MAX_HEADER_COPIES_BYTES;
         if !is_few || !has_room {
             return None;
         }
-        let headers = headers_of_parts(mapping, record);
+        let headers = headers_of_parts(self, record);
         let part = |value| Record { value: Some(Bytes::from(value)), headers: headers.clone(), ..record.clone() };
         Some(distinct(values).map(part).collect())
     }
@@ -457,7 +468,7 @@ pub(super) fn in_headers(record: &Record) -> Option<EnvelopeName> {
 
 /// The pointers to the members at the top of the data of a record in a named envelope.
 fn names_in_data(mapping: &Mapping, record: &Record) -> Option<String> {
-    let event = text(mapping, record).ok()?.json.text;
+    let event = text(mapping, record, None).ok()?.json.text;
     let event: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(&event).ok()?;
     names_at_top(event.get("data")?.get())
 }

@@ -19,6 +19,7 @@ use super::event_types::IGNORED;
 use super::mapping::{Decoded, Mapping};
 use super::notices::NoticeDraft;
 use super::order::{ApplyResult, Effects, LogNumber, Order, OrderPolicy, Unannounced, forgotten};
+use super::prepared::RecordView;
 use super::record_type::LooksPaid;
 
 /// Why a record changes no order.
@@ -42,10 +43,11 @@ impl Mapping {
     ///
     /// # Errors
     /// What becomes of the record instead.
-    pub fn read(&self, record: &Record, now: UnixMs) -> Result<Decoded, NoEffect> {
+    pub fn read<'r>(&self, record: impl Into<RecordView<'r>>, now: UnixMs) -> Result<Decoded, NoEffect> {
+        let record = record.into();
         // No record is known at which the rules panic, and tests need one.
         #[cfg(test)]
-        assert_ne!(record.offset, u64::MAX, "a test wants this panic");
+        assert_ne!(record.record.offset, u64::MAX, "a test wants this panic");
         self.explain(record, now).map_err(|reason| {
             if reason.code == IGNORED {
                 return NoEffect::Dropped(reason, Some(Bin::Ignored));
@@ -61,7 +63,8 @@ impl Mapping {
     /// The bin of a record that becomes a dead letter for a reason with this code; none when it is no paid order. One at which the rules panic may
     /// be one.
     #[must_use]
-    pub fn bin_of_dead_letter(&self, record: &Record, code: &str) -> Option<Bin> {
+    pub fn bin_of_dead_letter<'r>(&self, record: impl Into<RecordView<'r>>, code: &str) -> Option<Bin> {
+        let record = record.into();
         match caught(PANICS, || Ok::<_, Reason>(self.looks_paid(record))).unwrap_or(LooksPaid::Unreadable) {
             LooksPaid::Yes => Some(Bin::Rejected),
             LooksPaid::Unreadable => Some(Bin::Unreadable),

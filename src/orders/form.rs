@@ -16,15 +16,16 @@ const MAX_FIELDS: usize = 256;
 /// The media type of a form.
 pub const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 
-/// The JSON text of a record that is a form, or JSON already: as the stream holds a form that was posted.
+/// The JSON text of a record that is a form, or JSON already: as the stream holds a form that was posted. `cleaned` is the text of its
+/// value, if it is known.
 ///
 /// # Errors
 /// The value is missing or too long, or is neither.
-pub(super) fn text(record: &Record) -> Result<JsonText<'_>, Reason> {
+pub(super) fn text<'r>(record: &'r Record, cleaned: Option<JsonText<'r>>) -> Result<JsonText<'r>, Reason> {
     let value = record.value.as_deref().unwrap_or_default();
     let is_json = matches!(value.trim_ascii_start().first(), Some(b'{' | b'[' | b'"' | 0 | 0x80..) | None);
     if is_json || !value.contains(&b'=') || value.len() > MAX_VALUE_BYTES {
-        return envelope::text(record);
+        return envelope::text(record, cleaned);
     }
     json(value)
 }
@@ -71,7 +72,7 @@ mod tests {
             value: Some(Bytes::from(value.to_owned())),
             headers: Vec::new().into(),
         };
-        text(&record).map(|json| (json.text.into_owned(), json.is_repaired)).map_err(|reason| reason.code)
+        text(&record, None).map(|json| (json.text.into_owned(), json.is_repaired)).map_err(|reason| reason.code)
     }
 
     #[test]

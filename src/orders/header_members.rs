@@ -62,8 +62,9 @@ impl HeaderMembers {
         Self(mapping.compiled().headers.iter().filter_map(json).collect())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The bytes that they hold.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(|(pointer, json)| size_of::<(String, String)>() + pointer.len() + json.len()).sum()
     }
 
     /// Lets the pointers lead to the headers.

@@ -26,6 +26,7 @@ pub mod notices;
 pub mod order;
 mod own_marks;
 mod pointers;
+pub mod prepared;
 pub mod reconcile;
 pub mod reconcile_payments;
 pub mod record_type;

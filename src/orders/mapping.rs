@@ -5,14 +5,15 @@
 //! flag. Only a record that cannot be decoded at all is rejected, with a code and a sentence that quote nothing of the content.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, OnceLock};
 
 use orderbell_consumers::{Reason, Record};
 use orderbell_protocol::{Event, EventType, Id, UnixMs, id_text};
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{self, Envelope, Opened};
-use super::envelopes::{self, CapturedRow, EnvelopeName};
+use super::envelope::{self, Envelope};
+use super::envelopes::{self, EnvelopeName};
 use super::event_fields::FieldReader;
 use super::event_time::Zone;
 use super::event_types::{IGNORED, TypeRule, TypeRules};
@@ -20,6 +21,7 @@ use super::fields::{self, reject, scalar};
 use super::header_members::{self, HeaderPointer};
 use super::members::{self, Members, PointerTree};
 use super::pointers;
+use super::prepared::{Opened, RecordView};
 use super::subject;
 
 pub use super::envelope::{OWN_EVENT_MEDIA_TYPE, REPAIRED_PARAMETER, TOPIC_PARAMETER, attribute_of_header};
@@ -208,6 +210,8 @@ pub struct Mapping {
 /// What a mapping's keys say, made ready for many records.
 #[derive(Debug)]
 pub(super) struct Compiled {
+    /// Another one for each, in this process: it tells whether a mapping is the one that read a record.
+    pub(super) number: u64,
     /// Every pointer, and those of an envelope.
     pub(super) tree: PointerTree,
     pub(super) extra_fields: Vec<ExtraField>,
@@ -288,7 +292,7 @@ impl Mapping {
     ///
     /// # Errors
     /// The reason why it cannot be decoded: for the dead letter, or for the answer to the producer that posted it.
-    pub fn decode(&self, record: &Record, now: UnixMs) -> Result<Event, Reason> {
+    pub fn decode<'r>(&self, record: impl Into<RecordView<'r>>, now: UnixMs) -> Result<Event, Reason> {
         self.explain(record, now).map(|decoded| decoded.event)
     }
 
@@ -296,19 +300,17 @@ impl Mapping {
     ///
     /// # Errors
     /// As [`Self::decode`].
-    pub fn explain(&self, record: &Record, now: UnixMs) -> Result<Decoded, Reason> {
-        let mapping = self.of(record);
-        let text = envelopes::text(mapping, record)?;
-        let tree = &mapping.compiled().tree;
-        let opened = envelope::open(record, &text.json, &text.headers, tree)?;
-        text.row.check_dated()?;
-        let members = opened
-            .members(tree)
-            .map_err(|error| reject("not-json", format!("the data is not JSON (column {})", error.column())))?;
-        let looks_paid = || mapping.looks_paid_beside_its_key(record, &opened.data, &members);
+    pub fn explain<'r>(&self, record: impl Into<RecordView<'r>>, now: UnixMs) -> Result<Decoded, Reason> {
+        let view = record.into();
+        let (record, mapping) = (view.record, self.of(view.record));
+        let prepared = view.read(mapping);
+        let opened = prepared.open(mapping)?;
+        opened.row.check_dated()?;
+        let members = opened.members()?;
+        let looks_paid = || mapping.looks_paid_beside_its_key(record, &opened, members);
         mapping
-            .event(record, &opened, &members, text.row, now)
-            .map_err(|reason| envelopes::refine(reason, &opened.data, looks_paid))
+            .event(record, &opened, members, now)
+            .map_err(|reason| envelopes::refine(reason, opened.data, looks_paid))
     }
 
     /// What is allowed and rarely meant, in sentences for whoever wrote the mapping.
@@ -341,20 +343,22 @@ impl Mapping {
     /// The id of a record's order, by which its queue is chosen. Whenever [`Self::decode`] succeeds, it finds the same id: so two records of
     /// one order are never processed at the same time.
     #[must_use]
-    pub fn order_of(&self, record: &Record) -> Option<String> {
-        let mapping = self.of(record);
-        // A record whose body names another order is rejected, whatever its queue.
-        if mapping.kafka_key == KafkaKey::Order
-            && let Some(key) = key_text(record)
-        {
+    pub fn order_of<'r>(&self, record: impl Into<RecordView<'r>>) -> Option<String> {
+        let view = record.into();
+        let (record, mapping) = (view.record, self.of(view.record));
+        if let Some(key) = mapping.order_in_key(record) {
             return Some(key);
         }
-        let text = envelopes::text(mapping, record).ok()?;
-        let tree = &mapping.compiled().tree;
-        let opened = envelope::open(record, &text.json, &text.headers, tree).ok()?;
-        let members = opened.members(tree).ok()?;
-        let order = mapping.order(record, &opened, &members).ok()?;
-        order.or_else(|| mapping.store(record, &members).ok()?.or_else(|| opened.envelope.subject.clone()))
+        let prepared = view.read(mapping);
+        let opened = prepared.open(mapping).ok()?;
+        let members = opened.members().ok()?;
+        let order = opened.order().ok()?;
+        order.or_else(|| mapping.store(record, members).ok()?.or_else(|| opened.envelope.subject.clone()))
+    }
+
+    /// The record's key where it is the order, by which the queue is chosen: a record whose body names another order is rejected, whatever its queue.
+    pub(super) fn order_in_key(&self, record: &Record) -> Option<String> {
+        if self.kafka_key == KafkaKey::Order { key_text(record) } else { None }
     }
 
     /// The order's id: the member, or else the envelope's subject or the record's key where the configuration says that it is the order. A
@@ -362,7 +366,8 @@ impl Mapping {
     pub(super) fn order(
         &self,
         record: &Record,
-        opened: &Opened<'_, '_>,
+        envelope: &Envelope,
+        data: &str,
         members: &Members<'_, '_>,
     ) -> Result<Option<String>, Reason> {
         if let Some(id) = self.named_order(members)? {
@@ -372,13 +377,13 @@ impl Mapping {
             return Ok(None);
         }
         let is_id = |id: &String| id != NO_NUMBER;
-        let key = key_text(record).filter(|key| self.kafka_key == KafkaKey::Order && is_id(key));
+        let key = self.order_in_key(record).filter(is_id);
         if key.is_some() && self.subject != Subject::Order {
             return Ok(key);
         }
-        let subject = opened.envelope.subject.clone().filter(is_id);
-        let subject = subject.filter(|subject| self.is_subject_order(record, opened, members, subject));
-        Ok(subject.or(key))
+        let subject = envelope.subject.clone().filter(is_id);
+        let is_order = |subject: &String| self.is_subject_order(record, envelope, data, members, subject);
+        Ok(subject.filter(is_order).or(key))
     }
 
     /// The order's id as the members name it.
@@ -398,7 +403,8 @@ impl Mapping {
     fn is_subject_order(
         &self,
         record: &Record,
-        opened: &Opened<'_, '_>,
+        envelope: &Envelope,
+        data: &str,
         members: &Members<'_, '_>,
         subject: &str,
     ) -> bool {
@@ -409,7 +415,7 @@ impl Mapping {
         match self.subject {
             _ if store.as_deref() == Some(subject) => false,
             Subject::Auto if self.order == OrderIdPointers::default() => {
-                subject::is_order(self, &opened.envelope, &opened.data, subject, store.as_deref())
+                subject::is_order(self, envelope, data, subject, store.as_deref())
             }
             Subject::Order => true,
             Subject::Auto | Subject::Any => false,
@@ -434,6 +440,7 @@ impl Mapping {
 
     /// What the keys say, made ready for many records.
     pub(super) fn compiled(&self) -> &Compiled {
+        static COMPILED: AtomicU64 = AtomicU64::new(0);
         self.compiled.0.get_or_init(|| {
             let of_field = |name: &String| ExtraField {
                 name: name.rsplit_once('/').map_or(name.as_str(), |(_, name)| name).to_owned(),
@@ -447,7 +454,7 @@ impl Mapping {
             let into_json = pointers.into_iter().filter(|pointer| !is_header(pointer));
             let mut tree = PointerTree::new(envelope::POINTERS.into_iter().chain(into_json));
             headers.iter().for_each(|one| tree.add_without_place(&one.pointer));
-            Box::new(Compiled { tree, extra_fields, headers })
+            Box::new(Compiled { number: COMPILED.fetch_add(1, Ordering::Relaxed), tree, extra_fields, headers })
         })
     }
 
@@ -474,17 +481,16 @@ impl Mapping {
     fn event(
         &self,
         record: &Record,
-        opened: &Opened<'_, '_>,
+        opened: &Opened<'_>,
         members: &Members<'_, '_>,
-        row: CapturedRow,
         now: UnixMs,
     ) -> Result<Decoded, Reason> {
-        let envelope = &opened.envelope;
+        let (envelope, row) = (opened.envelope, opened.row);
         let kind = envelope.kind.clone().or_else(|| members.at(&self.r#type).and_then(scalar));
         let kind = self.kind(&kind.ok_or_else(|| no_type(opened.data.as_bytes(), &self.r#type))?)?;
         let order = match kind.is_about_a_store() {
             true => self.store(record, members)?.or_else(|| envelope.subject.clone()),
-            false => self.order(record, opened, members)?,
+            false => opened.order()?,
         };
         let order = order.ok_or_else(|| self.no_order(kind, envelope))?;
         let order = Id::parse(&order).map_err(|error| reject("bad-order", format!("the order's id: {error}")))?;
@@ -574,6 +580,9 @@ pub(super) fn key_text(record: &Record) -> Option<String> {
 #[cfg(test)]
 #[path = "mapping_id_tests.rs"]
 mod id_tests;
+#[cfg(test)]
+#[path = "prepared_tests.rs"]
+mod prepared_tests;
 #[cfg(test)]
 #[path = "mapping_tests.rs"]
 mod tests;

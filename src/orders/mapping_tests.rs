@@ -418,30 +418,3 @@ fn a_replayed_dead_letter_is_decoded_by_the_mapping_of_its_topic() {
     assert_eq!(mapping.decode(&again, NOW).unwrap().order.as_str(), "o1");
     assert_eq!(mapping.order_of(&again).as_deref(), Some("o1"));
 }
-
-/// How often `read` repairs and parses a text.
-fn texts_read(read: impl FnOnce()) -> (u32, u32) {
-    use crate::json_text::TEXTS_REPAIRED;
-    use crate::members::TEXTS_PARSED;
-    let before = (TEXTS_REPAIRED.get(), TEXTS_PARSED.get());
-    read();
-    (TEXTS_REPAIRED.get() - before.0, TEXTS_PARSED.get() - before.1)
-}
-
-/// Decision 0045 has these figures.
-#[test]
-fn a_record_is_read_once_on_the_poll_thread_and_once_on_its_shard() {
-    let mapping = Mapping::default();
-    let data = r#"{"id": "e1", "order": "o1", "store": 17, "amount": 12.50, "type": "order.paid"}"#;
-    let envelope =
-        format!(r#"{{"specversion": "1.0", "type": "order.paid", "id": "e1", "source": "s", "data": {data}}}"#);
-    for (value, parsed) in [(data, 1), (&*envelope, 2)] {
-        let record = record(Some("o1"), value, &[]);
-        let on_poll_thread = texts_read(|| {
-            assert!(mapping.parts(&record).is_none());
-            assert_eq!(mapping.order_of(&record).as_deref(), Some("o1"));
-        });
-        let on_shard = texts_read(|| assert_eq!(outcome(&mapping, &record), "decoded"));
-        assert_eq!((on_poll_thread, on_shard), ((1, parsed), (1, parsed)), "{value}");
-    }
-}

@@ -2,7 +2,7 @@
 //!
 //! A number stays the text that it was: built into a value, `12.50` becomes 12.5, and an order's number of more than 64 bits loses digits. The
 //! parser skips all other members, and nothing is allocated for them. The poll thread needs an order's id to choose its queue, and the shard
-//! decodes the record afterwards: both read the same way, so both find the same id.
+//! decodes the record afterwards: [`Places`] keep for the shard what was found, so nothing is read again.
 //!
 //! Whatever [`Value::pointer`](serde_json::Value::pointer) finds in a built value is found here, too: of members with the same name the last one
 //! counts. Pointers that lead into a string are followed by [`unfolded`], for which a text is written and read once more: only where it is needed.
@@ -105,6 +105,31 @@ impl<'p, 'j> Members<'p, 'j> {
         Ok(Self { tree, found: found.at, leads_into_text: found.leads_into_text })
     }
 
+    /// What was found in a text before.
+    pub(super) fn at_places(text: &'j str, places: &Places, tree: &'p PointerTree) -> Self {
+        let mut found = vec![None; tree.pointers.len()];
+        for Place { pointer, start, end } in &places.found {
+            if let Some(at) = found.get_mut(*pointer as usize) {
+                *at = text.get(*start as usize..*end as usize);
+            }
+        }
+        Self { tree, found, leads_into_text: places.leads_into_text }
+    }
+
+    /// Where in the text that was read all that was found stands.
+    pub(super) fn places(&self, text: &str) -> Places {
+        let place = |(pointer, json): (usize, &Option<&str>)| {
+            let json = json.filter(|json| *json != "null")?;
+            let start = json.as_ptr().addr() - text.as_ptr().addr();
+            let [pointer, start, end] = [pointer, start, start + json.len()].map(|number| u32::try_from(number).ok());
+            Some(Place { pointer: pointer?, start: start?, end: end? })
+        };
+        Places {
+            found: self.found.iter().enumerate().filter_map(place).collect(),
+            leads_into_text: self.leads_into_text,
+        }
+    }
+
     /// True where a string stands at a place that pointers lead on from: it may hold the JSON of a form's field or of a database's column.
     pub(super) fn leads_into_text(&self) -> bool {
         self.leads_into_text
@@ -121,6 +146,41 @@ impl<'p, 'j> Members<'p, 'j> {
     pub(super) fn at(&self, pointer: &str) -> Option<&'j str> {
         let index = self.tree.pointers.iter().position(|known| known == pointer)?;
         self.found[index].filter(|json| *json != "null")
+    }
+}
+
+/// Where in a text the members stand that the pointers of a tree lead to.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    found: Box<[Place]>,
+    leads_into_text: bool,
+}
+
+/// What the pointer with this index leads to: from the byte `start` of the text to the byte before `end`.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    pointer: u32,
+    start: u32,
+    end: u32,
+}
+
+impl Places {
+    /// Those of a text.
+    ///
+    /// # Errors
+    /// The text is not JSON.
+    pub(super) fn read(text: &str, tree: &PointerTree) -> serde_json::Result<Self> {
+        Ok(Members::read(text.as_bytes(), tree)?.places(text))
+    }
+
+    /// As [`Members::leads_into_text`].
+    pub(super) fn leads_into_text(&self) -> bool {
+        self.leads_into_text
+    }
+
+    /// The bytes that they hold.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.found)
     }
 }
 

@@ -7,14 +7,15 @@ use orderbell_consumers::Record;
 use orderbell_protocol::{EventType, NoticeKind, Role, id_text};
 use serde_json::Value;
 
-use super::envelope::{self, Opened};
+use super::envelope;
 use super::envelopes;
 use super::event_fields;
 use super::event_types::TypeRule;
 use super::fields::scalar;
 use super::mapping::Mapping;
-use super::members::{Members, PointerTree};
+use super::members::Members;
 use super::order::TRANSITIONS;
+use super::prepared::{Opened, RecordView};
 
 /// Whether a rejected record may be a paid order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,27 +58,31 @@ pub struct IgnoredEvent {
 impl Mapping {
     /// Whether a record that was rejected may be a paid order.
     #[must_use]
-    pub fn looks_paid(&self, record: &Record) -> LooksPaid {
-        self.with_types(record, |mapping, types| match types {
+    pub fn looks_paid<'r>(&self, record: impl Into<RecordView<'r>>) -> LooksPaid {
+        self.with_types(record.into(), Self::looks_of)
+    }
+
+    fn looks_of(&self, types: Types) -> LooksPaid {
+        match types {
             Types::Tombstone => LooksPaid::No,
             Types::Missing { may_be_an_order: false } => LooksPaid::No,
             Types::Missing { may_be_an_order: true } => LooksPaid::Unreadable,
-            Types::Named(types) => types.iter().map(|kind| mapping.compared(kind)).min().unwrap_or(LooksPaid::No),
-        })
+            Types::Named(types) => types.iter().map(|kind| self.compared(kind)).min().unwrap_or(LooksPaid::No),
+        }
     }
 
     /// The same for a record whose key alone is no reason to take it for an order: heartbeats have keys, too.
     pub(super) fn looks_paid_beside_its_key(
         &self,
         record: &Record,
-        data: &str,
+        opened: &Opened<'_>,
         members: &Members<'_, '_>,
     ) -> LooksPaid {
         let names_nothing = || {
             let names_order = !matches!(self.named_order(members), Ok(None));
-            members.at(&self.store).is_none() && !names_order && !holds_payment(data)
+            members.at(&self.store).is_none() && !names_order && !holds_payment(opened.data)
         };
-        match self.looks_paid(record) {
+        match self.looks_of(self.types_in(record, opened)) {
             LooksPaid::Unreadable if names_nothing() => LooksPaid::No,
             looks => looks,
         }
@@ -86,8 +91,8 @@ impl Mapping {
     /// Whether the type of a record that was rejected sounds like that of a payment. For a topic of which nothing is understood: elsewhere, what
     /// only sounds so is none.
     #[must_use]
-    pub fn sounds_paid(&self, record: &Record) -> bool {
-        self.with_types(record, |_, types| {
+    pub fn sounds_paid<'r>(&self, record: impl Into<RecordView<'r>>) -> bool {
+        self.with_types(record.into(), |_, types| {
             let Types::Named(types) = types else { return false };
             types
                 .iter()
@@ -96,13 +101,10 @@ impl Mapping {
         })
     }
 
-    fn with_types<T>(&self, record: &Record, then: impl FnOnce(&Self, Types) -> T) -> T {
-        let mapping = self.of(record);
-        let tree = &mapping.compiled().tree;
-        let text = envelopes::text(mapping, record);
-        let opened = text.as_ref().map_err(Clone::clone);
-        let types = match opened.and_then(|text| envelope::open(record, &text.json, &text.headers, tree)) {
-            Ok(opened) => mapping.types_in(record, &opened, tree),
+    fn with_types<T>(&self, view: RecordView<'_>, then: impl FnOnce(&Self, Types) -> T) -> T {
+        let (record, mapping) = (view.record, self.of(view.record));
+        let types = match view.read(mapping).open(mapping) {
+            Ok(opened) => mapping.types_in(record, &opened),
             Err(reason) if envelopes::is_no_event(&reason) => Types::Tombstone,
             // What is wrong is the data or the version, and the type may stand beside it.
             Err(_) => {
@@ -113,9 +115,9 @@ impl Mapping {
         then(mapping, types)
     }
 
-    fn types_in<'p>(&self, record: &Record, opened: &Opened<'p, '_>, tree: &'p PointerTree) -> Types {
-        let (envelope, data) = (&opened.envelope, &*opened.data);
-        let members = opened.members(tree);
+    fn types_in(&self, record: &Record, opened: &Opened<'_>) -> Types {
+        let (envelope, data) = (opened.envelope, opened.data);
+        let members = opened.members();
         let in_data = || members.as_ref().ok()?.at(&self.r#type).and_then(scalar);
         // A binary CloudEvent whose version was left out is read as plain JSON: its type is in a header all the same.
         let in_headers = || envelope.kind.is_none().then(|| envelope::attribute(record, "type")).flatten();
@@ -125,9 +127,9 @@ impl Mapping {
         if !types.is_empty() {
             return Types::Named(types);
         }
-        let Ok(members) = &members else { return Types::Missing { may_be_an_order: true } };
+        let Ok(members) = members else { return Types::Missing { may_be_an_order: true } };
         // An id that cannot be read is there all the same.
-        let names_order = !matches!(self.order(record, opened, members), Ok(None));
+        let names_order = !matches!(opened.order(), Ok(None));
         let names_store = !matches!(self.store(record, members), Ok(None));
         let may_hold_others = !data.trim_start().starts_with('{') && data != "null";
         Types::Missing { may_be_an_order: names_order || names_store || may_hold_others || holds_payment(data) }
@@ -146,19 +148,19 @@ impl Mapping {
 
     /// The event of a record that the configuration ignores; `None` for any other record.
     #[must_use]
-    pub fn ignored(&self, record: &Record) -> Option<IgnoredEvent> {
-        let mapping = self.of(record);
-        let text = envelopes::text(mapping, record).ok()?;
-        let tree = &mapping.compiled().tree;
-        let opened = envelope::open(record, &text.json, &text.headers, tree).ok()?;
-        let (envelope, members) = (&opened.envelope, opened.members(tree).ok()?);
+    pub fn ignored<'r>(&self, record: impl Into<RecordView<'r>>) -> Option<IgnoredEvent> {
+        let view = record.into();
+        let (record, mapping) = (view.record, self.of(view.record));
+        let prepared = view.read(mapping);
+        let opened = prepared.open(mapping).ok()?;
+        let (envelope, members) = (opened.envelope, opened.members().ok()?);
         let kind = envelope.kind.clone().or_else(|| members.at(&mapping.r#type).and_then(scalar))?;
         let kind = id_text::trim(&kind).to_owned();
         if mapping.types.rule(&kind) != Some(TypeRule::Ignore) {
             return None;
         }
         // One that is too long is answered without.
-        let id = event_fields::id_of(mapping, record, envelope, &members).unwrap_or_default();
+        let id = event_fields::id_of(mapping, record, envelope, members).unwrap_or_default();
         Some(IgnoredEvent { kind, id })
     }
 }

@@ -4,7 +4,7 @@
 //! such a subject makes all orders one, and every order after the first notifies nobody. So it counts only where it holds a number that is
 //! none of the event's other ids, and where no other member can be the order. All else is refused, and the rejection names the key to set.
 //!
-//! The data is parsed here once more; `subject = "order"` or a pointer to the order saves that.
+//! The data is parsed here once more, on the poll thread; `subject = "order"` or a pointer to the order saves that.
 
 use serde_json::Value;
 

@@ -16,6 +16,7 @@ use crate::config::{Config, KafkaConfig};
 use crate::ingest::{ExpiryCheck, OrderHandler};
 pub use error::StreamError;
 use orderbell_ledger::Ledger;
+use orderbell_orders::prepared::PreparedRecord;
 use outbox_publisher::PublisherStats;
 
 /// What [`start`] needs of the server.
@@ -30,8 +31,11 @@ pub(crate) struct StreamContext<'a> {
     pub(crate) stop: &'a CancellationToken,
 }
 
+/// The consumer group of order events.
+pub(crate) type OrderGroup = Group<ExpiryCheck, PreparedRecord>;
+
 /// Starts the consumer group, and on Kafka the outbox publisher.
-pub(crate) async fn start(context: StreamContext<'_>) -> Result<Group<ExpiryCheck>, StreamError> {
+pub(crate) async fn start(context: StreamContext<'_>) -> Result<OrderGroup, StreamError> {
     let StreamContext { config, ledger, handler, .. } = &context;
     let options =
         Options { retention_ms: config.retention_ms(), skip_to: config.skip_to.clone(), ..Options::default() };
@@ -46,7 +50,7 @@ pub(crate) async fn start(context: StreamContext<'_>) -> Result<Group<ExpiryChec
 
 #[cfg(not(feature = "kafka"))]
 #[expect(clippy::unused_async, reason = "the same signature as with Kafka")]
-async fn on_kafka(_: &StreamContext<'_>, _: &KafkaConfig, _: &Options) -> Result<Group<ExpiryCheck>, StreamError> {
+async fn on_kafka(_: &StreamContext<'_>, _: &KafkaConfig, _: &Options) -> Result<OrderGroup, StreamError> {
     Err(StreamError::NotBuilt)
 }
 
@@ -55,7 +59,7 @@ async fn on_kafka(
     context: &StreamContext<'_>,
     kafka: &KafkaConfig,
     options: &Options,
-) -> Result<Group<ExpiryCheck>, StreamError> {
+) -> Result<OrderGroup, StreamError> {
     use std::time::Duration;
 
     use orderbell_consumers::kafka::{KafkaDeadLetters, KafkaSink, KafkaSource};
@@ -107,7 +111,7 @@ impl outbox_publisher::RefusedEventObserver for RefusedEvents {
         record: &orderbell_consumers::Record,
         reason: &orderbell_consumers::Reason,
     ) -> Option<orderbell_ledger::BinNote> {
-        orderbell_consumers::report_dead_letter(&*self.handler, &self.group, record, reason);
+        orderbell_consumers::report_dead_letter(&*self.handler, &self.group, record, None, reason);
         self.handler.note_of_dead_letter(record, reason.code)
     }
 }

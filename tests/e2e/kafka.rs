@@ -302,6 +302,7 @@ async fn a_key_that_never_ends_delays_no_other_key_of_its_partition() {
     struct Hangs(tokio::sync::Notify);
     impl Handler for Hangs {
         type Task = std::convert::Infallible;
+        type Prepared = ();
 
         fn key(&self, record: &Record) -> Option<KeyHash> {
             let key = record.key.as_ref()?;

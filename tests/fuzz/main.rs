@@ -107,10 +107,14 @@ fn check_event(mapping: &Mapping, record: &Record, event: &Event) -> Result<(), 
 /// What is true of any record of one event.
 fn check_record(mapping: &Mapping, oracle: &Oracle, record: &Record) -> Result<Outcome, TestCaseError> {
     let decoded = mapping.explain(record, NOW);
-    let again = mapping.explain(record, NOW);
+    let prepared = mapping.prepare(record);
+    let view = || (record, Some(&prepared));
+    let again = mapping.explain(view(), NOW);
     prop_assert_eq!(format!("{decoded:?}"), format!("{again:?}"), "it is read differently");
     let looks = mapping.looks_paid(record);
-    let _neither_panics = (mapping.sounds_paid(record), mapping.envelope_of(record));
+    prop_assert_eq!(looks, mapping.looks_paid(view()));
+    prop_assert_eq!(mapping.order_of(record), mapping.order_of(view()));
+    let _neither_panics = (mapping.sounds_paid(view()), mapping.envelope_of(record));
     let payment = oracle.payment(record);
     let is_paid = payment.is_some();
     match decoded {

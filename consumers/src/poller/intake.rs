@@ -7,27 +7,63 @@ use crate::key_queues::QueuedInput;
 use crate::record::Record;
 use crate::shard::shard_of;
 use crate::tracker::{Cost, Offer, Ticket};
-use crate::traits::{CheckpointStore, Handler, KeyHash, KeyInput, Parts, Reason, Source};
+use crate::traits::{CheckpointStore, Handler, KeyHash, KeyInput, Part, Parts, Reason, Source};
 
-fn cost(part: &Record, key: Option<KeyHash>) -> Cost {
+/// What a record, or a part of one, costs with what was prepared of it.
+fn cost<H: Handler>(handler: &H, part: &Record, key: Option<KeyHash>, prepared: Option<&H::Prepared>) -> Cost {
     // The order of a record without a key does not matter: it is spread by its place.
-    Cost { key: key.unwrap_or_else(|| KeyHash(part.fingerprint() ^ part.offset)), bytes: part.bytes() }
+    let key = key.unwrap_or_else(|| KeyHash(part.fingerprint() ^ part.offset));
+    Cost { key, bytes: part.bytes() + prepared.map_or(0, |prepared| handler.prepared_bytes(prepared)) }
+}
+
+/// What a record costs, part by part. Most have one, for which nothing is allocated.
+enum Costs {
+    One(Cost),
+    Several(Vec<Cost>),
+}
+
+impl Costs {
+    fn of<H: Handler>(handler: &H, record: &Record, parts: &Parts<H::Prepared>) -> Self {
+        match parts {
+            Parts::One { key, prepared } => Self::One(cost(handler, record, *key, prepared.as_ref())),
+            Parts::Several(parts) if parts.is_empty() => Self::One(cost(handler, record, None, None)),
+            Parts::Several(parts) => {
+                let of_part = |part: &Part<_>| cost(handler, &part.record, part.key, part.prepared.as_ref());
+                Self::Several(parts.iter().map(of_part).collect())
+            }
+        }
+    }
+
+    fn all(&self) -> &[Cost] {
+        match self {
+            Self::One(cost) => std::slice::from_ref(cost),
+            Self::Several(costs) => costs,
+        }
+    }
 }
 
 impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
     /// Takes a record. With a `rejection` it goes to the dead letters without reaching the handler.
     pub(super) fn record(&mut self, record: Record, rejection: Option<Reason>) {
-        let handler = &self.handler;
+        let handler = &*self.handler;
+        let with_costs = |parts: Parts<H::Prepared>| (Costs::of(handler, &record, &parts), parts);
+        let without_key = || with_costs(Parts::One { key: None, prepared: None });
         // What is rejected already has no key and no parts: they may have been in what was cut.
-        let parts = || if rejection.is_none() { handler.parts(&record) } else { Parts::One(None) };
-        let parts = std::panic::catch_unwind(AssertUnwindSafe(parts));
-        let key_panicked = parts.is_err();
-        let key = match parts {
-            Ok(Parts::Several(parts)) if !parts.is_empty() => return self.several(&record, parts),
-            Ok(Parts::One(key)) => key,
-            Ok(Parts::Several(_)) | Err(_) => None,
+        let choose = || if rejection.is_none() { with_costs(handler.parts(&record)) } else { without_key() };
+        let chosen = std::panic::catch_unwind(AssertUnwindSafe(choose));
+        let key_panicked = chosen.is_err();
+        let (costs, parts) = chosen.unwrap_or_else(|_| without_key());
+        let Some(ticket) = self.ticket(&record, costs.all()) else { return };
+        let prepared = match parts {
+            Parts::Several(parts) if !parts.is_empty() => {
+                for (Part { record, prepared, .. }, cost) in parts.into_iter().zip(costs.all()) {
+                    self.enqueue(KeyInput::Record(record, prepared), ticket.of_part(*cost), None);
+                }
+                return;
+            }
+            Parts::Several(_) => None,
+            Parts::One { prepared, .. } => prepared,
         };
-        let Some(ticket) = self.ticket(&record, &[cost(&record, key)]) else { return };
         let key_panicked = key_panicked.then(|| {
             self.stats.panics.increment();
             let (partition, offset) = (&record.partition, record.offset);
@@ -35,16 +71,7 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
             let message = String::from("the handler panicked while it chose the record's key");
             Reason { code: "key-panicked", message }
         });
-        self.enqueue(record, ticket, rejection.or(key_panicked).map(Box::new));
-    }
-
-    /// Takes the parts of a record, each for its own queue.
-    fn several(&mut self, record: &Record, parts: Vec<(Record, Option<KeyHash>)>) {
-        let costs: Vec<Cost> = parts.iter().map(|(part, key)| cost(part, *key)).collect();
-        let Some(ticket) = self.ticket(record, &costs) else { return };
-        for ((part, _), cost) in parts.into_iter().zip(costs) {
-            self.enqueue(part, ticket.of_part(cost), None);
-        }
+        self.enqueue(KeyInput::Record(record, prepared), ticket, rejection.or(key_panicked).map(Box::new));
     }
 
     /// The ticket of a record that is taken, for its first part; `None` when it is not taken.
@@ -63,9 +90,8 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         }
     }
 
-    fn enqueue(&mut self, record: Record, ticket: Ticket, rejection: Option<Box<Reason>>) {
+    fn enqueue(&mut self, input: KeyInput<H::Task, H::Prepared>, ticket: Ticket, rejection: Option<Box<Reason>>) {
         let shard = shard_of(ticket.key, self.shards.len());
-        let input = KeyInput::Record(record);
         self.to_send[shard].push((ticket.key, QueuedInput { input, ticket: Some(ticket), attempts: 0, rejection }));
     }
 }

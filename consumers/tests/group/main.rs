@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod another_log;
+mod prepared;
 mod source_faults;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use orderbell_consumers::{
     AlertKind, Checkpoint, DeadLetter, DeadLetterError, DeadLetterSink, Group, GroupAlert, Handler, KeyBatch, KeyHash,
-    KeyInput, Loss, Options, Outcome, Parts, Reason, Record, TopicPartition, sim,
+    KeyInput, Loss, Options, Outcome, Part, Parts, Reason, Record, TopicPartition, sim,
 };
 
 /// Generous: a machine may be busy with other things.
@@ -52,6 +53,7 @@ fn key_of(key: &[u8]) -> KeyHash {
 
 impl Handler for Scripted {
     type Task = Task;
+    type Prepared = ();
 
     fn key(&self, record: &Record) -> Option<KeyHash> {
         assert_ne!(record.value.as_deref(), Some(&b"no key"[..]), "the test asked for it");
@@ -62,13 +64,12 @@ impl Handler for Scripted {
         let value = text(record.value.as_ref());
         let part = |(key, act): (&str, &str)| {
             let bytes = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
-            let part = Record { key: bytes(key), value: bytes(act), ..record.clone() };
-            let key = self.key(&part);
-            (part, key)
+            let record = Record { key: bytes(key), value: bytes(act), ..record.clone() };
+            Part { key: self.key(&record), record, prepared: None }
         };
         match value.contains(';') {
             true => Parts::Several(value.split(';').filter_map(|part| part.split_once('=')).map(part).collect()),
-            false => Parts::One(self.key(record)),
+            false => Parts::One { key: self.key(record), prepared: None },
         }
     }
 
@@ -76,7 +77,7 @@ impl Handler for Scripted {
         let mut outcomes = Vec::new();
         for input in batch.inputs.iter() {
             let (key, act, place) = match input {
-                KeyInput::Record(record) => {
+                KeyInput::Record(record, _) => {
                     (text(record.key.as_ref()), text(record.value.as_ref()), (record.partition.number, record.offset))
                 }
                 KeyInput::Task(Task(key, act)) => ((*key).to_owned(), (*act).to_owned(), TASK),
@@ -107,7 +108,7 @@ impl Handler for Scripted {
         outcomes
     }
 
-    fn on_dead_letter(&self, record: &Record, reason: &Reason) {
+    fn on_dead_letter(&self, record: &Record, _: Option<&()>, reason: &Reason) {
         self.dead_letters.lock().unwrap().push((record.offset, reason.code));
         assert_ne!(record.key.as_deref(), Some(&b"panic"[..]), "the test asked for it");
     }

@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures_util::future::join_all;
 use orderbell_consumers::{
-    Begin, Checkpoint, Handler, KeyBatch, KeyHash, KeyInput, Outcome, Parts, Record, TopicPartition, sim,
+    Begin, Checkpoint, Handler, KeyBatch, KeyHash, KeyInput, Outcome, Part, Parts, Record, TopicPartition, sim,
 };
 use orderbell_ledger::{Ledger, LedgerOptions, MailboxObserver, NoCounterObserver, PublishTo};
 use orderbell_orders::Mapping;
 use orderbell_orders::order::OrderPolicy;
+use orderbell_orders::prepared::PreparedRecord;
 use orderbell_orders::reconcile::Recount;
 use orderbell_orders::reconcile_payments::{Payments, compare_payments};
 use orderbell_protocol::balance::Bin;
@@ -61,28 +62,34 @@ fn mapping(chain: Chain) -> Mapping {
     mapping
 }
 
+/// A record, and what was prepared of it.
+type Queued = (Record, Option<PreparedRecord>);
+
 /// Hands records to the handler as a consumer group does: each part in the queue of its order.
 async fn consume(handler: &Arc<OrderHandler>, records: &[Record]) {
-    let mut queues: BTreeMap<Option<KeyHash>, Vec<Record>> = BTreeMap::new();
+    let mut queues: BTreeMap<Option<KeyHash>, Vec<Queued>> = BTreeMap::new();
     for record in records {
         let parts = match handler.parts(record) {
-            Parts::One(key) => vec![(record.clone(), key)],
+            Parts::One { key, prepared } => vec![Part { record: record.clone(), key, prepared }],
             Parts::Several(parts) => parts,
         };
-        parts.into_iter().for_each(|(part, key)| queues.entry(key).or_default().push(part));
+        for Part { record, key, prepared } in parts {
+            queues.entry(key).or_default().push((record, prepared));
+        }
     }
     join_all(queues.into_values().map(|queue| empty(handler, queue))).await;
 }
 
 /// Handles the records of one queue, in order.
-async fn empty(handler: &Arc<OrderHandler>, mut queue: Vec<Record>) {
+async fn empty(handler: &Arc<OrderHandler>, mut queue: Vec<Queued>) {
     while !queue.is_empty() {
-        let inputs = queue.iter().take(BATCH_RECORDS).cloned().map(KeyInput::Record).collect();
+        let input = |(record, prepared)| KeyInput::Record(record, prepared);
+        let inputs = queue.iter().take(BATCH_RECORDS).cloned().map(input).collect();
         let outcomes = handler.clone().handle(KeyBatch { inputs: Arc::new(inputs), attempts: 0 }).await;
-        for (record, outcome) in queue.drain(..outcomes.len()).zip(outcomes) {
+        for ((record, prepared), outcome) in queue.drain(..outcomes.len()).zip(outcomes) {
             match outcome {
                 Outcome::Done => {}
-                Outcome::Reject(reason) => handler.on_dead_letter(&record, &reason),
+                Outcome::Reject(reason) => handler.on_dead_letter(&record, prepared.as_ref(), &reason),
                 other => panic!("{other:?}"),
             }
         }

@@ -13,6 +13,7 @@ use super::super::fields::{event_id, scalar};
 use super::super::form;
 use super::super::json_text;
 use super::super::mapping::{Mapping, key_text};
+use super::super::prepared::RecordView;
 use super::super::sample_run::{parts_of, quietly};
 use super::member_stats::MemberTable;
 
@@ -102,13 +103,12 @@ impl Sample {
 impl SampleEvent {
     /// The event of a record of one event, and its JSON.
     fn read(mapping: &Mapping, record: &Record, part: usize) -> Option<(Self, String)> {
-        let text = envelopes::text(mapping, record).ok()?;
-        let tree = &mapping.compiled().tree;
+        let prepared = RecordView::from(record).read(mapping);
+        let opened = prepared.open(mapping).ok()?;
         // No event is made of it.
-        text.row.check_dated().ok()?;
-        let opened = envelope::open(record, &text.json, &text.headers, tree).ok()?;
-        let members = opened.members(tree).ok()?;
-        let envelope = &opened.envelope;
+        opened.row.check_dated().ok()?;
+        let members = opened.members().ok()?;
+        let envelope = opened.envelope;
         let at = |pointer: &str| members.at(pointer).and_then(scalar);
         let kind = envelope.kind.clone().or_else(|| at(&mapping.r#type));
         let kind = kind.map(|kind| id_text::trim(&kind).to_owned()).filter(|kind| !id_text::is_nothing(kind));
@@ -126,15 +126,15 @@ impl SampleEvent {
             id: id.and_then(|id| event_id(&id)),
             subject: envelope.subject.clone(),
             key: key_text(record),
-            order: mapping.order(record, &opened, &members).ok().flatten(),
-            store: mapping.store(record, &members).ok().flatten(),
+            order: opened.order().ok().flatten(),
+            store: mapping.store(record, members).ok().flatten(),
             may_be_local: time.as_deref().is_some_and(|json| wall_times::may_be_at(mapping, json)),
             time,
             version: members.at(&mapping.version).map(str::to_owned),
             is_in_envelope: envelope.id.is_some(),
             recorded_ms: record.timestamp_ms.max(0),
-            is_late: text.row.change.is_some_and(RowChange::is_old) || mapping.is_replayed(record),
-            has_local_numbers: text.row.has_local_time,
+            is_late: opened.row.change.is_some_and(RowChange::is_old) || mapping.is_replayed(record),
+            has_local_numbers: opened.row.has_local_time,
         };
         let data = opened.data.to_string();
         Some((event, data))
