@@ -162,7 +162,7 @@ impl<T, P> KeyQueues<T, P> {
     pub fn fence(&mut self, is_fenced: impl Fn(&Ticket) -> bool) -> Vec<QueuedInput<T, P>> {
         let mut dropped = Vec::new();
         for slot in self.slots.values_mut() {
-            let (out, keep): (Vec<QueuedInput<T, P>>, Vec<QueuedInput<T, P>>) =
+            let (out, keep): (Vec<_>, Vec<_>) =
                 slot.queue.drain(..).partition(|queued| queued.ticket.as_ref().is_some_and(&is_fenced));
             slot.queue.extend(keep);
             dropped.extend(out);

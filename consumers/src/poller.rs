@@ -12,12 +12,11 @@ use std::time::{Duration, Instant};
 
 use crate::alert::AlertKind;
 use crate::error::SourceError;
-use crate::key_queues::QueuedInput;
 use crate::loss::Loss;
 use crate::options::Options;
 use crate::poll_pacer::{PollAction, PollPacer};
 use crate::record::{Offset, TopicPartition};
-use crate::shard::{FromShard, ToShard};
+use crate::shard::{FromShard, InputOf, ToShard, ToShardOf};
 use crate::start_offset::StartOffset;
 use crate::stats::Stats;
 use crate::tracker::{PartitionStatus, Tracker};
@@ -63,9 +62,9 @@ pub(crate) struct Poller<S, H: Handler, C> {
     handler: Arc<H>,
     checkpoints: Arc<C>,
     options: Options,
-    shards: Vec<flume::Sender<ToShard<H::Task, H::Prepared>>>,
+    shards: Vec<flume::Sender<ToShardOf<H>>>,
     /// Records that were taken and not sent yet, by shard.
-    to_send: Vec<Vec<(KeyHash, QueuedInput<H::Task, H::Prepared>)>>,
+    to_send: Vec<Vec<(KeyHash, InputOf<H>)>>,
     done: flume::Receiver<FromShard>,
     saved_tx: flume::Sender<DurableCheckpoints>,
     saved_rx: flume::Receiver<DurableCheckpoints>,
@@ -122,7 +121,7 @@ impl<S: Source, H: Handler, C: CheckpointStore> Poller<S, H, C> {
         handler: Arc<H>,
         checkpoints: Arc<C>,
         options: Options,
-        (shards, shard_tasks): (Vec<flume::Sender<ToShard<H::Task, H::Prepared>>>, ShardTasks),
+        (shards, shard_tasks): (Vec<flume::Sender<ToShardOf<H>>>, ShardTasks),
         done: flume::Receiver<FromShard>,
         stats: Arc<Stats>,
         stop: Arc<AtomicBool>,

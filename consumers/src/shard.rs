@@ -60,7 +60,9 @@ pub(crate) struct ShardLimits {
 
 type Work<T, P> = Pin<Box<dyn Future<Output = Finished<T, P>> + Send>>;
 /// What is queued for a handler.
-type InputOf<H> = QueuedInput<<H as Handler>::Task, <H as Handler>::Prepared>;
+pub(crate) type InputOf<H> = QueuedInput<<H as Handler>::Task, <H as Handler>::Prepared>;
+/// What is sent to the shards of a handler.
+pub(crate) type ToShardOf<H> = ToShard<<H as Handler>::Task, <H as Handler>::Prepared>;
 /// Work of a handler.
 type WorkOf<H> = Work<<H as Handler>::Task, <H as Handler>::Prepared>;
 
@@ -85,7 +87,7 @@ pub(crate) struct Shard<H: Handler, D> {
     running: FuturesUnordered<WorkOf<H>>,
     /// Last ended epoch of each partition slot.
     fenced: Vec<Epoch>,
-    rx: flume::Receiver<ToShard<H::Task, H::Prepared>>,
+    rx: flume::Receiver<ToShardOf<H>>,
     tx: flume::Sender<FromShard>,
     completed: Vec<Ticket>,
     /// The partitions of records at which the handler panicked, by key: each has an alert until the record's next try.
@@ -101,7 +103,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         dead_letters: Arc<D>,
         limits: ShardLimits,
         stats: Arc<Stats>,
-        rx: flume::Receiver<ToShard<H::Task, H::Prepared>>,
+        rx: flume::Receiver<ToShardOf<H>>,
         tx: flume::Sender<FromShard>,
     ) -> Self {
         Self {
@@ -158,7 +160,7 @@ impl<H: Handler, D: DeadLetterSink> Shard<H, D> {
         }
     }
 
-    fn message(&mut self, message: ToShard<H::Task, H::Prepared>) {
+    fn message(&mut self, message: ToShardOf<H>) {
         match message {
             ToShard::Inputs(inputs) => inputs.into_iter().for_each(|(key, queued)| self.queues.push(key, queued)),
             ToShard::Fence(ended) => {

@@ -45,6 +45,9 @@ fn on_shard(mapping: &Mapping, record: &Record, prepared: &PreparedRecord) -> &'
     }
 }
 
+/// What the mapping says, the value, how many texts are repaired and parsed, and what becomes of each event.
+type Case<'c> = (&'c str, String, (u32, u32), &'c [&'c str]);
+
 /// Decision 0045 has these figures.
 #[test]
 fn each_text_of_a_record_is_read_once_on_the_poll_thread_and_never_on_its_shard() {
@@ -54,8 +57,7 @@ fn each_text_of_a_record_is_read_once_on_the_poll_thread_and_never_on_its_shard(
     let quoted = serde_json::to_string(PLAIN).unwrap();
     let into_text = "order = '/order/id'\ntypes = { gone = 'ignore' }";
     let decoded = ["decoded"];
-    // What the mapping says, the value, how many texts are repaired and parsed, and what becomes of each event.
-    let cases: [(&str, String, (u32, u32), &[&str]); 10] = [
+    let cases: [Case; 10] = [
         ("", PLAIN.into(), (1, 1), &decoded),
         ("", quoted.clone(), (1, 1), &decoded),
         ("", event(&format!("\"data\": {PLAIN}")), (1, 2), &decoded),
