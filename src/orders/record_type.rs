@@ -80,7 +80,7 @@ impl Mapping {
     ) -> LooksPaid {
         let names_nothing = || {
             let names_order = !matches!(self.named_order(members), Ok(None));
-            members.at(&self.store).is_none() && !names_order && !holds_payment(opened.data)
+            members.at(&self.store).is_none() && !names_order && !self.holds_payment(opened.data)
         };
         match self.looks_of(self.types_in(record, opened)) {
             LooksPaid::Unreadable if names_nothing() => LooksPaid::No,
@@ -132,7 +132,33 @@ impl Mapping {
         let names_order = !matches!(opened.order(), Ok(None));
         let names_store = !matches!(self.store(record, members), Ok(None));
         let may_hold_others = !data.trim_start().starts_with('{') && data != "null";
-        Types::Missing { may_be_an_order: names_order || names_store || may_hold_others || holds_payment(data) }
+        Types::Missing { may_be_an_order: names_order || names_store || may_hold_others || self.holds_payment(data) }
+    }
+
+    /// True where the type of a payment stands anywhere in the JSON: something is around the event which the mapping does not know, or its members are
+    /// called otherwise. Orderbell's own name is one wherever it stands alone; the chain's names may be the words of anything, and are types only
+    /// in a member that is called as the mapped one is.
+    fn holds_payment(&self, json: &str) -> bool {
+        let member = self.r#type.rsplit('/').next().unwrap_or_default();
+        serde_json::from_str(json).is_ok_and(|value| self.is_payment_in(&value, false, member))
+    }
+
+    /// `is_type`: this is the value of a member that is called `member`, in any case.
+    fn is_payment_in(&self, value: &Value, is_type: bool, member: &str) -> bool {
+        let is_paid = |kind: &str| is_type && self.compared(kind) == LooksPaid::Yes;
+        match value {
+            Value::String(text) => {
+                text == EventType::Paid.name()
+                    || is_paid(text)
+                    || (text.starts_with(['{', '[']) && self.holds_payment(text))
+            }
+            Value::Number(number) => is_paid(&number.to_string()),
+            Value::Array(items) => items.iter().any(|item| self.is_payment_in(item, false, member)),
+            Value::Object(members) => {
+                members.iter().any(|(name, value)| self.is_payment_in(value, name.eq_ignore_ascii_case(member), member))
+            }
+            Value::Null | Value::Bool(_) => false,
+        }
     }
 
     fn compared(&self, kind: &str) -> LooksPaid {
@@ -163,22 +189,6 @@ impl Mapping {
         let id = event_fields::id_of(mapping, record, envelope, members).unwrap_or_default();
         Some(IgnoredEvent { kind, id })
     }
-}
-
-/// True where a member anywhere in the JSON is Orderbell's type of a payment, and nothing else: an event that something is around which the mapping does
-/// not know, or whose members are called otherwise. The chain's own names of types may be the words of anything.
-fn holds_payment(json: &str) -> bool {
-    fn is_in(value: &Value) -> bool {
-        match value {
-            Value::String(text) => {
-                text == EventType::Paid.name() || (text.starts_with(['{', '[']) && holds_payment(text))
-            }
-            Value::Array(items) => items.iter().any(is_in),
-            Value::Object(members) => members.values().any(is_in),
-            _ => false,
-        }
-    }
-    serde_json::from_str(json).is_ok_and(|value| is_in(&value))
 }
 
 #[cfg(test)]

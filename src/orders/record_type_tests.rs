@@ -79,6 +79,28 @@ fn a_payment_in_something_unknown_may_be_a_paid_order() {
     }
 }
 
+/// The bug: the same with the chain's own name of a payment.
+#[test]
+fn a_payment_by_the_chains_own_name_in_something_unknown_may_be_a_paid_order() {
+    let mapping = mapping("types = { 'trade.paid' = 'order.paid', 'trade.new' = 'order.created', 3 = 'order.paid' }");
+    let event = r#"{"type":"trade.paid","id":"e1","order":"o1","store":"17"}"#;
+    for value in [
+        format!(r#"{{"events":[{event}]}}"#),
+        format!(r#"{{"payload":{}}}"#, serde_json::to_string(event).unwrap()),
+        format!(r#"{{"op":"c","before":null,"after":{event},"source":{{"db":"shop"}}}}"#),
+        r#"{"Type":"trade.paid","Id":"e1","Order":"o1","Store":"17"}"#.to_owned(),
+        r#"{"row":{"TYPE":3}}"#.to_owned(),
+        r#"{"row":{"type":"Trade.Paid"}}"#.to_owned(),
+    ] {
+        assert_eq!(mapping.looks_paid(&record(&value, &[])), LooksPaid::Unreadable, "{value}");
+    }
+    for other in
+        [r#"{"row":{"type":"trade.new"}}"#, r#"{"row":{"note":"trade.paid"}}"#, r#"{"row":{"type":["trade.paid"]}}"#]
+    {
+        assert_eq!(mapping.looks_paid(&record(other, &[])), LooksPaid::No, "{other}");
+    }
+}
+
 /// The bug: where other events of a topic were understood, payments whose type was written in another case became dead letters that no alert reported,
 /// or were ignored with all that is foreign.
 #[test]
