@@ -19,7 +19,7 @@ use super::places::RequestPlace;
 use super::poll::{device_or_default, invalid_parameter, undecodable_query};
 use super::response::{self, Refusal};
 use super::tokens::Principal;
-use orderbell_ledger::{DeviceBinding, Ledger, LedgerReadError, OrderKey};
+use orderbell_ledger::{DeliveryHistory, DeviceBinding, Ledger, LedgerReadError, OrderKey};
 
 /// Largest number of orders in one page.
 const PAGE_MAX: usize = 200;
@@ -102,7 +102,52 @@ fn order_with_timeline(
     id: Id,
 ) -> Result<Option<OpenOrder>, LedgerReadError> {
     let (key, damage) = (OrderKey { shadow: who.shadow, id }, ledger.damage());
-    let Some(stored) = damage.check(ledger.orders().state(&key))? else { return Ok(None) };
-    let history = damage.check(ledger.delivery_log().history(who, &key))?;
-    Ok(state.orders.view(who, &key, &stored, Some(&history))?)
+    let stored = damage.check(ledger.orders().state(&key))?;
+    let view = |stored: &[u8], history: Option<&DeliveryHistory>| Ok(state.orders.view(who, &key, stored, history)?);
+    let history = || Ok(damage.check(ledger.delivery_log().history(who, &key))?);
+    with_history(stored.as_deref(), view, history)
+}
+
+/// Views an order with its delivery history, which is read only for whose order it is: one of another recipient costs the same reads as one that
+/// is not there, so the time of a 404 does not tell which it was.
+fn with_history<T, E>(
+    stored: Option<&[u8]>,
+    view: impl Fn(&[u8], Option<&DeliveryHistory>) -> Result<Option<T>, E>,
+    history: impl FnOnce() -> Result<DeliveryHistory, E>,
+) -> Result<Option<T>, E> {
+    let Some(stored) = stored else { return Ok(None) };
+    if view(stored, None)?.is_none() {
+        return Ok(None);
+    }
+    view(stored, Some(&history()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// What the owner of `mine` is shown of a stored order, and how often its history was read.
+    fn shown(stored: Option<&[u8]>) -> (Option<bool>, u32) {
+        let reads = Cell::new(0);
+        let view = |stored: &[u8], history: Option<&DeliveryHistory>| {
+            Ok::<_, Infallible>((stored == b"mine").then_some(history.is_some()))
+        };
+        let history = || {
+            reads.set(reads.get() + 1);
+            Ok(DeliveryHistory::default())
+        };
+        let Ok(shown) = with_history(stored, view, history);
+        (shown, reads.get())
+    }
+
+    /// The bug: the delivery history of an order was read before it was known whose order it is, so a foreign one took longer than a missing one.
+    #[test]
+    fn a_foreign_order_costs_the_same_reads_as_a_missing_one() {
+        assert_eq!(shown(Some(b"theirs")), (None, 0));
+        assert_eq!(shown(None), (None, 0));
+        assert_eq!(shown(Some(b"mine")), (Some(true), 1), "with its timeline");
+    }
 }
