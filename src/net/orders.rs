@@ -104,7 +104,7 @@ fn order_with_timeline(
     let (key, damage) = (OrderKey { shadow: who.shadow, id }, ledger.damage());
     let stored = damage.check(ledger.orders().state(&key))?;
     let view = |stored: &[u8], history: Option<&DeliveryHistory>| Ok(state.orders.view(who, &key, stored, history)?);
-    let history = || Ok(damage.check(ledger.delivery_log().history(who, &key))?);
+    let history = || damage.check(ledger.delivery_log().history(who, &key));
     with_history(stored.as_deref(), view, history)
 }
 
