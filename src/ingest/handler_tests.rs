@@ -106,6 +106,9 @@ async fn the_handler_takes_what_the_poll_thread_read_and_reads_nothing_again() {
     let Parts::One { key, prepared: Some(prepared) } = handler.parts(&paid) else { panic!("it is one, and is read") };
     assert_eq!((key, handler.prepared_bytes(&prepared)), (Some(handler.key_of("o")), prepared.bytes()));
     let unreadable = Record { value: Some(Bytes::from_static(b"{")), ..paid };
+    let reason = Reason { code: "bad-id", message: String::new() };
+    handler.on_dead_letter(&unreadable, Some(&prepared), &reason);
+    assert_eq!((handler.stats.paid_rejected.value(), handler.stats.unreadable_rejected.value()), (1, 0));
     let done = handler.process(turn_of(vec![KeyInput::Record(unreadable, Some(prepared))])).await;
     assert_eq!(done, [Outcome::Done]);
     assert!(ledger.orders().state(&OrderKey { shadow: false, id: Id::new("o").unwrap() }).unwrap().is_some());

@@ -139,7 +139,8 @@ impl Found {
         let shared = record.value.as_ref().and_then(|value| part_of(value, &data));
         let copied_bytes = if shared.is_some() { 0 } else { data.len() };
         let data = shared.unwrap_or_else(|| match data {
-            Cow::Owned(text) => Bytes::from(text),
+            // Without what it could still grow by: its length is what is counted.
+            Cow::Owned(text) => Bytes::from(text.into_boxed_str().into_boxed_bytes()),
             Cow::Borrowed(text) => Bytes::copy_from_slice(text.as_bytes()),
         });
         let members =

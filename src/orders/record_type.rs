@@ -139,8 +139,8 @@ impl Mapping {
     /// called otherwise. Orderbell's own name is one wherever it stands alone; the chain's names may be the words of anything, and are types only
     /// in a member that is called as the mapped one is.
     fn holds_payment(&self, json: &str) -> bool {
-        let member = self.r#type.rsplit('/').next().unwrap_or_default();
-        serde_json::from_str(json).is_ok_and(|value| self.is_payment_in(&value, false, member))
+        let member = self.r#type.rsplit('/').next().unwrap_or_default().replace("~1", "/").replace("~0", "~");
+        serde_json::from_str(json).is_ok_and(|value| self.is_payment_in(&value, false, &member))
     }
 
     /// `is_type`: this is the value of a member that is called `member`, in any case.

@@ -99,6 +99,9 @@ fn a_payment_by_the_chains_own_name_in_something_unknown_may_be_a_paid_order() {
     {
         assert_eq!(mapping.looks_paid(&record(other, &[])), LooksPaid::No, "{other}");
     }
+    let escaped: Mapping = toml::from_str("type = '/order~1type'\ntypes = { 'trade.paid' = 'order.paid' }").unwrap();
+    let value = r#"{"row":{"order/type":"trade.paid"}}"#;
+    assert_eq!(escaped.looks_paid(&record(value, &[])), LooksPaid::Unreadable);
 }
 
 /// The bug: where other events of a topic were understood, payments whose type was written in another case became dead letters that no alert reported,
