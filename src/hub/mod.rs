@@ -118,9 +118,14 @@ impl Drop for SubscriberGuard {
     }
 }
 
-/// The recipient already has [`SUBSCRIBERS_PER_RECIPIENT_MAX`] subscribers of this kind, of clients with tokens of this kind.
+/// Why a subscriber is not registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManySubscribers;
+pub enum Refused {
+    /// The recipient already has [`SUBSCRIBERS_PER_RECIPIENT_MAX`] subscribers of this kind, of clients with tokens of this kind.
+    TooMany,
+    /// The open session of this device has a token that names it, and the newcomer's names none.
+    DeviceIsBound,
+}
 
 /// What the hub knows of one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,26 +158,22 @@ impl Hub {
     /// Registers a session of `device`. An older session of the same device is replaced: its connection closes.
     ///
     /// # Errors
-    /// [`TooManySubscribers`].
+    /// [`Refused`].
     pub fn connect(
         self: &Arc<Self>,
         who: &Recipient,
         device: &DeviceId,
         binding: DeviceBinding,
         token: TokenTag,
-    ) -> Result<SubscriberGuard, TooManySubscribers> {
+    ) -> Result<SubscriberGuard, Refused> {
         self.subscribe(who, Some(device.clone()), binding, Some(token))
     }
 
     /// Registers a poll that waits: it is woken like a session and replaces no other subscriber.
     ///
     /// # Errors
-    /// [`TooManySubscribers`].
-    pub fn wait(
-        self: &Arc<Self>,
-        who: &Recipient,
-        binding: DeviceBinding,
-    ) -> Result<SubscriberGuard, TooManySubscribers> {
+    /// [`Refused::TooMany`].
+    pub fn wait(self: &Arc<Self>, who: &Recipient, binding: DeviceBinding) -> Result<SubscriberGuard, Refused> {
         self.subscribe(who, None, binding, None)
     }
 
@@ -182,7 +183,7 @@ impl Hub {
         device: Option<DeviceId>,
         binding: DeviceBinding,
         token: Option<TokenTag>,
-    ) -> Result<SubscriberGuard, TooManySubscribers> {
+    ) -> Result<SubscriberGuard, Refused> {
         let subscriber = Arc::new(Subscriber {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             device,
@@ -305,6 +306,13 @@ impl Hub {
     #[must_use]
     pub fn is_connected(&self, who: &Recipient, device: &DeviceId) -> bool {
         self.registry.any(who, |subscriber| subscriber.device.as_ref() == Some(device))
+    }
+
+    /// True while the device has an open session whose token names it.
+    #[must_use]
+    pub fn has_bound_session(&self, who: &Recipient, device: &DeviceId) -> bool {
+        let is_bound = |open: &Subscriber| open.binding.is_bound() && open.device.as_ref() == Some(device);
+        self.registry.any(who, is_bound)
     }
 
     /// The devices whose id two installations use, most replacements first.
@@ -479,6 +487,23 @@ mod tests {
         );
         drop((invented, tills));
         assert_eq!((hub.sessions(), hub.waiting_polls()), (0, 0));
+    }
+
+    /// The bug: a token that names no device replaced the living session of a till whose token names it, once the till's cursor was gone.
+    #[test]
+    fn a_session_that_names_no_device_in_its_token_replaces_none_that_does() {
+        let hub = Arc::new(Hub::default());
+        let who = Recipient::store(id("1"));
+        let connect = |device, binding| hub.connect(&who, &id(device), binding, hub.tag_of("token"));
+        let till = connect("a", Bound).unwrap();
+        assert_eq!(connect("a", Unbound).err(), Some(Refused::DeviceIsBound));
+        assert!(hub.has_bound_session(&who, &id("a")) && !till.is_replaced());
+        let other = connect("b", Unbound).unwrap();
+        assert!(!hub.has_bound_session(&who, &id("b")) && !hub.has_bound_session(&Recipient::store(id("2")), &id("a")));
+        let back = connect("a", Bound).unwrap();
+        assert!(till.is_replaced() && connect("b", Bound).is_ok() && other.is_replaced());
+        drop((till, back));
+        assert!(connect("a", Unbound).is_ok());
     }
 
     /// The bug: two installations that had chosen one name replaced each other's connection again and again before any of them had to wait.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use orderbell_protocol::Recipient;
 
-use super::{Subscriber, TooManySubscribers};
+use super::{Refused, Subscriber};
 
 #[derive(Debug, Default)]
 pub(super) struct Registry {
@@ -17,20 +17,24 @@ pub(super) struct Registry {
 
 impl Registry {
     /// Adds a subscriber and returns those of the same device that it replaces. There are at most `max` sessions, and as many waiting polls; and
-    /// as many again of clients whose tokens name their devices, which those of the others leave no less.
+    /// as many again of clients whose tokens name their devices, which those of the others leave no less. A client whose token names its device is
+    /// replaced by none whose token names no device.
     pub(super) fn insert(
         &self,
         who: &Recipient,
         new: &Arc<Subscriber>,
         max: usize,
-    ) -> Result<Vec<Arc<Subscriber>>, TooManySubscribers> {
+    ) -> Result<Vec<Arc<Subscriber>>, Refused> {
         let mut subscribers = self.subscribers.entry(who.clone()).or_default();
         let same_device = |old: &Arc<Subscriber>| new.device.is_some() && old.device == new.device;
         let replaced: Vec<_> = subscribers.iter().filter(|old| same_device(old)).cloned().collect();
+        if !new.binding.is_bound() && replaced.iter().any(|old| old.binding.is_bound()) {
+            return Err(Refused::DeviceIsBound);
+        }
         let is_counted =
             |old: &Arc<Subscriber>| old.device.is_some() == new.device.is_some() && old.binding == new.binding;
         if subscribers.iter().filter(|old| is_counted(old) && !same_device(old)).count() >= max {
-            return Err(TooManySubscribers);
+            return Err(Refused::TooMany);
         }
         subscribers.retain(|old| !same_device(old));
         subscribers.push(new.clone());

@@ -146,15 +146,17 @@ impl AppState {
         self.of_recipients.take(Asked::Hellos, client, 1, self.limits().hellos, self.uptime()).is_ok()
     }
 
-    /// True when this client may use the name of its device: a name that a token has named is taken for clients whose tokens name none. Who is turned
-    /// away is recorded.
+    /// True when this client may use the name of its device: a name that a token has named is taken for clients whose tokens name none, also when the
+    /// cursor that says so is gone while the device is connected. Who is turned away is recorded.
     ///
     /// # Errors
     /// When the ledger cannot be read.
     pub(crate) fn may_use_name(&self, client: Identity<'_>) -> Result<bool, ReadError> {
-        let is_taken = !client.binding.is_bound() && self.ledger.is_bound(client.who, client.device)?;
+        let Identity { who, device, binding } = client;
+        let is_taken =
+            !binding.is_bound() && (self.hub.has_bound_session(who, device) || self.ledger.is_bound(who, device)?);
         if is_taken {
-            self.stats.rejections.record("device-bound", Some(client.who));
+            self.stats.rejections.record("device-bound", Some(who));
         }
         Ok(!is_taken)
     }

@@ -141,6 +141,23 @@ async fn a_device_that_a_token_names_is_not_used_with_a_token_that_names_none() 
     server.stop().await;
 }
 
+/// The bug: once the cursor of a till was gone, which says that its token names it, a token that names no device threw the living till out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connected_device_whose_cursor_is_gone_is_not_used_with_a_token_that_names_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let (free, who) = (token(&server, None), Recipient::store(Id::new("17").unwrap()));
+    let (device, bound) = (Id::new("till-1").unwrap(), orderbell_ledger::DeviceBinding::Bound);
+    // A session of which the ledger has no cursor.
+    let till = server.state.hub().connect(&who, &device, bound, server.state.hub().tag_of("its token")).unwrap();
+    assert_eq!(poll(&server, &free, "device=till-1").await.status, 422);
+    assert_eq!(hello(&server, &free, "till-1", None).await.err().unwrap().0, 4001);
+    assert!(!till.is_replaced());
+    drop(till);
+    assert_eq!(poll(&server, &free, "device=till-1").await.status, 200);
+    server.stop().await;
+}
+
 /// The bug: a poll that began before the till had a token of its own acknowledged for it when it ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poll_that_waits_does_not_acknowledge_for_a_device_that_became_bound_meanwhile() {

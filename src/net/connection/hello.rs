@@ -10,7 +10,7 @@ use super::backend::{Mailboxes, Server};
 use super::socket::Socket;
 use super::{Authenticated, Connection, log_unavailable, span};
 use crate::clock::wall_clock;
-use crate::hub::{Challenge, SubscriberGuard};
+use crate::hub::{Challenge, Refused, SubscriberGuard};
 use crate::net::identity_rates::Identity;
 use crate::net::retry_spread;
 use crate::net::state::NAME_IS_TAKEN;
@@ -82,7 +82,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
             }
             (_, Some(_)) => CHALLENGE_TIMEOUT,
         };
-        let place = self.server.hub().wait(&who, binding).map_err(|_| self.too_many(&who))?;
+        let place = self.server.hub().wait(&who, binding).map_err(|refused| self.refused(&who, refused))?;
         let now = self.server.uptime();
         Ok(Some(Held {
             token: token.clone(),
@@ -179,9 +179,13 @@ impl<V: Server, S: Socket> Connection<V, S> {
         if may_use_name { Ok(()) } else { Err(Close::BadMessage(NAME_IS_TAKEN)) }
     }
 
-    fn too_many(&self, who: &Recipient) -> Close {
-        self.server.stats().rejections.record("too-many-connections", Some(who));
-        Close::TooManyConnections
+    fn refused(&self, who: &Recipient, refused: Refused) -> Close {
+        let (reason, close) = match refused {
+            Refused::TooMany => ("too-many-connections", Close::TooManyConnections),
+            Refused::DeviceIsBound => ("device-bound", Close::BadMessage(NAME_IS_TAKEN)),
+        };
+        self.server.stats().rejections.record(reason, Some(who));
+        close
     }
 
     /// Checks the token, finds the cursor to read from (the client's position, else the server's cursor of the device), and registers at the hub.
@@ -222,7 +226,7 @@ impl<V: Server, S: Socket> Connection<V, S> {
             .server
             .hub()
             .connect(&who, &device, binding, self.server.hub().tag_of(token))
-            .map_err(|_| self.too_many(&who))?;
+            .map_err(|refused| self.refused(&who, refused))?;
         if let Some(poison) = self.server.hub().skip_poison(&who, &device, cursor.acked) {
             cursor.acked = poison;
         }
