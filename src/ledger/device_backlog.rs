@@ -83,7 +83,7 @@ fn read_rows(
 }
 
 /// Every device that has a cursor, by name, and the backlog of a device that has none yet. The writer keeps a recipient to
-/// [`DEVICES_MAX`](super::tables::DEVICES_MAX) cursors, so there is no other bound here.
+/// [`DEVICES_MAX`](super::tables::DEVICES_MAX) cursors of bound devices and as many of others, so there is no other bound here.
 pub(super) fn read(
     view: &View<'_>,
     cursors: &PendingCursors,

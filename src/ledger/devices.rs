@@ -1,12 +1,12 @@
 //! Cursors of devices: how far each has read, when it was last used, and how many a recipient may have.
 //!
-//! The name of a device is free text. A client that invents names has at most [`DEVICES_MAX`] cursors, and its invented ones push each other
+//! The name of a device is free text. Clients that invent names have at most [`DEVICES_MAX`] cursors, and the invented ones push each other
 //! out, least recently used first: a device that is in use stays. A device that lost its cursor begins at the mailbox's floor, so it is given
 //! notices again and misses none. A cursor that does not decode counts as none, too: the device's next one is written in its place, and one
 //! that no device writes again stays.
 //!
 //! A cursor that a token with the device's name has used says so, for as long as it is kept: the device is *bound*, and a token that names no
-//! device must not use its name. Invented names push out each other's cursors, and none of a bound device.
+//! device must not use its name. Bound devices have as many cursors as the others, beside theirs: neither kind pushes out a cursor of the other.
 
 use std::collections::{HashMap, HashSet};
 
@@ -207,7 +207,7 @@ impl CursorWriter {
         Ok(())
     }
 
-    /// True when one of these is not stored yet. Those of bound devices stay bound: a client whose token names no device may still be on its way
+    /// True when one of these is not stored yet, or not as that of a bound device. Those of bound devices stay bound: a client whose token names no device may still be on its way
     /// when the first comes whose token does.
     fn any_is_new(&self, view: &View<'_>, changed: &mut [(Vec<u8>, StoredCursor)]) -> Result<bool, DatabaseError> {
         let mut any_is_new = false;
@@ -219,14 +219,13 @@ impl CursorWriter {
                     row.map(|row| StoredCursor::decode(&row).is_some_and(|stored| stored.is_bound))
                 }
             };
-            any_is_new |= was_bound.is_none();
+            any_is_new |= was_bound.is_none_or(|was_bound| cursor.is_bound && !was_bound);
             cursor.is_bound |= was_bound == Some(true);
         }
         Ok(any_is_new)
     }
 
-    /// Above the bound, removes stored cursors and drops changed ones: those of devices that are not bound first, and of these and of the others
-    /// the least recently used first.
+    /// Above the bound, removes stored cursors and drops changed ones, the least recently used first: of bound devices and of the others apart.
     fn make_room(
         &mut self,
         view: &View<'_>,
@@ -250,22 +249,21 @@ impl CursorWriter {
                 }
             }
         }
-        let excess = (stored.len() + changed.len()).saturating_sub(DEVICES_MAX);
-        if excess == 0 {
-            return Ok(());
-        }
         let stored = stored.into_iter().map(|(cursor, key)| (cursor.is_bound, cursor.used, true, key));
         let changed_ones = changed.iter().map(|(key, cursor)| (cursor.is_bound, cursor.used, false, key.clone()));
-        let mut all: Vec<_> = stored.chain(changed_ones).collect();
-        all.sort_unstable();
+        let (mut bound, mut unbound): (Vec<_>, Vec<_>) =
+            stored.chain(changed_ones).partition(|(is_bound, ..)| *is_bound);
         let mut dropped = HashSet::new();
-        for (_, _, is_stored, key) in all.drain(..excess) {
-            self.known.remove(&hash(&key));
-            if is_stored || rewritten_rows.contains(&key) {
-                batch.remove_row(RowKind::Cursor, &key);
-            }
-            if !is_stored {
-                dropped.insert(key);
+        for kind in [&mut bound, &mut unbound] {
+            kind.sort_unstable();
+            for (_, _, is_stored, key) in kind.drain(..kind.len().saturating_sub(DEVICES_MAX)) {
+                self.known.remove(&hash(&key));
+                if is_stored || rewritten_rows.contains(&key) {
+                    batch.remove_row(RowKind::Cursor, &key);
+                }
+                if !is_stored {
+                    dropped.insert(key);
+                }
             }
         }
         changed.retain(|(key, _)| !dropped.contains(key));
@@ -341,16 +339,33 @@ mod tests {
             let invented = id(&format!("invented-{n}"));
             ledger.save_cursors(&Cursors::from([((who.clone(), invented), cursor(ledger.now, false))]));
         }
-        assert_eq!(ledger.count(RowKind::Cursor), DEVICES_MAX as u64);
+        assert_eq!(ledger.count(RowKind::Cursor), 1 + DEVICES_MAX as u64);
         assert!(read(&ledger.disk.view(), &who, &bound).unwrap().is_some());
-        // Bound ones push each other out, and none that is not bound is kept beside as many.
-        for n in 0..DEVICES_MAX {
+    }
+
+    /// The bug: beside 256 bound devices, a till whose token names no device was sent all notices of its mailbox at each start.
+    #[test]
+    fn bound_devices_push_out_each_other_and_none_that_is_not_bound() {
+        let mut ledger = Written::new();
+        let who = Recipient::store(id("1"));
+        let acked = ledger.begin(&who);
+        let save = |ledger: &mut Written, name: &str, is_bound| {
             ledger.now = ledger.now.plus_ms(1_000);
-            let till = id(&format!("till-{}", n + 2));
-            ledger.save_cursors(&Cursors::from([((who.clone(), till), cursor(ledger.now, true))]));
+            let stored = StoredCursor { cursor: Cursor { acked, sent_seq: 1 }, used: ledger.now, is_bound };
+            ledger.save_cursors(&Cursors::from([((who.clone(), id(name)), stored)]));
+        };
+        let kept = |ledger: &Written, name: &str| read(&ledger.disk.view(), &who, &id(name)).unwrap().is_some();
+        save(&mut ledger, "unbound", false);
+        for n in 0..DEVICES_MAX {
+            save(&mut ledger, &format!("till-{n}"), true);
         }
-        ledger.save_cursors(&Cursors::from([((who.clone(), id("invented")), cursor(ledger.now, false))]));
-        let kept = |name: &str| read(&ledger.disk.view(), &who, &id(name)).unwrap().is_some();
-        assert_eq!((kept("till-1"), kept("till-2"), kept("invented")), (false, true, false));
+        save(&mut ledger, "other", false);
+        assert!(kept(&ledger, "unbound") && kept(&ledger, "other") && kept(&ledger, "till-0"));
+        save(&mut ledger, "one-more", true);
+        assert!(!kept(&ledger, "till-0") && kept(&ledger, "till-1"));
+        // One that becomes bound counts as that from then on.
+        save(&mut ledger, "other", true);
+        assert!(kept(&ledger, "unbound") && kept(&ledger, "other") && !kept(&ledger, "till-1"));
+        assert_eq!(ledger.count(RowKind::Cursor), 1 + DEVICES_MAX as u64);
     }
 }

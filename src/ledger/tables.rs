@@ -18,7 +18,7 @@ use super::mailbox::{Floor, IndexEntry, MailRow};
 use super::partition_counts::PartitionRow;
 use super::{checkpoints, embedded_log, integrity, keys};
 
-/// Devices of one recipient that have a cursor; above it, the least recently used loses its own. A store has a few tills and a customer a few
+/// Bound devices of one recipient that have a cursor, and as many others; above it, the least recently used of its kind loses its own. A store has a few tills and a customer a few
 /// phones; the name of a device is free text, so a client with one token may invent as many as it likes.
 pub(crate) const DEVICES_MAX: usize = 256;
 /// A cursor that nobody uses is kept for the state retention, and at least this long: a till that was off over a week of holidays continues
@@ -53,7 +53,7 @@ pub(crate) enum Retention {
     AfterMailbox(fn(&[u8]) -> Option<UnixMs>),
     /// When the last connection of its device has ended, or at the next start.
     WithConnection,
-    /// [`Periods::device_ms`] after its last use; and the least recently used of a recipient above [`DEVICES_MAX`].
+    /// [`Periods::device_ms`] after its last use; and the least recently used of a recipient and a kind above [`DEVICES_MAX`].
     AfterLastUse(fn(&[u8]) -> Option<UnixMs>),
     /// When it is too old.
     ByAge(Age),
