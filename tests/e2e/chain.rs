@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -171,8 +172,10 @@ impl Node {
         self.http = HttpClient::new(self.public);
     }
 
+    /// The same one at each call in a run: with another token a till would be another installation.
     pub(crate) fn token(&self, role: &str, id: &str) -> String {
-        self.tokens().mint(role, id, None, now(), 3600).unwrap()
+        static ISSUED_AT: LazyLock<UnixMs> = LazyLock::new(now);
+        self.tokens().mint(role, id, None, *ISSUED_AT, 7200).unwrap()
     }
 
     /// The server's own keys.
