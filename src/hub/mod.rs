@@ -67,7 +67,12 @@ impl Subscriber {
         self.woken_at.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// True when the same device has opened a newer session.
+    fn end(&self) {
+        self.replaced.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// True when the same device has opened a newer session, or has become bound while this one's token names no device.
     #[must_use]
     pub fn is_replaced(&self) -> bool {
         self.replaced.load(Ordering::Acquire)
@@ -200,8 +205,7 @@ impl Hub {
         let replaced = self.registry.insert(who, &subscriber, SUBSCRIBERS_PER_RECIPIENT_MAX)?;
         self.open(subscriber.device.is_some()).fetch_add(1, Ordering::Relaxed);
         for old in replaced {
-            old.replaced.store(true, Ordering::Release);
-            old.wake.notify_one();
+            old.end();
         }
         Ok(SubscriberGuard { hub: self.clone(), who: who.clone(), subscriber })
     }
@@ -216,6 +220,15 @@ impl Hub {
         self.registry.for_each(who, |subscriber| {
             if subscriber.device.as_ref() == Some(device) {
                 subscriber.polled_seq.fetch_max(seq, Ordering::AcqRel);
+            }
+        });
+    }
+
+    /// Ends the session of this device if its token names no device: a token that names it has polled.
+    pub fn end_unbound(&self, who: &Recipient, device: &DeviceId) {
+        self.registry.for_each(who, |subscriber| {
+            if subscriber.device.as_ref() == Some(device) && !subscriber.binding.is_bound() {
+                subscriber.end();
             }
         });
     }

@@ -186,7 +186,7 @@ async fn read(
 
 /// Saves what the poll acknowledges and what it sends, and encodes the answer.
 fn answer(state: &AppState, client: Identity<'_>, after: Position, cursor: Cursor, page: &MailboxPage) -> String {
-    let Identity { who, device, .. } = client;
+    let Identity { who, device, binding } = client;
     let acked = if after.seq > cursor.acked.seq { after } else { cursor.acked };
     if acked != cursor.acked {
         state.hub.acked(who, device, acked);
@@ -195,6 +195,10 @@ fn answer(state: &AppState, client: Identity<'_>, after: Position, cursor: Curso
     let sent = page.notices.last().map_or(0, |delivery| delivery.position.seq);
     state.hub.sent_by_poll(who, device, sent);
     let sent_by_others = state.ledger.save_cursor(client, Cursor { acked, sent_seq: cursor.sent_seq.max(sent) });
+    if binding.is_bound() {
+        // Only now that the name is taken: none comes after it.
+        state.hub.end_unbound(who, device);
+    }
     let sent_before = cursor.sent_seq.max(sent_by_others);
     let attempt = |seq: u64| if seq <= sent_before { 2 } else { 1 };
     let notices: Vec<_> =

@@ -177,6 +177,28 @@ async fn a_poll_that_waits_does_not_acknowledge_for_a_device_that_became_bound_m
     server.stop().await;
 }
 
+/// The bug: a session that was open when the till began to poll with a token of its own went on to acknowledge for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_names_no_device_in_its_token_ends_when_a_token_that_names_it_polls() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let (free, bound) = (token(&server, None), token(&server, Some("till-1")));
+    let mut early = hello(&server, &free, "till-1", None).await.unwrap();
+    let mut other = hello(&server, &free, "till-2", None).await.unwrap();
+    assert_eq!(poll(&server, &bound, "").await.status, 200);
+    assert_eq!(closed(&mut early).await, 4003);
+    assert_eq!(hello(&server, &free, "till-1", None).await.err().unwrap().0, 4001);
+    pays(&server, "o1").await;
+    assert!(other.next_text().await.unwrap().contains("\"o1\""), "the other till is served");
+    // Its own session is not ended by its polls.
+    let mut till = hello(&server, &bound, "till-1", None).await.unwrap();
+    assert!(till.next_text().await.unwrap().contains("\"o1\""));
+    assert_eq!(orders(&poll(&server, &bound, "").await), ["o1"]);
+    till.send_text(r#"{"type":"bye"}"#).await.unwrap();
+    assert_eq!(closed(&mut till).await, 1000);
+    server.stop().await;
+}
+
 /// The bug: polls, connections and events of a token that names no device used up what the tills of its store may ask.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_without_a_device_in_the_token_takes_no_rate_from_a_device_that_has_one() {

@@ -227,6 +227,8 @@ impl<V: Server, S: Socket> Connection<V, S> {
             .hub()
             .connect(&who, &device, binding, self.server.hub().tag_of(token))
             .map_err(|refused| self.refused(&who, refused))?;
+        // Again, as it is registered: a poll that took the name before found no session to end.
+        self.check_name(&who, &device, binding)?;
         if let Some(poison) = self.server.hub().skip_poison(&who, &device, cursor.acked) {
             cursor.acked = poison;
         }

@@ -296,6 +296,17 @@ async fn a_namesake_with_another_token_is_turned_away_while_the_till_is_there() 
     assert_eq!((namesake(&server).await.sent(), named.last().as_str()), (vec!["4001".to_owned()], "n1"));
 }
 
+/// The bug: a hello that was on its way when a token that names the device polled got a session.
+#[tokio::test(start_paused = true)]
+async fn a_hello_gets_no_session_of_a_device_that_became_bound_while_it_was_looked_at() {
+    for looks in 1..=3 {
+        let server = ScriptedServer::new();
+        server.bound_at_look.store(looks, std::sync::atomic::Ordering::Relaxed);
+        let till = Till::hello(&server).await;
+        assert_eq!((till.sent(), server.hub.sessions()), (vec!["4001".to_owned()], 0), "{looks}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_till_with_a_new_token_is_served_behind_its_own_dead_connection() {
     let server = ScriptedServer::new();

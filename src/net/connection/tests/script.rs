@@ -201,6 +201,8 @@ pub(super) struct ScriptedServer {
     pub(super) refuses_hellos: AtomicBool,
     /// The device that a token has named.
     pub(super) bound: Mutex<Option<&'static str>>,
+    /// A token names till-1 at this look at its name.
+    pub(super) bound_at_look: AtomicUsize,
     started: Instant,
 }
 
@@ -219,6 +221,7 @@ impl ScriptedServer {
             drain: CancellationToken::new(),
             refuses_hellos: AtomicBool::new(false),
             bound: Mutex::default(),
+            bound_at_look: AtomicUsize::new(usize::MAX),
             started: Instant::now(),
         })
     }
@@ -273,6 +276,9 @@ impl Server for ScriptedServer {
     }
 
     fn may_use_name(&self, client: Identity<'_>) -> Result<bool, ReadError> {
+        if self.bound_at_look.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *self.bound.lock().unwrap() = Some("till-1");
+        }
         let is_taken = self.bound.lock().unwrap().as_deref() == Some(client.device.as_str());
         Ok(client.binding.is_bound() || !is_taken)
     }
