@@ -217,6 +217,11 @@ impl<V: Server, S: Socket> Connection<V, S> {
     }
 
     fn on_message(&mut self, message: Message) {
+        let is_replaced = self.authenticated.as_ref().is_some_and(|known| known.subscriber.is_replaced());
+        if is_replaced && !matches!(message, Message::Close(_)) {
+            // Its wake-up waits for a blocked flush; until then it acknowledges nothing for its successor.
+            return self.input(SessionInput::Replaced);
+        }
         if let Some(Authenticated { subscriber, .. }) = &self.authenticated {
             subscriber.record_frame();
         }

@@ -6,6 +6,7 @@ mod script;
 use std::sync::Arc;
 use std::time::Duration;
 
+use orderbell_ledger::DeliveryStep;
 use orderbell_protocol::ReadError;
 use tokio::task::JoinHandle;
 use tokio::time::advance;
@@ -175,6 +176,27 @@ async fn a_replaced_connection_sends_what_is_in_flight_then_4003_and_nothing_aft
     assert_eq!(new.sent(), ["welcome", "n1", "n2", "n3", "n4", "n5"]);
     assert!(old.task.is_finished() && !new.task.is_finished());
     assert_eq!((closed(&server, "replaced"), server.hub.sessions()), (1, 1));
+}
+
+/// The bug: a replaced connection whose flush was blocked went on to acknowledge for its device.
+#[tokio::test(start_paused = true)]
+async fn a_replaced_connection_is_not_listened_to_while_its_flush_is_blocked() {
+    let server = ScriptedServer::new();
+    server.notify(1);
+    let old = Till::hello(&server).await;
+    old.socket.change(|script| script.flushes = 0);
+    server.notify(1);
+    settle().await;
+    let new = Till::hello(&server).await;
+    assert_eq!((old.last().as_str(), new.last().as_str()), ("n2", "n2"));
+    old.ack(2);
+    settle().await;
+    assert_eq!(old.last(), "4003");
+    let acked = |step: &DeliveryStep| matches!(step, DeliveryStep::Acked(_));
+    assert!(!server.mailbox.steps.lock().unwrap().iter().any(acked));
+    new.ack(2);
+    settle().await;
+    assert!(server.mailbox.steps.lock().unwrap().iter().any(acked));
 }
 
 #[tokio::test(start_paused = true)]

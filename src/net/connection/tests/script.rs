@@ -150,7 +150,7 @@ pub(super) struct ScriptedMailbox {
     pub(super) error: Mutex<Option<ReadError>>,
     pub(super) reads: AtomicUsize,
     notices: AtomicUsize,
-    steps: Mutex<Vec<DeliveryStep>>,
+    pub(super) steps: Mutex<Vec<DeliveryStep>>,
 }
 
 pub(super) fn at(seq: usize) -> Position {
