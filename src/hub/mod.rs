@@ -78,7 +78,7 @@ impl Subscriber {
         self.replaced.load(Ordering::Acquire)
     }
 
-    /// Records that the client has sent a frame.
+    /// Records that the client has sent a frame, and not its last.
     pub fn record_frame(&self) {
         self.frames.fetch_add(1, Ordering::Release);
     }

@@ -222,15 +222,18 @@ impl<V: Server, S: Socket> Connection<V, S> {
             // Its wake-up waits for a blocked flush; until then it acknowledges nothing for its successor.
             return self.input(SessionInput::Replaced);
         }
-        if let Some(Authenticated { subscriber, .. }) = &self.authenticated {
-            subscriber.record_frame();
-        }
+        let is_close = matches!(message, Message::Close(_));
         match message {
             Message::Text(text) => self.input(SessionInput::Text(text.as_str())),
             Message::Binary(_) => self.input(SessionInput::Binary),
             Message::Ping(_) | Message::Pong(_) => self.input(SessionInput::Control),
             // tungstenite answers a close frame itself; the next poll of the socket ends.
             Message::Close(_) | Message::Frame(_) => {}
+        }
+        // Who says goodbye does not stay.
+        let is_leaving = is_close || self.outputs.iter().any(|output| matches!(output, SessionOutput::Close(_)));
+        if let Some(Authenticated { subscriber, .. }) = self.authenticated.as_ref().filter(|_| !is_leaving) {
+            subscriber.record_frame();
         }
     }
 

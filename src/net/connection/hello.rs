@@ -57,8 +57,8 @@ impl<V: Server, S: Socket> Connection<V, S> {
         }
     }
 
-    /// Two installations that use one device id would replace each other as fast as they can: the newcomer waits. With another token it waits only
-    /// until the other has shown that it is there, and then it is turned away.
+    /// Two installations that use one device id would replace each other as fast as they can: the newcomer waits. With another token it waits for
+    /// the other to leave, and is turned away when that one is still there and has shown it.
     fn hold(
         &self,
         token: &BearerToken,
@@ -108,13 +108,14 @@ impl<V: Server, S: Socket> Connection<V, S> {
         if let Some(HelloReader { who, device, .. }) =
             reader.filter(|reader| hub.is_connected(&reader.who, &reader.device))
         {
-            if held.challenge.as_ref().is_some_and(Challenge::is_answered) {
-                return self.refuse_held(&who, &device);
-            }
             if now < held.until {
                 let look_at = held.until.min(now + LOOK_INTERVAL);
                 self.held.iter_mut().for_each(|held| held.look_at = look_at);
                 return;
+            }
+            // Not earlier: who has answered may be leaving.
+            if held.challenge.as_ref().is_some_and(Challenge::is_answered) {
+                return self.refuse_held(&who, &device);
             }
         }
         if let Some(Held { token, device, position, .. }) = self.held.take() {

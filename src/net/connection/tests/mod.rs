@@ -297,7 +297,9 @@ async fn a_namesake_with_another_token_is_turned_away_while_the_till_is_there() 
     let newcomer = namesake(&server).await;
     assert_eq!((till.sent(), newcomer.sent()), (vec!["welcome".into(), "ping".into()], vec![]));
     till.socket.change(|script| script.incoming.push_back(Message::Pong(Default::default())));
-    pass(Duration::from_secs(1)).await;
+    pass(Duration::from_millis(7_900)).await;
+    assert_eq!(newcomer.sent(), [""; 0]);
+    pass(Duration::from_millis(200)).await;
     assert_eq!(newcomer.sent(), ["4003"]);
     server.notify(1);
     settle().await;
@@ -316,6 +318,34 @@ async fn a_namesake_with_another_token_is_turned_away_while_the_till_is_there() 
     assert_eq!((back.last().as_str(), named.sent()), ("4003", vec!["welcome".into(), "n1".into()]));
     *server.bound.lock().unwrap() = Some("till-1");
     assert_eq!((namesake(&server).await.sent(), named.last().as_str()), (vec!["4001".to_owned()], "n1"));
+}
+
+/// The bug: the first sign of life turned a newcomer away, also when that was the goodbye of the old connection.
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_with_another_token_is_served_when_the_old_connection_leaves() {
+    let server = ScriptedServer::new();
+    let old = Till::hello(&server).await;
+    let newcomer = namesake(&server).await;
+    old.socket.change(|script| script.incoming.push_back(Message::Pong(Default::default())));
+    pass(Duration::from_millis(1_900)).await;
+    assert_eq!((newcomer.sent(), old.last().as_str()), (vec![], "ping"));
+    old.socket.say(r#"{"type":"bye"}"#);
+    pass(Duration::from_millis(1_200)).await;
+    assert_eq!((newcomer.sent(), old.last().as_str()), (vec!["welcome".to_owned()], "1000"));
+    // Its goodbye is no answer, although its connection is still open.
+    for goodbye in [Message::text(r#"{"type":"bye"}"#), Message::Close(None)] {
+        let server = ScriptedServer::new();
+        let old = Till::hello(&server).await;
+        let newcomer = namesake(&server).await;
+        pass(Duration::from_millis(7_000)).await;
+        old.socket.change(|script| {
+            script.answers_close = false;
+            script.incoming.push_back(goodbye);
+        });
+        pass(Duration::from_millis(1_100)).await;
+        assert_eq!((newcomer.sent(), old.task.is_finished()), (vec!["welcome".to_owned()], false));
+    }
+    assert!(server.hub.shared_devices(crate::clock::wall_clock()).is_empty());
 }
 
 /// The bug: a hello that was on its way when a token that names the device polled got a session.
