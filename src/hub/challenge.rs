@@ -48,7 +48,7 @@ impl Challenge {
         Self { subscriber, frames }
     }
 
-    /// True when its client has sent something since.
+    /// True when its client has sent something since, or has come back with the same token.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         self.subscriber.frames.load(Ordering::Acquire) > self.frames

@@ -205,6 +205,10 @@ impl Hub {
         let replaced = self.registry.insert(who, &subscriber, SUBSCRIBERS_PER_RECIPIENT_MAX)?;
         self.open(subscriber.device.is_some()).fetch_add(1, Ordering::Relaxed);
         for old in replaced {
+            if old.token == subscriber.token {
+                // For a newcomer that asked the old session: its client is there, in the new one.
+                old.record_frame();
+            }
             old.end();
         }
         Ok(SubscriberGuard { hub: self.clone(), who: who.clone(), subscriber })

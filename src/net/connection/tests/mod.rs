@@ -348,6 +348,20 @@ async fn a_newcomer_with_another_token_is_served_when_the_old_connection_leaves(
     assert!(server.hub.shared_devices(crate::clock::wall_clock()).is_empty());
 }
 
+/// The bug: a till that came back while a namesake waited for an answer of its old connection was thrown out.
+#[tokio::test(start_paused = true)]
+async fn a_till_that_comes_back_while_a_namesake_waits_stays() {
+    let server = ScriptedServer::new();
+    let dead = Till::hello(&server).await;
+    dead.socket.change(|script| script.answers_close = false);
+    let newcomer = namesake(&server).await;
+    pass(Duration::from_secs(1)).await;
+    let back = Till::hello(&server).await;
+    assert_eq!((dead.last().as_str(), back.sent()), ("4003", vec!["welcome".to_owned()]));
+    pass(Duration::from_millis(7_200)).await;
+    assert_eq!((newcomer.sent(), back.sent()), (vec!["4003".to_owned()], vec!["welcome".to_owned()]));
+}
+
 /// The bug: a hello that was on its way when a token that names the device polled got a session.
 #[tokio::test(start_paused = true)]
 async fn a_hello_gets_no_session_of_a_device_that_became_bound_while_it_was_looked_at() {
