@@ -18,9 +18,9 @@ use crate::net::tokens::Principal;
 
 /// How often a hello that waits looks whether the connection in its way has ended.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the client of an open connection may take to answer a newcomer's ping: less than clients wait for their `welcome` (10 s), or a till
-/// behind its own half-open connection, with a new token, would never be served.
-const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long the client of an open connection may take to answer a newcomer's ping. Clients wait 10 s for their `welcome`, from before they connect:
+/// a longer one, behind a slow handshake, and a till behind its own half-open connection, with a new token, would never be served.
+const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A hello that waits before it replaces the connection of a shared device, or one that was opened with another token.
 pub(super) struct Held {

@@ -297,7 +297,7 @@ async fn a_namesake_with_another_token_is_turned_away_while_the_till_is_there() 
     let newcomer = namesake(&server).await;
     assert_eq!((till.sent(), newcomer.sent()), (vec!["welcome".into(), "ping".into()], vec![]));
     till.socket.change(|script| script.incoming.push_back(Message::Pong(Default::default())));
-    pass(Duration::from_millis(7_900)).await;
+    pass(Duration::from_millis(4_900)).await;
     assert_eq!(newcomer.sent(), [""; 0]);
     pass(Duration::from_millis(200)).await;
     assert_eq!(newcomer.sent(), ["4003"]);
@@ -337,7 +337,7 @@ async fn a_newcomer_with_another_token_is_served_when_the_old_connection_leaves(
         let server = ScriptedServer::new();
         let old = Till::hello(&server).await;
         let newcomer = namesake(&server).await;
-        pass(Duration::from_millis(7_000)).await;
+        pass(Duration::from_millis(4_000)).await;
         old.socket.change(|script| {
             script.answers_close = false;
             script.incoming.push_back(goodbye);
@@ -358,7 +358,7 @@ async fn a_till_that_comes_back_while_a_namesake_waits_stays() {
     pass(Duration::from_secs(1)).await;
     let back = Till::hello(&server).await;
     assert_eq!((dead.last().as_str(), back.sent()), ("4003", vec!["welcome".to_owned()]));
-    pass(Duration::from_millis(7_200)).await;
+    pass(Duration::from_millis(4_200)).await;
     assert_eq!((newcomer.sent(), back.sent()), (vec!["4003".to_owned()], vec!["welcome".to_owned()]));
 }
 
@@ -378,7 +378,7 @@ async fn a_till_with_a_new_token_is_served_behind_its_own_dead_connection() {
     let server = ScriptedServer::new();
     let dead = Till::hello(&server).await;
     let back = namesake(&server).await;
-    pass(Duration::from_millis(7_900)).await;
+    pass(Duration::from_millis(4_900)).await;
     assert_eq!(back.sent(), [""; 0]);
     pass(Duration::from_millis(200)).await;
     assert_eq!((back.sent(), dead.last().as_str()), (vec!["welcome".to_owned()], "4003"));
