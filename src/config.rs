@@ -96,8 +96,10 @@ pub enum ConfigError {
     /// A secret is too short to sign with.
     #[error("{}: the secret is shorter than {} bytes", .0.display(), tokens::SECRET_BYTES_MIN)]
     ShortSecret(PathBuf),
-    /// A secret's file and its folder do not exist: what stands there may be the secret itself.
-    #[error("there is no such file, nor its folder; the name is not shown, since it may be the secret itself")]
+    /// The file of a secret or of a key and its folder do not exist: what stands there may be the secret itself.
+    #[error(
+        "there is no such file or folder, or it may not be entered; the name is not shown, since it may be the secret itself"
+    )]
     NoSecretFile,
     /// A public key cannot be used.
     #[error(transparent)]

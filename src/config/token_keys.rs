@@ -24,8 +24,8 @@ pub(super) struct IssuerSet {
     /// As it came.
     pub(super) text: String,
     pub(super) keys: KeySet,
-    /// When an earlier process fetched it.
-    pub(super) kept_at: Option<SystemTime>,
+    /// When it was last fetched, by this process or an earlier one.
+    pub(super) fetched_at: Option<SystemTime>,
 }
 
 impl TokenKeys {
@@ -43,24 +43,27 @@ impl TokenKeys {
         }
     }
 
-    /// The set that was fetched from `url` counts from now on. False when it is the one that counts already.
+    /// The set that was fetched from `url` at the time `now` counts from now on. False when it is the one that counts already.
     ///
     /// # Errors
     /// [`ConfigError`] when it is no set that can be used: then nothing has changed.
-    pub fn take_set(&mut self, url: &KeySetUrl, text: &str) -> Result<bool, ConfigError> {
-        if self.has_set_from(Some(url)) && self.set.as_ref().is_some_and(|set| set.text == text) {
+    pub fn take_set(&mut self, url: &KeySetUrl, text: &str, now: SystemTime) -> Result<bool, ConfigError> {
+        let is_same = |set: &&mut IssuerSet| set.from.as_ref() == Some(url) && set.text == text;
+        if let Some(set) = self.set.as_mut().filter(is_same) {
+            set.fetched_at = Some(now);
             return Ok(false);
         }
         let bad = |source| ConfigError::KeySet { path: url.to_string().into(), source };
         let keys = KeySet::read(text).map_err(bad)?;
-        self.set = Some(IssuerSet { from: Some(url.clone()), text: text.to_owned(), keys, kept_at: None });
+        let (from, text, fetched_at) = (Some(url.clone()), text.to_owned(), Some(now));
+        self.set = Some(IssuerSet { from, text, keys, fetched_at });
         Ok(true)
     }
 
-    /// When an earlier process fetched the set that counts, if it is of this address.
+    /// When the set that counts was last fetched, if it is of this address.
     #[must_use]
-    pub fn kept_at(&self, url: &KeySetUrl) -> Option<SystemTime> {
-        self.set.as_ref().filter(|set| set.from.as_ref() == Some(url))?.kept_at
+    pub fn fetched_at(&self, url: &KeySetUrl) -> Option<SystemTime> {
+        self.set.as_ref().filter(|set| set.from.as_ref() == Some(url))?.fetched_at
     }
 
     fn has_set_from(&self, address: Option<&KeySetUrl>) -> bool {

@@ -109,7 +109,9 @@ impl Config {
         let content = format!("{url}\n{text}");
         let is_kept = read_bounded(&path, 2 * KEY_SET_BYTES_MAX).is_ok_and(|kept| kept == content);
         let written = if is_kept {
-            std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()))
+            let touched = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+            // Of a file of somebody else, that is not allowed; but it may be replaced.
+            touched.or_else(|_| replace_file(&path, content.as_bytes()))
         } else {
             replace_file(&path, content.as_bytes())
         };
@@ -122,8 +124,8 @@ impl Config {
         let kept = read_bounded(&path, 2 * KEY_SET_BYTES_MAX).ok()?;
         let (from, text) = kept.split_once('\n')?;
         let keys = KeySet::read(text).ok().filter(|_| from == url.to_string())?;
-        let kept_at = std::fs::metadata(&path).and_then(|about| about.modified()).ok();
-        Some(IssuerSet { from: Some(url.clone()), text: text.to_owned(), keys, kept_at })
+        let fetched_at = std::fs::metadata(&path).and_then(|about| about.modified()).ok();
+        Some(IssuerSet { from: Some(url.clone()), text: text.to_owned(), keys, fetched_at })
     }
 
     /// Where the last set is kept that was fetched: its address in the first line, then the set as it came. The file was last modified when it
@@ -159,7 +161,7 @@ impl Config {
 fn read_key_set(path: &Path) -> Result<IssuerSet, ConfigError> {
     let text = read_bounded(path, KEY_SET_BYTES_MAX)?;
     let keys = KeySet::read(&text).map_err(|source| ConfigError::KeySet { path: path.to_owned(), source })?;
-    Ok(IssuerSet { from: None, text, keys, kept_at: None })
+    Ok(IssuerSet { from: None, text, keys, fetched_at: None })
 }
 
 /// Replaces the content of a file at once: after a crash it has the old one or the new one. Durable when this returns.
@@ -191,20 +193,25 @@ impl KeyConfig {
         let Self { kid, algorithm, secret_file, public_key_file, public_key } = self;
         let named = |key, error| ConfigError::TokenKey { key, kid: kid.clone(), source: Box::new(error) };
         if let Some(path) = secret_file {
-            let is_path = path.exists() || path.parent().is_some_and(Path::is_dir);
-            let secret = if is_path { read_secret(path) } else { Err(ConfigError::NoSecretFile) };
-            let secret = secret.map_err(|error| named("secret_file", error))?;
+            let secret =
+                see_path(path).and_then(|()| read_secret(path)).map_err(|error| named("secret_file", error))?;
             return Ok(TokenKey::secret(&secret));
         }
         if let Some(path) = public_key_file {
             let bad = |source| ConfigError::PublicKeyFile { path: path.clone(), source };
-            let text = read_bounded(path, KEY_BYTES_MAX);
+            let text = see_path(path).and_then(|()| read_bounded(path, KEY_BYTES_MAX));
             let key = text.and_then(|text| TokenKey::public(*algorithm, &text).map_err(bad));
             return key.map_err(|error| named("public_key_file", error));
         }
         let key = TokenKey::public(*algorithm, public_key.as_deref().unwrap_or_default());
         key.map_err(|bad| named("public_key", ConfigError::PublicKey(bad)))
     }
+}
+
+/// Fails where neither a file nor its folder is there: then the key itself may stand where the path belongs.
+fn see_path(path: &Path) -> Result<(), ConfigError> {
+    let is_path = path.exists() || path.parent().is_some_and(Path::is_dir);
+    if is_path { Ok(()) } else { Err(ConfigError::NoSecretFile) }
 }
 
 /// A text of at most `max` bytes.
@@ -436,7 +443,7 @@ mod tests {
         let modified = || std::fs::metadata(&path).unwrap().modified().unwrap();
         std::fs::File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         let read = config.read_keys(Path::new("none")).unwrap();
-        assert_eq!(read.kept_at(&url), Some(SystemTime::UNIX_EPOCH));
+        assert_eq!(read.fetched_at(&url), Some(SystemTime::UNIX_EPOCH));
         config.keep_key_set(&url, set).unwrap();
         assert!(modified() > SystemTime::UNIX_EPOCH, "the same, fetched again");
         config.live.tokens.jwks_url = Some(other);
@@ -445,6 +452,7 @@ mod tests {
         std::fs::write(&path, "https://a.ex").unwrap();
         assert_eq!(kids(&config), [""; 0], "a torn file is fetched again, and stops no start");
     }
+
     #[test]
     fn the_set_that_was_fetched_last_counts_until_another_can_be_used() {
         let dir = tempfile::tempdir().unwrap();
@@ -459,15 +467,18 @@ mod tests {
         };
         let kids = |keys: &TokenKeys| keys.counting().0.into_iter().map(|(kid, _)| kid).collect::<Vec<_>>();
         let mut keys = config.load_token_keys().unwrap();
-        assert!(keys.take_set(&url, &set("a")).unwrap());
-        assert!(!keys.take_set(&url, &set("a")).unwrap(), "the same");
-        let error = keys.take_set(&url, "{\"keys\":[]}").unwrap_err().to_string();
+        let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        assert!(keys.take_set(&url, &set("a"), at(1)).unwrap());
+        assert_eq!(keys.fetched_at(&url), Some(at(1)));
+        assert!(!keys.take_set(&url, &set("a"), at(2)).unwrap(), "the same");
+        let error = keys.take_set(&url, "{\"keys\":[]}", at(3)).unwrap_err().to_string();
         assert_eq!(
             (kids(&keys), error.contains("https://a.example/jwks: no key")),
             (vec!["a".into()], true),
             "{error}"
         );
-        assert!(keys.take_set(&url, &set("b")).unwrap());
+        assert_eq!(keys.fetched_at(&url), Some(at(2)));
+        assert!(keys.take_set(&url, &set("b"), at(4)).unwrap());
         // A reload finds an older set in the file, or none.
         config.keep_key_set(&url, &set("a")).unwrap();
         for is_kept in [true, false] {
@@ -478,6 +489,14 @@ mod tests {
             reloaded.keep_set_of(&keys);
             assert_eq!(kids(&reloaded), ["b"], "the file is there: {is_kept}");
         }
+        // The bug: keys whose address was changed and changed back were taken for new ones.
+        config.live.tokens.jwks_url = Some(other.clone());
+        let mut elsewhere = config.load_token_keys().unwrap();
+        elsewhere.keep_set_of(&keys);
+        config.live.tokens.jwks_url = Some(url.clone());
+        let mut back = config.load_token_keys().unwrap();
+        back.keep_set_of(&elsewhere);
+        assert_eq!(back.fetched_at(&url), Some(at(4)));
         config.live.tokens.jwks_url = Some(other.clone());
         config.keep_key_set(&other, &set("c")).unwrap();
         let mut reloaded = config.load_token_keys().unwrap();

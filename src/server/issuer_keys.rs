@@ -50,11 +50,26 @@ enum FetchError {
     Unusable(#[from] ConfigError),
 }
 
+/// Why keys that count were not kept.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error(transparent)]
+    Failed(#[from] ConfigError),
+    #[error("the write has not ended within {} s", .0.as_secs())]
+    Hangs(Duration),
+    #[error("the last write has not ended yet")]
+    Unfinished,
+    #[error(transparent)]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
 /// What a fetch leaves for others: how old the keys are. And what others want of it.
 #[derive(Default)]
 pub(super) struct KeyFetches {
     /// A reload wants the keys now.
     wanted: Notify,
+    /// Locked by a write of the keys until it ends, however long ago somebody waited for it.
+    writing: Arc<tokio::sync::Mutex<()>>,
     last: Mutex<Option<LastFetch>>,
 }
 
@@ -69,7 +84,7 @@ struct LastFetch {
 }
 
 impl LastFetch {
-    /// After another fetch. `kept_for` is how long ago an earlier process fetched the keys.
+    /// After another fetch. `kept_for` is how long ago the keys were fetched that are held of the address.
     fn next(
         last: Option<Self>,
         url: KeySetUrl,
@@ -235,8 +250,8 @@ async fn refresh(server: &Server) -> Outcome {
         Some((error, _)) => tracing::warn!(%url, error, "the issuer's keys cannot be fetched; the last ones count"),
         None => {}
     }
-    let kept_at = server.token_keys.lock().unwrap_or_else(PoisonError::into_inner).kept_at(&url);
-    let kept_for = kept_at.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
+    let fetched_at = server.token_keys.lock().unwrap_or_else(PoisonError::into_inner).fetched_at(&url);
+    let kept_for = fetched_at.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
     let mut last = server.key_fetches.last();
     *last = Some(LastFetch::next(last.take(), url, failure, kept_for, server.state.uptime()));
     outcome
@@ -250,6 +265,21 @@ async fn fetch(url: &KeySetUrl) -> Result<String, FetchError> {
     let done = tokio::time::timeout(FETCH_TIMEOUT, client.download(url.path(), &mut body)).await;
     done??;
     Ok(String::from_utf8(body.0)?)
+}
+
+/// Writes keys to the disk. Waits no longer than `timeout`: a disk that hangs does not keep the next fetch back. While a write has not ended,
+/// there is no other.
+async fn keep(
+    writing: &Arc<tokio::sync::Mutex<()>>,
+    timeout: Duration,
+    write: impl FnOnce() -> Result<(), ConfigError> + Send + 'static,
+) -> Result<(), KeepError> {
+    let alone = writing.clone().try_lock_owned().map_err(|_| KeepError::Unfinished)?;
+    let written = tokio::task::spawn_blocking(move || {
+        let _until_it_ends = alone;
+        write()
+    });
+    Ok(tokio::time::timeout(timeout, written).await.map_err(|_| KeepError::Hangs(timeout))???)
 }
 
 /// A body that fails once it is too large.
@@ -279,7 +309,7 @@ impl Server {
                 return Ok(());
             }
             let mut held = self.token_keys.lock().unwrap_or_else(PoisonError::into_inner);
-            if held.take_set(url, &text)? {
+            if held.take_set(url, &text, SystemTime::now())? {
                 self.state.set_tokens(held.tokens());
                 tracing::info!(%url, "the issuer's keys have changed");
             }
@@ -287,8 +317,8 @@ impl Server {
         };
         // Only now: keys that count do not depend on a disk. The next fetch tries again.
         let from = url.clone();
-        let kept = tokio::task::spawn_blocking(move || config.keep_key_set(&from, &text)).await;
-        if let Ok(Err(error)) = kept {
+        let write = move || config.keep_key_set(&from, &text);
+        if let Err(error) = keep(&self.key_fetches.writing, FETCH_TIMEOUT, write).await {
             tracing::warn!(%url, %error, "the issuer's keys count, but cannot be kept: after a restart they are missing, or old");
         }
         Ok(())
@@ -370,6 +400,27 @@ mod tests {
         let failure = Some(("refused".to_owned(), Outcome::NoneHeld));
         let new = LastFetch::next(Some(old), url("https://b.example/"), failure, s(0), s(9_000));
         assert!(new.condition(s(9_060)).is_none() && new.condition(s(9_061)).is_some());
+    }
+
+    /// The bug: after a write that did not end, there was no further fetch.
+    #[tokio::test]
+    async fn a_write_that_hangs_is_waited_for_within_bounds_and_is_the_only_one() {
+        let writing = Arc::default();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let hanging = move || {
+            let _the_disk_answers = ends.recv();
+            Ok(())
+        };
+        let hung = keep(&writing, Duration::from_millis(1), hanging).await;
+        assert!(matches!(hung, Err(KeepError::Hangs(_))), "{hung:?}");
+        let second = keep(&writing, FETCH_TIMEOUT, || unreachable!("it would hang, too")).await;
+        assert!(matches!(second, Err(KeepError::Unfinished)), "{second:?}");
+        drop(end);
+        drop(writing.lock().await);
+        // Patient: a machine may be slow.
+        let failed = keep(&writing, s(60), || Err(ConfigError::NoSecretFile)).await;
+        assert!(matches!(failed, Err(KeepError::Failed(_))), "{failed:?}");
+        keep(&writing, s(60), || Ok(())).await.unwrap();
     }
 
     /// Answers one request with these bytes; its address.
