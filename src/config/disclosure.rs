@@ -21,8 +21,16 @@ const SECRETS: [&[&str]; 6] = [
     &["tokens", "keys", "public_key_file"],
     &["tokens", "keys", "public_key"],
 ];
+/// Keys of addresses, in which somebody may write a password, as in `https://user:password@host`. They are refused with a text that quotes nothing.
+const ADDRESSES: [&[&str]; 4] =
+    [&["tokens", "jwks_url"], &["allowed_origins"], &["wall", "allowed_origins"], &["wall", "allowed_hosts"]];
+/// How the names of Kafka properties begin among which passwords are. Written under another header, they are secrets still.
+const SECRET_PREFIXES: [&str; 2] = ["sasl", "ssl"];
 /// The comment that the printed defaults have behind keys. Nobody knows what is in another.
 const RELOAD_COMMENT: &str = "# reload";
+
+/// How messages begin that name a value. They end with what was expected, whatever the value has in it.
+const VALUE_STARTS: [&str; 4] = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant "];
 
 /// A key of the file and its value.
 struct Entry {
@@ -64,7 +72,13 @@ impl<'a> Disclosure<'a> {
         // A string over several lines may have swallowed others, for want of its end.
         let is_one_line = place.is_some_and(|place| !self.text.get(place.clone()).unwrap_or_default().contains('\n'));
         let is_harmless = is_one_line && path.is_some_and(|path| self.may_be_quoted(path));
-        let what = if is_harmless { message.to_owned() } else { without_value(message, path.unwrap_or_default()) };
+        let is_quoting = VALUE_STARTS.iter().any(|start| message.starts_with(start));
+        let is_fixed_text = !is_quoting && path.is_some_and(|path| is_below(&ADDRESSES, path));
+        let what = if is_harmless || is_fixed_text {
+            message.to_owned()
+        } else {
+            without_value(message, path.unwrap_or_default())
+        };
         Disclosed { what, shows_lines: place.is_some_and(|place| self.shows_lines(place)) }
     }
 
@@ -80,8 +94,9 @@ impl<'a> Disclosure<'a> {
             first <= end && begin <= last
         };
         let lines = &self.text[begin..end];
+        let code = lines.trim_end();
         !lines.contains('\n')
-            && !lines.replace(RELOAD_COMMENT, "").contains('#')
+            && !code.strip_suffix(RELOAD_COMMENT).unwrap_or(code).contains('#')
             && self
                 .entries
                 .iter()
@@ -103,12 +118,12 @@ impl<'a> Disclosure<'a> {
             .map(|(_, entry)| entry.path.as_slice())
     }
 
-    /// Whether a message may quote what is there. Nothing below `mapping` is a secret, and its messages are about what is written there.
+    /// Whether a message may quote what is there. No key of `mapping` is a secret, and its messages are about what is written there.
     fn may_be_quoted(&self, path: &[String]) -> bool {
-        path.first().is_some_and(|first| first == "mapping") || self.is_harmless(path)
+        !is_secret(path) && (path.first().is_some_and(|first| first == "mapping") || self.is_harmless(path))
     }
 
-    /// True for a known key that holds no table and no secret.
+    /// True for a known key that holds no table, no address and no secret.
     fn is_harmless(&self, path: &[String]) -> bool {
         let mut at: &Json = &self.schema;
         for key in path {
@@ -117,7 +132,10 @@ impl<'a> Disclosure<'a> {
             at = next;
         }
         let within = self.member(at);
-        within.get("properties").is_none() && map_value(within).is_none() && !is_secret(path)
+        within.get("properties").is_none()
+            && map_value(within).is_none()
+            && !is_secret(path)
+            && !is_below(&ADDRESSES, path)
     }
 
     /// What the schema says of a value, or of the values in an array.
@@ -133,7 +151,15 @@ fn map_value(at: &Json) -> Option<&Json> {
 }
 
 fn is_secret(path: &[String]) -> bool {
-    SECRETS.iter().any(|secret| path.len() >= secret.len() && secret.iter().zip(path).all(|(a, b)| a == b))
+    // By its own name, whatever it stands below: a line that was moved, or whose header is missing, holds what it held.
+    let is_known = |key: &String| SECRETS.iter().any(|secret| secret.last() == Some(&key.as_str()));
+    let has_prefix = |key: &String| key.split('.').next().is_some_and(|first| SECRET_PREFIXES.contains(&first));
+    path.iter().any(|key| is_known(key) || has_prefix(key))
+}
+
+/// True when a path is one of these keys or within one.
+fn is_below(keys: &[&[&str]], path: &[String]) -> bool {
+    keys.iter().any(|key| path.len() >= key.len() && key.iter().zip(path).all(|(a, b)| a == b))
 }
 
 /// What a message says besides the value: which kind was expected. The names of keys stay.
@@ -144,9 +170,8 @@ fn without_value(message: &str, path: &[String]) -> String {
     // The names below `kafka.properties` are the operator's.
     let shown: Vec<&str> = path.iter().take(2).map(String::as_str).collect();
     let at = if shown.is_empty() { String::new() } else { format!("{}: ", shown.join(".")) };
-    // Such messages end with what was expected, whatever the value has in it.
-    let has_end = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant "];
-    let expected = has_end.iter().any(|start| message.starts_with(start)).then(|| message.rsplit_once(", expected "));
+    let expected =
+        VALUE_STARTS.iter().any(|start| message.starts_with(start)).then(|| message.rsplit_once(", expected "));
     match expected.flatten() {
         Some((_, expected)) => format!("{at}a value of another kind, expected {expected}"),
         None => format!("{at}a value that cannot be used"),

@@ -42,6 +42,7 @@ fn places() -> Vec<[String; 3]> {
             end,
         ),
         place("[[tokens.keys]]\nkid = \"a\"\n", "secret_file = \"S3CRET\"", end),
+        place("[[tokens.keys]]\nkid = \"a\"\nalgorithm = \"EdDSA\"\n", "public_key_file = \"S3CRET\"", end),
         place("[tokens]\n", "keys = [{ kid = \"a\", algorithm = \"EdDSA\", public_key = \"S3CRET\" }]", end),
     ]
 }
@@ -147,6 +148,8 @@ fn no_variable_that_is_wrong_shows_a_secret() {
         ("TOKENS__KEYS", "[{ kid = \"a\", secret = \"S3CRET\" }]"),
         ("TOKENS__KEYS", "[{ kid = \"a\", secret_file = \"S3CRET\" }]"),
         ("TOKENS__KEYS", "[{ kid = \"a\", secret_file = \"/S3CRET/+\" }]"),
+        ("TOKENS__KEYS", "[{ kid = \"a\", algorithm = \"EdDSA\", public_key_file = \"S3CRET\" }]"),
+        ("TOKENS__KEYS", "[{ kid = \"a\", algorithm = \"EdDSA\", public_key_file = \"/S3CRET/+\" }]"),
         ("TOKENS__SECRET", "S3CRET"),
         ("SESSIONS", "S3CRET"),
     ] {
@@ -155,6 +158,60 @@ fn no_variable_that_is_wrong_shows_a_secret() {
             assert!(said.contains(name) || said.contains("tokens.keys"), "{said}");
             assert!(!said.contains(MARK), "{name}={value}, over:\n{text}\n{said}");
         }
+    }
+}
+
+/// The bug: what is no secret showed its line, with the password that somebody had written into an address.
+#[test]
+fn a_password_in_an_address_is_not_shown() {
+    for (before, key) in [
+        ("[tokens]\n", "jwks_url"),
+        ("", "allowed_origins"),
+        ("[wall]\n", "allowed_origins"),
+        ("[wall]\n", "allowed_hosts"),
+        ("wall.", "allowed_hosts"),
+    ] {
+        let is_list = key != "jwks_url";
+        for (address, form) in [
+            ("\"https://user:S3CRET@a.example/x\"", "such as"),
+            ("[[\"https://user:S3CRET@a.example\"]]", "expected a"),
+            ("5 # S3CRET", "expected a"),
+        ] {
+            let (value, form) = match (is_list, address.starts_with('"')) {
+                (true, true) => (format!("[\"a.example\", {address}]"), ""),
+                (_, _) => (address.to_owned(), form),
+            };
+            let text = format!("{before}{key} = {value}\n");
+            let said = said(&text, &[]).unwrap();
+            assert!(!said.contains(MARK) && said.contains("orderbell.toml:") && said.contains(form), "{text}\n{said}");
+        }
+    }
+    let address = [("TOKENS__JWKS_URL", "https://user:S3CRET@a.example")];
+    assert!(said("", &address).is_some_and(|said| !said.contains(MARK) && said.contains("without a user name")));
+}
+
+/// The bug: a property of Kafka below the header of a mapping was quoted.
+#[test]
+fn a_password_below_a_mapping_is_not_quoted() {
+    for line in [
+        "\"sasl.password\" = \"S3CRET\"",
+        "\"ssl.key.password\" = \"S3CRET\"",
+        "sasl.password = \"S3CRET\"",
+        "'sasl.oauthbearer.client.secret' = 'S3CRET'",
+        "oauth_token_command = [\"S3CRET\"]",
+        "secret_file = \"S3CRET\"",
+    ] {
+        let said = said(&format!("[mapping.types]\n{line}\n"), &[]).unwrap();
+        assert!(!said.contains(MARK) && said.contains("orderbell.toml:2:"), "{said}");
+    }
+}
+
+/// The bug: what a comment had behind the word of the printed defaults was shown.
+#[test]
+fn a_line_with_a_comment_is_not_shown() {
+    for comment in ["# S3CRET", "# reload S3CRET", "# reloadS3CRET", "# S3CRET # reload", "#S3CRET# reload"] {
+        let said = said(&format!("stale_after = \"soon\" {comment}\n"), &[]).unwrap();
+        assert!(!said.contains(MARK) && said.contains("orderbell.toml:1:"), "{comment}: {said}");
     }
 }
 
