@@ -27,6 +27,11 @@ fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
     authority.strip_suffix(default_port).unwrap_or(authority)
 }
 
+/// True for a port as browsers write it: the text is compared, and another spelling would never match.
+fn is_port_number(text: &str) -> bool {
+    text.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == text)
+}
+
 impl FromStr for Origin {
     type Err = &'static str;
 
@@ -38,7 +43,7 @@ impl FromStr for Origin {
         let parsed: Uri = text.parse().map_err(|_| FORM)?;
         let host = parsed.host().filter(|host| !host.is_empty() && !host.contains('*')).ok_or(FORM)?;
         let port = authority.strip_prefix(host).ok_or(FORM)?;
-        let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+        let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port_number);
         if !matches!(scheme, "http" | "https") || !is_port {
             return Err(FORM);
         }
@@ -215,6 +220,9 @@ mod tests {
             "https://me@chain.example",
             "https://chain.example:",
             "https://chain.example:99999",
+            "https://chain.example:0",
+            "https://chain.example:0443",
+            "https://chain.example:+443",
             "ftp://chain.example",
             "https://a b.example",
         ] {

@@ -38,7 +38,7 @@ pub(super) fn check_handshake(request: &Request, subprotocol: &str) -> Result<()
         let problem = Problem::new(ProblemCode::UnsupportedSubprotocol);
         return Err(problem.detail(format!("offer {subprotocol}")));
     }
-    // Neither Origin nor Cookie is looked at. A page cannot leave out the cookies of a proxy, and no cookie is ever read: the token comes in
+    // The Origin was judged before (see cors), and Cookie is not looked at. A page cannot leave out the cookies of a proxy, and no cookie is ever read: the token comes in
     // `hello`, so a page of another site gains nothing from them.
     Ok(())
 }
