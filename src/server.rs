@@ -271,16 +271,20 @@ impl Server {
     }
 
     /// Applies the keys that may change while the server runs, and names the others that differ: they wait for a restart.
+    /// Reads files, for as long as the disk takes. Of two that run at once, the later to end counts.
     ///
     /// # Errors
     /// [`ConfigError`] when a file that the configuration names cannot be read: then nothing has changed.
     pub fn reload(&self, new: Config) -> Result<Reloaded, ConfigError> {
-        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let reloaded = config.differences(&new);
-        // Keys that wait for a restart keep their old values here.
-        let now = config.with_live(new);
+        let (reloaded, now) = {
+            let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+            // Keys that wait for a restart keep their old values here.
+            (config.differences(&new), config.with_live(new))
+        };
+        // Without a lock: a disk may hang, and a stop needs the locks.
         let mut keys = now.load_token_keys()?;
         let names = now.wall().names()?;
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let mut held = self.token_keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.keep_set_of(&held);
         self.state.reload(keys.tokens(), now.limits(), now.page_rules());

@@ -168,7 +168,7 @@ enum Command {
 }
 
 /// Options that every command shares: the configuration and what overrides it.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 struct ConfigArgs {
     /// The TOML file; without it, defaults that work on loopback.
     #[arg(long, env = "ORDERBELL_CONFIG")]

@@ -1,7 +1,9 @@
 //! `orderbell serve`.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use orderbell_protocol::command_output::{ReadyEvent, ReadyLine};
@@ -69,15 +71,16 @@ async fn serve(config: &Config, ready_json: bool, args: &ConfigArgs) -> Result<(
     } else {
         print_hints(config, &server, args.config.as_deref());
     }
-    let name = loop {
-        tokio::select! {
-            _ = term.recv() => break "SIGTERM",
-            _ = int.recv() => break "SIGINT",
-            _ = hup.recv() => match args.read().and_then(|config| server.reload(config)) {
-                Ok(Reloaded { applied, needs_restart }) => tracing::info!(?applied, ?needs_restart, "reloaded"),
-                Err(error) => tracing::error!("reload failed, the configuration is unchanged: {error}"),
-            },
+    let reloads = async {
+        while hup.recv().await.is_some() {
+            reload(args.clone(), server.clone()).await;
         }
+        std::future::pending::<Infallible>().await
+    };
+    let name = tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+        never = reloads => match never {},
     };
     tracing::info!(signal = name, "draining");
     let clean = tokio::select! {
@@ -91,6 +94,16 @@ async fn serve(config: &Config, ready_json: bool, args: &ConfigArgs) -> Result<(
         std::process::exit(i32::from(FAILED));
     }
     Ok(())
+}
+
+/// Reads the configuration again, on a thread of its own: a stop does not wait for a disk that hangs.
+async fn reload(args: ConfigArgs, server: Arc<Server>) {
+    let reloaded = tokio::task::spawn_blocking(move || args.read().and_then(|config| server.reload(config))).await;
+    match reloaded {
+        Ok(Ok(Reloaded { applied, needs_restart })) => tracing::info!(?applied, ?needs_restart, "reloaded"),
+        Ok(Err(error)) => tracing::error!("reload failed, the configuration is unchanged: {error}"),
+        Err(error) => tracing::error!("reload failed: {error}"),
+    }
 }
 
 /// One line for a process that started this one: where the server listens.

@@ -25,6 +25,29 @@ async fn window(server: &Server, device: &str, token: &str) -> (Socket, u16) {
     }
 }
 
+/// The bug: a reload held a lock while it read files, and a stop waited for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_reload_that_reads_from_a_disk_that_hangs_does_not_hold_up_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = config(dir.path());
+    let server = Server::start(&before, before.limits(), |why: &str| panic!("{why}")).await.unwrap();
+    // Whoever reads from a pipe waits until its other end is closed.
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut after = before.clone();
+    after.live.tokens.jwks_file = Some(pipe.clone());
+    let reloading = server.clone();
+    let reload = tokio::task::spawn_blocking(move || reloading.reload(after));
+    let opened = tokio::task::spawn_blocking(move || std::fs::OpenOptions::new().write(true).open(pipe));
+    let other_end = opened.await.unwrap().unwrap();
+    let stopping = server.clone();
+    let stop = tokio::spawn(async move { stopping.stop().await });
+    let stopped = tokio::time::timeout(Duration::from_secs(60), stop).await;
+    drop(other_end);
+    assert!(reload.await.unwrap().is_err(), "there is no key in it");
+    assert!(stopped.expect("a stop does not wait for the reload").unwrap());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_that_change_hold_at_once_and_whoever_is_connected_stays() {
     let dir = tempfile::tempdir().unwrap();
