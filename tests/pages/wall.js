@@ -54,6 +54,20 @@ async function testSignIn(page) {
   check(!page.url().includes(WALL_TOKEN), "the token is in the address");
 }
 
+/** A page that may not ask says why, and shows the figures as soon as it may. */
+async function testRefusal(browser, storage) {
+  const page = await open(browser, base, "wall under another name", { storageState: storage });
+  page.expected.push(/421/);
+  const body = JSON.stringify({ type: "about:blank", status: 421, code: "misdirected-request", title: "Not under this name" });
+  await page.route("**/v1/wall", (route) => route.fulfill({ status: 421, contentType: "application/problem+json", body }));
+  await page.goto(`${base}/wall/?lang=en`);
+  await page.getByText("refused: Not under this name").waitFor();
+  await accessible(page, "wall that is refused");
+  await page.unroute("**/v1/wall");
+  await page.waitForFunction(() => /\d/.test(document.querySelector("#orders").textContent));
+  await page.context().close();
+}
+
 /** Checks layout, translation and accessibility at every size, in both languages and themes. */
 async function testAppearance(browser, storage) {
   for (const [width, height] of SIZES) {
@@ -265,6 +279,7 @@ try {
   await page.clock.resume();
   await testSignIn(page);
   const storage = await page.context().storageState();
+  await testRefusal(browser, storage);
   await testAppearance(browser, storage);
   await testExtremes(browser, storage);
   await testUpdates(page);

@@ -6,6 +6,9 @@ const BACKOFF_MS = [500, 1_000, 2_000, 5_000, 10_000];
 /** Late orders change past minutes of the curves: a new snapshot is requested this often. */
 const SNAPSHOT_INTERVAL_MS = 300_000;
 
+/** The page may not ask: of this origin, or under this host name. */
+const REFUSED = [403, 421];
+
 /** The server requires a token, or rejected this one. */
 export class Unauthorized extends Error {}
 
@@ -23,7 +26,8 @@ async function readStream(token, onDocument, signal) {
   }
   if (!response.ok) {
     const after = Number(response.headers.get("retry-after"));
-    throw Object.assign(new Error(`status ${response.status}`), { retryMs: after > 0 ? after * 1000 : undefined });
+    const refusal = fromServer && REFUSED.includes(response.status) ? (await response.json()).title : undefined;
+    throw Object.assign(new Error(`status ${response.status}`), { retryMs: after > 0 ? after * 1000 : undefined, refusal });
   }
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -50,7 +54,7 @@ async function readStream(token, onDocument, signal) {
 
 /**
  * Follows the wall until the page is closed.
- * @param {{ token: () => string | null, onWall: (wall: object) => void, requestToken: () => Promise<void>, onDisconnect: () => void }} page
+ * @param {{ token: () => string | null, onWall: (wall: object) => void, requestToken: () => Promise<void>, onDisconnect: (refusal?: string) => void }} page
  */
 export async function follow(page) {
   let newest = null;
@@ -83,6 +87,7 @@ export async function follow(page) {
       }
     }, 1_000);
     let wait = 0;
+    let refusal;
     try {
       await readStream(
         page.token(),
@@ -99,12 +104,13 @@ export async function follow(page) {
         continue;
       }
       wait = error.retryMs ?? 0;
+      refusal = error.refusal;
     }
     clearInterval(watchdog);
     if (performance.now() - startedAt > SNAPSHOT_INTERVAL_MS && lastAt > startedAt) {
       continue;
     }
-    page.onDisconnect();
+    page.onDisconnect(refusal);
     const base = BACKOFF_MS[Math.min(tries, BACKOFF_MS.length - 1)];
     tries += 1;
     // Jitter spreads the viewers that were disconnected at the same moment.

@@ -239,6 +239,16 @@ function renderAge() {
   byId("age").className = `age state ${{ fresh: "push", amber: "suspect", red: "offline" }[state]}`;
 }
 
+/** Before the first figures, the reason of a refusal is all there is to show. */
+function renderDisconnect(refusal) {
+  const text = refusal ? word("refusedBecause", refusal) : word("connecting");
+  // A screen reader announces a change, not every try.
+  if (!shown && byId("age-text").textContent !== text) {
+    byId("age-text").textContent = text;
+  }
+  renderAge();
+}
+
 function requestToken() {
   const panel = byId("sign-in");
   const rejected = localStorage.getItem(TOKEN) !== null;
@@ -299,7 +309,7 @@ function begin() {
   keepAwake();
   setInterval(renderAge, 250);
   document.fonts.ready.then(() => curve.redraw());
-  follow({ token: () => localStorage.getItem(TOKEN), onWall: render, requestToken, onDisconnect: renderAge });
+  follow({ token: () => localStorage.getItem(TOKEN), onWall: render, requestToken, onDisconnect: renderDisconnect });
 }
 
 begin();
