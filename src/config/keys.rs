@@ -133,7 +133,8 @@ keys! {
         /// Longest time that a graceful stop may take.
         drain_timeout: HumanDuration = HumanDuration::from_secs(20),
         /// Origins whose pages may use mailboxes and their WebSocket, for instance `["https://chain.example"]`; programs send none. Pages of this
-        /// server always may. Empty: those of every origin, because each request needs a token that no browser adds by itself.
+        /// server may too; where a proxy changes the `Host`, list their own origin here. Empty: those of every origin, because each request needs
+        /// a token that no browser adds by itself.
         allowed_origins: Vec<Origin> = Vec::new(),
         /// Issuer, audience and keys of tokens, which are JWTs.
         tokens: TokenConfig = TokenConfig::default(),
