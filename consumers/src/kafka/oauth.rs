@@ -13,7 +13,7 @@ mod keeper;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -37,6 +37,10 @@ enum TokenError {
     Unconfigured,
     #[error("the command is empty")]
     NoCommand,
+    #[error(
+        "oauth_token_file: there is no such file or folder, or it may not be entered; the name is not shown, since it may be the token itself"
+    )]
+    NoFile,
     #[error("{from}: {source}")]
     Io { from: String, source: io::Error },
     #[error("{program} did not end within {timeout:?}")]
@@ -67,6 +71,10 @@ impl Origin {
     fn fetch(&self, timeout: Duration, is_wanted: impl Fn() -> bool) -> Result<String, TokenError> {
         let (from, bytes) = match self {
             Self::File(path) => {
+                // Otherwise the token itself may stand where the path belongs.
+                if !path.exists() && !path.parent().is_some_and(Path::is_dir) {
+                    return Err(TokenError::NoFile);
+                }
                 let from = path.display().to_string();
                 let bytes = read_file(path).map_err(|source| TokenError::Io { from: from.clone(), source })?;
                 (from, bytes)

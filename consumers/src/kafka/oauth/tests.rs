@@ -90,6 +90,11 @@ fn a_token_is_what_a_file_holds_or_a_command_prints() {
     let folder = Folder::new("file");
     let file = Origin::File(folder.file("token"));
     assert!(fetch(&file).is_err_and(|error| error.contains("No such file")));
+    // The token itself, where its file is meant.
+    for token in ["a.S3CRET.b", "/a/S3CRET/b="] {
+        let error = fetch(&Origin::File(token.into())).unwrap_err();
+        assert!(error.contains("no such file or folder") && !error.contains("S3CRET"), "{error}");
+    }
     std::fs::write(folder.file("token"), "d.e.f\n").unwrap();
     assert_eq!(fetch(&file), Ok("d.e.f".into()));
     std::fs::write(folder.file("token"), "x".repeat(MAX_TOKEN_BYTES + 1)).unwrap();
