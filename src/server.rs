@@ -138,17 +138,11 @@ impl Server {
         let group = stream::start(parts).await?;
         let group_stats = group.stats().clone();
         let wall = wall_feed(config, totals, &ledger, &hub)?;
-        let rules = OrderRules {
-            mapping: config.mapping(),
-            ledger: ledger.clone(),
-            handler: handler.clone(),
-            group: group_stats.clone(),
-        };
-        let tokens = token_keys.tokens();
+        let rules = OrderRules::new(config.mapping(), &ledger, &handler, &group_stats);
         let state = AppState::new(
             ledger.clone(),
             hub.clone(),
-            tokens,
+            token_keys.tokens(),
             limits,
             config.page_rules(),
             Arc::new(rules),

@@ -15,10 +15,16 @@ use orderbell_orders::Mapping;
 
 /// The order rules and what they need.
 pub(super) struct OrderRules {
-    pub(super) mapping: Mapping,
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) handler: Arc<OrderHandler>,
-    pub(super) group: Arc<Stats>,
+    mapping: Mapping,
+    ledger: Arc<Ledger>,
+    handler: Arc<OrderHandler>,
+    group: Arc<Stats>,
+}
+
+impl OrderRules {
+    pub(super) fn new(mapping: Mapping, ledger: &Arc<Ledger>, handler: &Arc<OrderHandler>, group: &Arc<Stats>) -> Self {
+        Self { mapping, ledger: ledger.clone(), handler: handler.clone(), group: group.clone() }
+    }
 }
 
 impl Orders for OrderRules {

@@ -41,7 +41,7 @@ async fn a_reload_that_reads_from_a_disk_that_hangs_does_not_hold_up_a_stop() {
     let opened = tokio::task::spawn_blocking(move || std::fs::OpenOptions::new().write(true).open(pipe));
     let other_end = opened.await.unwrap().unwrap();
     let stopping = server.clone();
-    let stop = tokio::spawn(async move { stopping.stop().await });
+    let stop = TaskTracker::new().spawn(async move { stopping.stop().await });
     let stopped = tokio::time::timeout(Duration::from_secs(60), stop).await;
     drop(other_end);
     assert!(reload.await.unwrap().is_err(), "there is no key in it");
