@@ -47,11 +47,14 @@ async fn hello(server: &Server, token: &str, device: &str, position: Option<&str
 
 /// The code with which a connection is closed, whatever comes before.
 async fn closed(socket: &mut Socket) -> u16 {
-    loop {
-        if let Err(close) = socket.next_text().await {
-            return close.unwrap().0;
+    let ended = async {
+        loop {
+            if let Err(close) = socket.next_text().await {
+                return close.unwrap().0;
+            }
         }
-    }
+    };
+    tokio::time::timeout(orderbell_lab::patience(), ended).await.unwrap()
 }
 
 /// A customer pays: a notice for the store. Returns when a till would find it.
