@@ -348,7 +348,8 @@ async fn a_right_that_is_granted_later_needs_no_other_process() {
     let began = Instant::now();
     let mut refusals = BTreeSet::new();
     while let Err(error) = sink.send(&record).await {
-        assert!(began.elapsed() < TIMEOUT, "{error:?}");
+        // A request that a busy machine lets run out of time takes a minute alone.
+        assert!(began.elapsed() < 3 * TIMEOUT, "{error:?} after {refusals:?}");
         let SinkError::Transient(why) = error else { panic!("refused for good: {error:?}") };
         refusals.insert(why.to_string());
         tokio::time::sleep(Duration::from_millis(20)).await;
