@@ -14,6 +14,8 @@ const ANNOUNCE_MS = 60_000;
 /** A rejected token is tried again after this: nobody stands at the screen, and a rotated key or a wrong clock is corrected on the server. */
 const TOKEN_RETRY_MS = 60_000;
 const TOKEN = "orderbell.wall.token";
+/** Minutes of the funnel until the server says how many. */
+const FUNNEL_MINUTES = 15;
 
 const byId = (id) => document.getElementById(id);
 const wallElement = document.querySelector(".wall");
@@ -309,6 +311,7 @@ function begin() {
   keepAwake();
   setInterval(renderAge, 250);
   document.fonts.ready.then(() => curve.redraw());
+  byId("funnel-name").textContent = word("lastMinutes", FUNNEL_MINUTES);
   follow({ token: () => localStorage.getItem(TOKEN), onWall: render, requestToken, onDisconnect: renderDisconnect });
 }
 
