@@ -220,7 +220,7 @@ impl Tracker {
         if let Some(slot) = self.index.get(partition) {
             return *slot;
         }
-        let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        let slot = u32::try_from(self.slots.len()).expect("a group has fewer than 2^32 partitions");
         self.slots.push(Slot { partition: partition.clone(), assigned: None, saving: 0, in_flight: 0 });
         self.index.insert(partition.clone(), slot);
         slot

@@ -67,7 +67,7 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
     let cluster = cluster(&config)?;
     let saved = ledger.checkpoints().of_cluster(&cluster).map_err(failed)?;
     let checkpoints: HashMap<TopicPartition, u64> = saved.into_iter().map(|(part, at)| (part, at.next)).collect();
-    let (mut log, mut moving, mut read, mut rejected) = (Sums::new(), BTreeSet::new(), PassStats::default(), 0);
+    let (mut log, mut in_flux, mut read, mut rejected) = (Sums::new(), BTreeSet::new(), PassStats::default(), 0);
     let (mut payments, mut begins) = (Payments::new(), BTreeMap::new());
     let counted = ledger.partition_counts().map_err(failed)?;
     let payments_from = |one: &PartitionCount| (TopicPartition::new(&one.topic, one.partition), one.from);
@@ -96,7 +96,7 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
         read.begins = read.begins.max(extent.complete_from).max(empty.then_some(now));
         begins = extent.begins;
         recount.add_payments_to(&mut payments);
-        rejected += recount.into_sums(&mut log, &mut moving);
+        rejected += recount.into_sums(&mut log, &mut in_flux);
         read.has_caught_up()?;
     }
     bar.finish_and_clear();
@@ -106,7 +106,7 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
         .into_iter()
         .map(|(shadow, window, counters)| ((shadow, window), counters))
         .collect();
-    let (numbers, differences) = compare(&ours, &log, &moving, comparable_from(read.begins), now);
+    let (numbers, differences) = compare(&ours, &log, &in_flux, comparable_from(read.begins), now);
     for difference in differences.iter().take(PRINTED_MAX) {
         out_line(&difference.to_string());
     }
@@ -115,7 +115,7 @@ pub(crate) fn run(options: &ReconcileOptions) -> Result<(), ExitCode> {
         out_line(&format!(
             "{} records are after the checkpoints; the {} buckets that they fall into are left out",
             read.unfinished,
-            moving.len()
+            in_flux.len()
         ));
     }
     out_line(&format!(

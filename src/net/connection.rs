@@ -32,6 +32,7 @@ use orderbell_protocol::{ClientEvent, Close, DeviceId, Position, ReadError, Reci
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::Span;
 
@@ -328,7 +329,15 @@ impl<V: Server, S: Socket> Connection<V, S> {
 
     fn send(&mut self, message: Message) -> Result<(), Option<Close>> {
         self.is_flushing = true;
-        Pin::new(&mut self.socket).start_send(message).map_err(|_| None)
+        let sent = Pin::new(&mut self.socket).start_send(message);
+        sent.map_err(|error| {
+            self.span().in_scope(|| match error {
+                // It holds a page and more: see its bound.
+                WsError::WriteBufferFull(_) => tracing::error!("the write buffer is full: the connection ends"),
+                error => tracing::debug!(%error, "the socket takes no more frames"),
+            });
+            None
+        })
     }
 
     fn save_cursor(&self, cursor: Cursor) {

@@ -14,6 +14,7 @@ use orderbell_protocol::{Id, Problem, Recipient};
 use serde::Deserialize;
 
 use super::AppState;
+use super::connection::span;
 use super::identity_rates::Identity;
 use super::places::RequestPlace;
 use super::poll::{device_or_default, invalid_parameter, undecodable_query};
@@ -40,7 +41,8 @@ pub(crate) async fn list_open(
         return Err(state.wrong_role());
     };
     let binding = DeviceBinding::of_token(device.as_ref());
-    state.admit_request(Identity { who: &who, device: &device_or_default(device), binding })?;
+    let device = device_or_default(device);
+    state.admit_request(Identity { who: &who, device: &device, binding })?;
     let Query(query) = query.map_err(undecodable_query)?;
     if query.open.as_deref() != Some("1") {
         return Err(invalid_parameter("open", "only open orders can be listed: open=1"));
@@ -56,7 +58,10 @@ pub(crate) async fn list_open(
         query.from.as_deref().map(Id::new).transpose().map_err(|error| invalid_parameter("from", error.to_string()))?;
     let _at_work = state.begin_list(&who, binding, place.as_deref())?;
     let app = state.clone();
-    let answer = state.ledger.scan(move |ledger| open_orders(&app, ledger, &who, from.as_ref())).await??;
+    let span = span::of_list(&who, &device);
+    let read = span.clone();
+    let scan = state.ledger.scan(move |ledger| read.in_scope(|| open_orders(&app, ledger, &who, from.as_ref())));
+    let answer = scan.await.map_err(|error| span.in_scope(|| Refusal::from(error)))??;
     Ok(response::json(answer.encode()))
 }
 
@@ -86,12 +91,16 @@ pub(crate) async fn show(
         return Err(state.wrong_role());
     };
     let binding = DeviceBinding::of_token(device.as_ref());
-    state.admit_request(Identity { who: &who, device: &device_or_default(device), binding })?;
+    let device = device_or_default(device);
+    state.admit_request(Identity { who: &who, device: &device, binding })?;
     // A foreign order and a missing one give the same 404.
     let id = Id::parse(&order).map_err(|_| Problem::not_found())?;
     let _at_work = state.begin_list(&who, binding, place.as_deref())?;
     let app = state.clone();
-    let order = state.ledger.scan(move |ledger| order_with_timeline(&app, ledger, &who, id)).await??;
+    let span = span::of_list(&who, &device);
+    let read = span.clone();
+    let scan = state.ledger.scan(move |ledger| read.in_scope(|| order_with_timeline(&app, ledger, &who, id)));
+    let order = scan.await.map_err(|error| span.in_scope(|| Refusal::from(error)))??;
     Ok(response::json(order.ok_or_else(Problem::not_found)?.encode()))
 }
 

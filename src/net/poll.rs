@@ -150,15 +150,7 @@ async fn read(
     wait: Duration,
     place: Option<RequestPlace>,
 ) -> Result<MailboxPage, ReadError> {
-    // Rows that need no delivery (superseded, expired) are skipped, a bounded number at a time.
-    let once = || {
-        let mut page = state.ledger.read(who, after, after, state.limits().max_poll_notices, wall_clock())?;
-        while page.notices.is_empty() && page.has_more() {
-            page = state.ledger.read(who, after, page.next, state.limits().max_poll_notices, wall_clock())?;
-        }
-        Ok::<MailboxPage, ReadError>(page)
-    };
-    let page = once()?;
+    let page = first_page(state, who, after).await?;
     if !page.notices.is_empty() || wait.is_zero() {
         return Ok(page);
     }
@@ -171,7 +163,7 @@ async fn read(
     };
     let until = tokio::time::Instant::now() + wait;
     loop {
-        let page = once()?;
+        let page = first_page(state, who, after).await?;
         if !page.notices.is_empty() {
             return Ok(page);
         }
@@ -182,6 +174,18 @@ async fn read(
             () = tokio::time::sleep_until(until) => return Ok(page),
         }
     }
+}
+
+/// The first page with a notice, or the last one. Rows that need no delivery (superseded, expired) are skipped, a bounded number at a time; between
+/// two pages the other tasks of the worker have their turn.
+async fn first_page(state: &AppState, who: &Recipient, after: Position) -> Result<MailboxPage, ReadError> {
+    let read = |scan| state.ledger.read(who, after, scan, state.limits().max_poll_notices, wall_clock());
+    let mut page = read(after)?;
+    while page.notices.is_empty() && page.has_more() {
+        tokio::task::yield_now().await;
+        page = read(page.next)?;
+    }
+    Ok(page)
 }
 
 /// Saves what the poll acknowledges and what it sends, and encodes the answer.

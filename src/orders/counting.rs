@@ -346,16 +346,16 @@ fn changes(
     }
     let mut changes: Vec<CounterDelta> = Vec::new();
     let mut put = |(facts, store): (&Facts, Option<&Id>), sign: i64| {
-        for (at, cell, number) in facts.entries() {
+        for (at, counter, number) in facts.entries() {
             let (minute, by) = (minute(at), sign * number);
             let same = |known: &&mut CounterDelta| {
-                known.minute == minute && known.counter == cell && known.store.as_ref() == store
+                known.minute == minute && known.counter == counter && known.store.as_ref() == store
             };
             match changes.iter_mut().find(same) {
                 Some(known) => known.by += by,
                 None => {
                     let day = counting.day(at);
-                    changes.push(CounterDelta { shadow, minute, day, store: store.cloned(), counter: cell, by });
+                    changes.push(CounterDelta { shadow, minute, day, store: store.cloned(), counter, by });
                 }
             }
         }

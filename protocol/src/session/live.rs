@@ -28,7 +28,7 @@ pub(super) struct Live {
     pub(super) prior_seq: u64,
     /// How often the notices after `acked` were sent without an acknowledgement.
     pub(super) rounds: u32,
-    /// When the unacknowledged notices are sent again; meaningful while something is in flight.
+    /// When the unacknowledged notices are sent again, all of them and in order; meaningful while something is in flight.
     pub(super) redeliver_at: Duration,
     /// When the next heartbeat is due.
     pub(super) heartbeat_at: Duration,

@@ -29,6 +29,13 @@ pub(in crate::net) fn of_poll(who: &Recipient, device: &DeviceId) -> Span {
     span
 }
 
+/// The same for a request for open orders or a timeline.
+pub(in crate::net) fn of_list(who: &Recipient, device: &DeviceId) -> Span {
+    let span = tracing::error_span!("list", recipient = Empty, device = Empty);
+    record(&span, who, device);
+    span
+}
+
 fn record(span: &Span, who: &Recipient, device: &DeviceId) {
     if who.role == Role::Store {
         // As text, which the log quotes: an id with spaces cannot pass for other fields.
