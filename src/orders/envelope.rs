@@ -68,6 +68,9 @@ pub(super) fn text<'r>(record: &'r Record, cleaned: Option<JsonText<'r>>) -> Res
         // All that such an event says is in its headers.
         _ if attribute(record, "specversion").is_some() => b"null",
         Some(_) => return Err(reject("not-json", "the value is empty")),
+        None if attribute(record, "type").is_some() => {
+            return Err(reject("not-json", "the record has no value, although a header names its type"));
+        }
         None => return Err(reject("tombstone", "the record has no value")),
     };
     match cleaned {

@@ -341,6 +341,27 @@ fn deletions_and_snapshots_notify_only_where_the_mapping_means_them() {
     assert_eq!(events(&plain, &record(r#"{"schema":null,"payload":null}"#)), [NO_EVENT], "a tombstone");
 }
 
+/// The bug: changes of MongoDB without the document, and rows of canal that stand in no array, were dropped as no event: in no bin, and nothing was red.
+#[test]
+fn a_change_without_what_was_changed_may_be_a_payment() {
+    let source = r#""source":{"ts_ms":1789984800000}"#;
+    for (envelope, value) in [
+        ("debezium", format!(r#"{{"op":"u","after":null,"updateDescription":{{"updatedFields":"{{}}"}},{source}}}"#)),
+        ("debezium", format!(r#"{{"op":"u","patch":"{{}}",{source}}}"#)),
+        ("debezium", format!(r#"{{"op":"c","before":null,"after":null,{source}}}"#)),
+        ("canal", r#"{"data":{"no":"o1","status":2},"isDdl":false,"type":"UPDATE"}"#.to_owned()),
+        ("canal", r#"{"data":"[{\"no\":\"o1\",\"status\":2}]","isDdl":false,"type":"UPDATE"}"#.to_owned()),
+    ] {
+        let (mapping, record) = (named(envelope, ""), record(&value));
+        assert_eq!(events(&mapping, &record), ["bad-envelope"], "{value}");
+        assert_eq!(mapping.looks_paid(&record), LooksPaid::Unreadable, "{value}");
+    }
+    for none in ["null", "[]", " [ ] "] {
+        let value = format!(r#"{{"data":{none},"isDdl":false,"type":"QUERY"}}"#);
+        assert_eq!(events(&named("canal", ""), &record(&value)), [NO_EVENT], "{value}");
+    }
+}
+
 /// Regression: the record of a snapshot is new, and its row is old. One row in 150 was taken for the time of a clock in another zone, and an order
 /// of hours ago notified its store.
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use orderbell_protocol::EventType;
+use orderbell_protocol::{EventType, id_text};
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
@@ -97,14 +97,19 @@ impl From<TypeRules> for BTreeMap<String, TypeRule> {
 impl TypeRules {
     /// True for a type that only the rule of every other type ignores.
     pub(super) fn ignores_unnamed(&self, name: &str) -> bool {
-        !self.0.contains_key(name) && self.rule(name) == Some(TypeRule::Ignore)
+        self.listed(name).is_none() && self.rule(name) == Some(TypeRule::Ignore)
+    }
+
+    /// The rule that is listed for a type. A type that is a number is compared as ids are: `2.0`, which some databases and libraries write for 2, is 2.
+    fn listed(&self, name: &str) -> Option<TypeRule> {
+        let same = || self.0.iter().find(|(listed, _)| id_text::plain(listed) == id_text::plain(name));
+        self.0.get(name).or_else(|| same().map(|(_, rule)| rule)).copied()
     }
 
     /// The rule for a type: its own, or else that of Orderbell's type with this name, or else that of every other type. `None` for a type that
     /// nobody knows, and for another spelling of a payment: it is not foreign.
     pub(super) fn rule(&self, name: &str) -> Option<TypeRule> {
-        let own = self.0.get(name).copied();
-        let known = own.or_else(|| EventType::named(name).map(TypeRule::Is));
+        let known = self.listed(name).or_else(|| EventType::named(name).map(TypeRule::Is));
         known.or_else(|| self.0.get(EVERY_OTHER).copied().filter(|_| !self.is_payment_spelt_otherwise(name)))
     }
 
@@ -112,7 +117,7 @@ impl TypeRules {
     /// letter: -2 is no spelling of 2.
     pub(super) fn is_payment_spelt_otherwise(&self, name: &str) -> bool {
         let listed = self.0.iter().filter(|(_, rule)| **rule == TypeRule::Is(EventType::Paid)).map(|(name, _)| &**name);
-        let is_known = || self.0.contains_key(name) || EventType::named(name).is_some();
+        let is_known = || self.listed(name).is_some() || EventType::named(name).is_some();
         let is_one = |known: &str| symbols(known).eq(symbols(name));
         name.contains(char::is_alphabetic) && listed.chain([EventType::Paid.name()]).any(is_one) && !is_known()
     }
@@ -153,6 +158,21 @@ mod tests {
         ] {
             assert!(!is_spelt_otherwise(types, name), "{types} {name}");
         }
+    }
+
+    /// The bug: the status 2 of a row was not known where it was written `2.0`, and ignored with all that is foreign.
+    #[test]
+    fn a_number_is_the_same_type_with_zeros_behind_a_point() {
+        let types: TypeRules = toml::from_str("'*' = 'ignore'\n2 = 'order.paid'\n'3.0' = 'order.created'").unwrap();
+        for name in ["2", "2.0", "2.00", " 2"] {
+            assert_eq!(types.rule(name), Some(TypeRule::Is(EventType::Paid)), "{name}");
+        }
+        assert_eq!(types.rule("3"), Some(TypeRule::Is(EventType::Created)));
+        for name in ["2.5", "20", "2.0.0", "2e0"] {
+            assert_eq!(types.rule(name), Some(TypeRule::Ignore), "{name}");
+            assert!(types.ignores_unnamed(name), "{name}");
+        }
+        assert!(!types.ignores_unnamed("2.0"));
     }
 
     #[test]

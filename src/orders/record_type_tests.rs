@@ -181,6 +181,10 @@ fn a_record_whose_type_cannot_be_read_may_be_a_paid_order() {
         assert_eq!(mapping.looks_paid(&record(nameless, &[])), expected, "{nameless}");
     }
     assert_eq!(mapping.looks_paid(&Record { value: None, ..record("", &[]) }), LooksPaid::No, "a tombstone");
+    // The version of a CloudEvent was left out: its headers say that it is no tombstone.
+    let headers_alone = Record { value: None, ..record("", &[("ce_type", "order.paid")]) };
+    assert_eq!(Mapping::default().decode(&headers_alone, NOW).unwrap_err().code, "not-json");
+    assert_eq!(Mapping::default().looks_paid(&headers_alone), LooksPaid::Yes);
 }
 
 #[test]

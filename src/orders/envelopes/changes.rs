@@ -103,8 +103,13 @@ fn debezium_in(mapping: &Mapping, text: &str, schema: Option<&str>) -> Result<Ro
         _ => return Err(other(text, "change event of Debezium of a kind that is known")),
     };
     let state = if op == Op::Delete { members.at("/before") } else { members.at("/after") };
-    let row =
-        if is_flat { Some(text) } else { state }.ok_or_else(|| no_event("a change of Debezium without its row"))?;
+    let row = if is_flat { Some(text) } else { state }.ok_or_else(|| match op {
+        Op::Delete => no_event("a deletion of Debezium without its row"),
+        // What was changed is not in it: it may be a payment.
+        Op::Create | Op::Update | Op::Snapshot => bad(
+            "change event of Debezium with its row: MongoDB's has one with capture.mode = change_streams_update_full",
+        ),
+    })?;
     let part = |pointer: &str| members.at(pointer).unwrap_or_default().as_bytes();
     // A change that is read again has another ts_ms beside its source.
     let source = if part("/source").is_empty() { part("/ts_ms") } else { part("/source") };

@@ -73,8 +73,11 @@ pub(super) fn no_event_kind(text: &str) -> Option<&'static str> {
     });
     let members = Members::read(text.as_bytes(), &TREE).ok()?;
     if members.at("/isDdl").is_some() {
-        let is_change = members.at("/isDdl") != Some("true") && !rows_at(&members, "/data").is_empty();
-        return (!is_change).then_some("a message of canal without a row");
+        let data = members.at("/data").unwrap_or("null");
+        // Rows that stand otherwise than in an array are not understood, and may be paid orders.
+        let is_without =
+            data == "null" || serde_json::from_str::<Vec<&RawValue>>(data).is_ok_and(|rows| rows.is_empty());
+        return (is_without || members.at("/isDdl") == Some("true")).then_some("a message of canal without a row");
     }
     if let Some(payload) = members.at("/payload").filter(|payload| payload.starts_with('{')) {
         return no_event_kind(payload);

@@ -123,8 +123,9 @@ impl Order {
         self.payment = self.payment.take().or_else(|| self.counted_payment());
         let Some(first) = &self.payment else {
             self.payment = Some(payment);
-            // Whoever pays after the pickup is asked to by the store.
-            let is_late = self.ended_at.is_some_and(|ended_at| ended_at.plus_ms(LATE_PAYMENT_MS) < event.at);
+            // Whoever pays at the pickup is asked to by the store. Later it may be the next order with the number.
+            let end = self.ended_at.or(self.picked_up_at);
+            let is_late = end.is_some_and(|end| end.plus_ms(LATE_PAYMENT_MS) < event.at);
             return (is_late && !stays_paid).then_some(Unannounced::AfterEnd);
         };
         if first.event == hash || stays_paid {
@@ -211,6 +212,14 @@ mod tests {
     fn a_first_payment_long_after_the_end_is_another_order() {
         let after = |ms: i64| unannounced(&[at(E::Created, "a1", 0), at(E::Expired, "a2", 1), paid("a3", ms, 500)]);
         assert_eq!(after(60_000), [Unannounced::LatePayment], "somebody must refund it");
+        assert_eq!(after(LATE_PAYMENT_MS + 2), [Unannounced::AfterEnd]);
+    }
+
+    /// The bug: an order that was paid at the counter has no payment, and that of the next order with its number was quiet.
+    #[test]
+    fn a_first_payment_long_after_the_pickup_is_another_order() {
+        let after = |ms: i64| unannounced(&[at(E::Accepted, "a1", 0), at(E::PickedUp, "a2", 1), paid("a3", ms, 500)]);
+        assert_eq!(after(60_000), [], "who pays at the pickup");
         assert_eq!(after(LATE_PAYMENT_MS + 2), [Unannounced::AfterEnd]);
     }
 
