@@ -123,6 +123,32 @@ impl TypeRules {
     }
 }
 
+impl TypeRules {
+    /// True for a type that nobody knows, and that is one of a payment but for the names in front of it or a version behind it: `com.shop.order.paid`,
+    /// `order.paid.v2`. It may as well be another system's, so the rule of every other type may ignore it.
+    pub(super) fn is_payment_of_another_version(&self, name: &str) -> bool {
+        let named = parts_without_version(name);
+        // A single word may be the end of anything.
+        let is_one = |known: &str| {
+            let known = parts_without_version(known);
+            known.len() > 1 && named.ends_with(&known)
+        };
+        let listed = self.0.iter().filter(|(_, rule)| **rule == TypeRule::Is(EventType::Paid)).map(|(name, _)| &**name);
+        self.rule(name).is_none() && listed.chain([EventType::Paid.name()]).any(is_one)
+    }
+}
+
+/// The parts of a name in lower case, without a version at its end.
+fn parts_without_version(name: &str) -> Vec<String> {
+    let mut parts: Vec<String> = name.to_lowercase().split(['.', '/', ':']).map(str::to_owned).collect();
+    let is_version = |part: &String| {
+        let digits = part.strip_prefix('v').unwrap_or(part);
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    parts.pop_if(|part| is_version(part));
+    parts
+}
+
 /// The letters and digits of a name, in lower case.
 fn symbols(name: &str) -> impl Iterator<Item = char> {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase)
@@ -173,6 +199,32 @@ mod tests {
             assert!(types.ignores_unnamed(name), "{name}");
         }
         assert!(!types.ignores_unnamed("2.0"));
+    }
+
+    #[test]
+    fn a_payment_may_have_names_in_front_of_it_and_a_version_behind_it() {
+        let is_one =
+            |types: &str, name: &str| toml::from_str::<TypeRules>(types).unwrap().is_payment_of_another_version(name);
+        for name in
+            ["order.paid.v2", "order.paid.2", "com.shop.order.paid", "com.shop.Order.Paid.v1", "shop/order.paid"]
+        {
+            assert!(is_one("", name), "{name}");
+        }
+        assert!(is_one("'trade.paid' = 'order.paid'", "trade.paid.v2"));
+        assert!(is_one("'trade.settled.v1' = 'order.paid'", "com.shop.trade.settled.v2"));
+        for (types, name) in [
+            ("", "order.paid"),
+            ("", "order.paid.failed"),
+            ("", "reorder.paid"),
+            ("", "invoice.paid"),
+            ("", "order.unpaid.v2"),
+            ("PAID = 'order.paid'", "invoice.PAID"),
+            ("'*' = 'ignore'", "hr.order.paid"),
+            ("'order.paid.v2' = 'order.paid'", "order.paid.v2"),
+            ("'order.paid.v1' = 'ignore'", "order.paid.v1"),
+        ] {
+            assert!(!is_one(types, name), "{types} {name}");
+        }
     }
 
     #[test]

@@ -168,6 +168,7 @@ impl Mapping {
             Ok(EventType::Paid) => LooksPaid::Yes,
             Ok(kind) if notifies(kind).contains(&(Role::Store, NoticeKind::NewOrder)) => LooksPaid::Later,
             Err(_) if self.types.is_payment_spelt_otherwise(id_text::trim(kind)) => LooksPaid::Yes,
+            Err(_) if self.types.is_payment_of_another_version(id_text::trim(kind)) => LooksPaid::Yes,
             _ => LooksPaid::No,
         }
     }

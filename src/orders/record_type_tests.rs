@@ -79,6 +79,18 @@ fn a_payment_in_something_unknown_may_be_a_paid_order() {
     }
 }
 
+/// The bug: a producer that changed the version of its types had its payments in the dead letters, and no alert for the first 200.
+#[test]
+fn a_payment_of_another_version_may_be_a_paid_order() {
+    for kind in ["order.paid.v2", "com.shop.order.paid", "com.shop.order.paid.v1"] {
+        let record = record(format!(r#"{{"type":"{kind}","order":"o1","store":"17"}}"#), &[]);
+        assert_eq!(Mapping::default().decode(&record, NOW).unwrap_err().code, "unknown-type", "{kind}");
+        assert_eq!(Mapping::default().looks_paid(&record), LooksPaid::Yes, "{kind}");
+    }
+    let failed = record(r#"{"type":"order.paid.failed","order":"o1"}"#, &[]);
+    assert_eq!(Mapping::default().looks_paid(&failed), LooksPaid::No);
+}
+
 /// The bug: the same with the chain's own name of a payment.
 #[test]
 fn a_payment_by_the_chains_own_name_in_something_unknown_may_be_a_paid_order() {
