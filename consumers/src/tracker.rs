@@ -296,7 +296,8 @@ impl Tracker {
         if assigned.epoch != ticket.epoch {
             return;
         }
-        assigned.in_flight -= 1;
+        // One that is finished twice is counted below.
+        assigned.in_flight = assigned.in_flight.saturating_sub(1);
         let before = assigned.watermark.checkpoint().next;
         if !assigned.watermark.complete(ticket.sequence) || assigned.watermark.checkpoint().next < before {
             self.violations += 1;
@@ -544,14 +545,34 @@ mod tests {
         assert_eq!(status_after(&mut tracker, end(9, 500, true, None)), (4, Some(500), None));
     }
 
-    #[test]
-    fn each_part_of_a_record_gives_its_own_bytes_back() {
+    /// A tracker of one partition, at offset 5, and the record there.
+    fn at_a_record() -> (Tracker, Record) {
         let partition = TopicPartition::new("t", 0);
         let mut tracker = Tracker::new(Limits { records: 10, bytes: 10_000, span: 10 });
         tracker.assign(&partition, Checkpoint { next: 5, last: None }, false);
         let (timestamp_ms, read_ms) = (0, 0);
         let record =
             Record { partition, offset: 5, timestamp_ms, read_ms, key: None, value: None, headers: Default::default() };
+        (tracker, record)
+    }
+
+    /// What cannot happen in a correct program is seen by an operator when it happens.
+    #[test]
+    fn a_record_that_is_finished_twice_is_counted_as_a_violation() {
+        let (mut tracker, record) = at_a_record();
+        let Offer::Take(ticket) = tracker.offer(&record, &[Cost { key: KeyHash(1), bytes: 100 }]) else {
+            panic!("it is not taken")
+        };
+        tracker.complete(&ticket);
+        assert_eq!(tracker.violations, 0);
+        tracker.complete(&ticket);
+        assert_eq!((tracker.violations, tracker.in_flight()), (1, (0, 0)));
+        assert_eq!(tracker.status()[0].watermark, 6, "nothing else is taken for finished");
+    }
+
+    #[test]
+    fn each_part_of_a_record_gives_its_own_bytes_back() {
+        let (mut tracker, record) = at_a_record();
         let parts = [Cost { key: KeyHash(1), bytes: 100 }, Cost { key: KeyHash(2), bytes: 7 }];
         let Offer::Take(first) = tracker.offer(&record, &parts) else { panic!("it is not taken") };
         assert_eq!(tracker.in_flight(), (2, 107));

@@ -79,12 +79,18 @@ impl GroupInspector {
     /// True when a new client would have something to read: the leader of a partition that is ours answers, and the coordinator does. Without
     /// a partition, only when no other member of the group can own them all. Blocks.
     pub(super) fn would_read(options: &KafkaOptions, granted: Option<TopicPartition>) -> bool {
-        let Ok(inspector) = Self::new(options, REQUEST_TIMEOUT) else { return false };
+        let made = Self::new(options, REQUEST_TIMEOUT);
+        let Ok(inspector) = made.inspect_err(|error| tracing::warn!(%error, "a client cannot be made")) else {
+            return false;
+        };
         let is_ours = |id: &str| options.instance.as_ref().is_some_and(|instance| id.starts_with(instance));
         let may_read = |members: Vec<(String, String)>| granted.is_some() || members.iter().all(|(id, _)| is_ours(id));
         let partition = granted.clone().unwrap_or_else(|| TopicPartition::new(&inspector.topic, 0));
         let leader = inspector.consumer.fetch_watermarks(&partition.topic, number(&partition), REQUEST_TIMEOUT);
-        leader.is_ok() && inspector.members(&options.group).is_ok_and(may_read)
+        let leader = leader.inspect_err(|error| tracing::debug!(%error, %partition, "its leader does not answer"));
+        let members = || inspector.members(&options.group);
+        let members = || members().inspect_err(|error| tracing::debug!(%error, "the coordinator does not answer"));
+        leader.is_ok() && members().is_ok_and(may_read)
     }
 
     /// The group's members: the id of each, which begins with the instance's name for a static member, and its host.
