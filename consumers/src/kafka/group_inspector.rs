@@ -88,8 +88,10 @@ impl GroupInspector {
         let partition = granted.clone().unwrap_or_else(|| TopicPartition::new(&inspector.topic, 0));
         let leader = inspector.consumer.fetch_watermarks(&partition.topic, number(&partition), REQUEST_TIMEOUT);
         let leader = leader.inspect_err(|error| tracing::debug!(%error, %partition, "its leader does not answer"));
-        let members = || inspector.members(&options.group);
-        let members = || members().inspect_err(|error| tracing::debug!(%error, "the coordinator does not answer"));
+        let members = || {
+            let members = inspector.members(&options.group);
+            members.inspect_err(|error| tracing::debug!(%error, "the coordinator does not answer"))
+        };
         leader.is_ok() && members().is_ok_and(may_read)
     }
 
