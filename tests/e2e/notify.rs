@@ -183,8 +183,10 @@ async fn the_end_of_an_order_that_was_too_old_to_ring_is_a_notice(node: Node) {
     // Not whole half hours: those are the clock of another zone.
     let three_hours_ago = now().plus_ms(-190 * 60_000).0;
     node.happens(&[event("order.paid", "old", json!({"store": "1", "time": three_hours_ago}))]).await;
-    until("it is counted", async || node.metric("orderbell_notices_expired_total").await == 1).await;
-    let open = node.http.get("/v1/orders?open=1", &node.token("store", "1")).await.unwrap().json().unwrap();
+    let open = async || node.http.get("/v1/orders?open=1", &node.token("store", "1")).await.unwrap().json().unwrap();
+    until("it is listed", async || open().await["orders"][0].is_object()).await;
+    assert_eq!(node.metric("orderbell_notices_expired_total").await, 1);
+    let open = open().await;
     let listed = &open["orders"][0];
     assert_eq!((&listed["order"], &listed["stage"]), (&json!("old"), &json!("paid")), "{open}");
     assert!(listed["notice"].is_string(), "{open}");
