@@ -91,7 +91,7 @@ choose() {
       select=(--package orderbell-consumers --no-default-features)
       for module in watermark key_queues tracker start_offset poll_pacer; do select+=(--file "consumers/src/$module.rs"); done
       tests=(--lib --test dispatch --test scripts)
-      core=(Watermark::{register,complete,advance_to,checkpoint} 'KeyQueues<T>::'{push,next_batch,finish,back_off})
+      core=(Watermark::{register,complete,advance_to,checkpoint} 'KeyQueues<T, P>::'{push,next_batch,finish,back_off})
       ;;
   esac
   [ -z "$only_core" ] || select+=(--re "(replace|in) ($(IFS='|'; echo "${core[*]}"))( |\$)")
