@@ -296,10 +296,11 @@ impl Tracker {
         if assigned.epoch != ticket.epoch {
             return;
         }
-        // One that is finished twice is counted below.
+        let was_in_flight = assigned.in_flight > 0;
         assigned.in_flight = assigned.in_flight.saturating_sub(1);
         let before = assigned.watermark.checkpoint().next;
-        if !assigned.watermark.complete(ticket.sequence) || assigned.watermark.checkpoint().next < before {
+        let was_open = assigned.watermark.complete(ticket.sequence);
+        if !was_in_flight || !was_open || assigned.watermark.checkpoint().next < before {
             self.violations += 1;
         }
         // Resume well below the limit, or every completion would pause and resume.
